@@ -1,0 +1,56 @@
+# Each target sets up its own environment; nothing but Python 3.11 or newer and make is needed.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+ENV = .venv
+CHECK_ENV = .venv-check
+ORACLES_ENV = .venv-oracles
+
+.PHONY: demo test check bench oracles docs clean
+
+demo: $(ENV)/.ready
+	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
+
+test: $(ENV)/.ready
+	$(ENV)/bin/python -m pytest
+
+check: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/ruff format --check .
+	$(CHECK_ENV)/bin/ruff check .
+	$(CHECK_ENV)/bin/mypy
+	$(CHECK_ENV)/bin/lint-imports
+	$(CHECK_ENV)/bin/python tools/docs.py --check
+	$(CHECK_ENV)/bin/python -m pytest
+
+docs: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/docs.py
+
+bench: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/bench.py
+
+oracles: $(ORACLES_ENV)/.ready
+	$(ORACLES_ENV)/bin/python -m pytest -m oracles tests/oracles_env
+
+$(ENV)/.ready: pyproject.toml
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(ENV)
+	$(call PIP,$(ENV)) -e ".[test]"
+	@touch $@
+
+$(CHECK_ENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(CHECK_ENV)
+	$(call PIP,$(CHECK_ENV)) $(TORCH)
+	$(call PIP,$(CHECK_ENV)) -e ".[dev]"
+	@touch $@
+
+$(ORACLES_ENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(ORACLES_ENV)
+	$(call PIP,$(ORACLES_ENV)) $(TORCH)
+	$(call PIP,$(ORACLES_ENV)) -e ".[test,torch]" ttach scikit-learn tqdm matplotlib
+	$(call PIP,$(ORACLES_ENV)) --no-deps grad-cam
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info onnx-gradcam-out

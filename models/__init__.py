@@ -1,0 +1,1 @@
+"""Demo models, labels and images that the wheel carries."""

@@ -1,0 +1,56 @@
+"""Explain any exported ONNX CNN on the runtime that serves it.
+
+>>> import onnx_gradcam as ogc
+>>> explainer = ogc.Explainer("resnet50.onnx")                    # doctest: +SKIP
+>>> explainer.explain_image("cat.jpg", target="tabby").save("out")  # doctest: +SKIP
+"""
+
+from onnx_gradcam.errors import (
+    ForwardMismatch,
+    InputError,
+    LayerError,
+    MethodError,
+    ModelError,
+    NoGradientPath,
+    OnnxGradcamError,
+    OutputError,
+    PreprocessError,
+    ProviderError,
+    ScoreError,
+    TargetError,
+    UnsupportedGradient,
+)
+from onnx_gradcam.explain import Explainer
+from onnx_gradcam.explanation import Explanation, LayerResult
+from onnx_gradcam.gradient import gradient_model
+from onnx_gradcam.overview import layers
+from onnx_gradcam.preprocess import Preprocess
+from onnx_gradcam.targets import Classes, TopK
+from onnx_gradcam.verify import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classes",
+    "Explainer",
+    "Explanation",
+    "ForwardMismatch",
+    "InputError",
+    "LayerError",
+    "LayerResult",
+    "MethodError",
+    "ModelError",
+    "NoGradientPath",
+    "OnnxGradcamError",
+    "OutputError",
+    "Preprocess",
+    "PreprocessError",
+    "ProviderError",
+    "ScoreError",
+    "TargetError",
+    "TopK",
+    "UnsupportedGradient",
+    "gradient_model",
+    "layers",
+    "verify",
+]

@@ -1,0 +1,111 @@
+"""The table of VJP rules and the one way to call them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import onnx_ir as ir
+
+from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.graph.builder import Builder, Value
+
+EACH = -1  # "any input": the rule learns which one as the keyword ``i``
+
+Key = tuple[str, int]
+F = TypeVar("F", bound=Callable[..., Value])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One VJP rule.
+
+    ``broadcasts``: takes a cotangent whose size-1 axes still broadcast to y (all others get it expanded).
+    ``multi``: is given the cotangents and values of all outputs, as tuples with None where none arrives.
+    """
+
+    function: Callable[..., Value]
+    signature: inspect.Signature
+    broadcasts: bool
+    multi: bool
+
+
+RULES: dict[Key, Rule] = {}
+
+
+def vjp(
+    op_type: str,
+    *,
+    wrt: int,
+    broadcasts: bool = False,
+    multi: bool = False,
+    table: dict[Key, Rule] = RULES,
+) -> Callable[[F], F]:
+    """Register the rule for input ``wrt`` of the ai.onnx operator ``op_type``."""
+
+    def register(function: F) -> F:
+        if (op_type, wrt) in table:
+            raise ValueError(f"two VJP rules for {op_type}, input {wrt}")
+        table[op_type, wrt] = Rule(function, inspect.signature(function), broadcasts, multi)
+        return function
+
+    return register
+
+
+def find(rules: Mapping[Key, Rule], node: ir.Node, i: int) -> tuple[Rule, dict[str, int]] | None:
+    """The rule for input ``i`` of ``node`` and the keyword that an EACH rule takes, or None."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    if (rule := rules.get((node.op_type, i))) is not None:
+        return rule, {}
+    if (rule := rules.get((node.op_type, EACH))) is not None:
+        return rule, {"i": i}
+    return None
+
+
+def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Sequence[Value | None]) -> Value:
+    """The cotangent of ``node.inputs[i]``, given those of the outputs (None: not on the path).
+
+    Raises ``UnsupportedGradient``, naming the node, where no rule fits.
+    """
+    found = find(rules, node, i)
+    if found is None:
+        raise refusal(node, i, "no VJP rule")
+    rule, extra = found
+    ys = node.outputs
+    if not rule.multi and any(g is not None for g in gs[1:]):
+        raise refusal(node, i, "no VJP rule for an output other than the first")
+    if not rule.broadcasts:
+        gs = [None if g is None else op.expand(g, y) for g, y in zip(gs, ys, strict=True)]
+    first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
+    attributes = {a.name: a.value for a in node.attributes.values()} | extra
+    try:
+        rule.signature.bind(op, *first, *node.inputs, **attributes)
+    except TypeError as error:
+        raise refusal(node, i, f"the VJP rule does not know this form ({error})") from None
+    try:
+        return rule.function(op, *first, *node.inputs, **attributes)
+    except Unwritten as reason:
+        raise refusal(node, i, str(reason)) from None
+
+
+class Unwritten(Exception):
+    """Raised inside a rule for a form of the operator that it was not written for; ``apply`` names the node."""
+
+
+def refusal(node: ir.Node, i: int, reason: str) -> UnsupportedGradient:
+    """The error for input ``i`` of ``node``."""
+    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}::"
+    value = node.inputs[i]
+    return UnsupportedGradient(
+        f"{reason} for {domain}{node.op_type}, input {i}",
+        where=f"node {node.name!r}, input {value.name if value is not None else None!r}, "
+        f"output {node.outputs[0].name!r}",
+        hint="a target layer after this node (--layer), or a method without gradients (eigencam)",
+        op_type=node.op_type,
+        domain=node.domain,
+        node=node.name,
+        input=i,
+    )

@@ -1,0 +1,96 @@
+"""What rules do along axes: read lengths, reshape, pad, crop, interleave, contract with a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnx_gradcam.graph.builder import Builder, Value, rank
+
+END = 2**63 - 1  # an end that Slice clamps to the length of the axis
+
+Dim = int | tuple[Value, int]  # a length, or (v, k): the length of axis k of v, known at run time only
+
+
+def dims(value: Value) -> list[Dim]:
+    """The lengths of the axes of ``value``."""
+    return [value.shape[k] if isinstance(value.shape[k], int) else (value, k) for k in range(rank(value))]
+
+
+def length(value: Value, axis: int) -> int | None:
+    """The length of one axis where it is static, else None."""
+    dim = dims(value)[axis]
+    return dim if isinstance(dim, int) else None
+
+
+def vector(op: Builder, numbers: Sequence[Dim]) -> Value:
+    """An int64 vector; a constant where all numbers are known."""
+    known = [d for d in numbers if isinstance(d, int)]
+    if len(known) == len(numbers):
+        return op.ints(*known)
+    parts = [op.ints(d) if isinstance(d, int) else op.Gather(op.shape_of(d[0]), op.ints(d[1])) for d in numbers]
+    return op.Concat(*parts, axis=0)
+
+
+def reshape(op: Builder, g: Value, shape: Sequence[Dim]) -> Value:
+    """``g`` with another shape; one unknown length is left to Reshape (-1), so that the shape stays a constant."""
+    unknown = [d for d in shape if not isinstance(d, int)]
+    if len(unknown) == 1 and -1 not in shape:
+        shape = [d if isinstance(d, int) else -1 for d in shape]
+    return op.Reshape(g, vector(op, shape))
+
+
+def reshape_like(op: Builder, g: Value, x: Value) -> Value:
+    """``g`` with the shape of ``x``."""
+    unknown = [d for d in dims(x) if not isinstance(d, int)]
+    return op.Reshape(g, op.shape_of(x)) if len(unknown) > 1 else reshape(op, g, dims(x))
+
+
+def zeros_like(op: Builder, x: Value) -> Value:
+    """Zeros in the shape of ``x``."""
+    return op.Expand(op.const(0, like=x), op.shape_of(x))
+
+
+def pad(op: Builder, x: Value, amounts: Mapping[int, tuple[int, int]], fill: float = 0.0) -> Value:
+    """``x`` with (before, after) elements added along each axis of ``amounts``, or taken away where negative.
+
+    Written as Slice, then Pad: not every runtime takes negative amounts in Pad.
+    """
+    cut = [k for k, (before, after) in amounts.items() if before < 0 or after < 0]
+    if cut:
+        starts = [max(-amounts[k][0], 0) for k in cut]
+        ends = [min(amounts[k][1], 0) or END for k in cut]
+        x = op.Slice(x, op.ints(*starts), op.ints(*ends), op.ints(*cut))
+    added = [max(amounts.get(k, (0, 0))[side], 0) for side in (0, 1) for k in range(rank(x))]
+    return op.Pad(x, op.ints(*added), op.const(fill, like=x)) if any(added) else x
+
+
+def crop(op: Builder, g: Value, x: Value, starts: Mapping[int, int]) -> Value:
+    """The part of ``g`` that begins at ``starts`` (by axis) and has the lengths of ``x`` along these axes."""
+    if not starts:
+        return g
+    begin, axes = op.ints(*starts.values()), op.ints(*starts)
+    sizes = [length(x, k) for k in starts]
+    if None in sizes:
+        return op.Slice(g, begin, op.Add(op.Gather(op.shape_of(x), axes), begin), axes)
+    ends = [start + n for start, n in zip(starts.values(), sizes, strict=True) if n is not None]
+    return op.Slice(g, begin, op.ints(*ends), axes)
+
+
+def interleave(op: Builder, phases: Sequence[Value], axis: int, after: Sequence[Dim]) -> Value:
+    """z[…, s·q + i, …] = phases[i][…, q, …] for s phases; ``after``: the lengths of the axes behind ``axis``."""
+    if len(phases) == 1:
+        return phases[0]
+    stacked = op.Concat(*[op.Unsqueeze(z, op.ints(axis + 1)) for z in phases], axis=axis + 1)
+    return reshape(op, stacked, [*[0] * axis, -1, *after])
+
+
+def contract(op: Builder, g: Value, matrix: Value, axis: int) -> Value:
+    """Σ_i g[…, i, …] · matrix[i, j]: axis ``axis`` of ``g`` replaced by the columns of a (length, columns) matrix."""
+    n = rank(g)
+    if axis == n - 1:
+        return op.MatMul(g, matrix)
+    if axis == n - 2:
+        return op.MatMul(op.Transpose(matrix, perm=[1, 0]), g)
+    swap = list(range(n))
+    swap[axis], swap[-1] = swap[-1], swap[axis]
+    return op.Transpose(op.MatMul(op.Transpose(g, perm=swap), matrix), perm=swap)

@@ -1,0 +1,191 @@
+"""Normalisations. Statistics are recomputed (few runtimes output them), in float32 for 16-bit models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnx_gradcam.autodiff.registry import Unwritten, vjp
+from onnx_gradcam.autodiff.rules.elementwise import nonzero, sign
+from onnx_gradcam.graph.builder import Builder, Value, rank
+
+
+def _wide(op: Builder, x: Value) -> Value:
+    """x, in float32 where it is a 16-bit float: squares and statistics overflow those."""
+    return op.Cast(x, to=ir.DataType.FLOAT) if x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else x
+
+
+def _narrow(op: Builder, g: Value, like: Value) -> Value:
+    return g if g.dtype == like.dtype else op.Cast(g, to=like.dtype)
+
+
+def _per_channel(op: Builder, v: Value, x: Value) -> Value:
+    """A vector over the channels (C,), shaped (C, 1, …) so that it broadcasts along axis 1 of x."""
+    return op.Unsqueeze(v, op.ints(*range(1, rank(x) - 1))) if rank(x) > 2 else v
+
+
+def _mean(op: Builder, x: Value, axes: Sequence[int]) -> Value:
+    return op.ReduceMean(x, op.ints(*axes), keepdims=1)
+
+
+def _centred(op: Builder, x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
+    """x minus its mean, and its variance."""
+    centred = op.Sub(x, _mean(op, x, axes))
+    return centred, _mean(op, op.Mul(centred, centred), axes)
+
+
+def _standardized(op: Builder, g: Value, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+    """The cotangent of x, where g is that of x̂ = (x − mean x) / √(var x + ε), over ``axes``."""
+    centred, variance = _centred(op, x, axes)
+    inverse = op.Reciprocal(op.Sqrt(op.Add(variance, op.const(epsilon, like=x))))
+    return _standardized_by(op, g, op.Mul(centred, inverse), inverse, axes)
+
+
+def _standardized_by(op: Builder, g: Value, x_hat: Value, inverse: Value, axes: Sequence[int]) -> Value:
+    """x̄ = r · (g − mean g − x̂ · mean(g · x̂)) with r = 1/σ."""
+    along = op.Mul(x_hat, _mean(op, op.Mul(g, x_hat), axes))
+    return op.Mul(op.Sub(op.Sub(g, _mean(op, g, axes)), along), inverse)
+
+
+@vjp("BatchNormalization", wrt=0, broadcasts=True)
+def batch_normalization(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    scale: Value,
+    b: Value,
+    input_mean: Value,
+    input_var: Value,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Value:
+    """y = (x − μ) · s/√(v + ε) + b with constant μ, v:  x̄ = g · s/√(v + ε)."""
+    if training_mode:
+        raise Unwritten("training_mode=1")
+    variance = _wide(op, input_var)
+    deviation = op.Sqrt(op.Add(variance, op.const(epsilon, like=variance)))
+    factor = op.Div(_narrow(op, scale, like=variance), deviation)
+    return op.Mul(g, _per_channel(op, _narrow(op, factor, like=x), x))
+
+
+@vjp("LayerNormalization", wrt=0)
+def layer_normalization(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    scale: Value,
+    b: Value | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> Value:
+    """y = x̂ · s + b, x̂ = x standardized over the axes from ``axis`` on:  the cotangent of x̂ is g · s."""
+    axes = range(axis % rank(x), rank(x))
+    scaled = op.Mul(_wide(op, g), _wide(op, scale))
+    return _narrow(op, _standardized(op, scaled, _wide(op, x), axes, epsilon), like=x)
+
+
+@vjp("InstanceNormalization", wrt=0)
+def instance_normalization(
+    op: Builder, g: Value, y: Value, input: Value, scale: Value, b: Value, *, epsilon: float = 1e-5
+) -> Value:
+    """y = x̂ · s + b, x̂ = x standardized over space:  the cotangent of x̂ is g · s."""
+    scaled = op.Mul(_wide(op, g), _per_channel(op, _wide(op, scale), input))
+    axes = range(2, rank(input))
+    return _narrow(op, _standardized(op, scaled, _wide(op, input), axes, epsilon), like=input)
+
+
+@vjp("GroupNormalization", wrt=0)
+def group_normalization(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    scale: Value,
+    bias: Value,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> Value:
+    """y = x̂ · s + b, x̂ = x standardized over each group of channels:  the cotangent of x̂ is g · s.
+
+    s has one element for each group before opset 21, for each channel since.
+    """
+    grouped = op.ints(0, num_groups, -1)
+    g, scale = _wide(op, g), _wide(op, scale)
+    if op.opset < 21:
+        scaled = op.Mul(op.Reshape(g, grouped), op.Unsqueeze(scale, op.ints(1)))
+    else:
+        scaled = op.Reshape(op.Mul(g, _per_channel(op, scale, x)), grouped)
+    pulled = _standardized(op, scaled, op.Reshape(_wide(op, x), grouped), [2], epsilon)
+    return _narrow(op, op.Reshape(pulled, op.shape_of(x)), like=x)
+
+
+@vjp("MeanVarianceNormalization", wrt=0)
+def mean_variance_normalization(
+    op: Builder, g: Value, y: Value, x: Value, *, axes: Sequence[int] = (0, 2, 3)
+) -> Value:
+    """y = (x − mean x) / (σ + 10⁻⁹):  as standardized by r = 1/(σ + 10⁻⁹), which is right to 10⁻⁹/σ."""
+    _, variance = _centred(op, _wide(op, x), axes)
+    inverse = op.Reciprocal(op.Add(op.Sqrt(variance), op.const(1e-9, like=variance)))
+    return _narrow(op, _standardized_by(op, _wide(op, g), _wide(op, y), inverse, axes), like=x)
+
+
+@vjp("LpNormalization", wrt=0)
+def lp_normalization(op: Builder, g: Value, y: Value, input: Value, *, axis: int = -1, p: int = 2) -> Value:
+    """y = x/‖x‖:  x̄ = (g − d · Σ g·y) / ‖x‖ with d = y for p = 2, sign(x) for p = 1; 0 where ‖x‖ is 0."""
+    x, wide_y, axes = _wide(op, input), _wide(op, y), op.ints(axis)
+    g = _wide(op, g)
+    if p == 2:
+        norm = op.Sqrt(op.ReduceSum(op.Mul(x, x), axes, keepdims=1))
+        slope = wide_y
+    else:
+        norm = op.ReduceSum(op.Abs(x), axes, keepdims=1)
+        slope = sign(op, x)
+    divisor = nonzero(op, norm)
+    inverse = op.Div(op.Div(norm, divisor), divisor)
+    along = op.Mul(slope, op.ReduceSum(op.Mul(g, wide_y), axes, keepdims=1))
+    return _narrow(op, op.Mul(op.Sub(g, along), inverse), like=input)
+
+
+@vjp("LRN", wrt=0)
+def lrn(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    *,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    bias: float = 1.0,
+) -> Value:
+    """y = x · D^−β, D = k + α/n Σ x² over n channels:  x̄ = g · D^−β − 2αβ/n · x · Σᵀ (g · x · D^−β−1).
+
+    Σᵀ runs over the channels whose window contains this one: for an even n the window is not symmetric.
+    """
+    before = (size - 1) // 2
+    after = size - 1 - before
+    wide, g = _wide(op, x), _wide(op, g)
+    energy = _channel_mean(op, op.Mul(wide, wide), before, after)
+    base = op.Add(op.Mul(energy, op.const(alpha, like=wide)), op.const(bias, like=wide))
+    direct = op.Mul(g, op.Pow(base, op.const(-beta, like=wide)))
+    spread = _channel_mean(op, op.Div(op.Mul(direct, wide), base), after, before)
+    return _narrow(
+        op, op.Sub(direct, op.Mul(op.Mul(wide, spread), op.const(2 * alpha * beta, like=wide))), like=x
+    )
+
+
+def _channel_mean(op: Builder, x: Value, before: int, after: int) -> Value:
+    """The mean of x over the channels c − before … c + after, zeros outside."""
+    flat = op.Reshape(op.Unsqueeze(x, op.ints(1)), op.ints(0, 0, 0, -1))
+    padded = op.Pad(flat, op.ints(0, 0, before, 0, 0, 0, after, 0))
+    pooled = op.AveragePool(padded, kernel_shape=[before + 1 + after, 1])
+    return op.Reshape(pooled, op.shape_of(x))

@@ -1,0 +1,115 @@
+"""Where the windows of a convolution or pool stand, along each spatial axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnx_gradcam.autodiff.registry import Unwritten
+from onnx_gradcam.autodiff.rules.axes import crop, length
+from onnx_gradcam.graph.builder import Builder, Value
+
+SAME = ("SAME_UPPER", "SAME_LOWER")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Window o covers x[stride · o + dilation · t − before] for t < kernel; what lies outside x is padding.
+
+    ``before``, ``after``: the padding. ``sizes``, ``counts``: the lengths of x and the numbers of windows, None where
+    they are known at run time only. All have one entry per spatial axis.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    sizes: tuple[int | None, ...]
+    counts: tuple[int | None, ...]
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """From the first to the last tap: dilation · (kernel − 1)."""
+        return tuple(d * (k - 1) for k, d in zip(self.kernel, self.dilations, strict=True))
+
+
+def windows(
+    x: Value,
+    kernel: Sequence[int],
+    strides: Sequence[int] | None,
+    pads: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    auto_pad: str,
+    ceil_mode: int = 0,
+) -> Windows:
+    """The attributes of Conv and the pools on ``x``: the specification's defaults filled in, auto_pad worked out.
+
+    Windows are counted here and not read from the output's shape: with ceil_mode, onnx's shape inference counts one
+    that would start in the padding at the end, which no runtime does.
+    """
+    n = len(kernel)
+    strides, dilations = tuple(strides or (1,) * n), tuple(dilations or (1,) * n)
+    sizes = tuple(length(x, 2 + j) for j in range(n))
+    pads = tuple(pads) if pads and auto_pad == "NOTSET" else (0,) * (2 * n)
+    before, after = pads[:n], pads[n:]
+    if auto_pad in SAME:
+        if max(dilations) > 1:
+            raise Unwritten("SAME padding with dilations, on which the runtimes disagree,")
+        before, after = _same(sizes, kernel, strides, auto_pad)
+    at = Windows(tuple(kernel), strides, dilations, before, after, sizes, sizes)
+    rounds_up = ceil_mode and auto_pad == "NOTSET"
+    counts = tuple(None if i is None else _count(at, j, i, rounds_up) for j, i in enumerate(sizes))
+    return replace(at, counts=counts)
+
+
+def _count(at: Windows, j: int, size: int, rounds_up: bool) -> int:
+    room, s = size + at.before[j] + at.after[j] - at.reach[j] - 1, at.strides[j]
+    count = (-(-room // s) if rounds_up else room // s) + 1
+    return count - 1 if (count - 1) * s >= size + at.before[j] else count
+
+
+def _same(
+    sizes: Sequence[int | None], kernel: Sequence[int], strides: Sequence[int], auto_pad: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """⌈size / stride⌉ windows, centred; the odd element of padding goes to the end (UPPER) or the beginning (LOWER)."""
+    before, after = [], []
+    for size, k, s in zip(sizes, kernel, strides, strict=True):
+        if size is None and s > 1:
+            raise Unwritten("SAME padding with a stride, of an image whose size is not known before the run,")
+        length = size or 1  # with stride 1 the padding is the same for every size
+        total = max((-(-length // s) - 1) * s + k - length, 0)
+        less, more = total // 2, total - total // 2
+        before.append(less if auto_pad == "SAME_UPPER" else more)
+        after.append(total - before[-1])
+    return tuple(before), tuple(after)
+
+
+def scatter(op: Builder, g: Value, w: Value, at: Windows, x: Value, group: int = 1) -> Value:
+    """x̄(i) = Σ g(o) · W(t) over the windows o and taps t that read i: a transposed convolution, cropped to x.
+
+    ``g`` (N, M, *counts), ``w`` (M, C/group, *kernel) → (N, C, *sizes of x). Its pads are symmetric, because CUDA has
+    no kernel for others; what is then too much is cropped. ``output_padding`` restores what no window reached.
+    """
+    extra, starts, pads = [], {}, [min(pair) for pair in zip(at.before, at.after, strict=True)]
+    for j, (s, size, count) in enumerate(zip(at.strides, at.sizes, at.counts, strict=True)):
+        start = at.before[j] - pads[j]
+        if size is None or count is None:
+            extra.append(s - 1)
+            cropped = s > 1 or at.before[j] != at.after[j]
+        else:
+            bare = (count - 1) * s + at.reach[j] + 1 - 2 * pads[j]
+            extra.append(max(start + size - bare, 0))
+            cropped = start > 0 or bare > size
+        if cropped:
+            starts[2 + j] = start
+    spread = op.ConvTranspose(
+        g,
+        w,
+        strides=at.strides,
+        dilations=at.dilations,
+        pads=pads * 2,
+        output_padding=extra if any(extra) else None,
+        group=group,
+    )
+    return crop(op, spread, x, starts)

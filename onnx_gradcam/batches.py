@@ -1,0 +1,65 @@
+"""Any number of images through a model of any batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.graph.constants import constant
+
+Run = Callable[[Sequence[str], Mapping[str, np.ndarray]], dict[str, Any]]
+
+
+def batch_size(graph: ir.Graph, name: str) -> int | None:
+    """How many images the model takes at once through input ``name``: its fixed first dimension, 1 for a graph that
+    mixes the images of a batch, None for any number."""
+    value = next(v for v in graph.inputs if v.name == name)
+    first = value.shape[0] if value.shape else 1
+    if isinstance(first, int):
+        return first
+    return 1 if any(_mixes_images(node) for node in graph) else None
+
+
+def _mixes_images(node: ir.Node) -> bool:
+    """DynamicQuantizeLinear, and reductions over the batch axis of a value with several axes."""
+    if node.op_type == "DynamicQuantizeLinear":
+        return True
+    if not node.op_type.startswith("Reduce") or node.inputs[0] is None or node.inputs[0].shape is None:
+        return False
+    if len(node.inputs[0].shape) < 3:
+        return False
+    axes = constant(node.inputs[1]) if len(node.inputs) > 1 else np.array([0])
+    return axes is not None and bool(np.any((axes == 0) | (axes == -len(node.inputs[0].shape))))
+
+
+def run_in_pieces(run: Run, names: Sequence[str], feeds: Mapping[str, np.ndarray], size: int | None) -> dict[str, Any]:
+    """``run`` over all images: at once where ``size`` is None, else in pieces of ``size``.
+
+    A short last piece is padded by repeating its last image, and the padding dropped. Outputs without a batch axis are
+    taken from the first piece.
+    """
+    count = max(len(array) for array in feeds.values())
+    if size is None or count == size:
+        return run(names, feeds)
+    pieces = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        results = run(names, {k: v[rows] if len(v) == count else v for k, v in feeds.items()})
+        pieces.append({k: _trim(v, size, min(size, count - start)) for k, v in results.items()})
+    return {name: _join([piece[name] for piece in pieces], count) for name in names}
+
+
+def _trim(result: Any, size: int, kept: int) -> Any:
+    batched = isinstance(result, list) or (np.ndim(result) > 0 and len(result) == size)
+    return result[:kept] if batched else result
+
+
+def _join(pieces: list[Any], count: int) -> Any:
+    if isinstance(pieces[0], list):
+        return [row for piece in pieces for row in piece]
+    if np.ndim(pieces[0]) == 0 or sum(len(p) for p in pieces) != count:
+        return pieces[0]
+    return np.concatenate(pieces)

@@ -1,0 +1,265 @@
+"""The CAM methods: from the activation A and the gradient G = ∂score/∂A to a cam.
+
+A and G are (N, C, *space), channels first, any number of spatial axes; sums over ij run over all of space.
+There are two kinds of method, each with its table: ``WEIGHTS``, cam = relu(Σ_k weights · A), and
+``PROJECTIONS``, the cam as a whole. The functions use the Array API standard alone and run on any library
+that follows it. The first line of each docstring is formula and source: the documentation's table of methods
+is made of these lines.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from array_api_compat import array_namespace, device
+
+from onnx_gradcam.errors import LayerError, MethodError, nearest
+
+Array = Any  # an array of any library that follows the Array API standard
+
+# |ΣA| is kept at or above this share of Σ|A|: below it, float32 activations leave the sum no correct digits.
+CANCELLATION = 1e-4
+# A Gram matrix is raised to the power 2^14: a component of 0.1 % less energy than the first shrinks to 1e-7.
+SQUARINGS = 14
+# A gradient is constant over space when it varies by less than this share of its largest magnitude.
+CONSTANT = 1e-3
+
+
+def gradcam(activation: Array, gradient: Array) -> Array:
+    """α_k = mean_ij G.   Selvaraju et al. 2017, eq. 1."""
+    xp = array_namespace(gradient)
+    return xp.mean(gradient, axis=spatial(gradient), keepdims=True)
+
+
+def gradcam_plus_plus(activation: Array, gradient: Array) -> Array:
+    """α_k = Σ_ij a · relu(G), a = G² / (2G² + (Σ_ij A) G³).   Chattopadhay et al. 2018, eq. 19.
+
+    The paper explains y = exp(score), so that ∂y/∂A is G · exp(score): a positive factor that scales the
+    whole cam and is left out. G² is cancelled from a, so that nothing underflows; where undefined, a is 0.
+    It was derived for A ≥ 0, where 0 < a ≤ ½ wherever G > 0; before a ReLU a negative ΣA can make a large.
+    """
+    xp = array_namespace(activation, gradient)
+    total = xp.sum(activation, axis=spatial(activation), keepdims=True)
+    a = ratio(xp.ones_like(gradient), 2 + total * gradient)
+    return xp.sum(a * relu(gradient), axis=spatial(gradient), keepdims=True)
+
+
+def xgradcam(activation: Array, gradient: Array) -> Array:
+    """α_k = Σ_ij G·A / Σ_ij A.   Fu et al. 2020, arXiv:2008.02312.
+
+    Where positive and negative A cancel, the denominator keeps its sign and at least 1e-4 of Σ|A|; a channel
+    whose ΣA is exactly 0 has weight 0.
+    """
+    xp = array_namespace(activation, gradient)
+    axes = spatial(activation)
+    total = xp.sum(activation, axis=axes, keepdims=True)
+    floor = CANCELLATION * xp.sum(xp.abs(activation), axis=axes, keepdims=True)
+    evidence = xp.sum(gradient * activation, axis=axes, keepdims=True)
+    return ratio(evidence, xp.sign(total) * xp.maximum(xp.abs(total), floor))
+
+
+def hirescam(activation: Array, gradient: Array) -> Array:
+    """α_kij = G.   Draelos & Carin 2020, arXiv:2011.08891."""
+    return gradient
+
+
+def elementwise(activation: Array, gradient: Array) -> Array:
+    """α_kij = G where G·A > 0, else 0: the cam is Σ_k relu(G·A).   pytorch-grad-cam, GradCAMElementWise."""
+    xp = array_namespace(activation, gradient)
+    # "Not negative" and not "positive": a NaN stays in the weights.
+    return xp.where(gradient * activation < 0, xp.zeros_like(gradient), gradient)
+
+
+def layercam(activation: Array, gradient: Array) -> Array:
+    """α_kij = relu(G).   Jiang et al. 2021, doi:10.1109/TIP.2021.3089943."""
+    return relu(gradient)
+
+
+def cam(activation: Array, gradient: Array) -> Array:
+    """α_k = Σ_ij G, the linear layer's weight of channel k behind global pooling.   Zhou et al. 2016, eq. 2.
+
+    Equals Grad-CAM · (H·W). Between A and the score there may be only global average pooling and one linear
+    layer; ``compute_cam`` refuses a gradient that cannot have come through such a pooling.
+    """
+    xp = array_namespace(gradient)
+    return xp.sum(gradient, axis=spatial(gradient), keepdims=True)
+
+
+def eigencam(activation: Array) -> Array:
+    """cam = relu(Σ_k v_k A_k), v the first principal axis of A.   Muhammad & Yeasin 2020, arXiv:2008.00299.
+
+    A is centred over space first, as in pytorch-grad-cam and unlike the paper. The score plays no part: this
+    explains no class.
+    """
+    return relu(first_component(activation))
+
+
+def eigengradcam(activation: Array, gradient: Array) -> Array:
+    """cam = relu(Σ_k v_k G_k·A_k), v the first principal axis of G·A.   pytorch-grad-cam, EigenGradCAM.
+
+    G·A is centred over space first.
+    """
+    return relu(first_component(gradient * activation))
+
+
+WEIGHTS: Mapping[str, Callable[[Array, Array], Array]] = {
+    "gradcam": gradcam,
+    "gradcam++": gradcam_plus_plus,
+    "xgradcam": xgradcam,
+    "hirescam": hirescam,
+    "elementwise": elementwise,
+    "layercam": layercam,
+    "cam": cam,
+}
+PROJECTIONS: Mapping[str, Callable[..., Array]] = {"eigencam": eigencam, "eigengradcam": eigengradcam}
+METHODS: Mapping[str, Callable[..., Array]] = {**WEIGHTS, **PROJECTIONS}
+NEEDS_GRADIENT = frozenset(
+    name for name, f in METHODS.items() if "gradient" in inspect.signature(f).parameters
+)
+
+
+def compute_cam(
+    method: str,
+    activation: Array,
+    gradient: Array | None,
+    *,
+    counterfactual: bool = False,
+    signed: bool = False,
+) -> tuple[Array | None, Array]:
+    """The weights of a method and its cam, relu(Σ_k weights · activation), in the score's units.
+
+    The arithmetic is float32 whatever the dtype of the inputs, which are not changed. A NaN stays a NaN.
+
+    Args:
+        method: a key of ``METHODS``.
+        activation: (N, C, *space), of a floating-point dtype.
+        gradient: ∂score/∂activation, of the same shape; not looked at by methods outside ``NEEDS_GRADIENT``.
+        counterfactual: show what speaks against the score: the method applied to (A, −G).
+        signed: leave out the final ReLU.
+
+    Returns:
+        The weights, float32, (N, C, 1, …) or (N, C, *space), None for ``PROJECTIONS``; and the cam, float32,
+        (N, *space), ≥ 0 unless signed.
+
+    Raises:
+        MethodError: the method is unknown, has no such variant, lacks its gradient, or is "cam" and the
+            gradient did not come through global average pooling.
+        LayerError: the activation has no spatial axis.
+    """
+    check_method(method, counterfactual=counterfactual, signed=signed)
+    if activation.ndim < 3:
+        shape = tuple(activation.shape)
+        raise LayerError(
+            f"an activation of shape {shape} has no spatial axis to draw a map on",
+            hint="a target layer before the pooling or flattening",
+            shape=shape,
+        )
+    arrays = [as_float32(activation)]
+    if method in NEEDS_GRADIENT:
+        if gradient is None:
+            raise MethodError(f"method {method!r} needs the gradient of the score", method=method)
+        arrays.append(-as_float32(gradient) if counterfactual else as_float32(gradient))
+    if method in PROJECTIONS:
+        return None, PROJECTIONS[method](*arrays)
+    if method == "cam":
+        check_pooled(arrays[1])
+    weights = WEIGHTS[method](*arrays)
+    evidence = array_namespace(weights).sum(weights * arrays[0], axis=1)
+    return weights, evidence if signed else relu(evidence)
+
+
+def check_method(method: str, *, counterfactual: bool = False, signed: bool = False) -> None:
+    """Raise MethodError unless the method exists and has the variants asked for."""
+    if method not in METHODS:
+        raise MethodError(f"unknown method {method!r}", hint=nearest(method, METHODS), method=method)
+    if method in PROJECTIONS and (counterfactual or signed):
+        variant = "counterfactual" if counterfactual else "signed"
+        raise MethodError(
+            f"method {method!r} has no {variant} variant: the sign of a principal component is not evidence",
+            hint=", ".join(map(repr, WEIGHTS)),
+            method=method,
+        )
+
+
+def check_pooled(gradient: Array) -> None:
+    """Raise MethodError unless the gradient is constant over space, as global average pooling makes it."""
+    xp = array_namespace(gradient)
+    axes = spatial(gradient)
+    spread = xp.max(xp.max(gradient, axis=axes) - xp.min(gradient, axis=axes), axis=1)
+    if bool(xp.any(spread > CONSTANT * xp.max(xp.abs(gradient), axis=(1, *axes)))):
+        raise MethodError(
+            "method 'cam' is for networks that end in global average pooling and one linear layer: "
+            "this gradient varies over space",
+            hint="the layer that feeds the pooling, or 'gradcam', which needs no such head",
+            method="cam",
+        )
+
+
+def first_component(x: Array) -> Array:
+    """p = Σ_k v_k (x_k − mean x_k), v the first principal axis over channels: (N, C, *space) → (N, *space).
+
+    v is the unit vector with the largest Σ_ij p², found by the power method on the Gram matrix of the shorter
+    side. An axis has no direction: v is turned so that Σ_k v_k ≥ 0, which is Σ_ij p · Σ_k x_k ≥ 0: the map is
+    positive where there is more of x. Where x is constant over space, p is 0.
+    """
+    xp = array_namespace(x)
+    flat = xp.reshape(x, (*x.shape[:2], -1))
+    # Shifted by its first value, a constant channel is centred to 0 exactly and not to rounding noise.
+    flat = flat - flat[:, :, :1]
+    centred = flat - xp.mean(flat, axis=2, keepdims=True)
+    # A Gram matrix holds squares: scaled, neither a large nor a tiny x leaves the range of float32.
+    scaled = ratio(centred, largest(centred))
+    transposed = xp.matrix_transpose(scaled)
+    if scaled.shape[1] <= scaled.shape[2]:
+        v = first_eigenvector(scaled @ transposed)
+    else:
+        v = scaled @ first_eigenvector(transposed @ scaled)
+    v = ratio(v, xp.sqrt(xp.sum(v * v, axis=1, keepdims=True)))
+    v = xp.where(xp.sum(v, axis=1, keepdims=True) < 0, -v, v)
+    return xp.reshape(xp.sum(v * centred, axis=1), (x.shape[0], *x.shape[2:]))
+
+
+def first_eigenvector(gram: Array) -> Array:
+    """M^(2^s) e, the eigenvector of M's largest eigenvalue, of any length: (N, n, n) → (N, n, 1).
+
+    M is symmetric without negative eigenvalues. The power method by repeated squaring; e is the unit vector
+    of the row with the most energy: unlike a fixed start it is never orthogonal to the result.
+    """
+    xp = array_namespace(gram)
+    for _ in range(SQUARINGS):
+        gram = ratio(gram, largest(gram))
+        gram = gram @ gram
+    gram = ratio(gram, largest(gram))
+    row = xp.argmax(xp.sum(gram * gram, axis=2), axis=1)
+    start = xp.arange(gram.shape[1], device=device(gram))[None, :] == row[:, None]
+    return gram @ xp.astype(start, gram.dtype)[:, :, None]
+
+
+def spatial(x: Array) -> tuple[int, ...]:
+    """The axes of (N, C, *space) that are space."""
+    return tuple(range(2, x.ndim))
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), NaN where x is NaN."""
+    return array_namespace(x).clip(x, min=0)
+
+
+def ratio(numerator: Array, denominator: Array) -> Array:
+    """The quotient, 0 where the denominator is 0. A NaN in either stays."""
+    xp = array_namespace(numerator, denominator)
+    return numerator / xp.where(denominator == 0, xp.full_like(denominator, float("inf")), denominator)
+
+
+def largest(x: Array) -> Array:
+    """max |x| of each matrix: (N, m, n) → (N, 1, 1)."""
+    xp = array_namespace(x)
+    return xp.max(xp.abs(x), axis=(1, 2), keepdims=True)
+
+
+def as_float32(x: Array) -> Array:
+    """x as float32, not copied if it is."""
+    xp = array_namespace(x)
+    return xp.astype(x, xp.float32, copy=False)

@@ -1,0 +1,105 @@
+"""Everything that can go wrong, as one tree.
+
+    OnnxGradcamError
+    ├── ModelError                 the file or the graph cannot be used
+    │   ├── UnsupportedGradient    a node on the path has no rule, or a form of it that the rule was not written for
+    │   ├── NoGradientPath         the score does not depend on the target layer
+    │   └── ForwardMismatch        the rewritten graph does not compute what the deployed model computes
+    ├── LayerError                 no such target layer, or one that cannot be explained
+    ├── ScoreError                 no score tensor was found, or the one that was named does not fit
+    ├── TargetError                class, label or number of targets does not fit the model
+    ├── InputError                 an array or image cannot be fed to the model
+    ├── PreprocessError            a preset or preprocessing file is unknown or incomplete
+    ├── MethodError                the method is unknown, or does not apply to this model and layer
+    ├── ProviderError              the runtime or the execution provider cannot be had
+    └── OutputError                a result cannot be written, or exists already
+
+Each says what happened, where, and what to try next, and carries its data as attributes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OnnxGradcamError(Exception):
+    """Base of all errors that this package raises.
+
+    Attributes: ``what`` (one sentence), ``where`` and ``hint`` (one line each, may be empty), and every keyword of
+    ``data`` under its own name.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", **data: object) -> None:
+        self.what, self.where, self.hint, self.data = what, where, hint, data
+        super().__init__(what)
+
+    def __getattr__(self, name: str) -> object:
+        data = self.__dict__.get("data", {})
+        if name not in data:
+            raise AttributeError(name)
+        return data[name]
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  where  {self.where}")
+        if self.hint:
+            lines.append(f"  try    {self.hint}")
+        return "\n".join(lines)
+
+
+class ModelError(OnnxGradcamError):
+    """The model file or its graph cannot be used."""
+
+
+class UnsupportedGradient(ModelError):
+    """The graph cannot be differentiated through one of its nodes."""
+
+
+class NoGradientPath(ModelError):
+    """The score does not depend on the target layer through differentiable operators."""
+
+
+class ForwardMismatch(ModelError):
+    """The rewritten graph does not compute what the deployed model computes."""
+
+
+class LayerError(OnnxGradcamError):
+    """The target layer does not exist or cannot be explained."""
+
+
+class ScoreError(OnnxGradcamError):
+    """No score tensor was found, or the one that was named does not fit."""
+
+
+class TargetError(OnnxGradcamError):
+    """A class, label or number of targets does not fit the model."""
+
+
+class InputError(OnnxGradcamError):
+    """An array or image cannot be fed to the model."""
+
+
+class PreprocessError(OnnxGradcamError):
+    """A preprocessing preset or file is unknown or incomplete."""
+
+
+class MethodError(OnnxGradcamError):
+    """The method is unknown, or does not apply to this model and layer."""
+
+
+class ProviderError(OnnxGradcamError):
+    """The runtime or the execution provider cannot be had."""
+
+
+class OutputError(OnnxGradcamError):
+    """A result cannot be written, or exists already."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The names in ``known`` closest to ``name``, quoted and comma-separated; all of a short list if none is close."""
+    known = list(dict.fromkeys(known))
+    folded = {k.casefold(): k for k in known}
+    close = [folded[k] for k in difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)]
+    return ", ".join(repr(k) for k in (close or known[: 2 * count]))

@@ -1,0 +1,397 @@
+"""The use case: a deployed model and a photo in, an explanation out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam import inputs
+from onnx_gradcam.batches import batch_size, run_in_pieces
+from onnx_gradcam.cam import heatmap as maps
+from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method, compute_cam
+from onnx_gradcam.errors import ForwardMismatch, LayerError, MethodError
+from onnx_gradcam.explanation import Explanation, LayerResult
+from onnx_gradcam.gradient import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, split
+from onnx_gradcam.graph import layers as layer_choice
+from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.image import decode, preprocess
+from onnx_gradcam.labels import LabelsLike, find_labels
+from onnx_gradcam.preprocess import Choice, Preprocess, choose
+from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.targets import TOP1, Target, TopK, resolve
+
+FORWARD_TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}  # share of the largest output; others: 1e-4
+FLOAT32_TOLERANCE = 1e-4
+
+
+class Explainer:
+    """Explains one model; sessions are opened when first needed and kept warm.
+
+    Args:
+        model: path, bytes or ``onnx.ModelProto``.
+        target_layer: value or node name(s); several are fused. "auto": the end of the last convolutional stage.
+        score: name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
+        providers: execution providers by short or full name, in order. None: CUDA if it initialises, else CPU.
+        labels: class names by index, a file of them, or "imagenet"; None: the model's own metadata, else ImageNet's for
+            1000 classes, which is a guess and a warning.
+        check_forward: compare outputs with the untouched model on the first run.
+        session_options: an ``onnxruntime.SessionOptions``. provider_options: by provider name.
+        custom_ops: shared libraries with custom operators.
+
+    Raises:
+        ModelError, ScoreError, LayerError; ProviderError when a session is opened.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        target_layer: str | Sequence[str] = "auto",
+        score: str = "auto",
+        providers: Sequence[str] | None = None,
+        labels: LabelsLike = None,
+        check_forward: bool = True,
+        session_options: Any = None,
+        provider_options: Mapping[str, Mapping[str, str]] | None = None,
+        custom_ops: Sequence[str] = (),
+    ) -> None:
+        self.source = load(model)
+        self._prepared = prepare(self.source.model)
+        graph = self._prepared.graph
+        self.score = find_score(graph, score)
+        names = [target_layer] if isinstance(target_layer, str) else list(target_layer)
+        if not names:
+            raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
+        self.layers = layer_choice.choose(graph, self.score.value, names)
+        self.metadata = dict(self.source.model.metadata_props)
+        found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
+        self.labels, self.labels_source = found.names, found.source
+        self.inputs = inputs.specs(graph)
+        self.image_input = inputs.image_input(self.inputs)
+        self._batch = batch_size(graph, self.image_input.name)
+        self._unchecked = check_forward
+        self.check_forward = check_forward
+        providers = None if providers is None else tuple(providers)
+        self.options = Options(providers, provider_options, session_options, tuple(custom_ops))
+
+    def __enter__(self) -> Explainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the sessions; the next call opens them again."""
+        for name in ("_whole_session", "_parts", "_plain"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def target_layers(self) -> tuple[str, ...]:
+        """The names of the target layers."""
+        return tuple(layer.name for layer in self.layers)
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _whole(self) -> GradientGraph:
+        return differentiate(self._prepared, self.score, list(dict.fromkeys(self.target_layers)))
+
+    @cached_property
+    def _whole_session(self) -> Session:
+        return Session(self._whole.model, self.options)
+
+    @cached_property
+    def _parts(self) -> tuple[Session, Session, tuple[str, ...]]:
+        forward, backward, boundary = split(self._whole)
+        return Session(forward, self.options), Session(backward, self.options), boundary
+
+    @cached_property
+    def _plain(self) -> Session:
+        return Session(forward_only(self._prepared, self._forward_names), self.options)
+
+    @property
+    def _output_names(self) -> list[str]:
+        return [v.name or "" for v in self._prepared.graph.outputs]
+
+    @property
+    def _forward_names(self) -> list[str]:
+        return list(dict.fromkeys([*self._output_names, self.score.value.name or "", *self.target_layers]))
+
+    # --- explaining -----------------------------------------------------------------------------------------
+
+    def explain(
+        self,
+        x: Any,
+        target: Target = None,
+        method: str = "gradcam",
+        *,
+        counterfactual: bool = False,
+        signed: bool = False,
+        fusion: str = "mean",
+    ) -> Explanation:
+        """Explain ``x``, an array (N, …) in the model's own input form, or {input name: array}.
+
+        ``target``: None (top-1), a class index, a label, a list with one of these per image, ``TopK(k)``, or
+        ``Classes([...])`` for every image. ``method``: see ``docs/methods.md``. ``counterfactual``: the method applied
+        to (A, −G). ``signed``: without the final ReLU. ``fusion``: of several layers, "mean", "max" or "product".
+
+        Raises:
+            InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
+        """
+        check_method(method, counterfactual=counterfactual, signed=signed)
+        if method == "cam":
+            self._require_linear_head()
+        feeds = inputs.feeds(x, self.inputs)
+        count = len(feeds[self.image_input.name])
+        wanted = resolve(target, count, self.score.count, self.labels)
+        results, rows, gradients = self._evaluate(feeds, wanted, method in NEEDS_GRADIENT)
+        found = [
+            self._layer_result(k, results, rows, gradients, method, counterfactual=counterfactual, signed=signed)
+            for k in range(len(self.layers))
+        ]
+        size = self._input_size(feeds, found[0].cam.ndim - 1)
+        drawn = self._heatmap(found, size, fusion)
+        image_index = np.array([image for image, _ in rows], np.int64)
+        scores = self._scores(results)
+        class_index = np.array([index for _, index in rows], np.int64)
+        blank = maps.is_blank(drawn)
+        variant = " counterfactual" * counterfactual + " signed" * signed
+        explanation = Explanation(
+            method=method + variant,
+            image_index=image_index,
+            class_index=class_index,
+            score=self._score_of(scores[image_index], class_index),
+            probability=self._probability(scores[image_index], class_index),
+            is_blank=blank,
+            heatmap=drawn,
+            seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(rows), 1)),
+            layers=tuple(found),
+            score_name=self.score.value.name or "",
+            outputs={name: results[name] for name in self._output_names},
+            labels=self.labels,
+            warnings=tuple(self._warnings(blank)),
+            provenance=self._provenance(method, counterfactual, signed, fusion),
+        )
+        return explanation
+
+    def explain_image(
+        self,
+        image: Any,
+        target: Target = None,
+        method: str = "gradcam",
+        *,
+        preprocess: str | os.PathLike[str] | Mapping[str, object] | Preprocess = "auto",
+        inputs: Mapping[str, Any] | None = None,
+        counterfactual: bool = False,
+        signed: bool = False,
+        fusion: str = "mean",
+    ) -> Explanation:
+        """Explain a photo: a path, bytes, a PIL image, or uint8 RGB (H, W, 3).
+
+        ``preprocess``: "auto", a preset name, the path or content of a JSON form. ``inputs``: arrays for the model's
+        other inputs. The heatmap is in the photo's pixels. Other arguments and errors as in ``explain``, and
+        ``InputError`` and ``PreprocessError`` for photos and settings that cannot be used.
+        """
+        photo = decode(image)
+        choice = self.preprocessing(preprocess)
+        x, geometry = _to_tensor(photo, choice.preprocess)
+        feeds: Any = {self.image_input.name: x, **(inputs or {})}
+        result = self.explain(
+            feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion
+        )
+        drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
+        return replace(
+            result,
+            heatmap=drawn,
+            seen=np.tile(np.array(geometry.seen, np.int64), (len(result), 1)),
+            photos=(photo,),
+            warnings=(*choice.warnings, *result.warnings),
+            provenance={**result.provenance, "preprocess": choice},
+        )
+
+    def preprocessing(
+        self, request: str | os.PathLike[str] | Mapping[str, object] | Preprocess = "auto"
+    ) -> Choice:
+        """The preprocessing for this model's image input, with the source of each choice."""
+        return choose(request, self.image_input, metadata=self.metadata, model_path=self.source.path)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def _evaluate(
+        self, feeds: dict[str, np.ndarray], wanted: list[tuple[int, ...]] | TopK, needs_gradient: bool
+    ) -> tuple[dict[str, Any], list[tuple[int, int]], dict[str, np.ndarray] | None]:
+        """Forward results (one entry per image), the rows as (image, class), and gradients by layer (one per row)."""
+        if not needs_gradient:
+            results = self._run(self._plain, self._forward_names, feeds)
+            return results, self._rows(wanted, results), None
+        if isinstance(wanted, list) and all(len(w) == 1 for w in wanted):
+            index = np.array([w[0] for w in wanted], np.int64)
+            names = [*self._forward_names, SCORE, CLASS, *self._whole.gradients]
+            results = self._run(self._whole_session, names, {**feeds, INDEX: index})
+            rows = [(i, int(c)) for i, c in enumerate(results[CLASS])]
+            return results, rows, {n: results[n] for n in self._whole.gradients}
+        forward, backward, boundary = self._parts
+        names = list(dict.fromkeys([*self._forward_names, *boundary]))
+        results = self._run(forward, names, feeds)
+        rows = self._rows(wanted, results)
+        images = np.array([i for i, _ in rows])
+        passed = {name: results[name][images] for name in boundary}
+        passed[INDEX] = np.array([c for _, c in rows], np.int64)
+        gradients = run_in_pieces(backward.run, list(self._whole.gradients), passed, self._batch)
+        return results, rows, gradients
+
+    def _run(self, session: Session, names: Sequence[str], feeds: dict[str, np.ndarray]) -> dict[str, Any]:
+        results = run_in_pieces(session.run, names, feeds, self._batch)
+        if self._unchecked:
+            self._compare_forward(results, {k: v for k, v in feeds.items() if k != INDEX})
+            self._unchecked = False
+        return results
+
+    def _compare_forward(self, results: dict[str, Any], feeds: dict[str, np.ndarray]) -> None:
+        """Once: the outputs against the untouched model, same provider and options, in a session closed again."""
+        deployed = Session(self.source.path or self.source.data or b"", self.options)
+        names = [name for name in self._output_names if name in deployed.outputs]
+        original = run_in_pieces(deployed.run, names, feeds, self._batch)
+        for name in names:
+            error = _relative_difference(results[name], original[name])
+            limit = FORWARD_TOLERANCE.get(str(getattr(original[name], "dtype", "")), FLOAT32_TOLERANCE)
+            if not error <= limit:
+                raise ForwardMismatch(
+                    f"output {name!r} differs from the deployed model's by {error:.2g} of its largest value",
+                    where=f"allowed: {limit:g}, on the first input explained",
+                    hint="please report the model; check_forward=False goes on at your own risk",
+                    output=name,
+                    error=error,
+                )
+
+    def _rows(self, wanted: list[tuple[int, ...]] | TopK, results: dict[str, Any]) -> list[tuple[int, int]]:
+        scores = self._scores(results)
+        if isinstance(wanted, TopK):
+            order = np.argsort(-self._by_class(scores), axis=1, kind="stable")[:, : wanted.k]
+            return [(i, int(c)) for i, row in enumerate(order) for c in row]
+        best = self._by_class(scores).argmax(axis=1)
+        return [(i, int(best[i]) if c == TOP1 else c) for i, w in enumerate(wanted) for c in w]
+
+    def _scores(self, results: dict[str, Any]) -> np.ndarray:
+        """The score tensor as (N, K), K = 1 for a single value."""
+        y = np.asarray(results[self.score.value.name or ""], np.float32)
+        return y.reshape(len(y), -1)
+
+    def _by_class(self, scores: np.ndarray) -> np.ndarray:
+        """One column per class: (−z, z) for a single sigmoid logit z."""
+        return np.concatenate([-scores, scores], axis=1) if self.score.kind == "binary" else scores
+
+    def _score_of(self, scores: np.ndarray, index: np.ndarray) -> np.ndarray:
+        return self._by_class(scores)[np.arange(len(index)), index]
+
+    def _probability(self, scores: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """Softmax over the classes, or the sigmoid of the score where the model ends in one."""
+        if self.score.kind == "regression":
+            return np.full(len(index), np.nan, np.float32)
+        y = self._by_class(scores).astype(np.float64)
+        if self.score.activation == "Sigmoid":
+            p = 1 / (1 + np.exp(-y))
+        else:
+            p = np.exp(y - y.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+        return p[np.arange(len(index)), index].astype(np.float32)
+
+    def _layer_result(
+        self,
+        k: int,
+        results: dict[str, Any],
+        rows: list[tuple[int, int]],
+        gradients: dict[str, np.ndarray] | None,
+        method: str,
+        *,
+        counterfactual: bool,
+        signed: bool,
+    ) -> LayerResult:
+        layer = self.layers[k]
+        images = np.array([image for image, _ in rows])
+        activation = results[layer.name].transpose(layer.axes)
+        if len(images) != len(activation) or not np.array_equal(images, np.arange(len(images))):
+            activation = activation[images]
+        gradient = None if gradients is None else gradients[f"grad/{layer.name}"].transpose(layer.axes)
+        weights, cam = compute_cam(method, activation, gradient, counterfactual=counterfactual, signed=signed)
+        return LayerResult(layer.name, activation, gradient, weights, np.asarray(cam))
+
+    def _input_size(self, feeds: Mapping[str, np.ndarray], count: int) -> tuple[int, ...]:
+        axes = inputs.spatial_axes(self.image_input, count)
+        return tuple(feeds[self.image_input.name].shape[k] for k in axes)
+
+    def _heatmap(self, found: Sequence[LayerResult], size: Sequence[int], fusion: str) -> np.ndarray:
+        if len(found) == 1:
+            return maps.normalise(maps.upsample(found[0].cam, size))
+        return maps.normalise(maps.fuse([layer.cam for layer in found], size, fusion))
+
+    def _require_linear_head(self) -> None:
+        for layer in self.layers:
+            if not layer_choice.has_linear_head(list(self._prepared.graph), layer.value, self.score.value):
+                raise MethodError(
+                    "method 'cam' is for networks that end in global average pooling and one linear layer",
+                    where=f"between {layer.name!r} and {self.score.value.name!r} there is more",
+                    hint="'gradcam', which needs no such head, or the layer that feeds the pooling",
+                    method="cam",
+                )
+
+    def _warnings(self, blank: np.ndarray) -> list[str]:
+        found = []
+        if self.labels_source.startswith("guessed"):
+            found.append(f"the labels are {self.labels_source}; settle it with --labels FILE")
+        if self.score.activation:
+            found.append(
+                f"the score is {self.score.value.name!r}, before the {self.score.activation} that makes {self.score.output!r}"
+            )
+        if blank.any():
+            found.append(
+                f"{int(blank.sum())} of {len(blank)} maps are blank: no channel combination speaks for that class "
+                f"at {', '.join(self.target_layers)}; try counterfactual or signed maps, or another layer"
+            )
+        return found
+
+    def _provenance(self, method: str, counterfactual: bool, signed: bool, fusion: str) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "providers": self._session_providers(),
+            "score": self.score.value.name,
+            "score_activation": self.score.activation,
+            "labels": self.labels_source,
+            "layers": list(self.target_layers),
+            "layer_reasons": [layer.reason for layer in self.layers],
+            "method": method,
+            "counterfactual": counterfactual,
+            "signed": signed,
+            "fusion": fusion if len(self.layers) > 1 else None,
+            "check_forward": self.check_forward,
+        }
+
+    def _session_providers(self) -> list[str]:
+        for name in ("_whole_session", "_plain"):
+            if name in self.__dict__:
+                return list(self.__dict__[name].providers)
+        return list(self._parts[0].providers)
+
+
+_to_tensor = preprocess
+
+
+def _relative_difference(found: Any, expected: Any) -> float:
+    """Largest difference, as a share of the largest magnitude; 0 for equal and inf for different non-numbers."""
+    if not isinstance(expected, np.ndarray) or expected.dtype.kind not in "fiub":
+        return 0.0 if np.array_equal(np.asarray(found, object), np.asarray(expected, object)) else float("inf")
+    if found.shape != expected.shape:
+        return float("inf")
+    if expected.size == 0:
+        return 0.0
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return 0.0
+    return float(np.abs(a - b)[~same].max() / max(np.abs(b[np.isfinite(b)]).max(initial=0), 1e-30))

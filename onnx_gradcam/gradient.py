@@ -1,0 +1,146 @@
+"""The gradient of a score written into the graph: one model, or its forward and its backward part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.errors import LayerError, nearest
+from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.targets import class_score
+
+INDEX = "target_index"
+SCORE = "grad/score"
+CLASS = "grad/class_index"
+
+
+@dataclass(frozen=True)
+class GradientGraph:
+    """A model whose extra outputs are activations and gradients.
+
+    ``outputs``: the deployed model's; ``logits``: the score tensor; ``activations``: the explained values; their
+    gradients are called ``grad/<name>``. The score (N,) and the explained class (N,) are ``grad/score`` and
+    ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1.
+    """
+
+    model: ir.Model
+    outputs: tuple[str, ...]
+    logits: str
+    activations: tuple[str, ...]
+
+    @property
+    def gradients(self) -> tuple[str, ...]:
+        """The names of the gradient outputs, in the order of ``activations``."""
+        return tuple(f"grad/{name}" for name in self.activations)
+
+
+def differentiate(
+    prepared: ir.Model, score: Score, names: Sequence[str], table: Mapping[Key, Rule] = RULES
+) -> GradientGraph:
+    """Write ∂score/∂v for every value v of ``names`` into a copy of the ``prepared`` model, by the rules of ``table``."""
+    model = prepared.clone()
+    graph = model.graph
+    values = ir.convenience.create_value_mapping(graph)
+    score = replace(score, value=values[score.value.name or ""])
+    wrt = [values[name] for name in names]
+    outputs = tuple(v.name or "" for v in graph.outputs)
+    forward = list(graph)
+    op = Builder(graph)
+    index = ir.val(INDEX, dtype=ir.DataType.INT64, shape=[_batch(score)])
+    value, chosen = class_score(op, score, index)
+    scoring = list(graph)[len(forward) :]
+    seed = op.expand(op.const([1], like=value), value)
+    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, table)
+    graph.inputs.append(index)
+    for output, name in [(value, SCORE), (chosen, CLASS)]:
+        _output(graph, op, output, name)
+    for target, gradient in zip(wrt, gradients, strict=True):
+        _output(graph, op, gradient, f"grad/{target.name}", target)
+    for extra in [score.value, *wrt]:
+        if extra.name not in {v.name for v in graph.outputs}:
+            graph.outputs.append(extra)
+    RemoveUnusedNodesPass()(model)
+    return GradientGraph(model, outputs, score.value.name or "", tuple(names))
+
+
+def _batch(score: Score) -> int | ir.SymbolicDim | str:
+    shape = score.value.shape
+    dim = shape[0] if shape else None
+    return dim if isinstance(dim, int) else (dim.value if dim is not None and dim.value else "batch")
+
+
+def _output(graph: ir.Graph, op: Builder, value: Value, name: str, like: Value | None = None) -> None:
+    """A graph output of its own name, typed as ``like``."""
+    output = op.Identity(value)
+    output.name = name
+    if like is not None:
+        output.dtype, output.shape = like.dtype, like.shape
+    graph.outputs.append(output)
+
+
+def split(whole: GradientGraph) -> tuple[ir.Model, ir.Model, tuple[str, ...]]:
+    """Cut at the forward/backward boundary: (forward model, backward model, names of the values passed over).
+
+    The forward model returns outputs, score tensor, activations and every value that the backward part reads; the
+    backward model takes these and ``target_index``.
+    """
+    graph = whole.model.graph
+    varying = _varying(graph)
+    backward = [n for n in graph if (n.name or "").startswith("grad/")]
+    made = {v for n in backward for v in n.outputs}
+    read = {v: None for n in backward for v in n.inputs if v is not None and v not in made and v in varying}
+    boundary = [v for v in read if v.name != INDEX]
+    results = [v for v in graph.outputs if (v.name or "").startswith("grad/")]
+    part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if v.name == INDEX)], results)
+    second = ir.Model(part, ir_version=whole.model.ir_version)
+    part.opset_imports.update(graph.opset_imports)
+    names = tuple(v.name or "" for v in boundary)
+    first = forward_only(whole.model, [*whole.outputs, whole.logits, *whole.activations, *names])
+    return first, second, names
+
+
+def forward_only(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy of ``model`` that computes the values ``names`` and nothing else."""
+    copy = model.clone()
+    values = ir.convenience.create_value_mapping(copy.graph)
+    copy.graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
+    copy.graph.inputs[:] = [v for v in copy.graph.inputs if v.name != INDEX]
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def _varying(graph: ir.Graph) -> set[Value]:
+    """The values that depend on the graph's inputs."""
+    found: set[Value] = set(graph.inputs)
+    for node in graph:
+        if any(v in found for v in node.inputs):
+            found.update(node.outputs)
+    return found
+
+
+def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") -> onnx.ModelProto:
+    """The engine by itself: ``model`` with gradients as extra outputs, made of standard operators.
+
+    Returns a model with the original outputs, each value named in ``wrt``, ``grad/<name>`` in the value's full shape,
+    ``grad/score`` (N,) and ``grad/class_index`` (N,). Its extra input ``target_index`` is int64 (N,): the class whose
+    score before softmax is differentiated, −1 for the model's own top-1. It is the summed score over the batch that is
+    differentiated, so each image gets its own gradient.
+
+    Raises ``ModelError``, ``ScoreError``, ``LayerError``, ``UnsupportedGradient``, ``NoGradientPath``.
+    """
+    prepared = prepare(load(model).model)
+    found = find_score(prepared.graph, score)
+    values = ir.convenience.create_value_mapping(prepared.graph)
+    for name in wrt:
+        if name not in values:
+            raise LayerError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
+    return ir.to_proto(differentiate(prepared, found, wrt).model)

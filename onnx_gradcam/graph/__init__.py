@@ -1,0 +1,1 @@
+"""An ONNX model before any gradient: load, prepare, find score and layers."""

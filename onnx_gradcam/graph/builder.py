@@ -1,0 +1,159 @@
+"""Write standard ONNX nodes into a graph, each one checked when it is written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+import onnx_ir as ir
+
+from onnx_gradcam.graph.constants import constant
+
+Value = ir.Value
+
+SMALL = 1024  # elements; smaller constants are shared, and known to shape inference
+
+
+class Builder:
+    """Append ai.onnx nodes to ``graph``: ``op.Mul(a, b)`` returns the new value, with dtype and shape inferred.
+
+    Nodes and values are named ``<prefix>/<OpType>_<number>``. An operator or attribute that the graph's opset does not
+    have is refused at the call that wrote it.
+    """
+
+    def __init__(self, graph: ir.Graph, prefix: str = "grad") -> None:
+        self.graph = graph
+        self.opset = graph.opset_imports[""]
+        self._prefix = prefix
+        self._taken = {v.name for node in graph for v in node.outputs} | set(graph.initializers)
+        self._count = 0
+        self._constants: dict[tuple[object, ...], Value] = {}
+        self._shapes: dict[Value, Value] = {}
+
+    def __getattr__(self, op_type: str) -> Callable[..., Value]:
+        if op_type.startswith("_") or not onnx.defs.has(op_type, self.opset):
+            raise AttributeError(f"opset {self.opset} has no operator {op_type!r}")
+        return functools.partial(self._single, op_type)
+
+    def node(self, op_type: str, *inputs: Value | None, outputs: int, **attributes: Any) -> tuple[Value, ...]:
+        """Append a node with several outputs."""
+        schema = onnx.defs.get_schema(op_type, self.opset)
+        given = {name: value for name, value in attributes.items() if value is not None}
+        unknown = given.keys() - schema.attributes.keys()
+        if unknown:
+            raise TypeError(f"{op_type} of opset {self.opset} has no attribute {sorted(unknown)}")
+        name = self._name(op_type)
+        names = [name] if outputs == 1 else [f"{name}:{i}" for i in range(outputs)]
+        values = [ir.val(n) for n in names]
+        node = ir.node(op_type, inputs, given, outputs=values, name=name)
+        self._infer(node, schema)
+        self.graph.append(node)
+        return tuple(values)
+
+    def const(self, array: object, like: Value) -> Value:
+        """An initializer with the dtype of ``like``."""
+        if like.dtype is None:
+            raise TypeError(f"the dtype of {like.name!r} is not known")
+        return self.array(np.asarray(array).astype(like.dtype.numpy()))
+
+    def ints(self, *numbers: int) -> Value:
+        """An int64 vector."""
+        return self.array(np.array(numbers, np.int64))
+
+    def array(self, array: np.ndarray) -> Value:
+        """An initializer as it is; equal small ones are shared."""
+        key = (array.dtype, array.shape, array.tobytes()) if array.size <= SMALL else (object(),)
+        if key not in self._constants:
+            name = self._name("const")
+            tensor = ir.tensor(np.asarray(array, order="C"), name=name)
+            value = ir.val(name, const_value=tensor, dtype=tensor.dtype, shape=tensor.shape)
+            self.graph.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
+
+    def shape_of(self, value: Value) -> Value:
+        """The shape of ``value`` as an int64 vector: a constant where it is static, else one shared Shape node."""
+        if value not in self._shapes:
+            dims = static_dims(value)
+            self._shapes[value] = self.Shape(value) if dims is None else self.ints(*dims)
+        return self._shapes[value]
+
+    def expand(self, g: Value, like: Value) -> Value:
+        """``g`` broadcast to the full shape of ``like``; nothing is written where it has it already."""
+        return self.fill(g, like) if is_compact(g, like) else g
+
+    def fill(self, g: Value, like: Value) -> Value:
+        """``g`` broadcast to the shape of ``like``, whatever is known of the two shapes."""
+        full = self.Expand(g, self.shape_of(like))
+        full.shape = like.shape
+        return full
+
+    def _single(self, op_type: str, *inputs: Value | None, **attributes: Any) -> Value:
+        return self.node(op_type, *inputs, outputs=1, **attributes)[0]
+
+    def _name(self, hint: str) -> str:
+        self._count += 1
+        name = f"{self._prefix}/{hint}_{self._count}"
+        return self._name(hint) if name in self._taken else name
+
+    def _infer(self, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
+        """Set dtype and shape of the node's outputs from those of its inputs."""
+        known = {v.name: v for v in node.inputs if v is not None and v.name is not None}
+        types = {n: ir.serde.serialize_value(v).type for n, v in known.items() if v.type is not None}
+        if len(types) < len(known):
+            return
+        data = {n: ir.serde.serialize_tensor(v.const_value) for n, v in known.items() if _is_small(v)}
+        imports = [onnx.helper.make_opsetid("", self.opset)]
+        inferred = onnx.shape_inference.infer_node_outputs(
+            schema, ir.serde.serialize_node(node), types, data, opset_imports=imports
+        )
+        for value in node.outputs:
+            if value.name in inferred:
+                found = ir.serde.deserialize_type_proto_for_type(inferred[value.name])
+                value.type = found
+                value.shape = ir.serde.deserialize_type_proto_for_shape(inferred[value.name])
+
+
+def _is_small(value: Value) -> bool:
+    return value.const_value is not None and value.const_value.size <= SMALL
+
+
+def static_dims(value: Value) -> tuple[int, ...] | None:
+    """All dimensions of ``value`` as integers, or None if one of them is not known before the run."""
+    shape = value.shape
+    if shape is None or not all(isinstance(d, int) for d in shape):
+        return None
+    return tuple(d for d in shape if isinstance(d, int))
+
+
+def rank(value: Value) -> int:
+    """The number of axes of ``value``, which shape inference must have found."""
+    if value.shape is None:
+        raise ValueError(f"the rank of {value.name!r} is not known")
+    return len(value.shape)
+
+
+def same_dim(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
+    """Whether two dimensions are known to be equal (two unknown ones are not)."""
+    if isinstance(a, int) or isinstance(b, int):
+        return a == b
+    return a.value is not None and a.value == b.value
+
+
+def is_compact(g: Value, like: Value) -> bool:
+    """Whether ``g`` still has a size-1 axis that broadcasts to ``like``."""
+    if g.shape is None or like.shape is None:
+        return False
+    if len(g.shape) < len(like.shape):
+        return True
+    return any(a == 1 and b != 1 for a, b in zip(g.shape, like.shape, strict=True))
+
+
+def ints_of(value: Value | None) -> Sequence[int] | None:
+    """A constant integer vector as Python integers, or None where it is not constant."""
+    array = constant(value)
+    return None if array is None else [int(i) for i in array.ravel()]

@@ -1,0 +1,48 @@
+"""Where a gradient can flow at all: the one place that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+
+# Operators whose derivative is zero, or not defined, by definition: no gradient flows through them.
+NO_GRADIENT = frozenset(
+    "ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil ConstantOfShape Equal EyeLike Floor "
+    "Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual NonMaxSuppression NonZero Not And Or Xor OneHot "
+    "RandomNormalLike RandomUniformLike Range Round Shape Sign Size".split()
+)
+# (operator, input) pairs of floating-point inputs that only steer the operator.
+STEERING = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1), ("Dropout", 1), ("Bernoulli", 0)})
+
+
+def is_float(value: ir.Value) -> bool:
+    """Whether ``value`` holds floating-point numbers, as far as is known."""
+    return value.dtype is None or value.dtype.is_floating_point()
+
+
+def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
+    """The inputs of ``node``, with their positions, through which a gradient can flow."""
+    if node.op_type in NO_GRADIENT and node.domain in ("", "ai.onnx"):
+        return
+    for i, value in enumerate(node.inputs):
+        if value is not None and is_float(value) and (node.op_type, i) not in STEERING:
+            yield i, value
+
+
+def downstream(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:
+    """All values that depend differentiably on one of ``sources``, these included; ``nodes`` in topological order."""
+    reached = set(sources)
+    for node in nodes:
+        if any(value in reached for _, value in carriers(node)):
+            reached.update(v for v in node.outputs if is_float(v))
+    return reached
+
+
+def upstream(nodes: Iterable[ir.Node], sink: ir.Value) -> set[ir.Value]:
+    """All values on which ``sink`` depends differentiably, itself included; ``nodes`` in topological order."""
+    reached = {sink}
+    for node in reversed(list(nodes)):
+        if any(v in reached for v in node.outputs):
+            reached.update(value for _, value in carriers(node))
+    return reached

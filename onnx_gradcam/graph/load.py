@@ -1,0 +1,139 @@
+"""Read an ONNX model from a path, bytes or a ModelProto."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from onnx_gradcam.errors import ModelError
+
+ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it was given: the deployed artefact, untouched.
+
+    ``path`` is None for models from memory, then ``data`` holds the serialized model.
+    """
+
+    model: ir.Model
+    path: Path | None
+    data: bytes | None
+
+    @property
+    def name(self) -> str:
+        """What to call the model in messages."""
+        return str(self.path) if self.path else "the model given in memory"
+
+    def sha256(self) -> str:
+        """Of the file (without its external data) or of the serialized bytes."""
+        content = self.path.read_bytes() if self.path else self.data or b""
+        return hashlib.sha256(content).hexdigest()
+
+
+def load(model: ModelLike) -> Source:
+    """Read ``model``; external data is mapped, not read.
+
+    Raises ``ModelError`` for a file that is missing, not ONNX, truncated, or lacks its external data.
+    """
+    if isinstance(model, onnx.ModelProto):
+        return Source(_parse(model, "the ModelProto"), None, model.SerializeToString())
+    if isinstance(model, bytes):
+        return Source(_parse(_decode(model, "the bytes given"), "the bytes given"), None, model)
+    path = Path(model)
+    if not path.exists():
+        raise ModelError(f"no such model file: {str(path)!r}", hint=_siblings(path), path=path)
+    if path.is_dir():
+        raise ModelError(f"{str(path)!r} is a folder, not an .onnx file", hint=_siblings(path / "x"), path=path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {str(path)!r}: {error.strerror}", path=path) from None
+    parsed = _parse(_decode(data, repr(str(path))), repr(str(path)))
+    _attach_external_data(parsed, path)
+    return Source(parsed, path, None)
+
+
+def _siblings(path: Path) -> str:
+    found = sorted(p.name for p in path.parent.glob("*.onnx"))[:5] if path.parent.is_dir() else []
+    return f"one of the models there: {', '.join(found)}" if found else "the path of an .onnx file"
+
+
+def _decode(data: bytes, name: str) -> onnx.ModelProto:
+    if not data:
+        raise ModelError(f"{name} is empty", hint="export or copy the model again")
+    if data[4:8] == b"ORTM":
+        raise ModelError(
+            f"{name} is in onnxruntime's own .ort format",
+            hint="the .onnx file that it was converted from; .ort files keep no portable graph",
+        )
+    try:
+        return onnx.load_model_from_string(data)
+    except DecodeError:
+        raise ModelError(
+            f"{name} is not an ONNX model, or is truncated",
+            where=f"{len(data)} bytes, which do not parse as a ModelProto",
+            hint="check that the whole file was copied (git-lfs pointers and web pages are common mistakes)",
+        ) from None
+
+
+def _parse(proto: onnx.ModelProto, name: str) -> ir.Model:
+    if not proto.graph.node or not proto.graph.output:
+        raise ModelError(
+            f"{name} is not an ONNX model: it holds no graph with nodes and outputs",
+            hint="check that the whole file was copied (git-lfs pointers and web pages are common mistakes)",
+        )
+    return ir.from_proto(_without_maps(proto))
+
+
+def _without_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """ZipMap's sequence of maps has no type in onnx_ir: it is left to the runtime to infer."""
+    infos = [*proto.graph.output, *proto.graph.value_info]
+    if not any(_holds_map(info.type) for info in infos):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for info in [*copy.graph.output, *copy.graph.value_info]:
+        if _holds_map(info.type):
+            info.ClearField("type")
+    return copy
+
+
+def _holds_map(kind: onnx.TypeProto) -> bool:
+    return kind.HasField("map_type") or (
+        kind.HasField("sequence_type") and kind.sequence_type.elem_type.HasField("map_type")
+    )
+
+
+def _attach_external_data(model: ir.Model, path: Path) -> None:
+    folder = path.parent.resolve()
+    ir.external_data.set_base_dir(model.graph, folder)
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        file = folder / tensor.location
+        if not file.is_file():
+            raise ModelError(
+                f"the external data of {str(path)!r} is missing: {str(tensor.location)!r}",
+                where=f"weights of {value.name!r}; looked in {folder}",
+                hint="copy that file next to the model; export writes the two together",
+                path=path,
+                location=str(tensor.location),
+            )
+        needed = (tensor.offset or 0) + (tensor.length or 0)
+        if file.stat().st_size < needed:
+            raise ModelError(
+                f"the external data of {str(path)!r} is truncated: {str(tensor.location)!r}",
+                where=f"{file.stat().st_size} bytes, {needed} are needed for {value.name!r}",
+                hint="copy that file again",
+                path=path,
+                location=str(tensor.location),
+            )

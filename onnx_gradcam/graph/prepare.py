@@ -1,0 +1,116 @@
+"""Bring a model into the one form that is differentiated, without changing what it computes."""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    RemoveInitializersFromInputsPass,
+    RemoveUnusedNodesPass,
+    TopologicalSortPass,
+)
+from onnx_ir.passes.common.shape_inference import infer_shapes
+
+from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.upgrade import raise_opset
+
+NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """A copy of ``model`` in which functions are inlined, constants are initializers and not inputs, the opset is at
+    least 18, and shapes are inferred; outputs that are no tensors are cut off.
+
+    Value names are kept. Raises ``ModelError`` for blocked layouts and opsets that no runtime runs.
+    """
+    _refuse_blocked(model)
+    copy = model.clone()
+    _cut_post_processing(copy.graph)
+    passes = [
+        InlinePass(),
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        RemoveInitializersFromInputsPass(),
+        TopologicalSortPass(),
+        RemoveUnusedNodesPass(),
+    ]
+    for step in passes:
+        step(copy)
+    _name_all(copy.graph)
+    _free_literal_dims(copy.graph)
+    opset = copy.graph.opset_imports.setdefault("", copy.graph.opset_imports.pop("ai.onnx", 1))
+    if opset > NEWEST:
+        raise ModelError(
+            f"the model needs ai.onnx opset {opset}; onnxruntime runs up to {NEWEST}",
+            hint="export it again with an opset between 18 and 21",
+            opset=opset,
+        )
+    _infer(copy)
+    if opset < 18:
+        raise_opset(copy)
+        _infer(copy)
+    return copy
+
+
+def _refuse_blocked(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.domain == "com.microsoft.nchwc":
+            raise ModelError(
+                "the model was saved by onnxruntime with a blocked memory layout (com.microsoft.nchwc)",
+                where=f"node {node.name!r}",
+                hint="save it again at ORT_ENABLE_EXTENDED, or use the original model",
+                node=node.name,
+            )
+
+
+def _cut_post_processing(graph: ir.Graph) -> None:
+    """Outputs that are no tensors (ZipMap's sequence of maps) give way to the tensors that they are made of."""
+    kept: list[ir.Value] = []
+    for value in graph.outputs:
+        node = value.producer()
+        foreign = node is not None and node.domain not in ("", "ai.onnx", "com.microsoft")
+        if node is not None and foreign and not isinstance(value.type, ir.TensorType):
+            kept.extend(v for v in node.inputs if v is not None and v not in kept)
+        elif value not in kept:
+            kept.append(value)
+    graph.outputs[:] = kept
+
+
+def _name_all(graph: ir.Graph) -> None:
+    """Nodes are named in messages; give those without a name the name of their first output."""
+    for node in graph:
+        if not node.name:
+            node.name = node.outputs[0].name
+
+
+def _free_literal_dims(graph: ir.Graph) -> None:
+    """Paddle writes −1 for a dimension that is not known before the run."""
+    for value in [*graph.inputs, *graph.outputs, *(v for n in graph for v in n.outputs)]:
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+            dims = [None if isinstance(d, int) and d < 0 else d for d in value.shape]
+            value.shape = ir.Shape(dims)
+
+
+def _infer(model: ir.Model) -> None:
+    """Infer shapes; forgiving first, because declared shapes of deployed models are often slightly wrong."""
+    _name_batch(model.graph)
+    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+    finally:
+        log.setLevel(level)
+
+
+def _name_batch(graph: ir.Graph) -> None:
+    """A nameless first dimension of the inputs gets a name, so that shape inference can follow it."""
+    for value in graph.inputs:
+        if value.shape is not None:
+            dims = list(value.shape)
+            for axis, dim in enumerate(dims):
+                if not isinstance(dim, int) and not dim.value:
+                    dims[axis] = ir.SymbolicDim("batch" if axis == 0 else f"{value.name}_{axis}")
+            value.shape = ir.Shape(dims)

@@ -1,0 +1,100 @@
+"""What users hand in as arrays → what the model is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.errors import InputError, nearest
+from onnx_gradcam.preprocess import InputSpec
+
+
+def specs(graph: ir.Graph) -> dict[str, InputSpec]:
+    """The inputs of the model as declared."""
+    return {v.name or "": spec_of(v) for v in graph.inputs}
+
+
+def spec_of(value: ir.Value) -> InputSpec:
+    """Name, shape and NumPy dtype of a graph input or output; "unknown" where the dtype is not a tensor's."""
+    dims = () if value.shape is None else tuple(d if isinstance(d, int) else None for d in value.shape)
+    return InputSpec(value.name or "", dims, "unknown" if value.dtype is None else value.dtype.numpy().name)
+
+
+def image_input(known: Mapping[str, InputSpec]) -> InputSpec:
+    """The input that takes the image: the first with the most axes."""
+    return max(known.values(), key=lambda spec: len(spec.shape))
+
+
+def feeds(x: Any, known: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:
+    """An array, or arrays by input name, checked against what the model declares.
+
+    Takes anything with ``__array__`` or DLPack. Raises ``InputError`` for a missing or unknown input, a wrong shape or
+    dtype, and for values that are not finite.
+    """
+    if not isinstance(x, Mapping):
+        if len(known) > 1:
+            raise InputError(
+                f"the model has {len(known)} inputs: {', '.join(map(str, known.values()))}",
+                hint="a dict {input name: array}",
+                inputs=tuple(known),
+            )
+        x = {next(iter(known)): x}
+    for name in x:
+        if name not in known:
+            raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, known)}", name=name)
+    for name, spec in known.items():
+        if name not in x:
+            raise InputError(
+                f"no value for the model's input {spec}", hint="feed every input, as {input name: array}", name=name
+            )
+    return {name: _checked(_array(value, name), known[name]) for name, value in x.items()}
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    if hasattr(value, "detach"):  # a torch tensor that requires grad refuses __array__
+        value = value.detach()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"input {name!r} is no array: {error}", name=name) from None
+
+
+def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
+    wanted = np.dtype(spec.dtype)
+    if array.dtype != wanted and not (array.dtype.kind == "f" and wanted.kind == "f"):
+        hint = f"array.astype({spec.dtype!r})"
+        if array.dtype == np.uint8 and wanted.kind == "f":
+            hint = "explain_image(), which takes photos and applies the model's preprocessing"
+        raise InputError(f"input {spec} was given {array.dtype} values", hint=hint, name=spec.name)
+    fits = array.ndim == len(spec.shape) and all(
+        d is None or d == n for d, n in zip(spec.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits or array.size == 0:
+        raise InputError(
+            f"input {spec} was given an array of shape {array.shape}",
+            hint="the shape that the model declares, with the batch axis first",
+            name=spec.name,
+            shape=array.shape,
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(
+            f"input {spec.name!r} holds NaN or infinity",
+            where=f"first at index {tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])}",
+            hint="check the preprocessing (a division by zero?)",
+            name=spec.name,
+        )
+    return array.astype(wanted, copy=False)
+
+
+def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
+    """The ``count`` spatial axes of an input: the last ones (channels first), or those before a channel axis at the end."""
+    rank = len(spec.shape)
+    last_is_channels = spec.shape[-1] in (1, 3, 4) and (rank < 2 or spec.shape[1] not in (1, 3, 4))
+    if rank == count + 2 and last_is_channels:
+        return tuple(range(1, 1 + count))
+    return tuple(range(rank - count, rank))

@@ -1,0 +1,227 @@
+"""The main job as the command line runs it: one model, many images, a folder of results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam import files
+from onnx_gradcam.errors import InputError, OnnxGradcamError, OutputError, PreprocessError
+from onnx_gradcam.explain import Explainer
+from onnx_gradcam.explanation import Explanation
+from onnx_gradcam.image import list_images, load_tensor
+from onnx_gradcam.targets import parse
+
+REPEAT_TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as plain data: it stands in the manifest, and repeating it repeats the run."""
+
+    model: str
+    images: tuple[str, ...]
+    method: str = "gradcam"
+    layers: tuple[str, ...] = ("auto",)
+    score: str = "auto"
+    targets: tuple[str, ...] = ("top1",)
+    labels: str | None = None
+    preprocess: str = "auto"
+    providers: tuple[str, ...] | None = None
+    inputs: tuple[str, ...] = ()
+    counterfactual: bool = False
+    signed: bool = False
+    fusion: str = "mean"
+    strict: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.__dict__.items()}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of output: a row that was written."""
+
+    image: str
+    label: str
+    probability: float
+    path: str
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class Outcome:
+    """The manifest's path and the images that failed."""
+
+    manifest: Path
+    errors: list[tuple[str, OnnxGradcamError]] = field(default_factory=list)
+
+
+def run(
+    request: Request, folder: Path, *, overwrite: bool = False, report: Callable[[Line], None] = lambda _: None
+) -> Outcome:
+    """Explain every image and write the results; ``report`` hears of each row when it is written.
+
+    One image: all or nothing. Several: those that cannot be read are collected, the others are written.
+
+    Raises everything that ``Explainer`` and ``explain_image`` raise, and ``OutputError``.
+    """
+    paths = list_images(request.images)
+    files.check_folder(folder, overwrite)
+    outcome = Outcome(folder / files.MANIFEST)
+    results: list[dict[str, Any]] = []
+    first: list[Explanation] = []
+    with open_explainer(request) as explainer:
+        for path, subject in files.subjects(paths).items():
+            try:
+                explanation = explain_file(explainer, path, request)
+            except InputError as error:
+                if len(paths) == 1:
+                    raise
+                outcome.errors.append((str(path), error))
+                continue
+            results.append(files.write_rows(explanation, subject, folder, overwrite=overwrite))
+            first = first or [explanation]
+            for line in _lines(explanation, results[-1], folder):
+                report(line)
+    if not results:
+        raise InputError(
+            f"none of the {len(paths)} images could be explained",
+            where=outcome.errors[0][1].what,
+            hint="JPEG, PNG, WebP or BMP photos, or .npy arrays",
+        )
+    files.write_manifest(folder, first, results, errors=outcome.errors, request=request.as_dict())
+    return outcome
+
+
+def open_explainer(request: Request) -> Explainer:
+    """The Explainer that a request describes."""
+    return Explainer(
+        request.model,
+        target_layer=request.layers if len(request.layers) > 1 else request.layers[0],
+        score=request.score,
+        providers=request.providers,
+        labels=request.labels,
+    )
+
+
+def explain_file(explainer: Explainer, path: Path, request: Request) -> Explanation:
+    """Explain a photo, or an array from an ``.npy`` file."""
+    target = parse(request.targets, explainer.score.count, explainer.labels)
+    options: dict[str, Any] = {
+        "counterfactual": request.counterfactual,
+        "signed": request.signed,
+        "fusion": request.fusion,
+    }
+    others = _other_inputs(request.inputs)
+    if path.suffix.lower() == ".npy":
+        x = load_tensor(path)
+        feeds = {explainer.image_input.name: x, **others}
+        return explainer.explain(feeds, target, request.method, **options)
+    choice = explainer.preprocessing(request.preprocess)
+    guessed = [k for k, source in choice.sources.items() if source.startswith("guessed")]
+    if request.strict and guessed:
+        raise PreprocessError(
+            f"the preprocessing is guessed: {', '.join(guessed)}",
+            where=f"input {explainer.image_input}",
+            hint="--preprocess NAME or FILE.json settles it; without --strict a guess is a warning",
+            guessed=tuple(guessed),
+        )
+    return explainer.explain_image(
+        path, target, request.method, preprocess=request.preprocess, inputs=others, **options
+    )
+
+
+def _other_inputs(given: Sequence[str]) -> dict[str, np.ndarray]:
+    """``NAME=FILE.npy`` each."""
+    found = {}
+    for pair in given:
+        name, equals, file = pair.partition("=")
+        if not equals:
+            raise InputError(f"--input {pair!r} is not NAME=FILE", hint="--input scale=scale.npy")
+        found[name] = load_tensor(file)
+    return found
+
+
+def _lines(explanation: Explanation, entry: Mapping[str, Any], folder: Path) -> list[Line]:
+    return [
+        Line(
+            str(entry["image"]),
+            row["label"],
+            float("nan") if row["probability"] is None else row["probability"],
+            str(folder / (row["png"] or row["npy"])),
+            explanation.warnings if k == 0 else (),
+        )
+        for k, row in enumerate(entry["rows"])
+    ]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """How one row of a repeated run compares: the largest difference of the heatmaps, or why there is none."""
+
+    image: str
+    npy: str
+    difference: float
+    note: str
+
+    @property
+    def same(self) -> bool:
+        """Whether the maps agree within the tolerance and nothing else changed."""
+        return not self.note and self.difference <= REPEAT_TOLERANCE
+
+
+def repeat(manifest: Path) -> list[Repeat]:
+    """Run what a manifest describes again and compare every heatmap with the one that was written.
+
+    Raises ``OutputError`` for a manifest that cannot be read, and everything that ``run`` raises.
+    """
+    try:
+        content = json.loads(manifest.read_text("utf-8"))
+        request = Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["request"].items()})
+        results = [(Path(r["image"]), r["sha256"], r["rows"]) for r in content["results"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OutputError(
+            f"{str(manifest)!r} is not a manifest that can be repeated: {error}",
+            hint="the manifest.json that `onnx-gradcam explain` wrote",
+            path=manifest,
+        ) from None
+    with open_explainer(request) as explainer:
+        model = "" if explainer.source.sha256() == content["model"]["sha256"] else "the model file has changed"
+        return [
+            found
+            for path, sha256, rows in results
+            for found in _repeat_image(explainer, request, manifest.parent, path, sha256, rows, model)
+        ]
+
+
+def _repeat_image(
+    explainer: Explainer,
+    request: Request,
+    folder: Path,
+    path: Path,
+    sha256: str,
+    rows: Sequence[Mapping[str, Any]],
+    note: str,
+) -> list[Repeat]:
+    if not path.is_file():
+        return [Repeat(str(path), row["npy"], float("nan"), "the image is gone") for row in rows]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        note = note or "the image has changed"
+    explanation = explain_file(explainer, path, request)
+    found = []
+    for k, row in enumerate(rows):
+        before = load_tensor(folder / row["npy"])
+        now = explanation.heatmap[k] if k < len(explanation) else np.empty(0)
+        if before.shape != now.shape or int(explanation.class_index[k]) != row["class_index"]:
+            found.append(Repeat(str(path), row["npy"], float("nan"), note or "another class or shape"))
+        else:
+            found.append(Repeat(str(path), row["npy"], float(np.abs(before - now).max()), note))
+    return found

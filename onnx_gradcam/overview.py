@@ -1,0 +1,181 @@
+"""What a model is, seen with the eyes of this library: what `inspect` prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from onnx_gradcam import inputs
+from onnx_gradcam.autodiff.registry import find
+from onnx_gradcam.autodiff.reverse import RULES
+from onnx_gradcam.errors import OnnxGradcamError
+from onnx_gradcam.explain import Explainer
+from onnx_gradcam.graph.flow import NO_GRADIENT, carriers, downstream, upstream
+from onnx_gradcam.graph.layers import Layer, candidates
+from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.preprocess import PRESETS, InputSpec, choose, labels_from
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A candidate target layer: ``shape`` is (N, C, *space), strings for dimensions not known before the run."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    op_type: str
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of the model. ``status``: "rule", "no gradient" (by definition), "off the path", or "missing"."""
+
+    op_type: str
+    domain: str
+    count: int
+    status: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Inputs, outputs, score, candidate layers and operators of a model."""
+
+    model: str
+    opset: Mapping[str, int]
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[InputSpec, ...]
+    score: str
+    score_note: str
+    classes: int
+    labels: int
+    layers: tuple[LayerInfo, ...]
+    operators: tuple[Operator, ...]
+    preprocess: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        imports = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in self.opset.items())
+        used = [f"  {x.count:4} {f'{x.domain}::' if x.domain else ''}{x.op_type:24} {x.status}" for x in self.operators]
+        ranked = [f"  {'*' if x.chosen else ' '} {x.name}  {_dims(x.shape)}  {x.op_type}: {x.reason}" for x in self.layers]
+        sections = {
+            "model": [f"  {self.model}  ({imports})"],
+            "inputs": [f"  {x}" for x in self.inputs],
+            "outputs": [f"  {x}" for x in self.outputs],
+            "score": [f"  {self.score or '-'}  {self.score_note}; {self.labels or 'no'} labels in the model"],
+            "candidate target layers (* is taken by default)": ranked,
+            "operators": used,
+            "preprocessing": [f"  {name:14} {value}" for name, value in self.preprocess.items()],
+            "warnings": [f"  {w}" for w in self.warnings],
+        }
+        return "\n".join(line for title, lines in sections.items() if lines for line in [title, *lines])
+
+
+def _dims(shape: tuple[int | str, ...]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"
+
+
+def layers(model: ModelLike, score: str = "auto") -> tuple[LayerInfo, ...]:
+    """The candidate target layers, the one that "auto" takes first.
+
+    Raises ``ModelError``, ``ScoreError``.
+    """
+    prepared = prepare(load(model).model)
+    return _layers(prepared.graph, find_score(prepared.graph, score))
+
+
+def _layers(graph: ir.Graph, score: Score) -> tuple[LayerInfo, ...]:
+    return tuple(_info(layer) for layer in candidates(graph, score.value))
+
+
+def _info(layer: Layer) -> LayerInfo:
+    node = layer.value.producer()
+    return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, layer.reason)
+
+
+def overview(model: ModelLike, score: str = "auto") -> Overview:
+    """Look at a model without running it.
+
+    Raises ``ModelError`` for a file that cannot be read and ``ScoreError`` for a score name that does not exist; what
+    cannot be found automatically stands in ``warnings``.
+    """
+    source = load(model)
+    prepared = prepare(source.model)
+    graph = prepared.graph
+    warnings: list[str] = []
+    found: Score | None = None
+    try:
+        found = find_score(graph, score)
+    except OnnxGradcamError as error:
+        if score != "auto":
+            raise
+        warnings.append(str(error))
+    metadata = dict(source.model.metadata_props)
+    known = inputs.specs(graph)
+    settled: dict[str, str] = {}
+    try:
+        choice = choose("auto", inputs.image_input(known), metadata=metadata, model_path=source.path)
+        settled = {k: f"{getattr(choice.preprocess, k)}  ({v})" for k, v in choice.sources.items()}
+        warnings.extend(choice.warnings)
+    except OnnxGradcamError as error:
+        warnings.append(str(error))
+    return Overview(
+        model=source.name,
+        opset=dict(source.model.graph.opset_imports),
+        inputs=tuple(known.values()),
+        outputs=tuple(inputs.spec_of(v) for v in source.model.graph.outputs),
+        score=found.value.name or "" if found else "",
+        score_note=_note(found),
+        classes=found.count if found else 0,
+        labels=len(labels_from(metadata) or ()),
+        layers=_layers(graph, found) if found else (),
+        operators=_operators(graph, found),
+        preprocess=settled,
+        warnings=tuple(warnings),
+    )
+
+
+def _note(score: Score | None) -> str:
+    if score is None:
+        return "not found"
+    before = f"before the {score.activation} that makes {score.output!r}" if score.activation else "the output itself"
+    kinds = {"classes": f"{score.count} classes", "binary": "one sigmoid logit", "regression": "one value"}
+    return f"{kinds[score.kind]}, {before}"
+
+
+def _operators(graph: ir.Graph, score: Score | None) -> tuple[Operator, ...]:
+    nodes = list(graph)
+    path = downstream(nodes, graph.inputs) & upstream(nodes, score.value) if score else set()
+    counted = Counter((n.op_type, n.domain, _status(n, path)) for n in nodes)
+    return tuple(Operator(op, domain, count, status) for (op, domain, status), count in sorted(counted.items()))
+
+
+def _status(node: ir.Node, path: set[ir.Value]) -> str:
+    if node.op_type in NO_GRADIENT and node.domain == "":
+        return "no gradient"
+    needed = [i for i, v in carriers(node) if v in path]
+    if not needed or not any(v in path for v in node.outputs):
+        return "off the path"
+    return "rule" if all(find(RULES, node, i) for i in needed) else "missing"
+
+
+def presets_on(
+    model: ModelLike, image: Any, score: str = "auto", providers: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Top-1 and its probability for a photo under each preset: the right preprocessing is usually the surest one."""
+    with Explainer(model, score=score, providers=providers, check_forward=False) as explainer:
+        return [
+            {"preset": name, "label": found.label(0), "probability": float(found.probability[0])}
+            for name in PRESETS
+            for found in [explainer.explain_image(image, method="eigencam", preprocess=name)]
+        ]

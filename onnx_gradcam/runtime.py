@@ -1,0 +1,210 @@
+"""Run ONNX models. The only file that imports onnxruntime, and it does so when a session is opened."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.errors import InputError, ModelError, ProviderError, nearest
+
+SHORT_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+CPU, CUDA = SHORT_NAMES["cpu"], SHORT_NAMES["cuda"]
+DEFAULTS: dict[str, dict[str, str]] = {CUDA: {"use_tf32": "0"}}  # the gradient's precision is float32's own
+IN_MEMORY_LIMIT = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
+
+
+@dataclass(frozen=True)
+class Options:
+    """How sessions are opened.
+
+    ``providers``: short or full names in order, None for CUDA if it initialises, else CPU. ``provider_options``: by
+    provider name. ``session_options``: an ``onnxruntime.SessionOptions``. ``custom_ops``: shared libraries.
+    """
+
+    providers: tuple[str, ...] | None = None
+    provider_options: Mapping[str, Mapping[str, str]] | None = None
+    session_options: Any = None
+    custom_ops: tuple[str, ...] = ()
+
+
+class Session:
+    """A warm onnxruntime session: arrays by name in, arrays by name out."""
+
+    def __init__(self, model: ir.Model | Path | bytes, options: Options) -> None:
+        ort = _onnxruntime()
+        self._folder = None
+        payload: str | bytes
+        if isinstance(model, ir.Model):
+            payload = self._serialize(model)
+        else:
+            payload = str(model) if isinstance(model, Path) else model
+        self._session = _open(ort, payload, options)
+        self.inputs = {i.name: i for i in self._session.get_inputs()}
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use, by full name."""
+        return tuple(self._session.get_providers())
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Evaluate the outputs ``names``.
+
+        Raises ``InputError`` where the runtime refuses the arrays, ``ModelError`` where a node fails.
+        """
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        try:
+            results = self._session.run(list(names), dict(feeds))
+        except (state.InvalidArgument, state.InvalidGraph) as error:
+            raise InputError(f"the runtime refused the input: {_first_line(error)}") from None
+        except (state.Fail, state.RuntimeException, state.NotImplemented, state.EPFail) as error:
+            raise ModelError(f"the runtime could not run the model: {_first_line(error)}") from None
+        return dict(zip(names, results, strict=True))
+
+    def _serialize(self, model: ir.Model) -> str | bytes:
+        size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+        if size < IN_MEMORY_LIMIT:
+            return ir.to_proto(_in_memory(model)).SerializeToString()
+        self._folder = tempfile.TemporaryDirectory(prefix="onnx-gradcam-")
+        path = Path(self._folder.name) / "model.onnx"
+        ir.save(model, path, external_data="model.data")
+        return str(path)
+
+
+def _in_memory(model: ir.Model) -> ir.Model:
+    ir.external_data.load_to_model(model)
+    return model
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(
+            "no ONNX Runtime is installed" if isinstance(error, ModuleNotFoundError) else f"ONNX Runtime: {error}",
+            hint='pip install "onnx-gradcam[cpu]", or "onnx-gradcam[gpu]" for CUDA',
+        ) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise ProviderError("the ONNX Runtime installation is broken", hint=_reinstall("onnxruntime"))
+    return onnxruntime
+
+
+def _reinstall(module: str) -> str:
+    """The pip command that mends an installation in which several distributions own ``module``."""
+    owners = sorted(set(importlib.metadata.packages_distributions().get(module, [])))
+    if len(owners) < 2:
+        return f"pip install --force-reinstall {owners[0] if owners else module}"
+    keep = next((o for o in owners if "gpu" in o or "headless" in o), owners[0])
+    return f"pip uninstall -y {' '.join(owners)} && pip install {keep}   (several own the module {module!r})"
+
+
+def full_name(provider: str) -> str:
+    """``cuda`` or ``CUDAExecutionProvider`` → ``CUDAExecutionProvider``.
+
+    Raises ``ProviderError`` for a name that is neither.
+    """
+    known = {**SHORT_NAMES, **{full.casefold(): full for full in SHORT_NAMES.values()}}
+    if provider.casefold() in known:
+        return known[provider.casefold()]
+    if provider in _onnxruntime().get_all_providers():
+        return provider
+    raise ProviderError(
+        f"unknown execution provider {provider!r}", hint=f"one of {nearest(provider, SHORT_NAMES)}", provider=provider
+    )
+
+
+def _open(ort: ModuleType, payload: str | bytes, options: Options) -> Any:
+    if options.providers is not None:
+        return _open_named(ort, payload, options, [full_name(p) for p in options.providers])
+    if CUDA in ort.get_available_providers():
+        session = _create(ort, payload, options, [CUDA, CPU])
+        if CUDA in session.get_providers():
+            return session
+    return _create(ort, payload, options, [CPU])
+
+
+def _open_named(ort: ModuleType, payload: str | bytes, options: Options, names: list[str]) -> Any:
+    available = ort.get_available_providers()
+    for name in names:
+        if name not in available:
+            raise ProviderError(
+                f"this ONNX Runtime has no {name}",
+                where=f"onnxruntime {ort.__version__}: {', '.join(available)}",
+                hint=_way_to(name),
+                provider=name,
+            )
+    session = _create(ort, payload, options, names)
+    missing = [name for name in names if name not in session.get_providers()]
+    if missing:
+        raise ProviderError(
+            f"{missing[0]} did not initialise (its libraries are missing or do not fit)",
+            where=f"onnxruntime {ort.__version__} fell back to {', '.join(session.get_providers())}",
+            hint="ONNX Runtime's log above names the library; or --provider cpu",
+            provider=missing[0],
+        )
+    return session
+
+
+def _way_to(provider: str) -> str:
+    owners = set(importlib.metadata.packages_distributions().get("onnxruntime", []))
+    if len(owners) > 1:
+        return _reinstall("onnxruntime")
+    if provider == CUDA:
+        return 'pip uninstall -y onnxruntime && pip install "onnx-gradcam[gpu]"; or --provider cpu'
+    return "an onnxruntime build with this provider; or --provider cpu"
+
+
+def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list[str]) -> Any:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    given = {full_name(k): dict(v) for k, v in (options.provider_options or {}).items()}
+    settings = [DEFAULTS.get(name, {}) | given.get(name, {}) for name in names]
+    session_options = options.session_options or ort.SessionOptions()
+    if options.session_options is None:
+        session_options.log_severity_level = 3
+    for library in options.custom_ops:
+        session_options.register_custom_ops_library(library)
+    try:
+        return ort.InferenceSession(
+            payload, sess_options=session_options, providers=names, provider_options=settings
+        )
+    except (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NotImplemented, state.NoSuchFile) as error:
+        raise ModelError(
+            f"the runtime cannot load the model: {_first_line(error)}",
+            hint="a model that onnxruntime itself runs; `onnx-gradcam inspect MODEL` names its operators",
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the tool, onnx and the runtime, and the providers that the runtime was built with."""
+    found = {name: importlib.metadata.version(name) for name in ("onnx-gradcam", "onnx", "onnx-ir", "numpy")}
+    try:
+        ort = _onnxruntime()
+    except ProviderError:
+        return found | {"onnxruntime": "not installed", "providers": ""}
+    return found | {"onnxruntime": ort.__version__, "providers": ", ".join(ort.get_available_providers())}

@@ -1,0 +1,110 @@
+"""Torch modules as ONNX models, and what torch autograd says of them."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from architectures import ARCHITECTURES, SMALL
+from blocks import Network
+
+Exporter = Literal["torchscript", "dynamo"]
+EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
+
+# What the exporters of torch 2.13 say of themselves on every call: category, beginning of the message.
+NOISE: tuple[tuple[type[Warning], str], ...] = (
+    (DeprecationWarning, "You are using the legacy TorchScript-based ONNX export"),
+    (DeprecationWarning, "The feature will be removed"),
+    (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (UserWarning, "Constant folding - Only steps=1 can be constant folded"),
+    (torch.jit.TracerWarning, "Converting a tensor to a Python boolean"),
+)
+
+
+class TorchGradcam(NamedTuple):
+    """Float arrays in the dtype asked for; gradients of the chosen logit of every image."""
+
+    activation: np.ndarray
+    gradient: np.ndarray
+    logits: np.ndarray
+    input_gradient: np.ndarray
+
+
+@functools.cache
+def small(name: str) -> Network:
+    return ARCHITECTURES[name](**SMALL[name])
+
+
+@functools.cache
+def small_model(name: str, exporter: Exporter, dynamic_batch: bool = True) -> bytes:
+    """The small architecture ``name`` as an ONNX model with input x and output logits, exported once."""
+    network = small(name)
+    x = torch.zeros(2 if dynamic_batch else 1, 3, network.size, network.size)
+    return export(network, x, exporter, dynamic_batch=dynamic_batch)
+
+
+def export(
+    module: Any, x: torch.Tensor, exporter: Exporter, *, dynamic_batch: bool = True, opset: int | None = None
+) -> bytes:
+    """Export ``module`` with input "x" and output "logits"; opset 17 from TorchScript, the default from dynamo.
+
+    A dynamic batch needs an ``x`` of two images or more: dynamo takes a batch of one for a constant.
+    """
+    names: dict[str, Any] = {"input_names": ["x"], "output_names": ["logits"]}
+    file = io.BytesIO()
+    with quiet():
+        if exporter == "torchscript":
+            axes = {"x": {0: "N"}, "logits": {0: "N"}} if dynamic_batch else None
+            torch.onnx.export(
+                module, (x,), file, dynamo=False, opset_version=opset or 17, dynamic_axes=axes, **names
+            )
+        else:
+            shapes = ({0: torch.export.Dim("N")},) if dynamic_batch else None
+            program = torch.onnx.export(
+                module, (x,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False, **names
+            )
+            program.save(file)
+    return file.getvalue()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore the exporters' known warnings, and the log lines on torchvision, which is not installed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category, message in NOISE:
+                warnings.filterwarnings("ignore", message, category)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def torch_gradcam(
+    module: Any, x: np.ndarray, class_index: Sequence[int] | np.ndarray, dtype: torch.dtype
+) -> TorchGradcam:
+    """Activation at ``module.last_stage`` and the gradients there and at x, by hook and autograd.
+
+    ``class_index``: one for each image of ``x`` (N, 3, H, W); -1 is the top-1 of that image.
+    """
+    module = copy.deepcopy(module).to(dtype)
+    kept: list[torch.Tensor] = []
+    module.get_submodule(module.last_stage).register_forward_hook(lambda _m, _x, y: kept.append(y))
+    images = torch.tensor(x, dtype=dtype, requires_grad=True)
+    logits = module(images)
+    index = torch.tensor(class_index)
+    index = torch.where(index < 0, logits.argmax(1), index)
+    score = logits.gather(1, index[:, None]).sum()
+    gradient, input_gradient = torch.autograd.grad(score, [kept[0], images])
+    arrays = (kept[0], gradient, logits, input_gradient)
+    return TorchGradcam(*(a.detach().numpy() for a in arrays))

@@ -1,0 +1,295 @@
+"""One check for every VJP rule: finite differences in float64, ONNX Runtime in float32, static and dynamic shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.graph.builder import Builder
+
+# OPERATORS.md, "Safe core set", and the few more that rules may emit; what is not here lacks a kernel on some provider.
+SAFE = frozenset(
+    "Add Sub Mul Div Neg Exp Log Erf Sqrt Reciprocal Tanh Sigmoid Pow Clip Greater Less Equal Not Cast Where MatMul "
+    "Gemm Conv ConvTranspose AveragePool ReduceSum ReduceMean ReduceMax Reshape Transpose Slice Split Concat Pad "
+    "Expand Resize Gather Squeeze Unsqueeze Abs Identity".split()
+)
+SHAPE_ARITHMETIC = frozenset("Shape NonZero Range Constant ConstantOfShape Max Min Mod".split())  # int64 only
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator with concrete inputs.
+
+    ``inputs``: float64 (or integer) arrays, None for an omitted optional input. ``wrt``: the inputs to differentiate.
+    ``constants``: positions of inputs that are initializers. Everything else is a graph input.
+    """
+
+    op_type: str
+    inputs: Sequence[np.ndarray | None]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    wrt: Sequence[int] = (0,)
+    constants: Sequence[int] = ()
+    outputs: int = 1
+    opset: int = 18
+    id: str = ""
+    step: float = 1e-6
+    tolerance: float = 1e-6
+    ort: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.op_type}-{self.id}" if self.id else self.op_type
+
+
+def forward_model(case: Case, dtype: np.dtype[Any], dynamic: bool) -> onnx.ModelProto:
+    """The operator alone, as a model with outputs y0, y1, …"""
+    names = [f"x{i}" if x is not None else "" for i, x in enumerate(case.inputs)]
+    arrays = {n: _cast(x, dtype) for n, x in zip(names, case.inputs, strict=True) if x is not None}
+    constants = {f"x{i}" for i in case.constants}
+
+    def info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
+        dims = [f"{name}_{k}" if dynamic else d for k, d in enumerate(array.shape)]
+        return onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), dims
+        )
+
+    ys = [f"y{i}" for i in range(case.outputs)]
+    node = onnx.helper.make_node(case.op_type, names, ys, name="the_node", **case.attributes)
+    graph = onnx.helper.make_graph(
+        [node],
+        "case",
+        [info(n, a) for n, a in arrays.items() if n not in constants],
+        [onnx.ValueInfoProto(name=y) for y in ys],
+        [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items() if n in constants],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", case.opset)], ir_version=10
+    )
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+
+
+def with_gradients(
+    case: Case, dtype: np.dtype[Any], dynamic: bool, cotangents: Mapping[str, np.ndarray] | None = None
+) -> ir.Model:
+    """The model plus inputs g0 (cotangent of y0), … and outputs grad0, … for every input of ``wrt``.
+
+    The cotangents are of the outputs' shapes, or of the shapes that ``cotangents`` has.
+    """
+    model = ir.from_proto(forward_model(case, dtype, dynamic))
+    graph = model.graph
+    values = ir.convenience.create_value_mapping(graph)
+    nodes = list(graph)
+    op = Builder(graph)
+    seeds = {}
+    for i in range(case.outputs):
+        y = values[f"y{i}"]
+        if y.dtype is not None and y.dtype.is_floating_point():
+            shape = y.shape if cotangents is None else cotangents[f"g{i}"].shape
+            seeds[y] = ir.val(f"g{i}", dtype=y.dtype, shape=shape)
+            graph.inputs.append(seeds[y])
+    gradients = pull_back(op, nodes, seeds, [values[f"x{i}"] for i in case.wrt])
+    for i, gradient in zip(case.wrt, gradients, strict=True):
+        out = op.Identity(gradient)
+        out.name = f"grad{i}"
+        out.dtype, out.shape = values[f"x{i}"].dtype, values[f"x{i}"].shape
+        graph.outputs.append(out)
+    return model
+
+
+class Erf(OpRun):
+    """The reference evaluator's own Erf rounds to float32."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (np.vectorize(math.erf, otypes=[x.dtype])(x),)
+
+
+def check_vjp(case: Case, *, seed: int = 0, reference_ops: Sequence[type] = ()) -> dict[int, np.ndarray]:
+    """Assert that every gradient of ``case`` is right; returns them (float64, by input position).
+
+    ⟨v, x̄⟩ is compared with ⟨g, (f(x + hv) − f(x − hv)) / 2h⟩ for five random v, in float64 on the reference
+    evaluator; compact cotangents with their expansion; ONNX Runtime in float32 (optimisations off and on, static and
+    dynamic shapes) with that result.
+    """
+    reference_ops = [Erf, *reference_ops]
+    rng = np.random.default_rng(seed)
+    evaluator = ReferenceEvaluator(
+        forward_model(case, np.dtype("float64"), False), new_ops=list(reference_ops)
+    )
+    fed = _feeds(case, np.dtype("float64"))
+    ys = evaluator.run(None, fed)
+    gs = {
+        f"g{i}": rng.standard_normal(y.shape).astype(y.dtype) for i, y in enumerate(ys) if y.dtype.kind == "f"
+    }
+    model = with_gradients(case, np.dtype("float64"), False)
+    lint(model)
+    names = [f"grad{i}" for i in case.wrt]
+    reference = ReferenceEvaluator(ir.to_proto(model), new_ops=list(reference_ops))
+    gradients = dict(zip(case.wrt, reference.run(names, fed | gs), strict=True))
+    for i in case.wrt:
+        assert gradients[i].shape == np.shape(case.inputs[i])
+        _finite_differences(case, evaluator, fed, gs, i, gradients[i], rng)
+    for parity in (None, 0, 1):
+        _check_compact(case, parity, fed, gs, reference, reference_ops)
+    if case.ort:
+        for dynamic in (False, True):
+            _check_ort(case, dynamic, gs, gradients)
+    return gradients
+
+
+def _check_compact(case, parity, fed, gs, reference, reference_ops) -> None:  # type: ignore[no-untyped-def]
+    """A cotangent of size 1 along all, the even or the odd axes gives what its expansion gives."""
+    axes = {k: tuple(range(g.ndim) if parity is None else range(parity, g.ndim, 2)) for k, g in gs.items()}
+    small = {k: g.mean(axis=axes[k], keepdims=True) for k, g in gs.items()}
+    if all(small[k].shape == g.shape for k, g in gs.items()):
+        return
+    names = [f"grad{i}" for i in case.wrt]
+    model = ir.to_proto(with_gradients(case, np.dtype("float64"), False, small))
+    found = ReferenceEvaluator(model, new_ops=reference_ops).run(names, fed | small)
+    expected = reference.run(names, fed | {k: np.broadcast_to(small[k], g.shape) for k, g in gs.items()})
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=f"{case}, compact cotangent {parity}")
+
+
+def pulled_back(
+    case: Case, *gs: np.ndarray, dtype: str = "float32", dynamic: bool = False, optimized: bool = True
+) -> list[np.ndarray]:
+    """The gradients of ``case`` for given cotangents of its outputs, for tests of exact values.
+
+    float64 runs on the reference evaluator, float32 and float16 on ONNX Runtime.
+    """
+    kind = np.dtype(dtype)
+    model = with_gradients(case, kind, dynamic)
+    lint(model)
+    fed = _feeds(case, kind) | _typed(model, {f"g{i}": np.asarray(g) for i, g in enumerate(gs)})
+    names = [f"grad{i}" for i in case.wrt]
+    if kind == np.float64:
+        found = ReferenceEvaluator(ir.to_proto(model), new_ops=[Erf]).run(names, fed)
+    else:
+        found = _run_ort(ir.to_proto(model).SerializeToString(), names, fed, optimized)
+    return [np.asarray(x) for x in found]
+
+
+def check_float16(case: Case, *, tolerance: float = 4e-3) -> None:
+    """The graph in float16 on ONNX Runtime gives what float64 gives at the same (rounded) inputs and cotangent."""
+    half = np.dtype("float16")
+    rounded = replace(
+        case, inputs=[None if x is None else _cast(_cast(x, half), np.dtype("float64")) for x in case.inputs]
+    )
+    dims = [_dims(y) for y in forward_model(rounded, half, False).graph.output[: case.outputs]]
+    rng = np.random.default_rng(0)
+    gs = [rng.standard_normal(d).astype(half).astype(np.float64) for d in dims]
+    exact = pulled_back(rounded, *gs, dtype="float64")
+    for found, expected in zip(pulled_back(rounded, *gs, dtype="float16"), exact, strict=True):
+        assert found.dtype == half
+        scale = max(float(np.abs(expected).max(initial=0)), 1.0)
+        np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance, rtol=0, err_msg=str(case))
+
+
+def check_torch(case: Case, function: Callable[..., Any], *, tolerance: float = 1e-9) -> None:
+    """The gradients in float64 are those of torch autograd through ``function(torch, *inputs)``, kinks included."""
+    torch = pytest.importorskip("torch", reason="torch: not installed")
+    tensors = [None if x is None else torch.tensor(x) for x in case.inputs]
+    for i in case.wrt:
+        tensors[i].requires_grad_()
+    y = function(torch, *tensors)
+    g = np.random.default_rng(0).standard_normal(y.shape)
+    y.backward(torch.tensor(g))
+    for i, found in zip(case.wrt, pulled_back(case, g, dtype="float64"), strict=True):
+        expected = tensors[i].grad.numpy()
+        scale = max(float(np.abs(expected).max(initial=0)), 1.0)
+        np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance, rtol=0, err_msg=str(case))
+
+
+def _dims(info: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
+
+
+def lint(model: ir.Model) -> None:
+    """Added nodes are standard, and of operators that every provider has."""
+    for node in model.graph:
+        if (node.name or "").startswith("grad/"):
+            assert node.domain == ""
+            integer = node.outputs[0].dtype in (ir.DataType.INT64, ir.DataType.BOOL)
+            allowed = SAFE | SHAPE_ARITHMETIC if integer else SAFE
+            assert node.op_type in allowed, f"{node.op_type} is not in the safe set"
+            if node.op_type == "ConvTranspose":
+                pads = node.attributes["pads"].value if "pads" in node.attributes else []
+                assert list(pads[: len(pads) // 2]) == list(pads[len(pads) // 2 :]), (
+                    "asymmetric ConvTranspose"
+                )
+
+
+def _finite_differences(case, evaluator, fed, gs, i, gradient, rng) -> None:  # type: ignore[no-untyped-def]
+    name, h = f"x{i}", case.step
+    if name not in fed:
+        raise AssertionError("differentiate graph inputs, not constants")
+    keys = [int(g[1:]) for g in gs]
+    for _ in range(5):
+        v = rng.standard_normal(fed[name].shape)
+        plus = evaluator.run(None, fed | {name: fed[name] + h * v})
+        minus = evaluator.run(None, fed | {name: fed[name] - h * v})
+        numeric = sum(float(np.sum(gs[f"g{k}"] * (plus[k] - minus[k]))) for k in keys) / (2 * h)
+        exact = float(np.sum(gradient * v))
+        scale = max(abs(numeric), float(np.linalg.norm(gradient)), 1e-3)
+        assert abs(numeric - exact) <= case.tolerance * scale, (str(case), i, numeric, exact)
+
+
+def _check_ort(
+    case: Case, dynamic: bool, gs: dict[str, np.ndarray], gradients: dict[int, np.ndarray]
+) -> None:
+    model = with_gradients(case, np.dtype("float32"), dynamic)
+    lint(model)
+    fed = _feeds(case, np.dtype("float32")) | _typed(model, gs)
+    data = ir.to_proto(model).SerializeToString()
+    for optimized in (False, True):
+        found = _run_ort(data, [f"grad{i}" for i in case.wrt], fed, optimized)
+        for i, array in zip(case.wrt, found, strict=True):
+            scale = max(float(np.abs(gradients[i]).max(initial=0)), 1.0)
+            np.testing.assert_allclose(
+                array / scale, gradients[i] / scale, atol=2e-5, rtol=0, err_msg=str(case)
+            )
+
+
+def _run_ort(data: bytes, names: list[str], fed: dict[str, np.ndarray], optimized: bool) -> list[np.ndarray]:
+    level = ort.GraphOptimizationLevel
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    used = {x.name for x in session.get_inputs()}
+    return list(session.run(names, {k: v for k, v in fed.items() if k in used}))
+
+
+def _typed(model: ir.Model, gs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The cotangents in the dtypes of the graph inputs that take them."""
+    return {
+        v.name: gs[v.name].astype(v.dtype.numpy())
+        for v in model.graph.inputs
+        if v.name in gs and v.dtype is not None
+    }
+
+
+def _feeds(case: Case, dtype: np.dtype[Any]) -> dict[str, np.ndarray]:
+    return {
+        f"x{i}": _cast(x, dtype)
+        for i, x in enumerate(case.inputs)
+        if x is not None and i not in case.constants
+    }
+
+
+def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    array = np.asarray(array)
+    return array.astype(dtype) if array.dtype.kind == "f" else array

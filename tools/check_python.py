@@ -1,0 +1,15 @@
+"""Say what to install where Python or venv cannot be used. Runs on any Python 3."""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(
+        "onnx-gradcam needs Python 3.11 or newer, this is %d.%d.\n"
+        "Install one (Debian: apt-get install python3 python3-venv) and run: make PYTHON=python3.11 ..."
+        % sys.version_info[:2]
+    )
+try:
+    import ensurepip  # noqa: F401
+    import venv  # noqa: F401
+except ImportError:
+    sys.exit("Python's venv module is missing. Debian and Ubuntu: apt-get install python3-venv")

@@ -1,0 +1,269 @@
+"""Trains the three demo models on scenes from shapes.py, measures them, and writes ``models/``.
+
+    python tools/train_models.py [--only NAME]... [-o models]
+
+Only image labels are learned from; the masks serve the measurement. Every number comes from a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from shapes import CLASSES, Image, Scene, draw_scene, single_object, two_objects
+from torch import nn
+
+SIZE = (96, 96)
+MEAN, STD = 0.5, 0.25
+BATCH = 64
+TRAINING_SCENES = 24_000
+TEST_SCENES = 2_000
+POINTING_SCENES = 500
+TRAINING_SEED, TEST_SEED, POINTING_SEED, NETWORK_SEED = 1, 2, 3, 4
+
+
+# Networks: (features, head), cut at the activation that Grad-CAM explains.
+
+
+class Residual(nn.Module):  # type: ignore[misc]
+    """relu(body(x) + shortcut(x))."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        second = [nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)]
+        self.body = nn.Sequential(*conv(inputs, outputs, stride=stride), *second)
+        project = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)]
+        self.shortcut = nn.Sequential(*(project if inputs != outputs else []))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.relu(self.body(x) + self.shortcut(x))
+
+
+class Branches(nn.Module):  # type: ignore[misc]
+    """The branches' outputs, concatenated over channels."""
+
+    def __init__(self, *branches: list[Any]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Sequential(*branch) for branch in branches)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[Any]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    ]
+
+
+def pooled_head(channels: int) -> Any:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, len(CLASSES)))
+
+
+def resnet() -> Any:
+    """ResNet: stem, three stages of residual blocks, global average pooling. The last stage is 12x12."""
+    blocks = Residual(16, 24, 2), Residual(24, 48, 2), Residual(48, 72, 1)
+    return nn.Sequential(nn.Sequential(*conv(3, 16, stride=2), *blocks), pooled_head(72))
+
+
+def vgg() -> Any:
+    """VGG: 3x3 convolutions and maxpools, then fully connected layers. The last convolutions are at 12x12."""
+    pool = nn.MaxPool2d(2)
+    features = [*conv(3, 8), pool, *conv(8, 16), pool, *conv(16, 32), *conv(32, 32), pool]
+    features += [*conv(32, 48), *conv(48, 48)]
+    head = [
+        pool,
+        nn.Flatten(),
+        nn.Linear(48 * 6 * 6, 80),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(80, len(CLASSES)),
+    ]
+    return nn.Sequential(nn.Sequential(*features), nn.Sequential(*head))
+
+
+def inception() -> Any:
+    """GoogLeNet: branches of 1x1, 3x3, 5x5 and pooling, concatenated. The last blocks are at 12x12."""
+
+    def block(inputs: int, width: int, pool: Any) -> Any:
+        return Branches(
+            conv(inputs, width, 1),
+            [*conv(inputs, width, 1), *conv(width, 2 * width, 3)],
+            [*conv(inputs, width // 2, 1), *conv(width // 2, width, 5)],
+            [pool, *conv(inputs, width, 1)],
+        )
+
+    average, largest = nn.AvgPool2d(3, 1, 1), nn.MaxPool2d(3, 1, 1)
+    shrink = nn.MaxPool2d(3, 2, 1)
+    stem = [*conv(3, 16, stride=2), shrink]
+    blocks = [block(16, 8, average), shrink, block(40, 12, largest), block(60, 16, average)]
+    return nn.Sequential(nn.Sequential(*stem, *blocks), pooled_head(80))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    build: Callable[[], Any]
+    epochs: int
+    learning_rate: float
+
+
+RECIPES = {
+    "shapes-resnet": Recipe(resnet, 6, 4e-3),
+    "shapes-vgg": Recipe(vgg, 6, 3e-3),
+    "shapes-inception": Recipe(inception, 6, 4e-3),
+}
+
+
+# Data.
+
+
+def photo_size(rng: np.random.Generator) -> tuple[int, int]:
+    return int(rng.integers(120, 320)), int(rng.integers(120, 320))
+
+
+def training_scene(rng: np.random.Generator) -> Scene:
+    """One object (50 %), two (45 %) or none, on a scene of the network's size (80 %) or of another one."""
+    count = int(rng.choice(3, p=[0.05, 0.5, 0.45]))
+    size = SIZE if rng.uniform() < 0.8 else photo_size(rng)
+    if count == 1:
+        return single_object(rng, size)
+    return draw_scene(rng, rng.choice(len(CLASSES), count, replace=False).tolist(), size)
+
+
+def stretch(image: Image) -> Image:
+    """The image at the network's size."""
+    return np.asarray(cv2.resize(image, SIZE[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def soft_target(labels: tuple[int, ...]) -> NDArray[np.float32]:
+    """Equal shares of the classes present; of all classes in an empty scene."""
+    target = np.zeros(len(CLASSES), np.float32)
+    target[list(labels) or slice(None)] = 1
+    return target / target.sum()
+
+
+def training_data(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, uint8 (N, 3, H, W), and soft targets, float32 (N, K)."""
+    rng = np.random.default_rng(seed)
+    scenes = [training_scene(rng) for _ in range(TRAINING_SCENES)]
+    images = np.stack([stretch(scene.image) for scene in scenes]).transpose(0, 3, 1, 2)
+    return torch.from_numpy(images.copy()), torch.from_numpy(
+        np.stack([soft_target(s.labels) for s in scenes])
+    )
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    return (images.float() / 255 - MEAN) / STD
+
+
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One of the 8 symmetries of the square and a permutation of the colours: none changes a class."""
+    turns, flip = torch.randint(4, (2,), generator=generator).tolist()
+    images = torch.rot90(images, turns, (2, 3))
+    images = images.flip(3) if flip % 2 else images
+    return images[:, torch.randperm(3, generator=generator)]
+
+
+# Training.
+
+
+def batches(count: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    yield from torch.randperm(count, generator=generator)[: count // BATCH * BATCH].split(BATCH)
+
+
+def train(name: str, images: torch.Tensor, targets: torch.Tensor) -> Any:
+    recipe = RECIPES[name]
+    torch.manual_seed(NETWORK_SEED)
+    generator = torch.Generator().manual_seed(NETWORK_SEED)
+    network = recipe.build().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    steps = recipe.epochs * (len(images) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, total_steps=steps)
+    started = time.perf_counter()
+    for epoch in range(recipe.epochs):
+        total = 0.0
+        for index in batches(len(images), generator):
+            x = normalise(augment(images[index], generator)).to(memory_format=torch.channels_last)
+            loss = nn.functional.cross_entropy(network(x), targets[index])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += loss.item() * BATCH / len(images)
+        print(
+            f"{name}  epoch {epoch + 1}  loss {total:.4f}  {time.perf_counter() - started:.0f} s", flush=True
+        )
+    return network.eval().to(memory_format=torch.contiguous_format)
+
+
+# Measurement.
+
+
+def tensor(images: list[Image]) -> torch.Tensor:
+    return normalise(torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()))
+
+
+def accuracy(network: Any) -> float:
+    """The share of fresh single-object scenes whose class comes first."""
+    rng = np.random.default_rng(TEST_SEED)
+    scenes = [single_object(rng, SIZE) for _ in range(TEST_SCENES)]
+    with torch.no_grad():
+        top = (
+            torch.cat([network(x) for x in tensor([s.image for s in scenes]).split(BATCH)]).argmax(1).tolist()
+        )
+    return float(np.mean([c == s.labels[0] for c, s in zip(top, scenes, strict=True)]))
+
+
+def gradcam(network: Any, x: torch.Tensor, classes: list[int]) -> NDArray[np.float32]:
+    """relu(Σ_k α_k A_k), α_k = mean over space of ∂y_c/∂A_k, upsampled (bilinear, half-pixel): (N, H, W)."""
+    features, head = network
+    activation = features(x).detach().requires_grad_()
+    score = head(activation)[range(len(classes)), classes].sum()
+    (gradient,) = torch.autograd.grad(score, activation)
+    cam = (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True).relu().detach()
+    return np.asarray(
+        nn.functional.interpolate(cam, SIZE, mode="bilinear", align_corners=False)[:, 0].numpy()
+    )
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """Rates over both objects of every scene: the map's maximum lies on the object, on the other, on neither."""
+
+    own: float
+    other: float
+    by_class: dict[str, float]
+
+
+def pointing(network: Any) -> Pointing:
+    rng = np.random.default_rng(POINTING_SEED)
+    scenes = [two_objects(rng, SIZE) for _ in range(POINTING_SCENES)]
+    x = tensor([s.image for s in scenes])
+    own, other, label = [], [], []
+    for which in (0, 1):
+        maps = np.concatenate(
+            [
+                gradcam(network, part, [s.labels[which] for s in scenes[i : i + BATCH]])
+                for i, part in zip(range(0, len(scenes), BATCH), x.split(BATCH), strict=True)
+            ]
+        )
+        for scene, cam in zip(scenes, maps, strict=True):
+            y, x_ = np.unravel_index(cam.argmax(), cam.shape)
+            own.append(scene.masks[which, y, x_])
+            other.append(scene.masks[1 - which, y, x_])
+            label.append(scene.labels[which])
+    by_class = {name: float(np.mean(np.array(own)[np.array(label) == k])) for k, name in enumerate(CLASSES)}
+    return Pointing(float(np.mean(own)), float(np.mean(other)), by_class)
