@@ -31,17 +31,38 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", s
 Score = Annotated[str, typer.Option("--score", metavar="NAME", help="The score tensor, before its softmax.")]
 Layers = Annotated[
     list[str] | None,
-    typer.Option("--layer", metavar="NAME", help="Target layer: a value or node name; several are fused.", show_default="auto"),
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        help="Target layer: a value or node name; several are fused.",
+        show_default="auto",
+    ),
 ]
 Provider = Annotated[
     list[str] | None,
-    typer.Option("--provider", metavar="NAME", help="cpu, cuda, tensorrt, openvino, …  [default: cuda if it initialises, else cpu]", show_default=False),
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="cpu, cuda, tensorrt, openvino, …  [default: cuda if it initialises, else cpu]",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
-Method = Annotated[str, typer.Option("--method", metavar="NAME", help="gradcam, gradcam++, xgradcam, hirescam, elementwise, layercam, eigencam, eigengradcam, cam.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="gradcam, gradcam++, xgradcam, hirescam, elementwise, layercam, eigencam, eigengradcam, cam.",
+    ),
+]
 Preprocess = Annotated[
     str,
-    typer.Option("--preprocess", metavar="NAME|FILE", help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, or a JSON file."),
+    typer.Option(
+        "--preprocess",
+        metavar="NAME|FILE",
+        help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, or a JSON file.",
+    ),
 ]
 
 
@@ -59,7 +80,13 @@ def common(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No warnings and no progress.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Versions of the tool, onnx, runtime, and providers.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version",
+            help="Versions of the tool, onnx, runtime, and providers.",
+            callback=_version,
+            is_eager=True,
+        ),
     ] = False,
 ) -> None:
     """Options of all commands."""
@@ -71,31 +98,61 @@ def common(
 def explain(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)] = None,
     images: Annotated[
-        list[str] | None, typer.Argument(metavar="IMAGE...", help="Photos or .npy arrays: files, folders or globs.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="IMAGE...", help="Photos or .npy arrays: files, folders or globs.", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")] = Path("onnx-gradcam-out"),
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")] = Path(
+        "onnx-gradcam-out"
+    ),
     method: Method = "gradcam",
     layer: Layers = None,
     score: Score = "auto",
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", metavar="TARGET", help="top1, top5, a class index (281) or a label (tabby, label:180); several: each of them.", show_default="top1"),
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="top1, top5, a class index (281) or a label (tabby, label:180); several: each of them.",
+            show_default="top1",
+        ),
     ] = None,
     inputs: Annotated[
-        list[str] | None, typer.Option("--input", metavar="NAME=FILE", help="An .npy array for another input of the model.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=FILE",
+            help="An .npy array for another input of the model.",
+            show_default=False,
+        ),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option("--labels", metavar="FILE", help="One label a line, a JSON list, or 'imagenet'.", show_default=False)
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="One label a line, a JSON list, or 'imagenet'.",
+            show_default=False,
+        ),
     ] = None,
     preprocess: Preprocess = "auto",
     provider: Provider = None,
-    counterfactual: Annotated[bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")] = False,
+    counterfactual: Annotated[
+        bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")
+    ] = False,
     signed: Annotated[bool, typer.Option("--signed", help="Keep negative evidence: without the final ReLU.")] = False,
-    fusion: Annotated[str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")] = "mean",
+    fusion: Annotated[
+        str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")
+    ] = "mean",
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
     repeat: Annotated[
-        Path | None, typer.Option("--from", metavar="MANIFEST", help="Repeat the run of a manifest.json; exit status 1 if a map differs.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MANIFEST",
+            help="Repeat the run of a manifest.json; exit status 1 if a map differs.",
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -145,6 +202,7 @@ def _explain(request: Any, out: Path, overwrite: bool, as_json: bool) -> None:
                 print(f"{line.image}  {line.label}{p}  {line.path}", flush=True)
             tick(line.image)
 
+        log.info("%s", {k: v for k, v in request.as_dict().items() if v})
         outcome = job.run(request, out, overwrite=overwrite, report=report)
     if as_json:
         print(outcome.manifest.read_text("utf-8"), end="")
@@ -172,7 +230,8 @@ def inspect(
     model: Model,
     score: Score = "auto",
     image: Annotated[
-        Path | None, typer.Option("--image", metavar="PHOTO", help="Top-1 and confidence under each preset.", show_default=False)
+        Path | None,
+        typer.Option("--image", metavar="PHOTO", help="Top-1 and confidence under each preset.", show_default=False),
     ] = None,
     provider: Provider = None,
     as_json: AsJson = False,
@@ -217,7 +276,9 @@ def verify(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")] = Path("onnx-gradcam-out"),
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")] = Path(
+        "onnx-gradcam-out"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Run the main job on the bundled model and images."""

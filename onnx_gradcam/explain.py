@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnx_gradcam import inputs
 from onnx_gradcam.batches import batch_size, run_in_pieces
@@ -16,6 +17,7 @@ from onnx_gradcam.cam import heatmap as maps
 from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method, compute_cam
 from onnx_gradcam.errors import ForwardMismatch, LayerError, MethodError
 from onnx_gradcam.explanation import Explanation, LayerResult
+from onnx_gradcam.forward import differences
 from onnx_gradcam.gradient import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, split
 from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.load import ModelLike, load
@@ -25,10 +27,8 @@ from onnx_gradcam.image import decode, preprocess
 from onnx_gradcam.labels import LabelsLike, find_labels
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
 from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.scores import by_class, probabilities
 from onnx_gradcam.targets import TOP1, Target, TopK, resolve
-
-FORWARD_TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}  # share of the largest output; others: 1e-4
-FLOAT32_TOLERANCE = 1e-4
 
 
 class Explainer:
@@ -90,6 +90,13 @@ class Explainer:
         """Free the sessions; the next call opens them again."""
         for name in ("_whole_session", "_parts", "_plain"):
             self.__dict__.pop(name, None)
+
+    def warm_up(self) -> None:
+        """Differentiate the model and open its session now; otherwise the first ``explain`` does.
+
+        Raises ``UnsupportedGradient``, ``NoGradientPath``, ``ProviderError``, ``ModelError``.
+        """
+        _ = self._whole_session
 
     @property
     def target_layers(self) -> tuple[str, ...]:
@@ -166,13 +173,14 @@ class Explainer:
             method=method + variant,
             image_index=image_index,
             class_index=class_index,
-            score=self._score_of(scores[image_index], class_index),
-            probability=self._probability(scores[image_index], class_index),
+            score=scores[image_index, class_index],
+            probability=probabilities(self.score, scores)[image_index, class_index],
             is_blank=blank,
             heatmap=drawn,
             seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(rows), 1)),
             layers=tuple(found),
             score_name=self.score.value.name or "",
+            score_activation=self.score.activation,
             outputs={name: results[name] for name in self._output_names},
             labels=self.labels,
             warnings=tuple(self._warnings(blank)),
@@ -202,9 +210,7 @@ class Explainer:
         choice = self.preprocessing(preprocess)
         x, geometry = _to_tensor(photo, choice.preprocess)
         feeds: Any = {self.image_input.name: x, **(inputs or {})}
-        result = self.explain(
-            feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion
-        )
+        result = self.explain(feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion)
         drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
         return replace(
             result,
@@ -215,9 +221,7 @@ class Explainer:
             provenance={**result.provenance, "preprocess": choice},
         )
 
-    def preprocessing(
-        self, request: str | os.PathLike[str] | Mapping[str, object] | Preprocess = "auto"
-    ) -> Choice:
+    def preprocessing(self, request: str | os.PathLike[str] | Mapping[str, object] | Preprocess = "auto") -> Choice:
         """The preprocessing for this model's image input, with the source of each choice."""
         return choose(request, self.image_input, metadata=self.metadata, model_path=self.source.path)
 
@@ -254,53 +258,29 @@ class Explainer:
         return results
 
     def _compare_forward(self, results: dict[str, Any], feeds: dict[str, np.ndarray]) -> None:
-        """Once: the outputs against the untouched model, same provider and options, in a session closed again."""
-        deployed = Session(self.source.path or self.source.data or b"", self.options)
-        names = [name for name in self._output_names if name in deployed.outputs]
-        original = run_in_pieces(deployed.run, names, feeds, self._batch)
-        for name in names:
-            error = _relative_difference(results[name], original[name])
-            limit = FORWARD_TOLERANCE.get(str(getattr(original[name], "dtype", "")), FLOAT32_TOLERANCE)
-            if not error <= limit:
+        """Once: the outputs against the untouched model."""
+        found = {name: results[name] for name in self._output_names}
+        for difference in differences(self.source, self.options, found, feeds, self._batch):
+            if not difference.ok:
                 raise ForwardMismatch(
-                    f"output {name!r} differs from the deployed model's by {error:.2g} of its largest value",
-                    where=f"allowed: {limit:g}, on the first input explained",
+                    f"output {difference.output!r} differs from the deployed model's by {difference.error:.2g} "
+                    "of its largest value",
+                    where=f"allowed: {difference.limit:g}, on the first input explained",
                     hint="please report the model; check_forward=False goes on at your own risk",
-                    output=name,
-                    error=error,
+                    output=difference.output,
+                    error=difference.error,
                 )
 
     def _rows(self, wanted: list[tuple[int, ...]] | TopK, results: dict[str, Any]) -> list[tuple[int, int]]:
         scores = self._scores(results)
         if isinstance(wanted, TopK):
-            order = np.argsort(-self._by_class(scores), axis=1, kind="stable")[:, : wanted.k]
+            order = np.argsort(-scores, axis=1, kind="stable")[:, : wanted.k]
             return [(i, int(c)) for i, row in enumerate(order) for c in row]
-        best = self._by_class(scores).argmax(axis=1)
+        best = scores.argmax(axis=1)
         return [(i, int(best[i]) if c == TOP1 else c) for i, w in enumerate(wanted) for c in w]
 
-    def _scores(self, results: dict[str, Any]) -> np.ndarray:
-        """The score tensor as (N, K), K = 1 for a single value."""
-        y = np.asarray(results[self.score.value.name or ""], np.float32)
-        return y.reshape(len(y), -1)
-
-    def _by_class(self, scores: np.ndarray) -> np.ndarray:
-        """One column per class: (−z, z) for a single sigmoid logit z."""
-        return np.concatenate([-scores, scores], axis=1) if self.score.kind == "binary" else scores
-
-    def _score_of(self, scores: np.ndarray, index: np.ndarray) -> np.ndarray:
-        return self._by_class(scores)[np.arange(len(index)), index]
-
-    def _probability(self, scores: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """Softmax over the classes, or the sigmoid of the score where the model ends in one."""
-        if self.score.kind == "regression":
-            return np.full(len(index), np.nan, np.float32)
-        y = self._by_class(scores).astype(np.float64)
-        if self.score.activation == "Sigmoid":
-            p = 1 / (1 + np.exp(-y))
-        else:
-            p = np.exp(y - y.max(axis=1, keepdims=True))
-            p /= p.sum(axis=1, keepdims=True)
-        return p[np.arange(len(index)), index].astype(np.float32)
+    def _scores(self, results: dict[str, Any]) -> npt.NDArray[Any]:
+        return by_class(self.score, results[self.score.value.name or ""])
 
     def _layer_result(
         self,
@@ -345,10 +325,6 @@ class Explainer:
         found = []
         if self.labels_source.startswith("guessed"):
             found.append(f"the labels are {self.labels_source}; settle it with --labels FILE")
-        if self.score.activation:
-            found.append(
-                f"the score is {self.score.value.name!r}, before the {self.score.activation} that makes {self.score.output!r}"
-            )
         if blank.any():
             found.append(
                 f"{int(blank.sum())} of {len(blank)} maps are blank: no channel combination speaks for that class "
@@ -380,18 +356,3 @@ class Explainer:
 
 
 _to_tensor = preprocess
-
-
-def _relative_difference(found: Any, expected: Any) -> float:
-    """Largest difference, as a share of the largest magnitude; 0 for equal and inf for different non-numbers."""
-    if not isinstance(expected, np.ndarray) or expected.dtype.kind not in "fiub":
-        return 0.0 if np.array_equal(np.asarray(found, object), np.asarray(expected, object)) else float("inf")
-    if found.shape != expected.shape:
-        return float("inf")
-    if expected.size == 0:
-        return 0.0
-    a, b = found.astype(np.float64), expected.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    if same.all():
-        return 0.0
-    return float(np.abs(a - b)[~same].max() / max(np.abs(b[np.isfinite(b)]).max(initial=0), 1e-30))

@@ -48,6 +48,7 @@ class Explanation:
         seen: (R, 4) int64, the region (x1, y1, x2, y2) of the photo that the model saw, in pixels.
         layers: one result per target layer.
         score_name: the ONNX value whose entries are the scores.
+        score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
         outputs: the deployed model's outputs by name.
         labels: class names by index, where known.
         photos: the photos as decoded, uint8 (H, W, 3), None for arrays.
@@ -66,6 +67,7 @@ class Explanation:
     seen: Array
     layers: tuple[LayerResult, ...]
     score_name: str
+    score_activation: str
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
     photos: tuple[Array, ...] | None = None
@@ -144,8 +146,9 @@ class Explanation:
         index = int(self.class_index[row])
         label = self.label(row)
         name = label if label == str(index) else f"{label} ({index})"
-        blank = "  blank: no positive evidence" if self.is_blank[row] else ""
-        return [f"{self.method}: {name}{shown}", f"score {float(self.score[row]):.3g}{blank}", f"layer {layers}"]
+        before = f", before {self.score_activation}" if self.score_activation else ""
+        score = f"score {self.score_name} = {float(self.score[row]):.3g}{before}"
+        return [f"{self.method}: {name}{shown}", score, f"layer {layers}"]
 
     def _seen(self, row: int) -> tuple[int, int, int, int]:
         x1, y1, x2, y2 = (int(v) for v in self.seen[row])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnx_gradcam import overlay
 from onnx_gradcam.cam.heatmap import normalise
@@ -53,7 +53,9 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     """Before any work: raise ``OutputError`` where ``folder`` cannot be written or holds a result already."""
     if (folder / MANIFEST).exists() and not overwrite:
         raise OutputError(
-            f"{str(folder)!r} holds results already", hint="--overwrite, or another folder with -o DIR", folder=folder
+            f"{str(folder)!r} holds results already",
+            hint="--overwrite, or another folder with -o DIR",
+            folder=folder,
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,9 @@ def check_folder(folder: Path, overwrite: bool) -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f"cannot write to {str(folder)!r}: {error.strerror}", hint="another folder with -o DIR", folder=folder
+            f"cannot write to {str(folder)!r}: {error.strerror}",
+            hint="another folder with -o DIR",
+            folder=folder,
         ) from None
 
 
@@ -80,7 +84,9 @@ def save(
     Raises ``OutputError`` where the folder cannot be written or a result exists.
     """
     check_folder(folder, overwrite)
-    of = of or [Subject("explanation" if len(explanations) == 1 else f"explanation-{i}") for i in range(len(explanations))]
+    of = of or [
+        Subject("explanation" if len(explanations) == 1 else f"explanation-{i}") for i in range(len(explanations))
+    ]
     if scale == "shared":
         scale = max(float(np.max(layer.cam, initial=0)) for e in explanations for layer in e.layers) or 1.0
     results = [write_rows(e, subject, folder, scale, overwrite) for e, subject in zip(explanations, of, strict=True)]
@@ -88,7 +94,11 @@ def save(
 
 
 def write_rows(
-    explanation: Explanation, subject: Subject, folder: Path, scale: str | float = "image", overwrite: bool = False
+    explanation: Explanation,
+    subject: Subject,
+    folder: Path,
+    scale: str | float = "image",
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """The PNG and NPY of every row; returns the manifest's entry for the subject."""
     rows = []
@@ -111,12 +121,13 @@ def write_rows(
     }
 
 
-def _scaled(explanation: Explanation, row: int, scale: str | float) -> np.ndarray:
-    heatmap = explanation.heatmap[row]
+def _scaled(explanation: Explanation, row: int, scale: str | float) -> npt.NDArray[Any]:
+    heatmap: npt.NDArray[Any] = explanation.heatmap[row]
     if scale == "image" or explanation.is_blank[row]:
         return heatmap
     peak = max(float(np.abs(layer.cam[row]).max()) for layer in explanation.layers)
-    return normalise(heatmap[None] * np.float32(peak), float(scale))[0]
+    rescaled: npt.NDArray[Any] = normalise(heatmap[None] * np.float32(peak), float(scale))[0]
+    return rescaled
 
 
 def _stem(explanation: Explanation, subject: Subject, row: int) -> str:
@@ -191,7 +202,7 @@ def _write(path: Path, data: bytes, overwrite: bool) -> None:
     aside = path.with_name(f".{path.name}.part")
     try:
         aside.write_bytes(data)
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror}", hint="another folder", path=path) from None

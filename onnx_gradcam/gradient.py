@@ -46,7 +46,7 @@ class GradientGraph:
 def differentiate(
     prepared: ir.Model, score: Score, names: Sequence[str], table: Mapping[Key, Rule] = RULES
 ) -> GradientGraph:
-    """Write ∂score/∂v for every value v of ``names`` into a copy of the ``prepared`` model, by the rules of ``table``."""
+    """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``."""
     model = prepared.clone()
     graph = model.graph
     values = ir.convenience.create_value_mapping(graph)
@@ -72,7 +72,7 @@ def differentiate(
     return GradientGraph(model, outputs, score.value.name or "", tuple(names))
 
 
-def _batch(score: Score) -> int | ir.SymbolicDim | str:
+def _batch(score: Score) -> int | str:
     shape = score.value.shape
     dim = shape[0] if shape else None
     return dim if isinstance(dim, int) else (dim.value if dim is not None and dim.value else "batch")
@@ -83,7 +83,7 @@ def _output(graph: ir.Graph, op: Builder, value: Value, name: str, like: Value |
     output = op.Identity(value)
     output.name = name
     if like is not None:
-        output.dtype, output.shape = like.dtype, like.shape
+        output.type, output.shape = like.type, like.shape
     graph.outputs.append(output)
 
 

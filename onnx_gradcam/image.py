@@ -111,15 +111,11 @@ def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 def _read_check(path: Path) -> None:
     if path.is_dir():
-        raise InputError(
-            f"'{path}' is a folder, not a file", hint=f"name a file in it, or '{path}/*'", path=path
-        )
+        raise InputError(f"'{path}' is a folder, not a file", hint=f"name a file in it, or '{path}/*'", path=path)
     if not path.exists():
         siblings = sorted(f.name for f in path.parent.iterdir()) if path.parent.is_dir() else []
         hint = (
-            f"in that folder: {nearest(path.name, siblings)}"
-            if siblings
-            else f"no folder '{path.parent}' with files"
+            f"in that folder: {nearest(path.name, siblings)}" if siblings else f"no folder '{path.parent}' with files"
         )
         raise InputError(f"no such file: '{path}'", hint=hint, path=path)
 
@@ -129,9 +125,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()  # and not cv2.imread, which cannot open non-ASCII names everywhere
     except OSError as error:
-        raise InputError(
-            f"cannot read '{path}': {error.strerror}", hint="check its permissions", path=path
-        ) from None
+        raise InputError(f"cannot read '{path}': {error.strerror}", hint="check its permissions", path=path) from None
 
 
 def _from_bytes(data: bytes, name: str) -> Photo:
@@ -139,9 +133,7 @@ def _from_bytes(data: bytes, name: str) -> Photo:
         raise InputError(f"{name} is empty", hint="get the file again", source=name)
     blocks = list(_blocks(data))
     if blocks and blocks[-1][0] != b"end":
-        raise InputError(
-            f"{name} is cut off or corrupt", hint="get the file again, or save it anew", source=name
-        )
+        raise InputError(f"{name} is cut off or corrupt", hint="get the file again, or save it anew", source=name)
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -253,12 +245,8 @@ def _rgb(pixels: NDArray[Any], name: str) -> Photo:
 
 def _from_array(array: NDArray[Any]) -> Photo:
     if array.dtype != np.uint8:
-        hint = (
-            "uint8 RGB (H, W, 3) in 0..255; a prepared tensor goes to explain(), on the command line as .npy"
-        )
-        raise InputError(
-            f"an image array must be uint8, not {array.dtype}", hint=hint, dtype=str(array.dtype)
-        )
+        hint = "uint8 RGB (H, W, 3) in 0..255; a prepared tensor goes to explain(), on the command line as .npy"
+        raise InputError(f"an image array must be uint8, not {array.dtype}", hint=hint, dtype=str(array.dtype))
     return _rgb(array, "the array")
 
 
@@ -316,7 +304,8 @@ class Geometry:
         step = (self.scale[0] * cell[0], self.scale[1] * cell[1])
         start = (y1 * step[0] + self.offset[0] * cell[0], x1 * step[1] + self.offset[1] * cell[1])
         photo = np.zeros(self.photo, np.float32)
-        photo[y1:y2, x1:x2] = _resample(heatmap, (y2 - y1, x2 - x1), step, start, "linear")
+        values = _resample(heatmap, (y2 - y1, x2 - x1), step, start, "linear")
+        photo[y1:y2, x1:x2] = values.clip(heatmap.min(), heatmap.max())  # rounding must not leave the map's range
         return photo
 
 
@@ -386,9 +375,7 @@ def preprocess(image: Photo, spec: Preprocess) -> tuple[NDArray[Any], Geometry]:
 def _lay(image: Photo, geometry: Geometry, spec: Preprocess) -> Photo:
     """The photo on the model's input, (H, W, 3) uint8: only the part that lands there is ever computed."""
     windows = []
-    for n, m, scale, offset in zip(
-        geometry.photo, geometry.model, geometry.scale, geometry.offset, strict=True
-    ):
+    for n, m, scale, offset in zip(geometry.photo, geometry.model, geometry.scale, geometry.offset, strict=True):
         windows.append((max(0, int(offset)), min(m, int(offset) + round(n * scale))))
     (y1, y2), (x1, x2) = windows
     step = (1 / geometry.scale[0], 1 / geometry.scale[1])

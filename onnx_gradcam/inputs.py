@@ -48,7 +48,9 @@ def feeds(x: Any, known: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:
     for name, spec in known.items():
         if name not in x:
             raise InputError(
-                f"no value for the model's input {spec}", hint="feed every input, as {input name: array}", name=name
+                f"no value for the model's input {spec}",
+                hint="feed every input, as {input name: array}",
+                name=name,
             )
     return {name: _checked(_array(value, name), known[name]) for name, value in x.items()}
 
@@ -92,7 +94,7 @@ def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
-    """The ``count`` spatial axes of an input: the last ones (channels first), or those before a channel axis at the end."""
+    """The ``count`` spatial axes of an input: the last ones, or those before a channel axis at the end."""
     rank = len(spec.shape)
     last_is_channels = spec.shape[-1] in (1, 3, 4) and (rank < 2 or spec.shape[1] not in (1, 3, 4))
     if rank == count + 2 and last_is_channels:

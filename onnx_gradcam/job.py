@@ -65,7 +65,11 @@ class Outcome:
 
 
 def run(
-    request: Request, folder: Path, *, overwrite: bool = False, report: Callable[[Line], None] = lambda _: None
+    request: Request,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    report: Callable[[Line], None] = lambda _: None,
 ) -> Outcome:
     """Explain every image and write the results; ``report`` hears of each row when it is written.
 
@@ -185,7 +189,8 @@ def repeat(manifest: Path) -> list[Repeat]:
     """
     try:
         content = json.loads(manifest.read_text("utf-8"))
-        request = Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["request"].items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["request"].items()}
+        request = Request(**given)
         results = [(Path(r["image"]), r["sha256"], r["rows"]) for r in content["results"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(

@@ -34,7 +34,9 @@ def find_labels(given: LabelsLike, metadata: Mapping[str, str], count: int, kind
     Raises ``TargetError`` for a file that cannot be read, and for more labels than classes.
     """
     if given is not None:
-        found = Labels(_given(given), f"declared: {given}" if isinstance(given, str | os.PathLike) else "declared: user")
+        found = Labels(
+            _given(given), f"declared: {given}" if isinstance(given, str | os.PathLike) else "declared: user"
+        )
     elif (own := labels_from(metadata)) is not None:
         found = Labels(own, "declared: model metadata")
     elif count == 1000 and kind == "classes":
@@ -84,5 +86,7 @@ def _read(path: Path) -> tuple[str, ...]:
         return tuple(str(v) for v in content)
     except (ValueError, TypeError) as error:
         raise TargetError(
-            f"{str(path)!r} holds no labels: {error}", hint='["cat", "dog"] or {"0": "cat", "1": "dog"}', path=path
+            f"{str(path)!r} holds no labels: {error}",
+            hint='["cat", "dog"] or {"0": "cat", "1": "dog"}',
+            path=path,
         ) from None

@@ -46,9 +46,7 @@ def overlay(
     level = np.clip(heatmap, 0, 1).astype(np.float32)
     opacity = (alpha / 4 * (1 + 3 * level))[:, :, None]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
-    mixed: NDArray[np.float32] = (1 - opacity) * grey + opacity * _colours()[
-        np.rint(level * 255).astype(np.uint8)
-    ]
+    mixed: NDArray[np.float32] = (1 - opacity) * grey + opacity * _colours()[np.rint(level * 255).astype(np.uint8)]
     if seen is not None:
         x1, y1, x2, y2 = seen
         dimmed = np.ones(heatmap.shape, bool)
@@ -62,8 +60,8 @@ def figure(
 ) -> Picture:
     """The overlay with a caption and a colour bar, legible for photos of any size, on white.
 
-    ``title``: the lines above the picture, the first one larger; a line that is too long loses its middle. Below
-    the picture stands what must not be overlooked: that the map is blank, that the dimmed part was not seen.
+    ``title``: the lines above the picture, the first one larger; a line that is too long loses its middle.
+    Below the picture stands what must not be overlooked: a blank map, a dimmed part that was not seen.
 
     Raises:
         InputError: as ``overlay``.

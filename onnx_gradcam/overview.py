@@ -10,8 +10,8 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_gradcam import inputs
-from onnx_gradcam.autodiff.registry import find
-from onnx_gradcam.autodiff.reverse import RULES
+from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules registers them)
+from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.explain import Explainer
 from onnx_gradcam.graph.flow import NO_GRADIENT, carriers, downstream, upstream
@@ -20,6 +20,8 @@ from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.preprocess import PRESETS, InputSpec, choose, labels_from
+
+SHOWN = 12  # candidate layers that are printed
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,12 @@ class Overview:
     def __str__(self) -> str:
         imports = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in self.opset.items())
         used = [f"  {x.count:4} {f'{x.domain}::' if x.domain else ''}{x.op_type:24} {x.status}" for x in self.operators]
-        ranked = [f"  {'*' if x.chosen else ' '} {x.name}  {_dims(x.shape)}  {x.op_type}: {x.reason}" for x in self.layers]
+        ranked = [
+            f"  {'*' if x.chosen else ' '} {x.name}  {_dims(x.shape)}  {x.op_type}: {x.reason}"
+            for x in self.layers[:SHOWN]
+        ]
+        if len(self.layers) > SHOWN:
+            ranked.append(f"    and {len(self.layers) - SHOWN} more, further up: --json lists them all")
         sections = {
             "model": [f"  {self.model}  ({imports})"],
             "inputs": [f"  {x}" for x in self.inputs],

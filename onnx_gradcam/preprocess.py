@@ -95,9 +95,7 @@ _RAW = replace(_IMAGENET, resize="stretch", shorter=None, scale=1.0, mean=_ZEROS
 
 PRESETS: dict[str, Preprocess] = {
     "imagenet": _IMAGENET,
-    "imagenet-caffe": replace(
-        _IMAGENET, scale=1.0, mean=(103.939, 116.779, 123.68), std=_ONES, channels="BGR"
-    ),
+    "imagenet-caffe": replace(_IMAGENET, scale=1.0, mean=(103.939, 116.779, 123.68), std=_ONES, channels="BGR"),
     "tf": replace(_RAW, scale=1 / 127.5, mean=_ONES),
     "zero-one": replace(_RAW, scale=1 / 255),
     "raw": _RAW,
@@ -147,9 +145,7 @@ def labels_from(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     if LABELS_KEY in metadata:
         names = _json(metadata[LABELS_KEY], f"model metadata '{LABELS_KEY}'")
         if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise PreprocessError(
-                f"model metadata '{LABELS_KEY}' is not a JSON list of strings", key=LABELS_KEY
-            )
+            raise PreprocessError(f"model metadata '{LABELS_KEY}' is not a JSON list of strings", key=LABELS_KEY)
         return tuple(names)
     names = _literal(metadata.get("names", ""))
     names = dict(enumerate(names)) if isinstance(names, list) else names
@@ -208,9 +204,7 @@ def _parse(form: Mapping[str, Any], where: str) -> _Found:
     """The JSON form: the fields of ``Preprocess``, or ``preset`` and the fields that differ from it."""
     if unknown := [k for k in form if k not in _FIELDS]:
         hint = f"{nearest(unknown[0], _FIELDS)}; known: {', '.join(_FIELDS)}"
-        raise PreprocessError(
-            f"unknown key '{unknown[0]}' in {where}", where=where, hint=hint, key=unknown[0]
-        )
+        raise PreprocessError(f"unknown key '{unknown[0]}' in {where}", where=where, hint=hint, key=unknown[0])
     given: dict[str, Any] = {}
     for key, (parse, allowed) in _FIELDS.items():
         if key in form:
@@ -218,9 +212,7 @@ def _parse(form: Mapping[str, Any], where: str) -> _Found:
                 given[key] = parse(form[key])
             except (TypeError, ValueError):
                 what = f"wrong value {form[key]!r} for '{key}' in {where}"
-                raise PreprocessError(
-                    what, where=where, hint=f"{key}: {allowed}", key=key, value=form[key]
-                ) from None
+                raise PreprocessError(what, where=where, hint=f"{key}: {allowed}", key=key, value=form[key]) from None
     if "preset" in given:
         found = _preset(given.pop("preset"), where)
     elif missing := [k for k in ("resize", "scale", "mean", "std", "channels") if k not in given]:
@@ -343,16 +335,8 @@ def _hugging_face_values(config: Mapping[str, Any]) -> dict[str, Any]:
 def _hugging_face_size(config: Mapping[str, Any]) -> dict[str, Any]:
     size, crop, fraction = config.get("size"), config.get("crop_size"), config.get("crop_pct")
     cropped = bool(config.get("do_center_crop")) and crop is not None
-    target = (
-        {"size": _size([crop["height"], crop["width"]] if isinstance(crop, dict) else crop)}
-        if cropped
-        else {}
-    )
-    if (
-        not config.get("do_resize", True)
-        or size is None
-        or (isinstance(size, dict) and "longest_edge" in size)
-    ):
+    target = {"size": _size([crop["height"], crop["width"]] if isinstance(crop, dict) else crop)} if cropped else {}
+    if not config.get("do_resize", True) or size is None or (isinstance(size, dict) and "longest_edge" in size):
         return target
     if isinstance(size, int):
         size = {"shortest_edge": size} if cropped or fraction else {"height": size, "width": size}
@@ -374,13 +358,9 @@ def _hugging_face_size(config: Mapping[str, Any]) -> dict[str, Any]:
 def _ultralytics(metadata: Mapping[str, str]) -> _Found:
     """YOLOv5 exports carry stride and names, later ones task and imgsz too."""
     found = _Found(where="Ultralytics metadata")
-    found.say(
-        "declared: Ultralytics metadata", scale=1 / 255, mean=(0.0,), std=(1.0,), channels="RGB", pad=114.0
-    )
+    found.say("declared: Ultralytics metadata", scale=1 / 255, mean=(0.0,), std=(1.0,), channels="RGB", pad=114.0)
     task = metadata.get("task")
-    source = (
-        "declared: Ultralytics metadata 'task'" if task else "guessed: Ultralytics metadata without 'task'"
-    )
+    source = "declared: Ultralytics metadata 'task'" if task else "guessed: Ultralytics metadata without 'task'"
     classify = {"resize": "crop", "interpolation": "linear"}
     detect = {"resize": "letterbox", "interpolation": "linear-aliased"}
     found.say(source, shorter=None, **(classify if task == "classify" else detect))
@@ -406,15 +386,11 @@ def _winml(image: Mapping[str, str]) -> _Found:
         found.say("declared: model metadata 'Image.BitmapPixelFormat'", channels=_WINML_CHANNELS[pixel])
     known = image.get("image.nominalpixelrange") in _WINML_RANGES
     scale, mean = _WINML_RANGES[image["image.nominalpixelrange"] if known else "nominalrange_0_255"]
-    source = (
-        "declared: model metadata 'Image.NominalPixelRange'" if known else "guessed: the default of WinML"
-    )
+    source = "declared: model metadata 'Image.NominalPixelRange'" if known else "guessed: the default of WinML"
     found.say(source, scale=scale, mean=(mean,), std=(1.0,))
     found.say("guessed: WinML crops to the input's proportions", resize="crop", shorter=None)
     if image.get("image.colorspacegamma") == "linear":
-        found.warnings.append(
-            "model metadata 'Image.ColorSpaceGamma' Linear is not applied: pixels stay sRGB"
-        )
+        found.warnings.append("model metadata 'Image.ColorSpaceGamma' Linear is not applied: pixels stay sRGB")
     return found
 
 
@@ -423,14 +399,10 @@ def _object(source: Path | str, where: str = "") -> dict[str, Any]:
     try:
         text = source.read_text("utf-8") if isinstance(source, Path) else source
     except (OSError, UnicodeDecodeError) as error:
-        raise PreprocessError(
-            f"cannot read {where}: {error}", where=where, hint="a JSON file in UTF-8"
-        ) from None
+        raise PreprocessError(f"cannot read {where}: {error}", where=where, hint="a JSON file in UTF-8") from None
     content = _json(text, where)
     if not isinstance(content, dict):
-        raise PreprocessError(
-            f"{where} is not a JSON object", where=where, hint='{"preset": "imagenet", ...}'
-        )
+        raise PreprocessError(f"{where} is not a JSON object", where=where, hint='{"preset": "imagenet", ...}')
     return content
 
 
@@ -483,9 +455,7 @@ def _is_numeric(dtype: str) -> bool:
 
 def _misfit(key: str, value: object, found: _Found, spec: InputSpec) -> PreprocessError:
     what = f"{key} {value} ({found.where}) does not fit model input {spec}"
-    return PreprocessError(
-        what, where=found.where, hint=f"change '{key}' or leave it out", key=key, value=value
-    )
+    return PreprocessError(what, where=found.where, hint=f"change '{key}' or leave it out", key=key, value=value)
 
 
 def _fill_guesses(found: _Found, dtype: str, count: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ class Session:
 
     def __init__(self, model: ir.Model | Path | bytes, options: Options) -> None:
         ort = _onnxruntime()
-        self._folder = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         payload: str | bytes
         if isinstance(model, ir.Model):
             payload = self._serialize(model)
@@ -85,7 +86,8 @@ class Session:
     def _serialize(self, model: ir.Model) -> str | bytes:
         size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
         if size < IN_MEMORY_LIMIT:
-            return ir.to_proto(_in_memory(model)).SerializeToString()
+            data: bytes = ir.to_proto(_in_memory(model)).SerializeToString()
+            return data
         self._folder = tempfile.TemporaryDirectory(prefix="onnx-gradcam-")
         path = Path(self._folder.name) / "model.onnx"
         ir.save(model, path, external_data="model.data")
@@ -99,7 +101,7 @@ def _in_memory(model: ir.Model) -> ir.Model:
 
 def _onnxruntime() -> ModuleType:
     try:
-        import onnxruntime
+        onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ProviderError(
             "no ONNX Runtime is installed" if isinstance(error, ModuleNotFoundError) else f"ONNX Runtime: {error}",
@@ -130,7 +132,9 @@ def full_name(provider: str) -> str:
     if provider in _onnxruntime().get_all_providers():
         return provider
     raise ProviderError(
-        f"unknown execution provider {provider!r}", hint=f"one of {nearest(provider, SHORT_NAMES)}", provider=provider
+        f"unknown execution provider {provider!r}",
+        hint=f"one of {nearest(provider, SHORT_NAMES)}",
+        provider=provider,
     )
 
 
@@ -186,10 +190,14 @@ def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list
     for library in options.custom_ops:
         session_options.register_custom_ops_library(library)
     try:
-        return ort.InferenceSession(
-            payload, sess_options=session_options, providers=names, provider_options=settings
-        )
-    except (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.NotImplemented, state.NoSuchFile) as error:
+        return ort.InferenceSession(payload, sess_options=session_options, providers=names, provider_options=settings)
+    except (
+        state.InvalidProtobuf,
+        state.InvalidGraph,
+        state.Fail,
+        state.NotImplemented,
+        state.NoSuchFile,
+    ) as error:
         raise ModelError(
             f"the runtime cannot load the model: {_first_line(error)}",
             hint="a model that onnxruntime itself runs; `onnx-gradcam inspect MODEL` names its operators",

@@ -68,18 +68,14 @@ def _float(value: Value) -> ir.DataType:
     return value.dtype
 
 
-def resolve(
-    target: Target, images: int, count: int, labels: Sequence[str] | None
-) -> list[tuple[int, ...]] | TopK:
+def resolve(target: Target, images: int, count: int, labels: Sequence[str] | None) -> list[tuple[int, ...]] | TopK:
     """For each image its class indices (TOP1 for the model's own top-1); a TopK is left to the run.
 
     Raises ``TargetError`` for an unknown or ambiguous label, a class out of range, or a wrong number of targets.
     """
     if isinstance(target, TopK):
         if not 1 <= target.k <= count:
-            raise TargetError(
-                f"top-{target.k} of {count} classes", hint=f"a number from 1 to {count}", target=target
-            )
+            raise TargetError(f"top-{target.k} of {count} classes", hint=f"a number from 1 to {count}", target=target)
         return target
     if target is None:
         return [(TOP1,)] * images
@@ -107,7 +103,9 @@ def class_index(target: int | str | np.integer, count: int, labels: Sequence[str
         return _label_index(target.removeprefix("label:"), labels)
     if isinstance(target, (bool, np.bool_)) or not isinstance(target, (int, np.integer)):
         raise TargetError(
-            f"{target!r} is not a target", hint="None, an int, a label, TopK(k) or Classes([...])", target=target
+            f"{target!r} is not a target",
+            hint="None, an int, a label, TopK(k) or Classes([...])",
+            target=target,
         )
     if not 0 <= target < count:
         raise TargetError(
@@ -154,7 +152,7 @@ def label_of(index: int, labels: Sequence[str] | None) -> str:
 
 
 def parse(texts: Sequence[str], count: int, labels: Sequence[str] | None) -> Target:
-    """The command line's ``--target``: ``top1``, ``top5``, an index, a label; several of the last two for every image."""
+    """``--target``: ``top1``, ``top5``, an index or a label; several of the last two for every image."""
     if len(texts) > 1:
         return Classes([class_index(text, count, labels) for text in texts])
     text = texts[0]

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from architectures import ARCHITECTURES, SMALL
-from blocks import Network
 
 Exporter = Literal["torchscript", "dynamo"]
 EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
@@ -39,22 +38,25 @@ class TorchGradcam(NamedTuple):
 
 
 @functools.cache
-def small(name: str) -> Network:
+def small(name: str) -> Any:
+    """The small architecture ``name``."""
     return ARCHITECTURES[name](**SMALL[name])
 
 
 @functools.cache
-def small_model(name: str, exporter: Exporter, dynamic_batch: bool = True) -> bytes:
-    """The small architecture ``name`` as an ONNX model with input x and output logits, exported once."""
-    network = small(name)
-    x = torch.zeros(2 if dynamic_batch else 1, 3, network.size, network.size)
+def small_model(
+    name: str, exporter: Exporter, dtype: torch.dtype = torch.float32, dynamic_batch: bool = True
+) -> bytes:
+    """The same as an ONNX model, exported once. In float64 the exporter folds BatchNorm without rounding."""
+    network = copy.deepcopy(small(name)).to(dtype)
+    x = torch.zeros(2 if dynamic_batch else 1, 3, network.size, network.size, dtype=dtype)
     return export(network, x, exporter, dynamic_batch=dynamic_batch)
 
 
 def export(
     module: Any, x: torch.Tensor, exporter: Exporter, *, dynamic_batch: bool = True, opset: int | None = None
 ) -> bytes:
-    """Export ``module`` with input "x" and output "logits"; opset 17 from TorchScript, the default from dynamo.
+    """Export ``module``: "x" in, "logits" out. No ``opset``: 17 for TorchScript, its own default for dynamo.
 
     A dynamic batch needs an ``x`` of two images or more: dynamo takes a batch of one for a constant.
     """

@@ -1,8 +1,8 @@
-"""Conv, ConvTranspose, MaxPool and AveragePool for the reference evaluator, tap by tap, in the dtype of the input.
+"""Conv, ConvTranspose, MaxPool and AveragePool for the reference evaluator, tap by tap, in the input's dtype.
 
-The evaluator's own are wrong in places (grouped ConvTranspose with several output channels per group; SAME_LOWER,
-SAME with dilations or VALID in the pools) or take seconds. These are written from the specification and compared
-with torch in test_reference_ops.py.
+The evaluator's own are wrong in places: ConvTranspose with several output channels per group, MaxPool with
+SAME_LOWER or with ceil_mode and stride 1, AveragePool with dilations and auto_pad. These are written from the
+specification and compared with torch in test_reference_ops.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx.reference.op_run import OpRun
 
 @dataclass(frozen=True)
 class Geometry:
-    """Per spatial axis: kernel, stride, dilation, padding before and after, length of x and number of windows."""
+    """Per spatial axis: kernel, stride, dilation, padding before and after, length of x, number of windows."""
 
     kernel: Sequence[int]
     strides: Sequence[int]
@@ -46,7 +46,13 @@ class Geometry:
 
 
 def geometry(
-    x: np.ndarray, kernel: Sequence[int], auto_pad: str, strides: Any, pads: Any, dilations: Any, ceil_mode: int = 0
+    x: np.ndarray,
+    kernel: Sequence[int],
+    auto_pad: str,
+    strides: Any,
+    pads: Any,
+    dilations: Any,
+    ceil_mode: int = 0,
 ) -> Geometry:
     n, sizes = len(kernel), x.shape[2:]
     strides, dilations = strides or [1] * n, dilations or [1] * n
@@ -64,13 +70,23 @@ def geometry(
     for i, s, w, b, e in zip(sizes, strides, spans, before, after, strict=True):
         room = i + b + e - w
         count = (-(-room // s) if ceil_mode else room // s) + 1
-        counts.append(count - 1 if (count - 1) * s >= i + b else count)  # no window starts in the padding at the end
+        late = ceil_mode and (count - 1) * s >= i + b  # no window starts in the padding at the end
+        counts.append(count - 1 if late else count)
     return Geometry(kernel, strides, dilations, before, after, sizes, counts)
 
 
 class Conv(OpRun):
     def _run(  # type: ignore[no-untyped-def]
-        self, x, w, b=None, auto_pad=None, dilations=None, group=None, kernel_shape=None, pads=None, strides=None
+        self,
+        x,
+        w,
+        b=None,
+        auto_pad=None,
+        dilations=None,
+        group=None,
+        kernel_shape=None,
+        pads=None,
+        strides=None,
     ):
         at = geometry(x, w.shape[2:], auto_pad, strides, pads, dilations)
         y = np.zeros((x.shape[0], group, w.shape[0] // group, *at.counts), x.dtype)
@@ -165,7 +181,13 @@ class AveragePool(OpRun):
         if count_include_pad:
             counted = np.ones([1, 1, *map(sum, zip(at.before, at.sizes, at.after, strict=True))])
             whole = Geometry(
-                at.kernel, at.strides, at.dilations, [0] * len(at.kernel), at.after, counted.shape[2:], at.counts
+                at.kernel,
+                at.strides,
+                at.dilations,
+                [0] * len(at.kernel),
+                at.after,
+                counted.shape[2:],
+                at.counts,
             )
         else:
             whole = at

@@ -16,13 +16,13 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.autodiff.reverse import pull_back
-from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.builder import Builder, static_dims
 
 # OPERATORS.md, "Safe core set", and the few more that rules may emit; what is not here lacks a kernel on some provider.
 SAFE = frozenset(
     "Add Sub Mul Div Neg Exp Log Erf Sqrt Reciprocal Tanh Sigmoid Pow Clip Greater Less Equal Not Cast Where MatMul "
     "Gemm Conv ConvTranspose AveragePool ReduceSum ReduceMean ReduceMax Reshape Transpose Slice Split Concat Pad "
-    "Expand Resize Gather Squeeze Unsqueeze Abs Identity".split()
+    "Expand Resize Gather Squeeze Unsqueeze Abs Identity MaxPool".split()
 )
 SHAPE_ARITHMETIC = frozenset("Shape NonZero Range Constant ConstantOfShape Max Min Mod".split())  # int64 only
 
@@ -59,9 +59,7 @@ def forward_model(case: Case, dtype: np.dtype[Any], dynamic: bool) -> onnx.Model
 
     def info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
         dims = [f"{name}_{k}" if dynamic else d for k, d in enumerate(array.shape)]
-        return onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), dims
-        )
+        return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), dims)
 
     ys = [f"y{i}" for i in range(case.outputs)]
     node = onnx.helper.make_node(case.op_type, names, ys, name="the_node", **case.attributes)
@@ -72,9 +70,7 @@ def forward_model(case: Case, dtype: np.dtype[Any], dynamic: bool) -> onnx.Model
         [onnx.ValueInfoProto(name=y) for y in ys],
         [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items() if n in constants],
     )
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", case.opset)], ir_version=10
-    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", case.opset)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
@@ -93,6 +89,8 @@ def with_gradients(
     seeds = {}
     for i in range(case.outputs):
         y = values[f"y{i}"]
+        if y.dtype is None:  # shape inference does not know GroupNormalization, whose output is like its input
+            y.dtype, y.shape = values["x0"].dtype, values["x0"].shape
         if y.dtype is not None and y.dtype.is_floating_point():
             shape = y.shape if cotangents is None else cotangents[f"g{i}"].shape
             seeds[y] = ir.val(f"g{i}", dtype=y.dtype, shape=shape)
@@ -124,14 +122,10 @@ def check_vjp(case: Case, *, seed: int = 0, reference_ops: Sequence[type] = ()) 
     """
     reference_ops = [Erf, *reference_ops]
     rng = np.random.default_rng(seed)
-    evaluator = ReferenceEvaluator(
-        forward_model(case, np.dtype("float64"), False), new_ops=list(reference_ops)
-    )
+    evaluator = ReferenceEvaluator(forward_model(case, np.dtype("float64"), False), new_ops=list(reference_ops))
     fed = _feeds(case, np.dtype("float64"))
     ys = evaluator.run(None, fed)
-    gs = {
-        f"g{i}": rng.standard_normal(y.shape).astype(y.dtype) for i, y in enumerate(ys) if y.dtype.kind == "f"
-    }
+    gs = {f"g{i}": rng.standard_normal(y.shape).astype(y.dtype) for i, y in enumerate(ys) if y.dtype.kind == "f"}
     model = with_gradients(case, np.dtype("float64"), False)
     lint(model)
     names = [f"grad{i}" for i in case.wrt]
@@ -163,7 +157,12 @@ def _check_compact(case, parity, fed, gs, reference, reference_ops) -> None:  # 
 
 
 def pulled_back(
-    case: Case, *gs: np.ndarray, dtype: str = "float32", dynamic: bool = False, optimized: bool = True
+    case: Case,
+    *gs: np.ndarray,
+    dtype: str = "float32",
+    dynamic: bool = False,
+    optimized: bool = True,
+    reference_ops: Sequence[type] = (),
 ) -> list[np.ndarray]:
     """The gradients of ``case`` for given cotangents of its outputs, for tests of exact values.
 
@@ -175,29 +174,32 @@ def pulled_back(
     fed = _feeds(case, kind) | _typed(model, {f"g{i}": np.asarray(g) for i, g in enumerate(gs)})
     names = [f"grad{i}" for i in case.wrt]
     if kind == np.float64:
-        found = ReferenceEvaluator(ir.to_proto(model), new_ops=[Erf]).run(names, fed)
+        found = ReferenceEvaluator(ir.to_proto(model), new_ops=[Erf, *reference_ops]).run(names, fed)
     else:
         found = _run_ort(ir.to_proto(model).SerializeToString(), names, fed, optimized)
     return [np.asarray(x) for x in found]
 
 
-def check_float16(case: Case, *, tolerance: float = 4e-3) -> None:
+def check_float16(case: Case, *, tolerance: float = 4e-3, reference_ops: Sequence[type] = ()) -> None:
     """The graph in float16 on ONNX Runtime gives what float64 gives at the same (rounded) inputs and cotangent."""
     half = np.dtype("float16")
     rounded = replace(
         case, inputs=[None if x is None else _cast(_cast(x, half), np.dtype("float64")) for x in case.inputs]
     )
-    dims = [_dims(y) for y in forward_model(rounded, half, False).graph.output[: case.outputs]]
+    model = with_gradients(rounded, half, False)
     rng = np.random.default_rng(0)
-    gs = [rng.standard_normal(d).astype(half).astype(np.float64) for d in dims]
-    exact = pulled_back(rounded, *gs, dtype="float64")
+    seeds = [v for v in model.graph.inputs if (v.name or "").startswith("g")]
+    gs = [rng.standard_normal(static_dims(v)).astype(half).astype(np.float64) for v in seeds]
+    exact = pulled_back(rounded, *gs, dtype="float64", reference_ops=reference_ops)
     for found, expected in zip(pulled_back(rounded, *gs, dtype="float16"), exact, strict=True):
         assert found.dtype == half
         scale = max(float(np.abs(expected).max(initial=0)), 1.0)
         np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance, rtol=0, err_msg=str(case))
 
 
-def check_torch(case: Case, function: Callable[..., Any], *, tolerance: float = 1e-9) -> None:
+def check_torch(
+    case: Case, function: Callable[..., Any], *, tolerance: float = 1e-9, reference_ops: Sequence[type] = ()
+) -> None:
     """The gradients in float64 are those of torch autograd through ``function(torch, *inputs)``, kinks included."""
     torch = pytest.importorskip("torch", reason="torch: not installed")
     tensors = [None if x is None else torch.tensor(x) for x in case.inputs]
@@ -206,14 +208,10 @@ def check_torch(case: Case, function: Callable[..., Any], *, tolerance: float = 
     y = function(torch, *tensors)
     g = np.random.default_rng(0).standard_normal(y.shape)
     y.backward(torch.tensor(g))
-    for i, found in zip(case.wrt, pulled_back(case, g, dtype="float64"), strict=True):
+    for i, found in zip(case.wrt, pulled_back(case, g, dtype="float64", reference_ops=reference_ops), strict=True):
         expected = tensors[i].grad.numpy()
         scale = max(float(np.abs(expected).max(initial=0)), 1.0)
         np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance, rtol=0, err_msg=str(case))
-
-
-def _dims(info: onnx.ValueInfoProto) -> tuple[int, ...]:
-    return tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
 
 
 def lint(model: ir.Model) -> None:
@@ -226,9 +224,7 @@ def lint(model: ir.Model) -> None:
             assert node.op_type in allowed, f"{node.op_type} is not in the safe set"
             if node.op_type == "ConvTranspose":
                 pads = node.attributes["pads"].value if "pads" in node.attributes else []
-                assert list(pads[: len(pads) // 2]) == list(pads[len(pads) // 2 :]), (
-                    "asymmetric ConvTranspose"
-                )
+                assert list(pads[: len(pads) // 2]) == list(pads[len(pads) // 2 :]), "asymmetric ConvTranspose"
 
 
 def _finite_differences(case, evaluator, fed, gs, i, gradient, rng) -> None:  # type: ignore[no-untyped-def]
@@ -246,9 +242,7 @@ def _finite_differences(case, evaluator, fed, gs, i, gradient, rng) -> None:  # 
         assert abs(numeric - exact) <= case.tolerance * scale, (str(case), i, numeric, exact)
 
 
-def _check_ort(
-    case: Case, dynamic: bool, gs: dict[str, np.ndarray], gradients: dict[int, np.ndarray]
-) -> None:
+def _check_ort(case: Case, dynamic: bool, gs: dict[str, np.ndarray], gradients: dict[int, np.ndarray]) -> None:
     model = with_gradients(case, np.dtype("float32"), dynamic)
     lint(model)
     fed = _feeds(case, np.dtype("float32")) | _typed(model, gs)
@@ -257,9 +251,7 @@ def _check_ort(
         found = _run_ort(data, [f"grad{i}" for i in case.wrt], fed, optimized)
         for i, array in zip(case.wrt, found, strict=True):
             scale = max(float(np.abs(gradients[i]).max(initial=0)), 1.0)
-            np.testing.assert_allclose(
-                array / scale, gradients[i] / scale, atol=2e-5, rtol=0, err_msg=str(case)
-            )
+            np.testing.assert_allclose(array / scale, gradients[i] / scale, atol=2e-5, rtol=0, err_msg=str(case))
 
 
 def _run_ort(data: bytes, names: list[str], fed: dict[str, np.ndarray], optimized: bool) -> list[np.ndarray]:
@@ -276,18 +268,12 @@ def _run_ort(data: bytes, names: list[str], fed: dict[str, np.ndarray], optimize
 def _typed(model: ir.Model, gs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The cotangents in the dtypes of the graph inputs that take them."""
     return {
-        v.name: gs[v.name].astype(v.dtype.numpy())
-        for v in model.graph.inputs
-        if v.name in gs and v.dtype is not None
+        v.name: gs[v.name].astype(v.dtype.numpy()) for v in model.graph.inputs if v.name in gs and v.dtype is not None
     }
 
 
 def _feeds(case: Case, dtype: np.dtype[Any]) -> dict[str, np.ndarray]:
-    return {
-        f"x{i}": _cast(x, dtype)
-        for i, x in enumerate(case.inputs)
-        if x is not None and i not in case.constants
-    }
+    return {f"x{i}": _cast(x, dtype) for i, x in enumerate(case.inputs) if x is not None and i not in case.constants}
 
 
 def _cast(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The convolutional classifiers that the engine is tested and benchmarked on, written from their papers.
 
 Each is ``features``, which ends where the last convolutional stage ends, and ``head``. ``width`` multiplies
-every channel count; ``depths`` or ``depth`` shortens a network.
+every channel count; ``depths`` are the blocks of each stage, and fewer of them leave out the last stages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tools.blocks import (
+from blocks import (
     Branches,
     LayerScale,
     Module,
@@ -102,7 +102,9 @@ def densenet(
     return Network(nn.Sequential(*layers), pooled(channels, num_classes), size)
 
 
-def googlenet(width: float = 1.0, num_classes: int = 1000, size: int = 224) -> Network:
+def googlenet(
+    width: float = 1.0, num_classes: int = 1000, size: int = 224, depths: Sequence[int] = (2, 5, 2)
+) -> Network:
     """Szegedy et al. 2015, table 1 and fig. 3, local response normalisation included."""
     pool, norm = nn.MaxPool2d(3, 2, ceil_mode=True), nn.LocalResponseNorm(5)
 
@@ -110,12 +112,14 @@ def googlenet(width: float = 1.0, num_classes: int = 1000, size: int = 224) -> N
         largest = nn.MaxPool2d(3, 1, 1, ceil_mode=True)
         return [[(one, 1)], [(narrow3, 1), (three, 3)], [(narrow5, 1), (five, 5)], [largest, (last, 1)]]
 
-    steps = [(64, 7, 2), pool, norm, (64, 1), (192, 3), norm, pool]
-    steps += [block(64, 96, 128, 16, 32, 32), block(128, 128, 192, 32, 96, 64), pool]
-    steps += [block(192, 96, 208, 16, 48, 64), block(160, 112, 224, 24, 64, 64)]
-    steps += [block(128, 128, 256, 24, 64, 64), block(112, 144, 288, 32, 64, 64)]
-    steps += [block(256, 160, 320, 32, 128, 128), pool]
-    steps += [block(256, 160, 320, 32, 128, 128), block(384, 192, 384, 48, 128, 128)]
+    third = [block(64, 96, 128, 16, 32, 32), block(128, 128, 192, 32, 96, 64)]
+    fourth = [block(192, 96, 208, 16, 48, 64), block(160, 112, 224, 24, 64, 64)]
+    fourth += [block(128, 128, 256, 24, 64, 64), block(112, 144, 288, 32, 64, 64)]
+    fourth += [block(256, 160, 320, 32, 128, 128)]
+    fifth = [block(256, 160, 320, 32, 128, 128), block(384, 192, 384, 48, 128, 128)]
+    steps = [(64, 7, 2), pool, norm, (64, 1), (192, 3), norm]
+    for blocks, depth in zip((third, fourth, fifth), depths, strict=False):
+        steps += [pool, *blocks[:depth]]
     features, channels = chain(scaler(width), 3, steps, plain)
     return Network(features, pooled(channels, num_classes), size)
 
@@ -123,7 +127,7 @@ def googlenet(width: float = 1.0, num_classes: int = 1000, size: int = 224) -> N
 def inception_v3(
     width: float = 1.0, num_classes: int = 1000, size: int = 299, depths: Sequence[int] = (3, 4, 2)
 ) -> Network:
-    """Szegedy et al. 2016, table 1, without auxiliary classifier; ``depths``: blocks at each of three grids."""
+    """Szegedy et al. 2016, table 1, without auxiliary classifier; ``depths``: blocks in the three grids."""
     average, shrink = nn.AvgPool2d(3, 1, 1), nn.MaxPool2d(3, 2)
     row, column = (1, 7), (7, 1)
     split = [[(384, (1, 3))], [(384, (3, 1))]]
@@ -173,24 +177,27 @@ def mobilenet_v1(width: float = 1.0, num_classes: int = 1000, size: int = 224, d
     return Network(nn.Sequential(*layers), pooled(inputs, num_classes), size)
 
 
-def mobilenet_v2(width: float = 1.0, num_classes: int = 1000, size: int = 224, depth: int = 4) -> Network:
-    """Sandler et al. 2018, table 2, with at most ``depth`` blocks in a row."""
+def mobilenet_v2(
+    width: float = 1.0,
+    num_classes: int = 1000,
+    size: int = 224,
+    depths: Sequence[int] = (1, 2, 3, 4, 3, 3, 1),
+) -> Network:
+    """Sandler et al. 2018, table 2."""
     c = scaler(width)
     inputs, relu6 = c(32), nn.ReLU6
     layers = [conv(3, inputs, 3, 2, act=relu6)]
-    rows = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)]
-    rows += [(6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
-    for expansion, outputs, count, stride in rows:
-        for k in range(min(count, depth)):
-            block = inverted(inputs, expansion * inputs, c(outputs), 3, 1 if k else stride, relu6)
-            layers.append(block)
+    rows = [(1, 16, 1), (6, 24, 2), (6, 32, 2), (6, 64, 2), (6, 96, 1), (6, 160, 2), (6, 320, 1)]
+    for (expansion, outputs, stride), depth in zip(rows, depths, strict=False):
+        for k in range(depth):
+            layers.append(inverted(inputs, expansion * inputs, c(outputs), 3, 1 if k else stride, relu6))
             inputs = c(outputs)
     layers.append(conv(inputs, c(1280), 1, act=relu6))
     return Network(nn.Sequential(*layers), [SpatialMean(), nn.Linear(c(1280), num_classes)], size)
 
 
-def mobilenet_v3(width: float = 1.0, num_classes: int = 1000, size: int = 224) -> Network:
-    """Howard et al. 2019, table 2 (small); the head is two 1x1 convolutions after the pool."""
+def mobilenet_v3(width: float = 1.0, num_classes: int = 1000, size: int = 224, depth: int = 11) -> Network:
+    """Howard et al. 2019, table 2 (small), the first ``depth`` blocks; the head is 1x1 convolutions."""
     c, swish = scaler(width), nn.Hardswish
     rows = [(3, 16, 16, 1, nn.ReLU, 2), (3, 72, 24, 0, nn.ReLU, 2), (3, 88, 24, 0, nn.ReLU, 1)]
     rows += [(5, 96, 40, 1, swish, 2), (5, 240, 40, 1, swish, 1), (5, 240, 40, 1, swish, 1)]
@@ -198,7 +205,7 @@ def mobilenet_v3(width: float = 1.0, num_classes: int = 1000, size: int = 224) -
     rows += [(5, 288, 96, 1, swish, 2), (5, 576, 96, 1, swish, 1), (5, 576, 96, 1, swish, 1)]
     inputs = c(16)
     layers = [conv(3, inputs, 3, 2, act=swish)]
-    for kernel, hidden, outputs, gated, act, stride in rows:
+    for kernel, hidden, outputs, gated, act, stride in rows[:depth]:
         n = c(hidden)
         gate = SqueezeExcite(n, c(hidden // 4), nn.ReLU, nn.Hardsigmoid) if gated else None
         layers.append(inverted(inputs, n, inputs := c(outputs), kernel, stride, act, gate))
@@ -208,19 +215,23 @@ def mobilenet_v3(width: float = 1.0, num_classes: int = 1000, size: int = 224) -
     return Network(nn.Sequential(*layers), head, size)
 
 
-def efficientnet_b0(width: float = 1.0, num_classes: int = 1000, size: int = 224, depth: int = 4) -> Network:
-    """Tan & Le 2019, table 1, with at most ``depth`` blocks in a row."""
+def efficientnet_b0(
+    width: float = 1.0,
+    num_classes: int = 1000,
+    size: int = 224,
+    depths: Sequence[int] = (1, 2, 2, 3, 3, 4, 1),
+) -> Network:
+    """Tan & Le 2019, table 1."""
     c, silu = scaler(width), nn.SiLU
     inputs = c(32)
     layers = [conv(3, inputs, 3, 2, act=silu)]
-    rows = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5)]
-    rows += [(6, 192, 4, 2, 5), (6, 320, 1, 1, 3)]
-    for expansion, outputs, count, stride, kernel in rows:
-        for k in range(min(count, depth)):
+    rows = [(1, 16, 1, 3), (6, 24, 2, 3), (6, 40, 2, 5), (6, 80, 2, 3), (6, 112, 1, 5), (6, 192, 2, 5)]
+    rows += [(6, 320, 1, 3)]
+    for (expansion, outputs, stride, kernel), depth in zip(rows, depths, strict=False):
+        for k in range(depth):
             hidden = expansion * inputs
             gate = SqueezeExcite(hidden, inputs // 4, silu, nn.Sigmoid)
-            block = inverted(inputs, hidden, c(outputs), kernel, 1 if k else stride, silu, gate)
-            layers.append(block)
+            layers.append(inverted(inputs, hidden, c(outputs), kernel, 1 if k else stride, silu, gate))
             inputs = c(outputs)
     layers.append(conv(inputs, c(1280), 1, act=silu))
     return Network(nn.Sequential(*layers), pooled(c(1280), num_classes), size)
@@ -238,7 +249,7 @@ def shufflenet_v2(
         return nn.Sequential(conv(inputs, outputs, 1), depthwise, conv(outputs, outputs, 1))
 
     layers = [conv(3, inputs, 3, 2), nn.MaxPool2d(3, 2, 1)]
-    for outputs, depth in zip((116, 232, 464), depths, strict=True):
+    for outputs, depth in zip((116, 232, 464), depths, strict=False):
         n = c(outputs) // 2
         left = nn.Sequential(conv(inputs, inputs, 3, 2, groups=inputs, act=nn.Identity), conv(inputs, n, 1))
         layers += [ShuffleUnit(right(inputs, n, 2), left)]
@@ -255,7 +266,7 @@ def regnet_y(
     c, none = scaler(width), nn.Identity
     inputs = c(32)
     layers = [conv(3, inputs, 3, 2)]
-    for outputs, depth in zip(map(c, (48, 104, 208, 440)), depths, strict=True):
+    for outputs, depth in zip(map(c, (48, 104, 208, 440)), depths, strict=False):
         for block in range(depth):
             stride = 1 if block else 2
             grouped = conv(outputs, outputs, 3, stride, groups=outputs // 8)
@@ -282,7 +293,7 @@ def convnext_tiny(
         return Residual(nn.Sequential(depthwise, last, nn.LayerNorm(n, eps=1e-6), *pointwise, first))
 
     inputs, layers = 3, []
-    for stage, (outputs, depth) in enumerate(zip(map(c, (96, 192, 384, 768)), depths, strict=True)):
+    for stage, (outputs, depth) in enumerate(zip(map(c, (96, 192, 384, 768)), depths, strict=False)):
         side = 2 if stage else 4
         down = nn.Conv2d(inputs, outputs, side, side)
         layers += [*norm(inputs), down] if stage else [down, *norm(outputs)]
@@ -312,19 +323,19 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {
 SHRUNK: dict[str, dict[str, Any]] = {
     "alexnet": {"width": 0.125},
     "vgg16": {"width": 0.125},
-    "resnet18": {"width": 0.125},
-    "resnet50": {"width": 0.125, "depths": (1, 2, 1, 1)},
-    "densenet121": {"depths": (2, 2, 2, 2)},
-    "googlenet": {},
+    "resnet18": {"depths": (1, 1, 1)},
+    "resnet50": {"depths": (1, 2)},
+    "densenet121": {"depths": (2, 2)},
+    "googlenet": {"depths": (1, 1)},
     "inception_v3": {"width": 0.125, "depths": (1, 1, 1), "size": 128},
     "squeezenet": {},
     "mobilenet_v1": {"depth": 1},
-    "mobilenet_v2": {"depth": 2},
-    "mobilenet_v3": {},
-    "efficientnet_b0": {"depth": 2},
-    "shufflenet_v2": {"depths": (2, 2, 2)},
-    "regnet_y": {"depths": (1, 2, 2, 1)},
-    "convnext_tiny": {"depths": (1, 1, 2, 1)},
+    "mobilenet_v2": {"depths": (1, 2, 1, 2)},
+    "mobilenet_v3": {"depth": 5},
+    "efficientnet_b0": {"depths": (1, 2, 1, 1)},
+    "shufflenet_v2": {"depths": (2, 2)},
+    "regnet_y": {"depths": (1, 2, 1)},
+    "convnext_tiny": {"depths": (1, 1, 1)},
 }
 # Arguments that make each small enough to test, while its last stage still has several positions.
 SMALL = {name: {"width": 0.25, "num_classes": 20, "size": 64} | shrunk for name, shrunk in SHRUNK.items()}

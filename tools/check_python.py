@@ -2,11 +2,14 @@
 
 import sys
 
-if sys.version_info < (3, 11):
+OLDEST = (3, 11)
+
+if sys.version_info < OLDEST:
     sys.exit(
-        "onnx-gradcam needs Python 3.11 or newer, this is %d.%d.\n"
-        "Install one (Debian: apt-get install python3 python3-venv) and run: make PYTHON=python3.11 ..."
-        % sys.version_info[:2]
+        "onnx-gradcam needs Python 3.11 or newer, this is {}.{}.\n"
+        "Install one (Debian: apt-get install python3 python3-venv) and run: make PYTHON=python3.11 ...".format(
+            *sys.version_info
+        )
     )
 try:
     import ensurepip  # noqa: F401

@@ -1,8 +1,8 @@
 """What changed between ai.onnx opsets 1 and 18: for each operator, how an older node becomes one of opset 18.
 
 Most operators changed by addition only (more dtypes, attributes whose default is the old behaviour) and need
-nothing; a test compares the schemas of all operators, so that none is missed. Where the specification leaves open
-what a runtime does, onnxruntime's kernel for the old opset decides.
+nothing; a test compares the schemas of all operators, so that none is missed. Where the specification leaves
+open what a runtime does, onnxruntime's kernel for the old opset decides.
 """
 
 from __future__ import annotations
@@ -121,9 +121,7 @@ def _upsample(site: Site) -> None:
     x, scales, mode = site.input(), site.given(1), site.attr("mode", "nearest")
     if scales is None:
         factors = (
-            site.attr("scales")
-            if site.opset >= 7
-            else (1, 1, site.attr("height_scale"), site.attr("width_scale"))
+            site.attr("scales") if site.opset >= 7 else (1, 1, site.attr("height_scale"), site.attr("width_scale"))
         )
         scales = site.array(np.array(factors, np.float32))
     _asymmetric(site, x, scales, "linear" if mode == "bilinear" else mode, "floor")
@@ -259,7 +257,7 @@ def _recurrent(site: Site) -> None:
     site.attr("output_sequence", None)
 
 
-# --------------------------------- former experiments that onnxruntime still runs; the standard has them not
+# --------------- former experiments, never in the standard, that onnxruntime still runs up to opset 9
 
 
 def _affine(site: Site) -> None:
@@ -273,6 +271,10 @@ def _crop(site: Site) -> None:
     size, end = site.attr("scale", ()), int(np.iinfo(np.int64).max)
     ends = [top + size[0], left + size[1]] if size else [-bottom or end, -right or end]
     site.become("Slice", site.input(), site.ints([top, left]), site.ints(ends), site.ints([2, 3]))
+
+
+def _dynamic_slice(site: Site) -> None:
+    site.become("Slice", *site.node.inputs)
 
 
 def _image_scaler(site: Site) -> None:
@@ -316,24 +318,25 @@ ADAPTERS: dict[str, tuple[int, Adapter]] = {
     **dict.fromkeys(["ReduceSum", "Squeeze", "Unsqueeze"], (13, _axes)),
     **dict.fromkeys(["ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"], (18, _axes)),
     **dict.fromkeys(["ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"], (18, _axes)),
-    "Affine": (18, _affine),
+    "Affine": (10, _affine),
     "BatchNormalization": (14, _batch_normalization),
     "Cast": (6, _cast),
     "Clip": (11, _clip),
     "Concat": (4, _concat),
-    "Crop": (18, _crop),
+    "Crop": (10, _crop),
     "Dropout": (12, _dropout),
+    "DynamicSlice": (10, _dynamic_slice),
     "Gemm": (7, _gemm),
-    "ImageScaler": (18, _image_scaler),
+    "ImageScaler": (10, _image_scaler),
     "MeanVarianceNormalization": (9, _mean_variance),
     "PRelu": (7, _prelu),
     "Pad": (11, _pad),
-    "ParametricSoftplus": (18, _scaled("Softplus")),
+    "ParametricSoftplus": (10, _scaled("Softplus")),
     "Reshape": (5, _reshape),
     "Resize": (13, _resize),
     "RoiAlign": (16, _roi_align),
-    "Scale": (18, _scale),
-    "ScaledTanh": (18, _scaled("Tanh")),
+    "Scale": (10, _scale),
+    "ScaledTanh": (10, _scaled("Tanh")),
     "Scan": (9, _scan),
     "Scatter": (11, _scatter),
     "Selu": (6, _selu),

@@ -70,7 +70,7 @@ class Builder:
         if key not in self._constants:
             name = self._name("const")
             tensor = ir.tensor(np.asarray(array, order="C"), name=name)
-            value = ir.val(name, const_value=tensor, dtype=tensor.dtype, shape=tensor.shape)
+            value = ir.val(name, const_value=tensor, dtype=tensor.dtype, shape=array.shape)
             self.graph.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
@@ -106,7 +106,10 @@ class Builder:
         types = {n: ir.serde.serialize_value(v).type for n, v in known.items() if v.type is not None}
         if len(types) < len(known):
             return
-        data = {n: ir.serde.serialize_tensor(v.const_value) for n, v in known.items() if _is_small(v)}
+        small = {
+            n: v.const_value for n, v in known.items() if v.const_value is not None and v.const_value.size <= SMALL
+        }
+        data = {n: ir.serde.serialize_tensor(tensor) for n, tensor in small.items()}
         imports = [onnx.helper.make_opsetid("", self.opset)]
         inferred = onnx.shape_inference.infer_node_outputs(
             schema, ir.serde.serialize_node(node), types, data, opset_imports=imports
@@ -116,10 +119,6 @@ class Builder:
                 found = ir.serde.deserialize_type_proto_for_type(inferred[value.name])
                 value.type = found
                 value.shape = ir.serde.deserialize_type_proto_for_shape(inferred[value.name])
-
-
-def _is_small(value: Value) -> bool:
-    return value.const_value is not None and value.const_value.size <= SMALL
 
 
 def static_dims(value: Value) -> tuple[int, ...] | None:

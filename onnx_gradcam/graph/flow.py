@@ -13,7 +13,7 @@ NO_GRADIENT = frozenset(
     "RandomNormalLike RandomUniformLike Range Round Shape Sign Size".split()
 )
 # (operator, input) pairs of floating-point inputs that only steer the operator.
-STEERING = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1), ("Dropout", 1), ("Bernoulli", 0)})
+STEERING = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1), ("Dropout", 1), ("Bernoulli", 0), ("CastLike", 1)})
 
 
 def is_float(value: ir.Value) -> bool:

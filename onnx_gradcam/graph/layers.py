@@ -13,10 +13,10 @@ from onnx_gradcam.graph.flow import carriers, downstream, upstream
 CONVOLUTIONS = frozenset("Conv ConvTranspose QLinearConv ConvInteger FusedConv NhwcConv DeformConv".split())
 # Operators that keep every spatial position where it is (pointwise over the grid).
 KEEPING = frozenset(
-    "Abs Add BatchNormalization Cast Celu Clip Concat DequantizeLinear Div Dropout Elu Erf Exp Gelu GroupNormalization "
-    "HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Log LpNormalization Max Min "
-    "Mish Mul Neg PRelu Pow QuantizeLinear Reciprocal Relu Selu Sigmoid Softplus Softsign Split Sqrt Sub Sum Swish Tanh "
-    "ThresholdedRelu Where".split()
+    "Abs Add BatchNormalization Cast Celu Clip Concat DequantizeLinear Div Dropout Elu Erf Exp Gelu "
+    "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Log "
+    "LpNormalization Max Min Mish Mul Neg PRelu Pow QuantizeLinear Reciprocal Relu Selu Sigmoid Softplus Softsign "
+    "Split Sqrt Sub Sum Swish Tanh ThresholdedRelu Where".split()
 )
 
 

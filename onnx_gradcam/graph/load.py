@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,21 +45,28 @@ def load(model: ModelLike) -> Source:
     Raises ``ModelError`` for a file that is missing, not ONNX, truncated, or lacks its external data.
     """
     if isinstance(model, onnx.ModelProto):
-        return Source(_parse(model, "the ModelProto"), None, model.SerializeToString())
+        return Source(_self_contained(model, "the ModelProto"), None, model.SerializeToString())
     if isinstance(model, bytes):
-        return Source(_parse(_decode(model, "the bytes given"), "the bytes given"), None, model)
+        return Source(_self_contained(_decode(model, "the bytes given"), "the bytes given"), None, model)
     path = Path(model)
-    if not path.exists():
-        raise ModelError(f"no such model file: {str(path)!r}", hint=_siblings(path), path=path)
-    if path.is_dir():
-        raise ModelError(f"{str(path)!r} is a folder, not an .onnx file", hint=_siblings(path / "x"), path=path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {str(path)!r}: {error.strerror}", path=path) from None
-    parsed = _parse(_decode(data, repr(str(path))), repr(str(path)))
+    parsed = _parse(_decode(_read(path), repr(str(path))), repr(str(path)))
     _attach_external_data(parsed, path)
     return Source(parsed, path, None)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise ModelError(
+                f"{str(path)!r} is a folder, not an .onnx file", hint=_siblings(path / "x"), path=path
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"no such model file: {str(path)!r}", hint=_siblings(path), path=path) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot read {str(path)!r}: {error}", hint="the path of an .onnx file", path=path
+        ) from None
 
 
 def _siblings(path: Path) -> str:
@@ -107,18 +115,32 @@ def _without_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _holds_map(kind: onnx.TypeProto) -> bool:
-    return kind.HasField("map_type") or (
-        kind.HasField("sequence_type") and kind.sequence_type.elem_type.HasField("map_type")
-    )
+    inner = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind
+    return bool(inner.HasField("map_type"))
+
+
+def _self_contained(proto: onnx.ModelProto, name: str) -> ir.Model:
+    model = _parse(proto, name)
+    for value, tensor in _external(model):
+        raise ModelError(
+            f"{name} keeps weights in another file: {str(tensor.location)!r}",
+            where=f"weights of {value.name!r}",
+            hint="the path of the .onnx file, or onnx.load(path), which reads that file, too",
+            location=str(tensor.location),
+        )
+    return model
+
+
+def _external(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            yield value, value.const_value
 
 
 def _attach_external_data(model: ir.Model, path: Path) -> None:
     folder = path.parent.resolve()
     ir.external_data.set_base_dir(model.graph, folder)
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
+    for value, tensor in _external(model):
         file = folder / tensor.location
         if not file.is_file():
             raise ModelError(
@@ -128,7 +150,7 @@ def _attach_external_data(model: ir.Model, path: Path) -> None:
                 path=path,
                 location=str(tensor.location),
             )
-        needed = (tensor.offset or 0) + (tensor.length or 0)
+        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if file.stat().st_size < needed:
             raise ModelError(
                 f"the external data of {str(path)!r} is truncated: {str(tensor.location)!r}",

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import (
 from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.upgrade import raise_opset
 
 NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
@@ -50,6 +51,8 @@ def prepare(model: ir.Model) -> ir.Model:
     _infer(copy)
     if opset < 18:
         raise_opset(copy)
+        _infer(copy)
+    while _inline_decided_ifs(copy.graph):
         _infer(copy)
     return copy
 
@@ -91,6 +94,29 @@ def _free_literal_dims(graph: ir.Graph) -> None:
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             dims = [None if isinstance(d, int) and d < 0 else d for d in value.shape]
             value.shape = ir.Shape(dims)
+
+
+def _inline_decided_ifs(graph: ir.Graph) -> bool:
+    """Put the branch that is always taken in the place of each If whose condition is constant."""
+    changed = False
+    for node in list(graph):
+        if node.op_type != "If" or node.domain != "" or (condition := constant(node.inputs[0])) is None:
+            continue
+        branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
+        for value in list(branch.initializers.values()):
+            branch.initializers.pop(value.name or "")
+            graph.register_initializer(value)
+        results = list(branch.outputs)
+        branch.outputs.clear()
+        for inner in list(branch):
+            branch.remove(inner)
+            node.prepend(inner)
+        for before, after in zip(list(node.outputs), results, strict=True):
+            before.replace_all_uses_with(after, replace_graph_outputs=True)
+            before.name, after.name = None, before.name
+        graph.remove(node, safe=True)
+        changed = True
+    return changed
 
 
 def _infer(model: ir.Model) -> None:

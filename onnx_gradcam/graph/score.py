@@ -63,9 +63,7 @@ def _named(graph: ir.Graph, name: str) -> Score:
     values = ir.convenience.create_value_mapping(graph)
     value = values.get(name)
     if value is None:
-        raise ScoreError(
-            f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name
-        )
+        raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
     score = _describe(value, "", name)
     if score is None:
         raise ScoreError(

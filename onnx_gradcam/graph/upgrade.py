@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import onnx_ir as ir
@@ -16,8 +17,8 @@ IR_VERSION = 8  # that of opset 18's time; from 4 on, initializers need not be i
 def raise_opset(model: ir.Model) -> None:
     """Raise ``model`` to ai.onnx opset 18 in place; one of opset 18 or newer stays as it is.
 
-    Graph inputs, outputs and all value names stay; new names begin with ``opset18/``. Nodes of other domains, and
-    operators that ONNX does not know, are left as they are. Model-local functions must have been inlined.
+    Graph inputs, outputs and all value names stay; new names begin with ``opset18/``. Nodes of other domains,
+    and operators that ONNX does not know, are left as they are. Model-local functions must have been inlined.
     Raises ``ModelError``, which names the node, for a form that opset 18 cannot express.
     """
     opset = model.graph.opset_imports.get("", OPSET)
@@ -48,6 +49,7 @@ def _infer(model: ir.Model) -> None:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+        with contextlib.suppress(ir.serde.SerdeError):  # of map types (ZipMap), which onnx_ir cannot hold
+            infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
     finally:
         log.setLevel(level)

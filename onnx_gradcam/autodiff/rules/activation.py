@@ -114,8 +114,8 @@ def selu(
     y: Value,
     x: Value,
     *,
-    alpha: float = 1.6732632423543772,
-    gamma: float = 1.0507009873554805,
+    alpha: float = 1.6732631921768188,
+    gamma: float = 1.0507010221481323,
 ) -> Value:
     """y = γx where x > 0, else γα(eˣ − 1):  x̄ = γg where x > 0, else g · (y + γα)."""
     below = op.Add(y, op.const(gamma * alpha, like=y))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
 END = 2**63 - 1  # an end that Slice clamps to the length of the axis
@@ -13,7 +15,8 @@ Dim = int | tuple[Value, int]  # a length, or (v, k): the length of axis k of v,
 
 def dims(value: Value) -> list[Dim]:
     """The lengths of the axes of ``value``."""
-    return [value.shape[k] if isinstance(value.shape[k], int) else (value, k) for k in range(rank(value))]
+    assert value.shape is not None
+    return [d if isinstance(d, int) else (value, k) for k, d in enumerate(value.shape)]
 
 
 def length(value: Value, axis: int) -> int | None:
@@ -32,7 +35,7 @@ def vector(op: Builder, numbers: Sequence[Dim]) -> Value:
 
 
 def reshape(op: Builder, g: Value, shape: Sequence[Dim]) -> Value:
-    """``g`` with another shape; one unknown length is left to Reshape (-1), so that the shape stays a constant."""
+    """``g`` with another shape; a single unknown length is written as -1, so that the shape is a constant."""
     unknown = [d for d in shape if not isinstance(d, int)]
     if len(unknown) == 1 and -1 not in shape:
         shape = [d if isinstance(d, int) else -1 for d in shape]
@@ -51,17 +54,25 @@ def zeros_like(op: Builder, x: Value) -> Value:
 
 
 def pad(op: Builder, x: Value, amounts: Mapping[int, tuple[int, int]], fill: float = 0.0) -> Value:
-    """``x`` with (before, after) elements added along each axis of ``amounts``, or taken away where negative.
+    """``x`` with (before, after) elements added along each axis of ``amounts``; a negative number takes some away.
 
-    Written as Slice, then Pad: not every runtime takes negative amounts in Pad.
+    Written as Pad, then Slice: not every runtime takes negative amounts in Pad.
     """
-    cut = [k for k, (before, after) in amounts.items() if before < 0 or after < 0]
+    added = [max(amounts.get(k, (0, 0))[side], 0) for side in (0, 1) for k in range(rank(x))]
+    if any(added):
+        x = op.Pad(x, op.ints(*added), op.const(fill, like=x))
+    cut = [k for k, pair in amounts.items() if min(pair) < 0]
     if cut:
         starts = [max(-amounts[k][0], 0) for k in cut]
         ends = [min(amounts[k][1], 0) or END for k in cut]
         x = op.Slice(x, op.ints(*starts), op.ints(*ends), op.ints(*cut))
-    added = [max(amounts.get(k, (0, 0))[side], 0) for side in (0, 1) for k in range(rank(x))]
-    return op.Pad(x, op.ints(*added), op.const(fill, like=x)) if any(added) else x
+    return x
+
+
+def pad_at_run_time(op: Builder, x: Value, axis: int, before: Value, after: Value, fill: float = 0.0) -> Value:
+    """``x`` with elements added along one axis, whose numbers ≥ 0 are int64 vectors of length 1."""
+    amounts = op.Concat(before, after, axis=0)
+    return op.Pad(x, amounts, op.const(fill, like=x), op.ints(axis))
 
 
 def crop(op: Builder, g: Value, x: Value, starts: Mapping[int, int]) -> Value:
@@ -77,15 +88,22 @@ def crop(op: Builder, g: Value, x: Value, starts: Mapping[int, int]) -> Value:
 
 
 def interleave(op: Builder, phases: Sequence[Value], axis: int, after: Sequence[Dim]) -> Value:
-    """z[…, s·q + i, …] = phases[i][…, q, …] for s phases; ``after``: the lengths of the axes behind ``axis``."""
+    """z[…, s·q + i, …] = phases[i][…, q, …] for s phases; ``after``: the lengths of the later axes."""
     if len(phases) == 1:
         return phases[0]
     stacked = op.Concat(*[op.Unsqueeze(z, op.ints(axis + 1)) for z in phases], axis=axis + 1)
     return reshape(op, stacked, [*[0] * axis, -1, *after])
 
 
+def repeat(op: Builder, g: Value, times: Sequence[int]) -> Value:
+    """Every element of ``g`` (N, C, …) so many times in a row along each spatial axis."""
+    scales = op.array(np.array([1, 1, *times], np.float32))
+    attributes = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
+    return op.Resize(g, None, scales, **attributes)
+
+
 def contract(op: Builder, g: Value, matrix: Value, axis: int) -> Value:
-    """Σ_i g[…, i, …] · matrix[i, j]: axis ``axis`` of ``g`` replaced by the columns of a (length, columns) matrix."""
+    """Σ_i g[…, i, …] · matrix[i, j]: in the place of axis ``axis`` come the columns of the matrix."""
     n = rank(g)
     if axis == n - 1:
         return op.MatMul(g, matrix)

@@ -16,8 +16,8 @@ SAME = ("SAME_UPPER", "SAME_LOWER")
 class Windows:
     """Window o covers x[stride · o + dilation · t − before] for t < kernel; what lies outside x is padding.
 
-    ``before``, ``after``: the padding. ``sizes``, ``counts``: the lengths of x and the numbers of windows, None where
-    they are known at run time only. All have one entry per spatial axis.
+    One entry per spatial axis. ``before``, ``after``: the padding; ``sizes``, ``counts``: the lengths of x and the
+    numbers of windows, None where they are known at run time only. ``rounds_up``: ceil_mode, where it counts.
     """
 
     kernel: tuple[int, ...]
@@ -27,6 +27,7 @@ class Windows:
     after: tuple[int, ...]
     sizes: tuple[int | None, ...]
     counts: tuple[int | None, ...]
+    rounds_up: bool
 
     @property
     def reach(self) -> tuple[int, ...]:
@@ -43,10 +44,10 @@ def windows(
     auto_pad: str,
     ceil_mode: int = 0,
 ) -> Windows:
-    """The attributes of Conv and the pools on ``x``: the specification's defaults filled in, auto_pad worked out.
+    """The attributes of Conv and the pools on ``x``, with the specification's defaults and auto_pad worked out.
 
-    Windows are counted here and not read from the output's shape: with ceil_mode, onnx's shape inference counts one
-    that would start in the padding at the end, which no runtime does.
+    Windows are counted here and not read from the output's shape: with ceil_mode, onnx's shape inference counts
+    one that would start in the padding at the end, which no runtime does.
     """
     n = len(kernel)
     strides, dilations = tuple(strides or (1,) * n), tuple(dilations or (1,) * n)
@@ -57,22 +58,21 @@ def windows(
         if max(dilations) > 1:
             raise Unwritten("SAME padding with dilations, on which the runtimes disagree,")
         before, after = _same(sizes, kernel, strides, auto_pad)
-    at = Windows(tuple(kernel), strides, dilations, before, after, sizes, sizes)
-    rounds_up = ceil_mode and auto_pad == "NOTSET"
-    counts = tuple(None if i is None else _count(at, j, i, rounds_up) for j, i in enumerate(sizes))
-    return replace(at, counts=counts)
+    rounds_up = bool(ceil_mode) and auto_pad == "NOTSET"
+    at = Windows(tuple(kernel), strides, dilations, before, after, sizes, sizes, rounds_up)
+    return replace(at, counts=tuple(None if i is None else _count(at, j, i) for j, i in enumerate(sizes)))
 
 
-def _count(at: Windows, j: int, size: int, rounds_up: bool) -> int:
+def _count(at: Windows, j: int, size: int) -> int:
     room, s = size + at.before[j] + at.after[j] - at.reach[j] - 1, at.strides[j]
-    count = (-(-room // s) if rounds_up else room // s) + 1
-    return count - 1 if (count - 1) * s >= size + at.before[j] else count
+    count = (-(-room // s) if at.rounds_up else room // s) + 1
+    return count - 1 if at.rounds_up and (count - 1) * s >= size + at.before[j] else count
 
 
 def _same(
     sizes: Sequence[int | None], kernel: Sequence[int], strides: Sequence[int], auto_pad: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """⌈size / stride⌉ windows, centred; the odd element of padding goes to the end (UPPER) or the beginning (LOWER)."""
+    """⌈size / stride⌉ windows, centred; odd padding has one more at the end (UPPER) or the beginning (LOWER)."""
     before, after = [], []
     for size, k, s in zip(sizes, kernel, strides, strict=True):
         if size is None and s > 1:
@@ -88,8 +88,8 @@ def _same(
 def scatter(op: Builder, g: Value, w: Value, at: Windows, x: Value, group: int = 1) -> Value:
     """x̄(i) = Σ g(o) · W(t) over the windows o and taps t that read i: a transposed convolution, cropped to x.
 
-    ``g`` (N, M, *counts), ``w`` (M, C/group, *kernel) → (N, C, *sizes of x). Its pads are symmetric, because CUDA has
-    no kernel for others; what is then too much is cropped. ``output_padding`` restores what no window reached.
+    ``g`` (N, M, *counts), ``w`` (M, C/group, *kernel) → (N, C, *sizes). Its pads are symmetric, because CUDA has no
+    kernel for others; what is then too much is cropped. ``output_padding`` restores what no window reached.
     """
     extra, starts, pads = [], {}, [min(pair) for pair in zip(at.before, at.after, strict=True)]
     for j, (s, size, count) in enumerate(zip(at.strides, at.sizes, at.counts, strict=True)):

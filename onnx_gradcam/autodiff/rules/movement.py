@@ -1,0 +1,245 @@
+"""Rules of operators that move elements without changing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.autodiff.broadcast import sum_to
+from onnx_gradcam.autodiff.registry import EACH, Unwritten, vjp
+from onnx_gradcam.autodiff.rules.axes import (
+    END,
+    Dim,
+    contract,
+    crop,
+    dims,
+    interleave,
+    length,
+    pad,
+    pad_at_run_time,
+    reshape,
+    reshape_like,
+    vector,
+    zeros_like,
+)
+from onnx_gradcam.autodiff.rules.elementwise import indicator
+from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
+from onnx_gradcam.graph.constants import constant
+
+
+@vjp("Reshape", wrt=0)
+def reshape_data(op: Builder, g: Value, y: Value, data: Value, shape: Value, *, allowzero: int = 0) -> Value:
+    """y = x in another shape:  x̄ = g in the shape of x."""
+    return reshape_like(op, g, data)
+
+
+@vjp("Flatten", wrt=0)
+def flatten(op: Builder, g: Value, y: Value, input: Value, *, axis: int = 1) -> Value:
+    """y = x in another shape:  x̄ = g in the shape of x."""
+    return reshape_like(op, g, input)
+
+
+@vjp("Squeeze", wrt=0)
+@vjp("Unsqueeze", wrt=0)
+def squeeze(op: Builder, g: Value, y: Value, data: Value, axes: Value | None = None) -> Value:
+    """y = x in another shape:  x̄ = g in the shape of x."""
+    return reshape_like(op, g, data)
+
+
+@vjp("Transpose", wrt=0)
+def transpose(op: Builder, g: Value, y: Value, data: Value, *, perm: Sequence[int] | None = None) -> Value:
+    """Axis k of y is axis perm[k] of x:  x̄ is g under the inverse permutation."""
+    perm = perm or range(rank(data))[::-1]
+    return op.Transpose(g, perm=[int(k) for k in np.argsort(perm)])
+
+
+@vjp("Concat", wrt=EACH)
+def concat(op: Builder, g: Value, y: Value, *inputs: Value, axis: int, i: int) -> Value:
+    """y = [x₀, x₁, …]:  x̄ᵢ is the part of g that xᵢ filled."""
+    axis %= rank(y)
+    if len(inputs) == 1:
+        return g
+    before = [length(x, axis) for x in inputs[:i]]
+    if None not in before:
+        return crop(op, g, inputs[i], {axis: sum(n for n in before if n is not None)})
+    start = op.ints(0)
+    for x in inputs[:i]:
+        start = op.Add(start, vector(op, [dims(x)[axis]]))
+    end = op.Add(start, vector(op, [dims(inputs[i])[axis]]))
+    return op.Slice(g, start, end, op.ints(axis))
+
+
+@vjp("Split", wrt=0, multi=True)
+def split(
+    op: Builder,
+    gs: tuple[Value | None, ...],
+    ys: tuple[Value, ...],
+    input: Value,
+    split: Value | None = None,
+    *,
+    axis: int = 0,
+    num_outputs: int | None = None,
+) -> Value:
+    """[y₀, y₁, …] = x:  x̄ = [g₀, g₁, …], zeros where an output is not on the path."""
+    parts = [zeros_like(op, y) if g is None else g for g, y in zip(gs, ys, strict=True)]
+    return op.Concat(*parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+@vjp("Expand", wrt=0, broadcasts=True)
+def expand(op: Builder, g: Value, y: Value, input: Value, shape: Value) -> Value:
+    """y = x broadcast to ``shape``:  x̄ = g summed over the axes that were broadcast."""
+    return sum_to(op, g, like=input, full=y)
+
+
+@vjp("Tile", wrt=0)
+def tile(op: Builder, g: Value, y: Value, input: Value, repeats: Value) -> Value:
+    """y = x, repeats[k] times in a row along each axis k:  x̄ = the sum over the copies."""
+    times = ints_of(repeats)
+    if times is None:
+        raise Unwritten("repeats that are not constant")
+    shape: list[Dim] = []
+    copies = []
+    for n, size in zip(times, dims(input), strict=True):
+        if n != 1:
+            copies.append(len(shape))
+            shape.append(n)
+        shape.append(size)
+    return op.ReduceSum(reshape(op, g, shape), op.ints(*copies), keepdims=0) if copies else g
+
+
+@vjp("DepthToSpace", wrt=0)
+def depth_to_space(op: Builder, g: Value, y: Value, input: Value, *, blocksize: int, mode: str = "DCR") -> Value:
+    """Blocks of b² channels become blocks of b × b elements; x̄ takes them apart again.
+
+    As axes, y is (n, c, h, b₁, w, b₂), x is (n, b₁, b₂, c, h, w) for DCR and (n, c, b₁, b₂, h, w) for CRD.
+    """
+    batch, channels, height, width = dims(y)[0], dims(y)[1], *dims(input)[2:]
+    blocks = reshape(op, g, [batch, channels, height, blocksize, width, blocksize])
+    order = [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4]
+    return reshape_like(op, op.Transpose(blocks, perm=order), input)
+
+
+@vjp("SpaceToDepth", wrt=0)
+def space_to_depth(op: Builder, g: Value, y: Value, input: Value, *, blocksize: int) -> Value:
+    """Blocks of b × b elements become blocks of b² channels: y is (n, b₁, b₂, c, h, w), x is (n, c, h, b₁, w, b₂)."""
+    batch, channels, height, width = *dims(input)[:2], *dims(y)[2:]
+    blocks = reshape(op, g, [batch, blocksize, blocksize, channels, height, width])
+    return reshape_like(op, op.Transpose(blocks, perm=[0, 3, 4, 1, 5, 2]), input)
+
+
+@vjp("Slice", wrt=0)
+def slice_data(
+    op: Builder,
+    g: Value,
+    y: Value,
+    data: Value,
+    starts: Value,
+    ends: Value,
+    axes: Value | None = None,
+    steps: Value | None = None,
+) -> Value:
+    """y = x[start : end : step, …]:  x̄ has g at these places and zeros elsewhere."""
+    along = range(length(starts, 0) or 0) if axes is None else ints_of(axes)
+    by = [1] * rank(data) if steps is None else ints_of(steps)
+    first, last = ints_of(starts), ints_of(ends)
+    if along is None or by is None:
+        raise Unwritten("axes or steps that are not constant")
+    for k in sorted(range(len(along)), key=lambda k: along[k] % rank(data)):
+        axis, size = along[k] % rank(data), length(data, along[k])
+        if size is not None and first is not None and last is not None:
+            g = _place(op, g, y, axis, size, range(size)[first[k] : last[k] : by[k]])
+        elif by[k] > 0:
+            start = op.Cast(op.Gather(starts, op.ints(k)), to=ir.DataType.INT64)
+            g = _place_at_run_time(op, g, y, data, axis, start, by[k])
+        else:
+            raise Unwritten("a negative step along an axis whose length is not known before the run")
+    return g
+
+
+def _place(op: Builder, g: Value, y: Value, axis: int, size: int, places: range) -> Value:
+    """Zeros along an axis of length ``size``, with the elements of ``g`` at ``places``."""
+    if places.step < 0:
+        g = op.Slice(g, op.ints(-1), op.ints(-END), op.ints(axis), op.ints(-1))
+        places = places[::-1]
+    first = places[0] if places else 0
+    g = _space(op, g, y, axis, places.step)
+    return pad(op, g, {axis: (first, size - first - len(places) * places.step)})
+
+
+def _place_at_run_time(op: Builder, g: Value, y: Value, x: Value, axis: int, start: Value, step: int) -> Value:
+    """The same where ``start`` (int64, one element; negative: from the end) or the length of x is not constant."""
+    size, count = vector(op, [dims(x)[axis]]), vector(op, [dims(y)[axis]])
+    zero, one = op.ints(0), op.ints(1)
+    from_end = op.Cast(op.Less(start, zero), to=ir.DataType.INT64)
+    first = op.Add(start, op.Mul(size, from_end))
+    first = op.Min(op.Max(first, zero), size)
+    covered = op.Add(op.Mul(op.Sub(count, one), op.ints(step)), one)
+    g = pad(op, _space(op, g, y, axis, step), {axis: (0, 1 - step)})
+    return pad_at_run_time(op, g, axis, first, op.Sub(op.Sub(size, first), covered))
+
+
+def _space(op: Builder, g: Value, y: Value, axis: int, step: int) -> Value:
+    """step − 1 zeros behind every element of ``g`` along ``axis``."""
+    return g if step == 1 else interleave(op, [g, *[zeros_like(op, g)] * (step - 1)], axis, dims(y)[axis + 1 :])
+
+
+@vjp("Pad", wrt=0)
+def pad_data(
+    op: Builder,
+    g: Value,
+    y: Value,
+    data: Value,
+    pads: Value,
+    constant_value: Value | None = None,
+    axes: Value | None = None,
+    *,
+    mode: str = "constant",
+) -> Value:
+    """y = x with a border:  x̄ = g without it; what a reflected or repeated border copied is added to its source."""
+    along = range(rank(data)) if axes is None else ints_of(axes)
+    amounts = ints_of(pads)
+    if along is None:
+        raise Unwritten("axes that are not constant")
+    if amounts is None:
+        if mode != "constant":
+            raise Unwritten(f"{mode!r} borders whose widths are not constant")
+        return op.Pad(g, op.Neg(pads), op.const(0, like=g), axes)
+    half = len(amounts) // 2
+    borders = {k % rank(data): (b, e) for k, b, e in zip(along, amounts[:half], amounts[half:], strict=True)}
+    if mode == "constant":
+        return pad(op, g, {k: (-b, -e) for k, (b, e) in borders.items()})
+    for axis, border in borders.items():
+        if any(border):
+            g = contract(op, g, op.const(_border_sources(data, axis, border, mode), like=g), axis)
+    return g
+
+
+def _border_sources(x: Value, axis: int, border: tuple[int, int], mode: str) -> np.ndarray:
+    """[y's element, x's element] = 1 where one is a copy of the other."""
+    size = length(x, axis)
+    if size is None or min(border) < 0:
+        raise Unwritten(f"{mode!r} borders that are negative, or around an axis of unknown length,")
+    copied = np.pad(np.arange(size), border, mode=mode)  # type: ignore[call-overload]
+    return np.eye(size)[copied]
+
+
+@vjp("Gather", wrt=0)
+def gather(op: Builder, g: Value, y: Value, data: Value, indices: Value, *, axis: int = 0) -> Value:
+    """y = x[index, …]:  x̄ = the sum of g over all places that took the element; for one index g, and zeros around."""
+    axis, size, index = axis % rank(data), length(data, axis), constant(indices)
+    taken = rank(indices)
+    if index is not None and index.size == 1 and size is not None:
+        start = int(index.ravel()[0]) % size
+        g = reshape(op, g, [*dims(y)[:axis], 1, *dims(y)[axis + taken :]])
+        return pad(op, g, {axis: (start, size - start - 1)})
+    if taken != 1:
+        g = op.Reshape(g, vector(op, [*dims(y)[:axis], -1, *dims(y)[axis + taken :]]))
+    if index is not None and size is not None:
+        return contract(op, g, op.const(np.eye(size)[index.ravel()], like=g), axis)
+    length_ = vector(op, [dims(data)[axis]])
+    flat = op.Mod(op.Cast(op.Reshape(indices, op.ints(-1, 1)), to=ir.DataType.INT64), length_)
+    zero, one = op.array(np.array(0)), op.array(np.array(1))
+    positions = op.Range(zero, op.Squeeze(length_, op.ints(0)), one)
+    return contract(op, g, indicator(op, op.Equal(flat, positions), like=g), axis)

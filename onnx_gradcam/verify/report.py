@@ -1,0 +1,110 @@
+"""What a verification found, as plain data and as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["pass", "fail", "undecided"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The slope of the score along one direction, by central differences of several step lengths.
+
+    ``expected``: the slope that the gradient claims. ``steps``: lengths, as shares of the norm of the value that was
+    moved; ``slopes``: what each gave. ``plateau``: the first and last of the steps that agree with each other, None
+    where none do; ``error``: how far ``expected`` is from the slope there, as a share of the larger of the two.
+    """
+
+    expected: float
+    steps: tuple[float, ...]
+    slopes: tuple[float, ...]
+    plateau: tuple[float, float] | None
+    error: float | None
+
+
+@dataclass(frozen=True)
+class NodeCheck:
+    """One VJP rule at one node: input number ``input`` (the value ``value``) of ``node``.
+
+    ``error``: of ⟨rule(g), v⟩ against float64 differences, relative, the worst of several g; None where undecided.
+    """
+
+    node: str
+    op_type: str
+    input: int
+    value: str
+    status: Status
+    error: float | None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One of the checks: its worst relative ``error`` (None where nothing could be measured) and the ``limit``."""
+
+    name: str
+    status: Status
+    error: float | None
+    limit: float
+    message: str = ""
+    scans: tuple[Scan, ...] = ()
+
+    @property
+    def plateau(self) -> tuple[float, float] | None:
+        """The steps on which all scans agree with themselves, None where there are none."""
+        found = [scan.plateau for scan in self.scans]
+        if not found or None in found:
+            return None
+        low, high = max(p[0] for p in found if p), min(p[1] for p in found if p)
+        return (low, high) if low <= high else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of ``verify``: ``ok`` only if every check passed.
+
+    ``score``, ``class_index``, ``layers``: what was differentiated; ``providers``: what ran it; ``alike``: how many
+    nodes were not checked because others of the same operator, attributes and shapes were; ``notes``: what was not
+    checked, and why.
+    """
+
+    model: str
+    score: str
+    class_index: tuple[int, ...]
+    layers: tuple[str, ...]
+    providers: tuple[str, ...]
+    checks: tuple[Check, ...]
+    nodes: tuple[NodeCheck, ...]
+    alike: int
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed; an undecided one did not."""
+        return all(check.status == "pass" for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON has it."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def __str__(self) -> str:
+        """A table of the checks, then the nodes that did not pass, then what was not checked."""
+        width = max(len(check.name) for check in self.checks)
+        lines = [f"{self.model}: score {self.score!r}, class {', '.join(map(str, self.class_index))}"]
+        lines += [_line(check, width) for check in self.checks]
+        lines += [_node_line(node) for node in self.nodes if node.status != "pass"]
+        lines += [f"  note  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _line(check: Check, width: int) -> str:
+    error = "-" if check.error is None else f"{check.error:.1e}"
+    return f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {check.message}".rstrip()
+
+
+def _node_line(node: NodeCheck) -> str:
+    error = "" if node.error is None else f": relative error {node.error:.2g}"
+    reason = f" ({node.message})" if node.message else ""
+    return f"  {node.status:9}  {node.op_type} {node.node!r}, input {node.input} ({node.value!r}){error}{reason}"

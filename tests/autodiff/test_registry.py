@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.defs import OpSchema
+from vjp_check import Case
+
+from onnx_gradcam.autodiff import registry, rules
+from onnx_gradcam.autodiff.registry import EACH, RULES, Key, Rule, Unwritten, vjp
+from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.graph.builder import Builder, Value
+
+OPSETS = range(18, 22)
+EVERY = sorted(RULES)
+
+
+def tables() -> list[Case]:
+    """The rows of all test tables in tests/autodiff/rules."""
+    rows: list[Case] = []
+    for path in sorted((Path(__file__).parent / "rules").glob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        rows += getattr(module, "CASES", [])
+    return rows
+
+
+def test_every_rule_has_a_row_in_a_test_table() -> None:
+    tested = {(case.op_type, i) for case in tables() for i in case.wrt}
+    operators = {op_type for op_type, _ in tested}
+    missing = [key for key in RULES if key not in tested and not (key[1] == EACH and key[0] in operators)]
+    assert missing == []
+
+
+def test_every_theme_is_imported_by_the_package() -> None:
+    folder = Path(rules.__file__ or "").parent
+    registering = {p.stem for p in folder.glob("*.py") if "vjp(" in p.read_text("utf-8")}
+    assert registering <= set(rules.__all__)
+
+
+def schemas(op_type: str) -> list[OpSchema]:
+    """The operator in each of the opsets that has it, oldest first."""
+    found = [onnx.defs.get_schema(op_type, v) for v in OPSETS if onnx.defs.has(op_type, v)]
+    assert found, f"no opset from 18 to 21 has {op_type}"
+    return found
+
+
+def same_name(parameter: str, name: str) -> bool:
+    return parameter in (name, name[:1].lower() + name[1:])
+
+
+@pytest.mark.parametrize("key", EVERY, ids=lambda key: f"{key[0]}-{key[1]}")
+def test_parameters_are_the_inputs_of_the_specification(key: Key) -> None:
+    op_type, wrt = key
+    rule = RULES[key]
+    first, *inputs = [p for p in rule.signature.parameters.values() if p.kind != p.KEYWORD_ONLY]
+    g, y, *inputs = inputs
+    assert (first.name, g.name, y.name) == (("op", "gs", "ys") if rule.multi else ("op", "g", "y"))
+    for schema in schemas(op_type):
+        assert len(schema.inputs) <= len(inputs)
+    for i, (parameter, formal) in enumerate(zip(inputs, schemas(op_type)[-1].inputs, strict=True)):
+        assert same_name(parameter.name, formal.name), f"{parameter.name} is {formal.name} in the specification"
+        if formal.option == OpSchema.FormalParameterOption.Variadic:
+            assert parameter.kind == parameter.VAR_POSITIONAL
+        elif formal.option == OpSchema.FormalParameterOption.Optional and i != wrt:
+            assert parameter.default is None
+        else:
+            assert parameter.kind == parameter.POSITIONAL_OR_KEYWORD
+            assert parameter.default in (parameter.empty, None)
+
+
+@pytest.mark.parametrize("key", EVERY, ids=lambda key: f"{key[0]}-{key[1]}")
+def test_keywords_are_the_attributes_of_the_specification(key: Key) -> None:
+    op_type, wrt = key
+    keywords = {p.name: p for p in RULES[key].signature.parameters.values() if p.kind == p.KEYWORD_ONLY}
+    if wrt == EACH:
+        assert keywords.pop("i").default is inspect.Parameter.empty
+    attributes = {name: a for schema in schemas(op_type) for name, a in schema.attributes.items()}
+    for name, parameter in keywords.items():
+        assert name in attributes, f"{op_type} has no attribute {name}"
+        assert same_default(parameter.default, attributes[name]), name
+    assert {name for name, a in attributes.items() if a.required} <= set(keywords)
+
+
+def same_default(default: object, attribute: OpSchema.Attribute) -> bool:
+    """Whether a parameter's default is the attribute's; floating-point ones are float32 in the specification."""
+    if attribute.required:
+        return default is inspect.Parameter.empty
+    if not attribute.default_value.type:
+        return default is None
+    value = onnx.helper.get_attribute_value(attribute.default_value)
+    match value:
+        case bytes():
+            return default == value.decode()
+        case float():
+            return isinstance(default, float) and np.float32(default) == np.float32(value)
+        case list():
+            return isinstance(default, Sequence) and list(default) == value
+        case _:
+            return default == value and type(default) is type(value)
+
+
+def passes(op: Builder, g: Value, y: Value, x: Value) -> Value:
+    return g
+
+
+def node(op_type: str, attributes: dict[str, object] | None = None, outputs: int = 1, domain: str = "") -> ir.Node:
+    """A node named /block/<op_type> with one input x, on a graph of opset 18."""
+    x = ir.val("x", dtype=ir.DataType.FLOAT, shape=ir.Shape([2, 3]))
+    ys = [ir.val(f"y{i}", dtype=ir.DataType.FLOAT, shape=ir.Shape([2, 3])) for i in range(outputs)]
+    made = ir.node(op_type, [x], attributes, domain=domain, outputs=ys, name=f"/block/{op_type}")
+    ir.Graph([x], ys, nodes=[made], opset_imports={"": 18})
+    return made
+
+
+def applied(table: dict[Key, Rule], made: ir.Node) -> Value:
+    assert made.graph is not None
+    gs = [ir.val(f"g{i}", dtype=ir.DataType.FLOAT, shape=y.shape) for i, y in enumerate(made.outputs)]
+    return registry.apply(table, Builder(made.graph), made, 0, gs)
+
+
+def refused(table: dict[Key, Rule], made: ir.Node) -> UnsupportedGradient:
+    """The refusal, which must name the node, its value and the operator."""
+    with pytest.raises(UnsupportedGradient) as caught:
+        applied(table, made)
+    error = caught.value
+    assert (error.op_type, error.domain, error.node, error.input) == (made.op_type, made.domain, made.name, 0)
+    assert f"node '/block/{made.op_type}', input 'x', output 'y0'" in str(error)
+    assert "eigencam" in error.hint
+    return error
+
+
+def test_a_second_rule_for_the_same_input_is_refused() -> None:
+    table: dict[Key, Rule] = {}
+    vjp("Relu", wrt=0, table=table)(passes)
+    with pytest.raises(ValueError, match="two VJP rules for Relu, input 0"):
+        vjp("Relu", wrt=0, table=table)(passes)
+    vjp("Relu", wrt=1, table=table)(passes)
+
+
+def test_a_missing_rule_is_named() -> None:
+    assert refused({}, node("Det")).what == "no VJP rule for Det, input 0"
+
+
+def test_a_missing_rule_of_another_domain_is_named_with_it() -> None:
+    table = {("Relu", 0): RULES["Relu", 0]}
+    assert refused(table, node("Relu", domain="com.example")).what == "no VJP rule for com.example::Relu, input 0"
+
+
+def test_an_attribute_that_the_rule_does_not_know_is_refused() -> None:
+    table: dict[Key, Rule] = {}
+    vjp("Softmax", wrt=0, table=table)(passes)
+    error = refused(table, node("Softmax", {"axis": 1}))
+    assert "Softmax, input 0" in error.what
+    assert "'axis'" in error.what
+
+
+def test_a_form_that_the_rule_was_not_written_for_is_refused() -> None:
+    table: dict[Key, Rule] = {}
+
+    @vjp("Softmax", wrt=0, table=table)
+    def unwritten(op: Builder, g: Value, y: Value, x: Value, *, axis: int = -1) -> Value:
+        raise Unwritten(f"axis={axis}")
+
+    assert refused(table, node("Softmax", {"axis": 1})).what == "axis=1 for Softmax, input 0"
+
+
+def test_a_cotangent_of_a_second_output_needs_a_rule_for_all() -> None:
+    table: dict[Key, Rule] = {}
+    vjp("Split", wrt=0, table=table)(passes)
+    assert "output other than the first" in refused(table, node("Split", outputs=2)).what
+
+    @vjp("Split", wrt=0, multi=True, table=(several := {}))
+    def second(op: Builder, gs: tuple[Value, ...], ys: tuple[Value, ...], x: Value) -> Value:
+        return gs[1]
+
+    assert applied(several, node("Split", outputs=2)).name == "g1"
+
+
+def test_a_rule_for_each_input_learns_which_and_yields_to_one_for_that_input() -> None:
+    table: dict[Key, Rule] = {}
+
+    @vjp("Sum", wrt=EACH, table=table)
+    def each(op: Builder, g: Value, y: Value, *data_0: Value, i: int) -> Value:
+        return data_0[i]
+
+    assert applied(table, node("Sum")).name == "x"
+    vjp("Sum", wrt=0, table=table)(passes)
+    assert applied(table, node("Sum")).name == "g0"
+
+
+@pytest.mark.parametrize(("broadcasts", "kinds"), [(True, ["Relu"]), (False, ["Relu", "Expand"])])
+def test_a_compact_cotangent_is_expanded_unless_the_rule_takes_it(broadcasts: bool, kinds: list[str]) -> None:
+    table: dict[Key, Rule] = {}
+    vjp("Relu", wrt=0, broadcasts=broadcasts, table=table)(passes)
+    made = node("Relu")
+    assert made.graph is not None
+    g = ir.val("g", dtype=ir.DataType.FLOAT, shape=ir.Shape([2, 1]))
+    registry.apply(table, Builder(made.graph), made, 0, [g])
+    assert [n.op_type for n in made.graph] == kinds

@@ -1,0 +1,37 @@
+"""The public surface: a change here is a decision, not an accident."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import onnx_gradcam as ogc
+
+NAMES = [
+    "Classes", "Explainer", "Explanation", "ForwardMismatch", "InputError", "LayerError", "LayerResult", "MethodError",
+    "ModelError", "NoGradientPath", "OnnxGradcamError", "OutputError", "Preprocess", "PreprocessError",
+    "ProviderError", "ScoreError", "TargetError", "TopK", "UnsupportedGradient", "gradient_model", "layers", "verify",
+]  # fmt: skip
+
+
+def test_names() -> None:
+    assert ogc.__all__ == NAMES
+    assert all(hasattr(ogc, name) for name in NAMES)
+
+
+def test_arguments() -> None:
+    assert list(inspect.signature(ogc.Explainer).parameters) == [
+        "model", "target_layer", "score", "providers", "labels", "check_forward", "session_options",
+        "provider_options", "custom_ops",
+    ]  # fmt: skip
+    assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
+        "self", "x", "target", "method", "counterfactual", "signed", "fusion",
+    ]  # fmt: skip
+    assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "score"]
+
+
+def test_import_brings_neither_torch_nor_a_runtime() -> None:
+    code = "import sys, onnx_gradcam; print([m for m in ('torch', 'onnxruntime', 'PIL') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,170 @@
+"""What explaining costs, as a ratio against plain inference of the untouched model in the same process.
+
+    python tools/bench.py [--models resnet50 vgg16 mobilenet_v2] [--batches 1 8] [--rounds 30] [--json FILE]
+
+Each model runs in a process of its own. Contenders take turns, round by round; medians are printed. Threads do not
+spin, so that idle sessions cost nothing. Needs torch (for the modules); pytorch-grad-cam is measured where installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+WARM_UP = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet50", "vgg16", "mobilenet_v2"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results = {"machine": machine(), "models": {}}
+    print(json.dumps(results["machine"], indent=2))
+    context = multiprocessing.get_context("spawn")
+    for name in options.models:
+        with context.Pool(1) as pool:
+            found = pool.apply(measure, (name, options.batches, options.rounds))
+        results["models"][name] = found
+        report(name, found)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+
+
+def machine() -> dict[str, Any]:
+    from onnx_gradcam.runtime import versions
+
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": multiprocessing.cpu_count(),
+        **versions(),
+    }
+
+
+def report(name: str, found: dict[str, Any]) -> None:
+    print(f"\n{name}: build {found['build_s']:.2f} s, peak memory {found['peak_mib']:.0f} MiB")
+    for batch, times in found["batches"].items():
+        plain = times["plain inference"]
+        print(f"  batch {batch}")
+        for what, seconds in times.items():
+            print(f"    {what:28} {1e3 * seconds:9.2f} ms  {seconds / plain:6.3f} x")
+
+
+def measure(name: str, batches: list[int], rounds: int) -> dict[str, Any]:
+    import onnxruntime as ort
+    import torch
+    from architectures import ARCHITECTURES
+
+    import onnx_gradcam as ogc
+
+    torch.set_grad_enabled(True)
+    module = ARCHITECTURES[name]().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.onnx"
+        export(module, path)
+        session_options = ort.SessionOptions()
+        session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        start = time.perf_counter()
+        explainer = ogc.Explainer(str(path), providers=["cpu"], session_options=session_options, check_forward=False)
+        explainer.warm_up()
+        build = time.perf_counter() - start
+        plain = ort.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
+        rewritten = ogc.gradient_model(str(path), [explainer.image_input.name])
+        saliency = ort.InferenceSession(
+            rewritten.SerializeToString(), session_options, providers=["CPUExecutionProvider"]
+        )
+        found: dict[str, Any] = {"build_s": build, "batches": {}}
+        for batch in batches:
+            x = np.random.default_rng(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
+            contenders: dict[str, Callable[[], Any]] = {
+                "plain inference": runner(plain, x),
+                "Grad-CAM": partial(explainer.explain, x),
+                "Grad-CAM, top 5": partial(explainer.explain, x, target=ogc.TopK(5)),
+                "input gradient": input_gradient(saliency, x, explainer.image_input.name),
+                **torch_contenders(module, x),
+            }
+            found["batches"][batch] = take_turns(contenders, rounds)
+        found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return found
+
+
+def export(module: Any, path: Path) -> None:
+    import torch
+
+    x = torch.zeros(1, 3, 224, 224)
+    axes = {"image": {0: "batch"}, "logits": {0: "batch"}}
+    torch.onnx.export(
+        module, (x,), str(path), dynamo=False, opset_version=18,
+        input_names=["image"], output_names=["logits"], dynamic_axes=axes,
+    )  # fmt: skip
+
+
+def runner(session: Any, x: np.ndarray) -> Callable[[], Any]:
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: x})
+
+
+def input_gradient(session: Any, x: np.ndarray, name: str) -> Callable[[], Any]:
+    top1 = np.full(len(x), -1, np.int64)
+    return lambda: session.run([f"grad/{name}"], {name: x, "target_index": top1})
+
+
+def torch_contenders(module: Any, x: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """pytorch-grad-cam on the same weights, where it is installed."""
+    try:
+        stub_torchvision()
+        from pytorch_grad_cam import GradCAM
+    except ImportError:
+        return {}
+    import torch
+
+    cam = GradCAM(module, [module.get_submodule(module.last_stage)])
+    tensor = torch.from_numpy(x)
+    return {"pytorch-grad-cam": lambda: cam(input_tensor=tensor)}
+
+
+def stub_torchvision() -> None:
+    """pytorch-grad-cam imports torchvision for helpers that are not used here."""
+    names = {"torchvision": [], "torchvision.transforms": ["Compose", "Normalize", "ToTensor"]}
+    names["torchvision.transforms.functional"] = ["resize"]
+    for name, attributes in names.items():
+        module = sys.modules.setdefault(name, types.ModuleType(name))
+        for attribute in attributes:
+            setattr(module, attribute, None)
+
+
+def take_turns(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each; every round runs each once, in rotating order."""
+    for run in contenders.values():
+        for _ in range(WARM_UP):
+            run()
+    names = list(contenders)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for k in range(rounds):
+        for name in names[k % len(names) :] + names[: k % len(names)]:
+            start = time.perf_counter()
+            contenders[name]()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+if __name__ == "__main__":
+    main()
