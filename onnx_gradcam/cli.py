@@ -90,7 +90,7 @@ def common(
     ] = False,
 ) -> None:
     """Options of all commands."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", force=True)
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
 
 

@@ -183,6 +183,7 @@ class Explainer:
             score_activation=self.score.activation,
             outputs={name: results[name] for name in self._output_names},
             labels=self.labels,
+            pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
             warnings=tuple(self._warnings(blank)),
             provenance=self._provenance(method, counterfactual, signed, fusion),
         )
@@ -216,7 +217,7 @@ class Explainer:
             result,
             heatmap=drawn,
             seen=np.tile(np.array(geometry.seen, np.int64), (len(result), 1)),
-            photos=(photo,),
+            pictures=(lambda: photo,),
             warnings=(*choice.warnings, *result.warnings),
             provenance={**result.provenance, "preprocess": choice},
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Explanation:
         score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
         outputs: the deployed model's outputs by name.
         labels: class names by index, where known.
-        photos: the photos as decoded, uint8 (H, W, 3), None for arrays.
+        pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
+            array's values stretched to 0..255; uint8 (H, W, 3).
         warnings: what the user should know, one sentence each.
         attribution: input-space methods' result (R, *input shape), None for CAM methods.
         provenance: model, versions, providers, preprocessing: what the manifest records.
@@ -70,7 +71,7 @@ class Explanation:
     score_activation: str
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
-    photos: tuple[Array, ...] | None = None
+    pictures: tuple[Callable[[], Array], ...] = ()
     warnings: tuple[str, ...] = ()
     attribution: Array | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -118,7 +119,7 @@ class Explanation:
     def overlay(self, image: Any = None, row: int = 0) -> Array:
         """The heatmap of ``row`` over its photo (or over ``image``: path, bytes, array), uint8 (H, W, 3) RGB.
 
-        Raises ``OutputError`` where there is no photo or the map has not two spatial axes.
+        Raises ``OutputError`` where the map has not two spatial axes.
         """
         return overlay.overlay(self._picture(image, row), self.heatmap[row], seen=self._seen(row))
 
@@ -162,6 +163,4 @@ class Explanation:
             )
         if image is not None:
             return decode(image)
-        if self.photos is None:
-            raise OutputError("there is no photo to draw on: an array was explained", hint="overlay(image)")
-        return self.photos[int(self.image_index[row])]
+        return self.pictures[int(self.image_index[row])]()

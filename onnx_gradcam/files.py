@@ -37,16 +37,18 @@ class Subject:
     sha256: str | None = None
 
 
-def subjects(paths: Sequence[Path]) -> dict[Path, Subject]:
-    """A stem for each file; equal stems get 8 hex digits of their path's hash."""
-    stems = [path.stem for path in paths]
-    found = {}
-    for path in paths:
-        stem = path.stem
-        if stems.count(stem) > 1:
-            stem += "-" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
-        found[path] = Subject(stem, str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-    return found
+def stems(paths: Sequence[Path]) -> list[str]:
+    """A name for each file's results; equal stems get 8 hex digits of their path's hash."""
+    plain = [path.stem for path in paths]
+    return [
+        stem if plain.count(stem) == 1 else f"{stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        for path, stem in zip(paths, plain, strict=True)
+    ]
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, as hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:

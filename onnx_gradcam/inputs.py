@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_gradcam.errors import InputError, nearest
 from onnx_gradcam.preprocess import InputSpec
+
+Array = npt.NDArray[Any]
 
 
 def specs(graph: ir.Graph) -> dict[str, InputSpec]:
@@ -100,3 +104,21 @@ def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
     if rank == count + 2 and last_is_channels:
         return tuple(range(1, 1 + count))
     return tuple(range(rank - count, rank))
+
+
+def pictures(x: np.ndarray, spec: InputSpec) -> tuple[Callable[[], Array], ...]:
+    """For each image of a 2-D input a function that makes a picture of it: uint8 (H, W, 3)."""
+    if x.ndim != 4:
+        return ()
+    height, width = spatial_axes(spec, 2)
+    channels = next(k for k in (1, 2, 3) if k not in (height, width))
+    return tuple(partial(_picture, image, channels - 1) for image in x)
+
+
+def _picture(image: Array, channels: int) -> Array:
+    """The values stretched from their least to their largest to 0..255; other than three channels as their mean."""
+    planes = np.moveaxis(image, channels, -1).astype(np.float32)
+    if planes.shape[-1] != 3:
+        planes = planes.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    low, high = planes.min(), planes.max()
+    return np.rint((planes - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)

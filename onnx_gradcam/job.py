@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ def run(
     results: list[dict[str, Any]] = []
     first: list[Explanation] = []
     with open_explainer(request) as explainer:
-        for path, subject in files.subjects(paths).items():
+        for path, stem in zip(paths, files.stems(paths), strict=True):
             try:
                 explanation = explain_file(explainer, path, request)
             except InputError as error:
@@ -91,6 +90,7 @@ def run(
                     raise
                 outcome.errors.append((str(path), error))
                 continue
+            subject = files.Subject(stem, str(path), files.sha256(path))
             results.append(files.write_rows(explanation, subject, folder, overwrite=overwrite))
             first = first or [explanation]
             for line in _lines(explanation, results[-1], folder):
@@ -218,7 +218,7 @@ def _repeat_image(
 ) -> list[Repeat]:
     if not path.is_file():
         return [Repeat(str(path), row["npy"], float("nan"), "the image is gone") for row in rows]
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+    if files.sha256(path) != sha256:
         note = note or "the image has changed"
     explanation = explain_file(explainer, path, request)
     found = []

@@ -14,6 +14,7 @@ PREPROCESS = {
     "std": 1,
     "channels": "RGB",
     "layout": "NCHW",
+    "pad": 0,
     "dtype": "float32",
 }
 

@@ -134,9 +134,7 @@ def test_guess_from_shape(
     p = choice.preprocess
     assert (p.layout, p.size, p.channels) == (layout, size, channels)
     usual = {"resize", "shorter", "scale", "mean", "std", "channels", "interpolation"}
-    assert guesses(choice) == (usual | guessed) - (
-        {"channels", "channels declared"} if "L" in channels else set()
-    )
+    assert guesses(choice) == (usual | guessed) - ({"channels", "channels declared"} if "L" in channels else set())
     (warning,) = choice.warnings
     assert "'pixels'" in warning
     assert "--preprocess NAME" in warning
@@ -147,9 +145,7 @@ def test_guess_from_shape(
         assert (set(p.mean), set(p.std), p.scale) == ({0.0}, {1.0}, 1 / 255)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "black"), [("uint8", 0.0), ("int8", -128.0), ("int32", 0.0), ("int64", 0.0)]
-)
+@pytest.mark.parametrize(("dtype", "black"), [("uint8", 0.0), ("int8", -128.0), ("int32", 0.0), ("int64", 0.0)])
 def test_guess_for_integers_is_raw(dtype: str, black: float) -> None:
     p = pick(spec=InputSpec("x", (1, 224, 224, 3), dtype)).preprocess
     assert (p.scale, p.std, p.dtype, p.resize) == (1.0, (1.0,) * 3, dtype, "stretch")
@@ -364,6 +360,7 @@ ALIGN = {
         (DEIT, 224, {"resize": "stretch", "shorter": 256}),
         (VIT, 224, {"resize": "stretch", "shorter": None, "mean": (0.5,) * 3, "scale": 1 / 255}),
         (ALIGN, 289, {"resize": "stretch", "shorter": 346, "mean": (1.0,) * 3, "std": (1.0,) * 3}),
+        ({**ALIGN, "do_normalize": True, "image_mean": 0.5}, 289, {"mean": (1.5,) * 3}),  # (v − 1 − ½) / std
     ],
 )
 @pytest.mark.parametrize("dynamic", [False, True])

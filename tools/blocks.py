@@ -156,14 +156,10 @@ def conv(
 
 def plain(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad: int | None = None) -> Module:
     """Convolution with bias, and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, half(kernel) if pad is None else pad), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, half(kernel) if pad is None else pad), nn.ReLU())
 
 
-def chain(
-    c: Callable[[int], int], inputs: int, steps: Iterable[Any], unit: Callable[..., Module] = conv
-) -> Any:
+def chain(c: Callable[[int], int], inputs: int, steps: Iterable[Any], unit: Callable[..., Module] = conv) -> Any:
     """The steps in sequence, and their number of output channels.
 
     A step is the arguments of a ``unit`` (outputs, kernel, stride, pad), a module that keeps the channels, or

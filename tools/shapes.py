@@ -53,10 +53,7 @@ def _polar(radii: Sequence[float]) -> Array:
 def _cross(half_width: float = 0.4) -> Array:
     a, b = half_width, math.sqrt(1 - half_width**2)
     quarter = np.array([[a, a], [a, b], [-a, b]])
-    turns = [
-        np.array([[math.cos(t), -math.sin(t)], [math.sin(t), math.cos(t)]])
-        for t in np.arange(4) * math.pi / 2
-    ]
+    turns = [np.array([[math.cos(t), -math.sin(t)], [math.sin(t), math.cos(t)]]) for t in np.arange(4) * math.pi / 2]
     return np.concatenate([quarter @ turn.T for turn in turns])
 
 
@@ -158,9 +155,7 @@ def _noise(rng: np.random.Generator, size: Size) -> Field:
     height, width = size
     cell = rng.uniform(0.012, 0.1) * math.sqrt(height * width)
     coarse = rng.uniform(0, 1, (math.ceil(height / cell) + 1, math.ceil(width / cell) + 1)).astype(np.float32)
-    return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1).astype(
-        np.float32
-    )
+    return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1).astype(np.float32)
 
 
 PATTERNS: tuple[Callable[[np.random.Generator, Size], Field], ...] = (
@@ -270,9 +265,7 @@ def draw_scene(
     return Scene(canvas, masks, tuple(int(label) for label in labels))
 
 
-def single_object(
-    rng: np.random.Generator, size: Size = (96, 96), radius: tuple[float, float] = (0.12, 0.38)
-) -> Scene:
+def single_object(rng: np.random.Generator, size: Size = (96, 96), radius: tuple[float, float] = (0.12, 0.38)) -> Scene:
     """A scene with one object of a random class, at any place."""
     return draw_scene(rng, [int(rng.integers(len(CLASSES)))], size, radius)
 

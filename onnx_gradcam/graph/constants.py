@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -31,6 +34,11 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return array
 
 
+def forget(value: ir.Value) -> None:
+    """Ask again the next time: more shapes are known now."""
+    value.meta.pop(UNKNOWN, None)
+
+
 def _compute(value: ir.Value) -> np.ndarray | None:
     node = value.producer()
     if node is None or node.domain not in ("", "ai.onnx") or node.op_type in NEVER:
@@ -39,6 +47,8 @@ def _compute(value: ir.Value) -> np.ndarray | None:
         return None
     if node.op_type in ("Shape", "Size"):
         return _static_shape(node)
+    if node.op_type == "Gather" and (dims := _gathered_dims(node)) is not None:
+        return dims
     arrays = {}
     for given in node.inputs:
         if given is not None:
@@ -46,28 +56,41 @@ def _compute(value: ir.Value) -> np.ndarray | None:
             if array is None:
                 return None
             arrays[given.name or ""] = array
-    return _evaluate(node, arrays)[value.index() or 0]
+    return _evaluate(node, arrays, value)
 
 
 def _static_shape(node: ir.Node) -> np.ndarray | None:
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if shape is None or not shape.is_static():
+    dims = _dims(node)
+    if dims is None or not all(isinstance(d, int) for d in dims):
         return None
-    dims = np.array(shape.numpy(), np.int64)
-    if node.op_type == "Size":
-        return np.array(dims.prod(), np.int64)
-    ends = {name: node.attributes[name].as_int() for name in ("start", "end") if name in node.attributes}
-    return dims[ends.get("start", 0) : ends.get("end")]
+    return np.array(math.prod(dims) if node.op_type == "Size" else dims, np.int64)
 
 
-def _evaluate(node: ir.Node, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Run one node alone on the reference evaluator."""
+def _gathered_dims(node: ir.Node) -> np.ndarray | None:
+    """Static dimensions, taken out of a shape that is not static as a whole."""
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    indices = constant(node.inputs[1])
+    dims = _dims(source) if source is not None and source.op_type == "Shape" else None
+    if dims is None or indices is None:
+        return None
+    found = [dims[i] for i in indices.ravel()]
+    return np.array(found, np.int64).reshape(indices.shape) if all(isinstance(d, int) for d in found) else None
+
+
+def _dims(node: ir.Node) -> list[Any] | None:
+    """What a Shape node returns, as far as it is known."""
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    ends = [node.attributes[name].as_int() if name in node.attributes else None for name in ("start", "end")]
+    return None if shape is None else list(shape)[slice(*ends)]
+
+
+def _evaluate(node: ir.Node, arrays: dict[str, np.ndarray], wanted: ir.Value) -> np.ndarray:
+    """One output of one node, run alone on the reference evaluator."""
     graph = node.graph
     assert graph is not None
     opset = graph.opset_imports.get("", onnx.defs.onnx_opset_version())
     inputs = [onnx.ValueInfoProto(name=name) for name in arrays]
-    outputs = [onnx.ValueInfoProto(name=v.name or "") for v in node.outputs]
+    outputs = [onnx.ValueInfoProto(name=wanted.name or "")]
     alone = onnx.helper.make_graph([ir.to_proto(node)], "constant", inputs, outputs)
     model = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    results = ReferenceEvaluator(model).run(None, arrays)
-    return [np.asarray(r) for r in results]
+    return np.asarray(ReferenceEvaluator(model).run(None, arrays)[0])

@@ -45,9 +45,11 @@ def load(model: ModelLike) -> Source:
     Raises ``ModelError`` for a file that is missing, not ONNX, truncated, or lacks its external data.
     """
     if isinstance(model, onnx.ModelProto):
-        return Source(_self_contained(model, "the ModelProto"), None, model.SerializeToString())
+        model, name = model.SerializeToString(), "the ModelProto"  # onnx_ir would rename tensors in the user's own
+    else:
+        name = "the bytes given"
     if isinstance(model, bytes):
-        return Source(_self_contained(_decode(model, "the bytes given"), "the bytes given"), None, model)
+        return Source(_self_contained(_decode(model, name), name), None, model)
     path = Path(model)
     parsed = _parse(_decode(_read(path), repr(str(path))), repr(str(path)))
     _attach_external_data(parsed, path)
@@ -93,9 +95,12 @@ def _decode(data: bytes, name: str) -> onnx.ModelProto:
 
 
 def _parse(proto: onnx.ModelProto, name: str) -> ir.Model:
-    if not proto.graph.node or not proto.graph.output:
+    lacks = "graph with nodes and outputs" if not proto.graph.node or not proto.graph.output else ""
+    if not lacks and not proto.opset_import and proto.ir_version >= 3:  # it stands behind the graph
+        lacks = "opset version"
+    if lacks:
         raise ModelError(
-            f"{name} is not an ONNX model: it holds no graph with nodes and outputs",
+            f"{name} is not an ONNX model, or is truncated: it holds no {lacks}",
             hint="check that the whole file was copied (git-lfs pointers and web pages are common mistakes)",
         )
     return ir.from_proto(_without_maps(proto))

@@ -15,7 +15,7 @@ from onnx_ir.passes.common import (
 from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from onnx_gradcam.errors import ModelError
-from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.constants import constant, forget
 from onnx_gradcam.graph.upgrade import raise_opset
 
 NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
@@ -29,9 +29,9 @@ def prepare(model: ir.Model) -> ir.Model:
     """
     _refuse_blocked(model)
     copy = model.clone()
+    InlinePass()(copy)
     _cut_post_processing(copy.graph)
     passes = [
-        InlinePass(),
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         RemoveInitializersFromInputsPass(),
         TopologicalSortPass(),
@@ -54,6 +54,8 @@ def prepare(model: ir.Model) -> ir.Model:
         _infer(copy)
     while _inline_decided_ifs(copy.graph):
         _infer(copy)
+    RemoveUnusedNodesPass()(copy)
+    _name_all(copy.graph)
     return copy
 
 
@@ -99,18 +101,22 @@ def _free_literal_dims(graph: ir.Graph) -> None:
 def _inline_decided_ifs(graph: ir.Graph) -> bool:
     """Put the branch that is always taken in the place of each If whose condition is constant."""
     changed = False
+    taken = set(ir.convenience.create_value_mapping(graph, include_subgraphs=False))
     for node in list(graph):
         if node.op_type != "If" or node.domain != "" or (condition := constant(node.inputs[0])) is None:
             continue
         branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
         for value in list(branch.initializers.values()):
             branch.initializers.pop(value.name or "")
+            _rename(value, taken)
             graph.register_initializer(value)
         results = list(branch.outputs)
         branch.outputs.clear()
         for inner in list(branch):
             branch.remove(inner)
             node.prepend(inner)
+            for value in inner.outputs:
+                _rename(value, taken)
         for before, after in zip(list(node.outputs), results, strict=True):
             before.replace_all_uses_with(after, replace_graph_outputs=True)
             before.name, after.name = None, before.name
@@ -119,9 +125,23 @@ def _inline_decided_ifs(graph: ir.Graph) -> bool:
     return changed
 
 
+def _rename(value: ir.Value, taken: set[str]) -> None:
+    """Names of one branch may stand in the branches of another If, too."""
+    name = value.name or ""
+    number = 1
+    while value.name in taken:
+        number += 1
+        value.name = f"{name}_{number}"
+    if value.name:
+        taken.add(value.name)
+
+
 def _infer(model: ir.Model) -> None:
     """Infer shapes; forgiving first, because declared shapes of deployed models are often slightly wrong."""
     _name_batch(model.graph)
+    for node in model.graph:
+        for value in node.outputs:
+            forget(value)
     log = logging.getLogger("onnx_ir.passes.common.shape_inference")
     level = log.level
     log.setLevel(logging.ERROR)

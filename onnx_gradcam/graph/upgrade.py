@@ -24,8 +24,9 @@ def raise_opset(model: ir.Model) -> None:
     opset = model.graph.opset_imports.get("", OPSET)
     if opset >= OPSET:
         return
-    _infer(model)
     graphs = list(model.graphs())
+    if any(v.dtype is None or v.shape is None for graph in graphs for node in graph for v in node.outputs):
+        _infer(model)
     taken = {name for graph in graphs for name in ir.convenience.create_value_mapping(graph)}
     for graph in graphs:
         for node in list(graph):

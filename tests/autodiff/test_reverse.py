@@ -109,7 +109,7 @@ def test_added_nodes_and_values_are_named_under_grad() -> None:
     made.pull_back(["x"])
     names = [n.name or "" for n in made.graph if n not in made.forward]
     names += [v.name or "" for n in made.graph if n not in made.forward for v in n.outputs]
-    names += [n for n in made.graph.initializers]
+    names += list(made.graph.initializers)
     assert len(names) > 10
     assert all(n.startswith("grad/") for n in names)
     assert [v.name for n in made.forward for v in n.outputs] == ["s", "y"]

@@ -1,5 +1,23 @@
 """VJP rules, by theme; importing this package registers all of them."""
 
-from onnx_gradcam.autodiff.rules import activation, convolution, elementwise, linear, normalization, pooling, reduction
+from onnx_gradcam.autodiff.rules import (
+    activation,
+    convolution,
+    elementwise,
+    linear,
+    movement,
+    normalization,
+    pooling,
+    reduction,
+)
 
-__all__ = ["activation", "convolution", "elementwise", "linear", "normalization", "pooling", "reduction"]
+__all__ = [
+    "activation",
+    "convolution",
+    "elementwise",
+    "linear",
+    "movement",
+    "normalization",
+    "pooling",
+    "reduction",
+]

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import builders
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from nets import BATCH, Net, feeds, run
+from onnx import helper
+
+from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.prepare import prepare
+
+ALL = {**builders.ARCHITECTURES, **builders.HABITS}
+every_model = pytest.mark.parametrize("name", ALL)
+
+
+def prepared(proto: onnx.ModelProto) -> ir.Model:
+    return prepare(load(proto).model)
+
+
+def values(graph: ir.Graph) -> Iterator[ir.Value]:
+    for node in graph:
+        yield from node.outputs
+
+
+@every_model
+def test_it_computes_what_the_original_computes(name: str) -> None:
+    proto = ALL[name]()
+    fed = feeds(proto)
+    expected = run(proto, fed)
+    found = run(ir.to_proto(prepared(proto)), fed)
+    if "maps" in expected:
+        maps = expected.pop("maps")
+        expected["probabilities"] = np.array([[row[k] for k in ("cat", "dog", "bird")] for row in maps], np.float32)
+    assert list(found) == list(expected)
+    for key, array in expected.items():
+        np.testing.assert_allclose(found[key], array, rtol=1e-6, atol=1e-6)
+
+
+@every_model
+def test_the_original_stays_untouched(name: str) -> None:
+    proto = ALL[name]()
+    before = proto.SerializeToString()
+    model = load(proto).model
+    read = serialized(model)
+    prepare(model)
+    assert proto.SerializeToString() == before
+    assert serialized(model) == read
+
+
+def serialized(model: ir.Model) -> bytes:
+    """Without the names of tensors in attributes, which mean nothing and are shared with the copy."""
+    proto = ir.to_proto(model)
+    graphs = [proto.graph]
+    for graph in graphs:
+        for attribute in (a for node in graph.node for a in node.attribute):
+            attribute.t.ClearField("name")
+            if attribute.HasField("g"):
+                graphs.append(attribute.g)
+    return proto.SerializeToString()
+
+
+@every_model
+def test_names_are_kept(name: str) -> None:
+    proto = ALL[name]()
+    graph = prepared(proto).graph
+    found = ir.convenience.create_value_mapping(graph)
+    named = {v for node in proto.graph.node for v in node.output} - {"maps"}
+    gone = set() if "if" not in name else {v for v in named if v not in ("relu", "pooled", "flat", "logits")}
+    assert named - gone <= set(found)
+    assert [v.name for v in graph.inputs] == list(feeds(proto))
+    assert all(node.name for node in graph)
+
+
+@every_model
+def test_one_form_is_left(name: str) -> None:
+    model = prepared(ALL[name]())
+    graph = model.graph
+    assert not model.functions
+    assert {node.domain for node in graph} == {""}
+    assert not {node.op_type for node in graph} & {"Constant", "If"}
+    assert not {v.name for v in graph.inputs} & set(graph.initializers)
+    assert 18 <= graph.opset_imports[""] <= 20
+
+
+@every_model
+def test_all_shapes_are_known(name: str) -> None:
+    proto = ALL[name]()
+    graph = prepared(proto).graph
+    fed = feeds(proto, batch=3)
+    wanted = [v.name for v in values(graph) if v.name]
+    expected = run(_exposing(graph), fed, wanted)
+    for value in values(graph):
+        assert value.shape is not None
+        assert value.dtype is not None
+        dims = [3 if k == 0 and not isinstance(d, int) else d for k, d in enumerate(value.shape)]
+        assert tuple(dims) == expected[value.name].shape, value
+        assert value.dtype.numpy() == expected[value.name].dtype
+
+
+def _exposing(graph: ir.Graph) -> onnx.ModelProto:
+    copy = graph.clone()
+    copy.outputs[:] = [v for node in copy for v in node.outputs]
+    return ir.to_proto(ir.Model(copy, ir_version=10))
+
+
+@pytest.mark.parametrize(("batch", "size"), [(BATCH, 1), (1, 1), (BATCH, 8), (1, 8)])
+def test_the_branch_that_is_always_taken_replaces_the_if(batch: int | str, size: int) -> None:
+    graph = prepared(builders.decided_if(batch, size=size)).graph
+    made = {node.outputs[0].name: node.op_type for node in graph}
+    assert (made["squeezed0"], made["squeezed1"]) == ("Squeeze", "Squeeze" if size == 1 else "Identity")
+    assert "Equal" not in made.values()
+
+
+def test_an_if_that_the_input_decides_stays() -> None:
+    net = Net()
+    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
+    bright = net.op("Greater", net.op("ReduceMax", relu, keepdims=0), net.array(np.float32(3)))
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op_type, ["relu"], [f"{name}_out"])],
+            name,
+            [],
+            [helper.make_empty_tensor_value_info(f"{name}_out")],
+        )
+        for name, op_type in (("then", "Neg"), ("else", "Identity"))
+    }
+    net.op("If", bright, out="chosen", **branches)
+    proto = net.model({"chosen": [BATCH, 4, 8, 8]})
+    model = ir.to_proto(prepared(proto))
+    assert "If" in {node.op_type for node in model.graph.node}
+    for scale in (0.01, 100.0):
+        fed = {k: v * np.float32(scale) for k, v in feeds(proto).items()}
+        np.testing.assert_array_equal(run(model, fed)["chosen"], run(proto, fed)["chosen"])
+
+
+def test_a_function_may_make_the_untyped_output() -> None:
+    proto = builders.with_function()
+    del proto.graph.node[2:]
+    del proto.graph.output[:]
+    proto.graph.output.add().name = "block2"
+    graph = prepared(proto).graph
+    assert [v.name for v in graph.outputs] == ["block2"]
+
+
+def test_symbolic_batches_keep_their_name_and_nameless_ones_get_one() -> None:
+    assert str(prepared(builders.plain("N")).graph.inputs[0].shape) == "[N,3,8,8]"
+    assert str(prepared(builders.literal_minus_one()).graph.inputs[0].shape) == "[batch,3,8,8]"
+    proto = builders.plain()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].ClearField("dim_param")
+    graph = prepared(proto).graph
+    assert str(graph.inputs[0].shape) == "[batch,3,8,8]"
+    relu = ir.convenience.create_value_mapping(graph)["relu"]
+    assert str(relu.shape) == "[batch,4,8,8]"
+
+
+def test_unused_nodes_go() -> None:
+    proto = builders.plain()
+    proto.graph.node.append(helper.make_node("Exp", ["relu"], ["unused"]))
+    assert "unused" not in {v.name for v in values(prepared(proto).graph)}
+
+
+def test_a_blocked_layout_is_refused() -> None:
+    proto = builders.plain()
+    proto.graph.node[0].domain = "com.microsoft.nchwc"
+    proto.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))
+    with pytest.raises(ModelError, match="blocked memory layout") as error:
+        prepared(proto)
+    assert "node_conv" in str(error.value)
+    assert "ORT_ENABLE_EXTENDED" in str(error.value)
+
+
+def test_an_opset_that_no_runtime_runs_is_refused() -> None:
+    proto = builders.plain()
+    proto.opset_import[0].version = 99
+    with pytest.raises(ModelError, match="opset 99"):
+        prepared(proto)

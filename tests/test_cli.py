@@ -1,0 +1,195 @@
+"""The command line does what its help says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+from brightness import PREPROCESS, brightness_model
+
+from onnx_gradcam.cli import main
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    onnx.save(brightness_model(), tmp_path / "model.onnx")
+    (tmp_path / "good.json").write_text(json.dumps({**PREPROCESS, "resize": "stretch"}))
+    (tmp_path / "photos").mkdir()
+    for name, column in [("left", 20), ("right", 140)]:
+        photo = np.full((120, 160, 3), 30, np.uint8)
+        photo[50:70, column - 10 : column + 10] = 255
+        cv2.imwrite(str(tmp_path / "photos" / f"{name}.png"), photo)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["onnx-gradcam", *arguments])
+        with pytest.raises(SystemExit) as status:
+            main()
+        printed = capsys.readouterr()
+        return int(status.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+EXPLAIN = ("explain", "model.onnx", "photos", "--preprocess", "good.json")
+
+
+def test_a_folder_of_photos(folder: Path, run: Any) -> None:
+    status, out, _ = run(*EXPLAIN, "--target", "0", "-o", "out")
+    assert status == 0
+    lines = out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [str(Path("photos") / n) for n in ("left.png", "right.png")]
+    written = sorted(p.name for p in (folder / "out").iterdir())
+    assert written == [
+        "left.gradcam.0.npy", "left.gradcam.0.png", "manifest.json", "right.gradcam.0.npy", "right.gradcam.0.png",
+    ]  # fmt: skip
+    for name, column in [("left", 20), ("right", 140)]:
+        heatmap = np.load(folder / "out" / f"{name}.gradcam.0.npy")
+        assert heatmap.dtype == np.float32
+        assert heatmap.shape == (120, 160)
+        y, x = np.unravel_index(heatmap.argmax(), heatmap.shape)
+        assert abs(y - 60) <= 20
+        assert abs(x - column) <= 23
+        assert cv2.imread(str(folder / "out" / f"{name}.gradcam.0.png")) is not None
+
+
+def test_json_is_the_manifest_and_follows_its_schema(folder: Path, run: Any) -> None:
+    status, out, _ = run(*EXPLAIN, "--target", "top2", "--json")
+    assert status == 0
+    manifest = json.loads(out)
+    assert manifest == json.loads((folder / "onnx-gradcam-out" / "manifest.json").read_text("utf-8"))
+    jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
+    assert [row["class_index"] for row in manifest["results"][0]["rows"]] == [0, 1]
+    assert [row["is_blank"] for row in manifest["results"][0]["rows"]] == [False, True]
+    assert manifest["results"][0]["preprocess"]["scale"] == {"value": 1 / 255, "source": "declared: good.json"}
+    assert manifest["score"] == "logits"
+    assert manifest["layers"] == ["cells"]
+
+
+def test_the_schema_refuses(run: Any, folder: Path) -> None:
+    run(*EXPLAIN)
+    manifest = json.loads((folder / "onnx-gradcam-out" / "manifest.json").read_text("utf-8"))
+    del manifest["results"][0]["rows"][0]["seen"]
+    with pytest.raises(jsonschema.ValidationError, match="seen"):
+        jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
+
+
+def test_a_manifest_is_repeated(folder: Path, run: Any) -> None:
+    run(*EXPLAIN, "--target", "top2")
+    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
+    file = folder / "onnx-gradcam-out" / "left.gradcam.0.npy"
+    heatmap = np.load(file)
+    heatmap[0, 0] += 0.01
+    np.save(file, heatmap)
+    status, out, _ = run("explain", "--from", "onnx-gradcam-out/manifest.json")
+    assert status == 1
+    assert "left.gradcam.0.npy  DIFFERS  largest difference 0.01" in out
+    assert "right.gradcam.0.npy  same" in out
+
+
+def test_a_changed_photo_is_noticed(folder: Path, run: Any) -> None:
+    run(*EXPLAIN)
+    (folder / "photos" / "left.png").write_bytes((folder / "photos" / "right.png").read_bytes())
+    status, out, _ = run("explain", "--from", "onnx-gradcam-out/manifest.json", "--json")
+    assert status == 1
+    assert [(r["note"], r["same"]) for r in json.loads(out)] == [("the image has changed", False), ("", True)]
+
+
+def test_equal_stems_do_not_collide(folder: Path, run: Any) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "left.png").write_bytes((folder / "photos" / "right.png").read_bytes())
+    status, out, _ = run("explain", "model.onnx", "photos/left.png", "more/left.png", "--preprocess", "good.json", "--json")
+    assert status == 0
+    names = [r["rows"][0]["npy"] for r in json.loads(out)["results"]]
+    assert len(set(names)) == 2
+    assert all(len(n) == len("left-12345678.gradcam.0.npy") for n in names)
+
+
+def test_labels_and_several_targets(folder: Path, run: Any) -> None:
+    (folder / "labels.txt").write_text("bright\ndark\n")
+    status, out, _ = run(*EXPLAIN, "--labels", "labels.txt", "--target", "dark", "--target", "bright")
+    assert status == 0
+    assert [line.split("  ")[1] for line in out.splitlines()] == ["dark", "bright"] * 2
+
+
+def test_guesses_are_said(run: Any, folder: Path) -> None:
+    status, _, err = run("explain", "model.onnx", "photos")
+    assert status == 0
+    assert err.count("--preprocess FILE.json") == 1
+    assert "guessed" in err
+    manifest = json.loads((folder / "onnx-gradcam-out" / "manifest.json").read_text("utf-8"))
+    assert manifest["results"][0]["preprocess"]["mean"]["source"].startswith("guessed: ")
+
+
+def test_quiet(run: Any, folder: Path) -> None:
+    assert run("-q", "explain", "model.onnx", "photos")[2] == ""
+
+
+def test_arrays(run: Any, folder: Path) -> None:
+    x = np.zeros((2, 3, 96, 112), np.float32)
+    x[0, :, 16:32, 32:48] = 1
+    x[1, :, 80:96, 0:16] = 1
+    np.save(folder / "x.npy", x)
+    status, out, _ = run("explain", "model.onnx", "x.npy", "--target", "0", "--json")
+    assert status == 0
+    rows = json.loads(out)["results"][0]["rows"]
+    assert [r["image_index"] for r in rows] == [0, 1]
+    places = [np.load(folder / "onnx-gradcam-out" / r["npy"]) for r in rows]
+    assert [tuple(int(v) // 16 for v in np.unravel_index(p.argmax(), p.shape)) for p in places] == [(1, 2), (5, 0)]
+
+
+def test_inspect(run: Any, folder: Path) -> None:
+    status, out, _ = run("inspect", "model.onnx")
+    assert status == 0
+    assert "* cells  (batch, 1, 6, 7)  Relu: the end of the last convolutional stage" in out
+    assert "logits  2 classes" in out
+    status, out, _ = run("inspect", "model.onnx", "--json", "--image", "photos/left.png")
+    found = json.loads(out)
+    assert [layer["name"] for layer in found["layers"] if layer["chosen"]] == ["cells"]
+    assert [p["preset"] for p in found["presets"]] == ["imagenet", "imagenet-caffe", "tf", "zero-one", "raw"]
+    assert {o["op_type"]: o["status"] for o in found["operators"]}["Conv"] == "rule"
+
+
+def test_verify(run: Any, folder: Path) -> None:
+    status, out, _ = run("verify", "model.onnx", "--json")
+    assert status == 0
+    assert {check["status"] for check in json.loads(out)["checks"]} == {"pass"}
+
+
+def test_version(run: Any) -> None:
+    status, out, _ = run("--version")
+    assert status == 0
+    names = [line.split()[0] for line in out.splitlines()]
+    assert names == ["onnx-gradcam", "onnx", "onnx-ir", "numpy", "onnxruntime", "providers"]
+
+
+def test_interrupt(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnx_gradcam.job.run", interrupted)
+    assert run(*EXPLAIN)[0] == 130
+
+
+def test_demo_explains_the_bundled_photos(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("demo", "--json")
+    assert status == 0
+    manifest = json.loads(out)
+    for result in manifest["results"]:
+        expected = set(Path(result["image"]).stem.split("-and-"))
+        best = {row["label"] for row in result["rows"][: len(expected)]}
+        assert best == expected, result["image"]
