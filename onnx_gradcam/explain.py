@@ -30,6 +30,8 @@ from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.scores import by_class, probabilities
 from onnx_gradcam.targets import TOP1, Target, TopK, resolve
 
+IN_PADDING = 0.9  # a photo's map below this share of the whole map's maximum has its maximum outside the photo
+
 
 class Explainer:
     """Explains one model; sessions are opened when first needed and kept warm.
@@ -213,12 +215,16 @@ class Explainer:
         feeds: Any = {self.image_input.name: x, **(inputs or {})}
         result = self.explain(feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion)
         drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
+        outside = np.abs(drawn).max(axis=(1, 2)) < IN_PADDING
+        warnings = [*choice.warnings, *result.warnings]
+        if (outside & ~result.is_blank).any():
+            warnings.append("the strongest evidence lies in the padding around the photo, which the model saw too")
         return replace(
             result,
             heatmap=drawn,
             seen=np.tile(np.array(geometry.seen, np.int64), (len(result), 1)),
             pictures=(lambda: photo,),
-            warnings=(*choice.warnings, *result.warnings),
+            warnings=tuple(warnings),
             provenance={**result.provenance, "preprocess": choice},
         )
 

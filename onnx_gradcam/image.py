@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_gradcam import exif
 from onnx_gradcam.errors import InputError, nearest
 from onnx_gradcam.preprocess import Preprocess
 
@@ -131,7 +130,7 @@ def _read(path: Path) -> bytes:
 def _from_bytes(data: bytes, name: str) -> Photo:
     if not data:
         raise InputError(f"{name} is empty", hint="get the file again", source=name)
-    blocks = list(_blocks(data))
+    blocks = list(exif.blocks(data))
     if blocks and blocks[-1][0] != b"end":
         raise InputError(f"{name} is cut off or corrupt", hint="get the file again, or save it anew", source=name)
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -148,74 +147,7 @@ def _from_bytes(data: bytes, name: str) -> Photo:
         raise InputError(f"{name} is not an image, or it is cut off or corrupt", hint=hint, source=name)
     if pixels.ndim == 3:
         pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
-    return _turn(_rgb(pixels, name), _orientation(dict(blocks).get(b"exif", b"")))
-
-
-def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """start, exif (with its TIFF block) and end of a JPEG, PNG or WebP. No end: it is cut off or corrupt."""
-    if data[:2] == b"\xff\xd8":
-        walk = _jpeg_blocks(data)
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        walk = _png_blocks(data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        walk = _webp_blocks(data)
-    else:
-        return
-    yield b"start", b""
-    yield from walk
-
-
-def _jpeg_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 2
-    while data[at : at + 1] == b"\xff":
-        marker, size = data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == b"\xda":  # the scan: every 0xff in it is escaped, so that the end marker is the end
-            if data.find(b"\xff\xd9", at) >= 0:
-                yield b"end", b""
-            return
-        if marker == b"\xe1" and data[at + 4 : at + 10] == b"Exif\0\0":
-            yield b"exif", data[at + 10 : at + 2 + size]
-        at += 1 if marker == b"\xff" else 2 + size
-
-
-def _png_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 8
-    while at + 12 <= len(data):
-        size, name = struct.unpack_from(">I4s", data, at)
-        body, check = data[at + 8 : at + 8 + size], data[at + 8 + size : at + 12 + size]
-        is_critical = name[:1].isupper()
-        if is_critical and zlib.crc32(name + body).to_bytes(4, "big") != check:
-            return
-        if name == b"eXIf":
-            yield b"exif", body
-        if name == b"IEND":
-            yield b"end", b""
-        at += 12 + size
-
-
-def _webp_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    end, at = 8 + int.from_bytes(data[4:8], "little"), 12
-    while at + 8 <= min(end, len(data)):
-        name, size = struct.unpack_from("<4sI", data, at)
-        if name == b"EXIF":
-            yield b"exif", data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0")
-        at += 8 + size + size % 2
-    if end <= len(data):
-        yield b"end", b""
-
-
-def _orientation(exif: bytes) -> int:
-    """Tag 0x0112 of a TIFF block, 1 to 8; 1 (upright) where there is none or the block is damaged."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (at,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, at)
-        tags = dict(struct.unpack_from(f"{order}H6xH", exif, at + 2 + 12 * i) for i in range(count))
-    except struct.error:
-        return 1
-    return int(tags.get(0x0112, 1))
+    return _turn(_rgb(pixels, name), exif.orientation(dict(blocks).get(b"exif", b"")))
 
 
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
@@ -307,11 +239,6 @@ class Geometry:
         values = _resample(heatmap, (y2 - y1, x2 - x1), step, start, "linear")
         photo[y1:y2, x1:x2] = values.clip(heatmap.min(), heatmap.max())  # rounding must not leave the map's range
         return photo
-
-
-def upsample(cam: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A cam (h, w) at (H, W) = ``size``: linear, half-pixel, as cv2 INTER_LINEAR and ONNX Resize do it."""
-    return _resample(cam, size, (cam.shape[0] / size[0], cam.shape[1] / size[1]), (0.0, 0.0), "linear")
 
 
 def _place(photo: tuple[int, int], spec: Preprocess) -> Geometry:

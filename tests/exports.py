@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from architectures import ARCHITECTURES, SMALL
 
+torch.set_num_threads(1)  # these networks are small: waiting for a second thread takes longer than the work
+
 Exporter = Literal["torchscript", "dynamo"]
 EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
 
@@ -44,9 +46,7 @@ def small(name: str) -> Any:
 
 
 @functools.cache
-def small_model(
-    name: str, exporter: Exporter, dtype: torch.dtype = torch.float32, dynamic_batch: bool = True
-) -> bytes:
+def small_model(name: str, exporter: Exporter, dtype: torch.dtype = torch.float32, dynamic_batch: bool = True) -> bytes:
     """The same as an ONNX model, exported once. In float64 the exporter folds BatchNorm without rounding."""
     network = copy.deepcopy(small(name)).to(dtype)
     x = torch.zeros(2 if dynamic_batch else 1, 3, network.size, network.size, dtype=dtype)
@@ -65,9 +65,7 @@ def export(
     with quiet():
         if exporter == "torchscript":
             axes = {"x": {0: "N"}, "logits": {0: "N"}} if dynamic_batch else None
-            torch.onnx.export(
-                module, (x,), file, dynamo=False, opset_version=opset or 17, dynamic_axes=axes, **names
-            )
+            torch.onnx.export(module, (x,), file, dynamo=False, opset_version=opset or 17, dynamic_axes=axes, **names)
         else:
             shapes = ({0: torch.export.Dim("N")},) if dynamic_batch else None
             program = torch.onnx.export(

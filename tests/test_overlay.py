@@ -110,8 +110,7 @@ def test_long_names_lose_their_middle() -> None:
     image, heatmap = np.zeros((300, 300, 3), np.uint8), np.ones((300, 300), np.float32)
     long = "layer /" + "block/" * 60
     ends = [
-        figure(image, heatmap, title=[name])[:40]
-        for name in (long + "Relu", long + "Gelu", "L" + long[1:] + "Relu")
+        figure(image, heatmap, title=[name])[:40] for name in (long + "Relu", long + "Gelu", "L" + long[1:] + "Relu")
     ]
     for head in ends:
         assert not ink(head)[:, :14].any()

@@ -115,7 +115,7 @@ class Recipe:
 
 
 RECIPES = {
-    "shapes-resnet": Recipe(resnet, 6, 4e-3),
+    "shapes-resnet": Recipe(resnet, 4, 4e-3),
     "shapes-vgg": Recipe(vgg, 6, 3e-3),
     "shapes-inception": Recipe(inception, 6, 4e-3),
 }

@@ -29,7 +29,8 @@ class Builder:
         self.graph = graph
         self.opset = graph.opset_imports[""]
         self._prefix = prefix
-        self._taken = {v.name for node in graph for v in node.outputs} | set(graph.initializers)
+        names = set(ir.convenience.create_value_mapping(graph))
+        self._taken = names | {f"{prefix}/{name}" for name in names}  # as the gradients of values are called
         self._count = 0
         self._constants: dict[tuple[object, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}

@@ -11,7 +11,9 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 UNKNOWN = "onnx_gradcam.not_constant"
-NEVER = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split())
+RANDOM = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split())
+UNWRITTEN = frozenset("GlobalLpPool MaxRoiPool Scatter".split())  # in the reference evaluator
+DEQUANTIZES_FROM = 19  # the evaluator's oldest DequantizeLinear; it computes what that of opset 13 does
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -41,12 +43,12 @@ def forget(value: ir.Value) -> None:
 
 def _compute(value: ir.Value) -> np.ndarray | None:
     node = value.producer()
-    if node is None or node.domain not in ("", "ai.onnx") or node.op_type in NEVER:
+    if node is None or node.domain not in ("", "ai.onnx") or node.op_type in RANDOM | UNWRITTEN:
         return None
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return None
-    if node.op_type in ("Shape", "Size"):
-        return _static_shape(node)
+    if node.op_type in ("Shape", "Size") and (dims := _static_shape(node)) is not None:
+        return dims
     if node.op_type == "Gather" and (dims := _gathered_dims(node)) is not None:
         return dims
     arrays = {}
@@ -80,7 +82,7 @@ def _gathered_dims(node: ir.Node) -> np.ndarray | None:
 def _dims(node: ir.Node) -> list[Any] | None:
     """What a Shape node returns, as far as it is known."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    ends = [node.attributes[name].as_int() if name in node.attributes else None for name in ("start", "end")]
+    ends = [node.attributes.get_int(name, None) for name in ("start", "end")]
     return None if shape is None else list(shape)[slice(*ends)]
 
 
@@ -89,8 +91,11 @@ def _evaluate(node: ir.Node, arrays: dict[str, np.ndarray], wanted: ir.Value) ->
     graph = node.graph
     assert graph is not None
     opset = graph.opset_imports.get("", onnx.defs.onnx_opset_version())
+    if node.op_type == "DequantizeLinear":
+        opset = max(opset, DEQUANTIZES_FROM)
     inputs = [onnx.ValueInfoProto(name=name) for name in arrays]
     outputs = [onnx.ValueInfoProto(name=wanted.name or "")]
     alone = onnx.helper.make_graph([ir.to_proto(node)], "constant", inputs, outputs)
     model = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    return np.asarray(ReferenceEvaluator(model).run(None, arrays)[0])
+    (array,) = ReferenceEvaluator(model).run(None, arrays)
+    return np.asarray(array)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -21,9 +21,13 @@ def is_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype.is_floating_point()
 
 
+def _has_no_gradient(node: ir.Node) -> bool:
+    return node.op_type in NO_GRADIENT and node.domain in ("", "ai.onnx")
+
+
 def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
     """The inputs of ``node``, with their positions, through which a gradient can flow."""
-    if node.op_type in NO_GRADIENT and node.domain in ("", "ai.onnx"):
+    if _has_no_gradient(node):
         return
     for i, value in enumerate(node.inputs):
         if value is not None and is_float(value) and (node.op_type, i) not in STEERING:
@@ -46,3 +50,24 @@ def upstream(nodes: Iterable[ir.Node], sink: ir.Value) -> set[ir.Value]:
         if any(v in reached for v in node.outputs):
             reached.update(value for _, value in carriers(node))
     return reached
+
+
+def dependents(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:
+    """All values that depend on one of ``sources``, these included, whatever their dtype; not those that know only its
+    shape or a comparison."""
+    reached = set(sources)
+    for node in nodes:
+        if not _has_no_gradient(node) and any(value in reached for value in node.inputs):
+            reached.update(node.outputs)
+    return reached
+
+
+def beginnings(nodes: Sequence[ir.Node], inputs: Iterable[ir.Value]) -> list[ir.Value]:
+    """Where differentiable paths begin: the float inputs, and the float values that the others (bytes of an image)
+    become."""
+    inputs = list(inputs)
+    bytewise = dependents(nodes, [v for v in inputs if not is_float(v)])
+    first = [n for n in nodes if not any(value in bytewise for _, value in carriers(n))]
+    return [v for v in inputs if is_float(v)] + [
+        v for node in first for v in node.outputs if v in bytewise and is_float(v)
+    ]

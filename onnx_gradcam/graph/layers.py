@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnx_gradcam.errors import LayerError, nearest
-from onnx_gradcam.graph.flow import carriers, downstream, upstream
+from onnx_gradcam.graph.builder import ints_of
+from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
 
 CONVOLUTIONS = frozenset("Conv ConvTranspose QLinearConv ConvInteger FusedConv NhwcConv DeformConv".split())
 # Operators that keep every spatial position where it is (pointwise over the grid).
@@ -18,6 +19,8 @@ KEEPING = frozenset(
     "LpNormalization Max Min Mish Mul Neg PRelu Pow QuantizeLinear Reciprocal Relu Selu Sigmoid Softplus Softsign "
     "Split Sqrt Sub Sum Swish Tanh ThresholdedRelu Where".split()
 )
+POOLS = frozenset("MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool".split())
+CARRYING = frozenset("Flatten Reshape Squeeze Unsqueeze Transpose Identity Dropout Cast Add".split())
 
 
 @dataclass(frozen=True)
@@ -47,30 +50,35 @@ class Layer:
         return tuple(d if isinstance(d, int) else (d.value or "?") for d in found)
 
 
-def grids(nodes: Sequence[ir.Node]) -> dict[ir.Value, tuple[int, ...]]:
+def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.Value, tuple[int, ...]]:
     """The values on a convolution's grid, with their axes in the order (N, C, *space).
 
-    A convolution begins a grid; operators of ``KEEPING``, Transpose and pointwise MatMul carry it on.
+    An operator of ``begin`` begins a grid; operators of ``KEEPING``, Transpose and pointwise MatMul carry it on, and so
+    do those between a Reshape and the one that undoes it (a group norm as exporters write it).
     """
     found: dict[ir.Value, tuple[int, ...]] = {}
+    reshaped: dict[ir.Value, ir.Value] = {}  # → the value on the grid that holds the same elements in the same order
     for node in nodes:
         value = node.outputs[0]
-        shape = value.shape
-        if shape is None:
+        if value.shape is None:
             continue
-        if node.op_type in CONVOLUTIONS:
-            found[value] = tuple(range(len(shape)))
-        elif node.op_type == "Transpose":
-            source = node.inputs[0]
-            if source in found:
-                perm = [int(k) for k in node.attributes["perm"].as_ints()] if "perm" in node.attributes else None
-                order = perm or list(reversed(range(len(shape))))
-                found[value] = tuple(order.index(k) for k in found[source])
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type in begin:
+            found[value] = tuple(range(len(value.shape)))
+        elif node.op_type == "Transpose" and source in found:
+            order = node.attributes.get_ints("perm", None) or list(reversed(range(len(value.shape))))
+            found[value] = tuple(order.index(k) for k in found[source])
         elif node.op_type in KEEPING or _is_pointwise_matmul(node, found):
-            same = [v for v in node.inputs if v in found and v is not None and _same_grid(v, value, found[v])]
+            same = [v for v in node.inputs if v in found and v is not None and _keeps(node, v, found[v])]
             if same:
-                for output in node.outputs:
-                    found[output] = found[same[0]]
+                found.update(dict.fromkeys(node.outputs, found[same[0]]))
+        origin = reshaped.get(source, source) if source is not None else None
+        if value in found or origin not in found or origin is None:
+            continue
+        if node.op_type == "Reshape" and _same_shape(value, origin):
+            found[value] = found[origin]
+        elif node.op_type == "Reshape" or (source in reshaped and node.op_type in KEEPING):
+            reshaped[value] = origin
     return found
 
 
@@ -83,10 +91,28 @@ def _is_pointwise_matmul(node: ir.Node, found: dict[ir.Value, tuple[int, ...]]) 
     return weight is not None and weight.shape is not None and len(weight.shape) == 2 and axes[1] == len(axes) - 1
 
 
-def _same_grid(a: ir.Value, b: ir.Value, axes: tuple[int, ...]) -> bool:
-    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+def _keeps(node: ir.Node, source: ir.Value, axes: tuple[int, ...]) -> bool:
+    """Whether what ``node`` makes has the grid of ``source``: a gate is broadcast to it, a Concat may enlarge it."""
+    value = node.outputs[0]
+    assert source.shape is not None
+    if value.shape is None or len(source.shape) != len(value.shape):
         return False
-    return all(_dim(a, k) == _dim(b, k) for k in axes[2:])
+    if node.op_type == "Concat" and node.attributes["axis"].as_int() % len(value.shape) in axes[2:]:
+        return False
+    return all(_may_equal(source.shape[k], value.shape[k]) for k in axes[2:])
+
+
+def _same_shape(a: ir.Value, b: ir.Value) -> bool:
+    assert a.shape is not None
+    assert b.shape is not None
+    return len(a.shape) == len(b.shape) and all(map(_may_equal, a.shape, b.shape))
+
+
+def _may_equal(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
+    """Whether two sizes are equal; one that is not known before the run equals all but 1."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return a != 1 and b != 1
 
 
 def _dim(value: ir.Value, axis: int) -> int | str | None:
@@ -124,8 +150,9 @@ def candidates(graph: ir.Graph, score: ir.Value) -> list[Layer]:
     """
     nodes = list(graph)
     on_grid = grids(nodes)
-    needed = set(bottlenecks(nodes, graph.inputs, score))
-    path = downstream(nodes, graph.inputs) & upstream(nodes, score)
+    begin = [v for v in beginnings(nodes, graph.inputs) if downstream(nodes, [v]) & on_grid.keys()]
+    needed = set(bottlenecks(nodes, begin, score))
+    path = downstream(nodes, begin) & upstream(nodes, score)
     depth = {v: k for k, node in enumerate(nodes) for v in node.outputs}
     ends = [v for v in on_grid if v in path and _ends_block(v, on_grid, path)]
     layers: list[Layer] = []
@@ -168,7 +195,7 @@ def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str]) -> list[Layer
                 hint="name a value of shape (N, C, H, W) with --layer NAME (`onnx-gradcam inspect MODEL`)",
             )
         return ranked[:1]
-    on_grid = grids(list(graph))
+    on_grid = grids(list(graph), begin=CONVOLUTIONS | POOLS)
     return [_named(graph, name, on_grid) for name in names]
 
 
@@ -193,14 +220,34 @@ def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]])
     return Layer(value, axes, True, "named by the user")
 
 
-LINEAR = frozenset("Gemm MatMul Conv".split())
-POOLING = frozenset("GlobalAveragePool AveragePool ReduceMean".split())
-CARRYING = frozenset("Flatten Reshape Squeeze Unsqueeze Transpose Identity Dropout Cast Add".split())
-
-
 def has_linear_head(nodes: Sequence[ir.Node], layer: ir.Value, score: ir.Value) -> bool:
     """Whether global average pooling and at most one linear layer are all that lies between ``layer`` and ``score``."""
     path = downstream(nodes, [layer]) & upstream(nodes, score)
-    between = [n.op_type for n in nodes if layer not in n.outputs and any(v in path for v in n.outputs)]
-    linear = [op for op in between if op in LINEAR]
-    return len(linear) <= 1 and all(op in LINEAR | POOLING | CARRYING for op in between)
+    between = [n for n in nodes if layer not in n.outputs and any(v in path for v in n.outputs)]
+    on_grid = grids(nodes)
+    pools = [n for n in between if _is_global_average(n, on_grid)]
+    linear = [n for n in between if _is_linear(n)]
+    rest = [n for n in between if n not in pools and n not in linear]
+    return len(pools) == 1 and len(linear) <= 1 and all(n.op_type in CARRYING for n in rest)
+
+
+def _is_global_average(node: ir.Node, on_grid: dict[ir.Value, tuple[int, ...]]) -> bool:
+    """Whether ``node`` is the mean over all of space, and over nothing else."""
+    if node.op_type == "GlobalAveragePool":
+        return True
+    x = node.inputs[0] if node.inputs else None
+    if x is None or x.shape is None or node.op_type not in ("AveragePool", "ReduceMean"):
+        return False
+    space = on_grid.get(x, tuple(range(len(x.shape))))[2:]
+    if node.op_type == "AveragePool":
+        return list(node.attributes["kernel_shape"].as_ints()) == [x.shape[k] for k in space]
+    axes = ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    return axes is not None and {k % len(x.shape) for k in axes} == set(space)
+
+
+def _is_linear(node: ir.Node) -> bool:
+    if node.op_type == "Conv":
+        weight = node.inputs[1]
+        pointwise = weight is not None and weight.shape is not None and all(d == 1 for d in weight.shape[2:])
+        return pointwise and all(s == 1 for s in node.attributes.get_ints("strides", ()))
+    return node.op_type in ("Gemm", "MatMul")

@@ -59,16 +59,12 @@ def load(model: ModelLike) -> Source:
 def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise ModelError(
-                f"{str(path)!r} is a folder, not an .onnx file", hint=_siblings(path / "x"), path=path
-            )
+            raise ModelError(f"{str(path)!r} is a folder, not an .onnx file", hint=_siblings(path / "x"), path=path)
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"no such model file: {str(path)!r}", hint=_siblings(path), path=path) from None
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"cannot read {str(path)!r}: {error}", hint="the path of an .onnx file", path=path
-        ) from None
+        raise ModelError(f"cannot read {str(path)!r}: {error}", hint="the path of an .onnx file", path=path) from None
 
 
 def _siblings(path: Path) -> str:

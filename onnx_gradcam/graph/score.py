@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnx_gradcam.errors import ScoreError, nearest
-from onnx_gradcam.graph.flow import downstream, is_float
+from onnx_gradcam.graph.flow import dependents, is_float
+from onnx_gradcam.graph.site import OPSET
 
 SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid")
+INSERTED = f"opset{OPSET}/"  # how the names of values begin that raising the opset made
+Batches = Set[int | ir.SymbolicDim | None]
 PASSING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "Dropout")
 
 
@@ -38,16 +41,15 @@ class Score:
 
 
 def find_score(graph: ir.Graph, name: str = "auto") -> Score:
-    """The score tensor called ``name``, or the first output that looks like a classifier's.
+    """The score tensor called ``name``, or that of the first output that looks like a classifier's.
 
     Raises ``ScoreError`` where no value has that name, or no output has one score per class.
     """
     if name != "auto":
         return _named(graph, name)
-    nodes = list(graph)
-    reached = downstream(nodes, graph.inputs)
-    candidates = [v for v in _float_ends(graph) if v in reached]
-    found = [s for s in (_walk_back(v) for v in candidates) if s is not None]
+    reached = dependents(graph, graph.inputs)
+    batches = _batches(graph)
+    found = [s for v in _float_ends(graph) if v in reached and (s := _walk_back(v, batches)) is not None]
     if not found:
         shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
         raise ScoreError(
@@ -56,28 +58,33 @@ def find_score(graph: ir.Graph, name: str = "auto") -> Score:
             hint="name the tensor of shape (N, classes) with --score NAME (`onnx-gradcam inspect MODEL` lists values)",
             outputs=tuple(v.name for v in graph.outputs),
         )
-    return max(found, key=lambda s: s.kind == "classes")  # the first of the best kind
+    return max(found, key=lambda s: (s.kind == "classes", s.activation != ""))  # the first of the best kind
 
 
 def _named(graph: ir.Graph, name: str) -> Score:
-    values = ir.convenience.create_value_mapping(graph)
+    mapping = ir.convenience.create_value_mapping(graph)
+    values = {k: v for k, v in mapping.items() if not v.is_initializer()}
     value = values.get(name)
     if value is None:
         raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
-    score = _describe(value, "", name)
+    activation, output = _leads_to(value)
+    score = _describe(value, activation, output or name, _batches(graph))
     if score is None:
         raise ScoreError(
             f"{name!r} of shape {_dims(value)} is not one score per class and image",
             hint="a floating-point value of shape (N, classes), (N, 1) or (N,)",
             name=name,
         )
-    consumers = {use.node.op_type for use in value.uses()}
-    squashing = next((op for op in SQUASHING if op in consumers), "")
-    return _describe(value, squashing, name) or score
+    return score
+
+
+def _batches(graph: ir.Graph) -> Batches:
+    """The first dimensions of the inputs."""
+    return {v.shape[0] if v.shape else None for v in graph.inputs}
 
 
 def _float_ends(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Float outputs of the graph, and the float values that its other outputs (labels) are made of."""
+    """Float outputs of the graph, and the float values that its other outputs (labels, top k) are made of."""
     seen: set[ir.Value] = set()
     pending = list(graph.outputs)
     while pending:
@@ -86,47 +93,92 @@ def _float_ends(graph: ir.Graph) -> Iterator[ir.Value]:
             continue
         seen.add(value)
         node = value.producer()
-        if is_float(value):
+        if is_float(value) and (node is None or node.op_type != "TopK"):
             yield value
         elif node is not None:
             pending.extend(v for v in node.inputs if v is not None)
 
 
-def _walk_back(output: ir.Value) -> Score | None:
+def _leads_to(value: ir.Value) -> tuple[str, str]:
+    """The squashing operator behind ``value``, and the graph output that it ends in; "" where there is none."""
+    for node in value.consumers():
+        if _passes(node) and node.inputs[0] is value:
+            activation, output = _leads_to(node.outputs[0])
+            if output:
+                return node.op_type if node.op_type in SQUASHING else activation, output
+    return "", (value.name or "") if value.is_graph_output() else ""
+
+
+def _passes(node: ir.Node) -> bool:
+    return node.domain == "" and node.op_type in (*SQUASHING, *PASSING)
+
+
+def _walk_back(output: ir.Value, batches: Batches) -> Score | None:
     """From an output back over a trailing Softmax, LogSoftmax or Sigmoid and the reshapes and casts around it."""
     name = output.name or ""
-    value = output
-    while (node := value.producer()) is not None and node.domain in ("", "ai.onnx"):
-        before = node.inputs[0] if node.inputs else None
+    trail = list(_trail(output))
+    squashing = next((node for node in trail if node.op_type in SQUASHING), None)
+    if squashing is None:
+        return _first(output, trail, "", name, batches)
+    before = squashing.inputs[0]
+    assert before is not None
+    if not _is_over_classes(squashing, before):
+        return None
+    return _first(before, trail[trail.index(squashing) + 1 :], squashing.op_type, name, batches)
+
+
+def _trail(value: ir.Value) -> Iterator[ir.Node]:
+    """The nodes that made ``value``, back to the first one that computes something."""
+    while (node := value.producer()) is not None and _passes(node):
+        before = node.inputs[0]
         if before is None or not is_float(before):
-            break
-        if node.op_type in SQUASHING:
-            return _describe(before, node.op_type, name, _axis(node, before))
-        if node.op_type not in PASSING:
-            break
+            return
+        yield node
         value = before
-    return _describe(output, "", name)
 
 
-def _axis(node: ir.Node, value: ir.Value) -> int | None:
+def _first(value: ir.Value, trail: Sequence[ir.Node], activation: str, output: str, batches: Batches) -> Score | None:
+    """The Score for ``value``, or for what it was made of where its batch axis is gone or an adapter made it."""
+    score = _describe(value, activation, output, batches)
+    for node in trail:
+        if not (_is_inserted(value) or (score is None and _is_vector(value))) or node.op_type in SQUASHING:
+            break
+        before = node.inputs[0]
+        assert before is not None
+        value, score = before, _describe(before, activation, output, batches) or score
+    return score
+
+
+def _is_inserted(value: ir.Value) -> bool:
+    """Whether raising the opset made it: the deployed file does not have it."""
+    return (value.name or "").startswith(INSERTED)
+
+
+def _is_vector(value: ir.Value) -> bool:
+    return value.shape is not None and sum(d != 1 for d in value.shape) <= 1
+
+
+def _is_over_classes(node: ir.Node, value: ir.Value) -> bool:
+    """Whether ``node`` normalises the only axis of ``value`` with several entries, beside that of the batch."""
     if node.op_type == "Sigmoid" or value.shape is None:
-        return None
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
-    return axis % len(value.shape)
+        return True
+    wide = [k for k, d in enumerate(value.shape) if k > 0 and d != 1]
+    axis = node.attributes.get_int("axis", -1) % len(value.shape)
+    return not wide or wide == [axis] or len(value.shape) == 1
 
 
-def _describe(value: ir.Value, activation: str, output: str, axis: int | None = None) -> Score | None:
+def _describe(value: ir.Value, activation: str, output: str, batches: Batches) -> Score | None:
     """The Score for ``value``, or None where it is not one score per class and image."""
-    if value.shape is None or not is_float(value):
+    dims = [] if value.shape is None else list(value.shape)
+    if not dims or not is_float(value):
         return None
-    dims = list(value.shape)
+    if all(isinstance(d, int) for d in (dims[0], *batches)) and dims[0] not in batches:
+        return None
     wide = [k for k, d in enumerate(dims) if k > 0 and d != 1]
-    if len(wide) > 1 or (axis is not None and wide and wide != [axis]):
-        return None
     if not wide:
         return Score(value, None, activation, 2 if activation == "Sigmoid" else 1, output)
     count = dims[wide[0]]
-    if not isinstance(count, int):
+    if len(wide) > 1 or not isinstance(count, int):
         return None
     return Score(value, wide[0], activation, count, output)
 

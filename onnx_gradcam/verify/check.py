@@ -2,6 +2,196 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-def verify() -> None:
-    """."""
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam import forward, inputs
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.batches import batch_size
+from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
+from onnx_gradcam.gradient import CLASS, INDEX, GradientGraph, differentiate, forward_only
+from onnx_gradcam.graph import layers as layer_choice
+from onnx_gradcam.graph.load import ModelLike, Source, load
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.targets import TOP1
+from onnx_gradcam.verify import network, nodes, sample
+from onnx_gradcam.verify.path import sites, spread, values_of
+from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def verify(
+    model: ModelLike,
+    *,
+    target_layer: str | Sequence[str] = "auto",
+    score: str = "auto",
+    x: Any = None,
+    providers: Sequence[str] | None = None,
+    seed: int = 0,
+    table: Mapping[Key, Rule] = RULES,
+) -> Report:
+    """Check forward pass and gradient of ``model`` numerically, on the runtime and in the precision that explain it.
+
+    (a) The outputs are the deployed model's. (b) Node by node, every VJP rule agrees with float64 differences of that
+    node at its actual inputs; the report names the node where one does not. (c) At each target layer and at the image,
+    the gradient agrees with central differences of the score through the whole network.
+
+    Args:
+        model: path, bytes or ``onnx.ModelProto``.
+        target_layer: value or node name(s); "auto": the end of the last convolutional stage.
+        score: name of the score tensor; "auto": the classifier output, before its softmax or sigmoid.
+        x: an array (N, …) or {input name: array}, of which the first image is taken; None: seeded noise.
+        providers: execution providers; None: CUDA if it initialises, else CPU.
+        seed: of the noise, the cotangents and the directions.
+        table: the VJP rules.
+
+    Raises:
+        ModelError, ScoreError, LayerError, InputError, ProviderError; UnsupportedGradient and NoGradientPath where the
+        score cannot be differentiated at a target layer.
+    """
+    options = Options(None if providers is None else tuple(providers))
+    subject = _Subject.of(load(model), target_layer, score, options, table)
+    run = _first_run(subject, x, seed)
+    rng = np.random.default_rng(seed)
+    found, alike = _node_by_node(subject, run, rng)
+    checks = [_forward_pass(subject, run), _summary(found), *_gradients(subject, run, rng)]
+    return Report(
+        model=subject.source.name,
+        score=subject.score.value.name or "",
+        class_index=tuple(int(i) for i in run.results[CLASS]),
+        layers=subject.layers,
+        providers=run.providers,
+        checks=tuple(checks),
+        nodes=tuple(found),
+        alike=alike,
+        notes=subject.notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is verified. ``whole`` is differentiated with respect to the target layers and, where it can be, the image."""
+
+    source: Source
+    prepared: ir.Model
+    score: Score
+    layers: tuple[str, ...]
+    whole: GradientGraph
+    options: Options
+    table: Mapping[Key, Rule]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        target_layer: str | Sequence[str],
+        score: str,
+        options: Options,
+        table: Mapping[Key, Rule],
+    ) -> _Subject:
+        prepared = prepare(source.model)
+        found = find_score(prepared.graph, score)
+        named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
+        chosen = layer_choice.choose(prepared.graph, found.value, named)
+        layers = tuple(dict.fromkeys(layer.name for layer in chosen))
+        image = inputs.image_input(inputs.specs(prepared.graph)).name
+        notes: tuple[str, ...] = ()
+        try:
+            whole = differentiate(prepared, found, [*layers, image], table)
+        except (UnsupportedGradient, NoGradientPath) as error:
+            notes = (f"nothing before the target layer is checked: {error.what}",)
+            whole = differentiate(prepared, found, layers, table)
+        return cls(source, prepared, found, layers, whole, options, table, notes)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the gradient graph: what was fed, and every output."""
+
+    feeds: Arrays
+    results: Mapping[str, Any]
+    batch: int | None
+    providers: tuple[str, ...]
+
+
+def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
+    """On the user's input, or on the first noise that the model takes."""
+    specs = inputs.specs(subject.prepared.graph)
+    image = inputs.image_input(specs).name
+    batch = batch_size(subject.prepared.graph, image)
+    if x is None:
+        candidates = sample.noise(specs, batch, seed)
+    else:
+        candidates = [sample.one_batch(inputs.feeds(x, specs), image, batch)]
+    session = Session(subject.whole.model, subject.options)
+    names = [name for name in session.outputs if name not in session.inputs]
+    refused: list[InputError | ModelError] = []
+    for feeds in candidates:
+        index = np.full(len(feeds[image]), TOP1, np.int64)
+        try:
+            results = session.run(names, {**feeds, INDEX: index})
+        except (InputError, ModelError) as error:
+            refused.append(error)
+        else:
+            return _Run(feeds, results, batch, session.providers)
+    raise InputError(
+        refused[0].what,
+        where="the user's input" if x is not None else f"noise for {', '.join(map(str, specs.values()))}",
+        hint="x=, an input that the model takes",
+    )
+
+
+def _forward_pass(subject: _Subject, run: _Run) -> Check:
+    outputs = {name: run.results[name] for name in subject.whole.outputs}
+    worst = forward.worst(forward.differences(subject.source, subject.options, outputs, run.feeds, run.batch))
+    if worst is None:
+        return Check("forward pass", "undecided", None, forward.LIMIT, "the untouched model has none of the outputs")
+    message = f"output {worst.output!r}, against the untouched model"
+    return Check("forward pass", "pass" if worst.ok else "fail", worst.error, worst.limit, message)
+
+
+def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tuple[list[NodeCheck], int]:
+    """The results node by node, and how many nodes were left to others like them."""
+    graph = subject.prepared.graph
+    values = ir.convenience.create_value_mapping(graph)
+    on_path = sites(graph, [values[name] for name in subject.whole.activations], subject.score.value)
+    chosen = spread(on_path)
+    names = [name for name in values_of(chosen) if name not in run.feeds]
+    known = {**run.feeds, **Session(forward_only(subject.prepared, names), subject.options).run(names, run.feeds)}
+    found = [check for site in chosen for check in nodes.check_site(site, known, subject.options, subject.table, rng)]
+    return found, len(on_path) - len(chosen)
+
+
+def _summary(found: Sequence[NodeCheck]) -> Check:
+    """All nodes as one check: the worst status, and the nodes that have it."""
+    order: tuple[Status, ...] = ("pass", "undecided", "fail")
+    status = max((node.status for node in found), key=order.index, default="undecided")
+    worst = max((node.error for node in found if node.error is not None), default=None)
+    message = f"{len({node.node for node in found})} nodes"
+    if status != "pass":
+        message = ", ".join(dict.fromkeys(f"{n.op_type} {n.node!r}" for n in found if n.status == status))
+    return Check("node by node", status, worst, nodes.LIMIT, message)
+
+
+def _gradients(subject: _Subject, run: _Run, rng: np.random.Generator) -> list[Check]:
+    """At every target layer and at the image."""
+    whole = subject.whole
+    values = {name: run.feeds[name] if name in run.feeds else run.results[name] for name in whole.activations}
+    at = network.Probe.of(
+        subject.prepared,
+        subject.score,
+        subject.table,
+        subject.options,
+        {**run.feeds, INDEX: run.results[CLASS]},
+        values,
+        float(np.abs(run.results[whole.logits]).max()),
+    )
+    return [network.check_gradient(at, name, rng) for name in whole.activations]

@@ -98,9 +98,7 @@ def _conv_transpose(
     parts = x.reshape(len(x), group, w.shape[0] // group, -1)
     for tap in itertools.product(*map(range, kernel)):
         starts = [t * d for t, d in zip(tap, dilations, strict=True)]
-        where = [
-            slice(a, a + (i - 1) * s + 1, s) for a, i, s in zip(starts, x.shape[2:], strides, strict=True)
-        ]
+        where = [slice(a, a + (i - 1) * s + 1, s) for a, i, s in zip(starts, x.shape[2:], strides, strict=True)]
         y[(..., *where)] += (weights[(..., *tap)] @ parts).reshape(len(x), -1, *x.shape[2:])
     kept = [slice(p, p + n) for p, n in zip(before, shape[2:], strict=True)]
     return _biased(y[(..., *kept)], b)
@@ -119,7 +117,9 @@ def _average_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray)
     kernel = attributes["kernel_shape"]
     pads = attributes.get("pads") or [0] * 2 * len(kernel)
     around = list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
-    counted = np.pad(np.ones((1, 1, *x.shape[2:])), [(0, 0), (0, 0), *around], constant_values=attributes.get("count_include_pad", 0))
+    counted = np.pad(
+        np.ones((1, 1, *x.shape[2:])), [(0, 0), (0, 0), *around], constant_values=attributes.get("count_include_pad", 0)
+    )
     bare = {**attributes, "pads": None, "auto_pad": "VALID"} if any(pads) else attributes
     total = sum(part for _, part in _taps(x, shape, kernel, attributes, fill=0))
     count = sum(part for _, part in _taps(counted, shape, kernel, bare, fill=0))

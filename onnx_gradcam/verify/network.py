@@ -1,63 +1,94 @@
 """The whole network: the gradient of the score against central differences of it, through the runtime.
 
-Directions v = G∘m + a little noise, m a random half mask: isotropic directions drown in rounding long before they are
-free of kinks. A kink within a step is an error of the order of the step, so the slope is trusted where steps of
-several lengths agree with each other: the plateau.
+Directions v = G∘m + a little noise, m a random half mask: along isotropic ones the score drowns in rounding long
+before the steps are free of kinks. A kink within a step is an error of the order of its length, so what counts is
+where (s(x + hv) − s(x − hv)) / 2h − ⟨G, v⟩ goes to as h → 0: a straight line in h through the shortest steps that
+rounding leaves legible. Steps that lie on such a line are the plateau.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.gradient import INDEX
-from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.autodiff.registry import Key, Rule
+from onnx_gradcam.gradient import INDEX, SCORE, differentiate
 from onnx_gradcam.graph.score import Score
 from onnx_gradcam.runtime import Options, Session
-from onnx_gradcam.targets import class_score
-from onnx_gradcam.verify.report import Check, Scan, Status
+from onnx_gradcam.verify.nodes import off_kinks
+from onnx_gradcam.verify.report import Check, Scan
 
 LIMIT = 2e-3
-STEPS = tuple(2.0**-k for k in range(2, 17))  # ‖hv‖ as a share of ‖x‖
 DIRECTIONS = 3
-ISOTROPIC = 0.1  # share of the noise in a direction: what G lacks shows only there
-AGREEMENT = 1e-3  # between the slopes of a plateau
-LENGTH = 3  # steps, at least, on a plateau
-RESOLUTION = 64 * 2.0**-24  # share of the score that a change must exceed to be more than rounding
+ISOTROPIC = 0.1  # share of noise in a direction: what G lacks shows only there
+POINTS = (0.1, 0.2, 0.4)  # how far x is moved off kinks, as a share of its scale: the next point if one settles nothing
+OCTAVES = 10  # step lengths, each half the one before
+LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
+ROUNDING = 2.0**-22  # of the score, as a share of it
+AGREEMENT = 1e-3  # what rounding may take of a slope, and how far a plateau may be off a straight line
+LENGTH = 5  # steps on a plateau, at least
+DROPPED = 2  # shortest steps that may be off it
 
-Slope = Callable[[np.ndarray], tuple[float, float]]
 
+@dataclass(frozen=True)
+class Probe:
+    """A model with values that can be moved: ``delta/<name>`` is added to each of ``values`` {name: array}.
 
-def movable(prepared: ir.Model, score: Score, names: Sequence[str]) -> ir.Model:
-    """The forward pass to the score (N,), with an input ``delta/<name>`` that is added to each value of ``names``."""
-    model = prepared.clone()
-    graph = model.graph
-    values = ir.convenience.create_value_mapping(graph)
-    score = replace(score, value=values[score.value.name or ""])
-    for name in names:
-        _add_delta(graph, values[name])
-    op = Builder(graph, "verify")
-    index = ir.val(INDEX, dtype=ir.DataType.INT64, shape=["batch"])
-    value, _ = class_score(op, score, index)
-    graph.inputs.append(index)
-    value.name = "verify/score"
-    graph.outputs[:] = [value]
-    RemoveUnusedNodesPass()(model)
-    return model
+    ``gradient`` gives the gradients there, ``forward`` the score alone; ``largest``: the largest score of any class.
+    """
+
+    gradient: Session
+    forward: Session
+    feeds: Mapping[str, np.ndarray]
+    values: Mapping[str, np.ndarray]
+    largest: float
+
+    @classmethod
+    def of(
+        cls,
+        prepared: ir.Model,
+        score: Score,
+        table: Mapping[Key, Rule],
+        options: Options,
+        feeds: Mapping[str, np.ndarray],
+        values: Mapping[str, np.ndarray],
+        largest: float,
+    ) -> Probe:
+        """Open the two sessions; ``feeds`` hold the class (``target_index``) too."""
+        model = prepared.clone()
+        known = ir.convenience.create_value_mapping(model.graph)
+        for name in values:
+            _add_delta(model.graph, known[name])
+        score = replace(score, value=known[score.value.name or ""])
+        whole = differentiate(model, score, [f"moved/{name}" for name in values], table).model
+        forward = whole.clone()
+        forward.graph.outputs[:] = [v for v in forward.graph.outputs if v.name == SCORE]
+        RemoveUnusedNodesPass()(forward)
+        at_rest = {f"delta/{name}": np.zeros_like(array) for name, array in values.items()}
+        return cls(Session(whole, options), Session(forward, options), {**feeds, **at_rest}, values, largest)
+
+    def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
+        """∂score/∂value, float64, with the value moved by ``delta``."""
+        output = f"grad/moved/{name}"
+        return self.gradient.run([output], {**self.feeds, f"delta/{name}": delta})[output].astype(np.float64)
+
+    def score_at(self, name: str, delta: np.ndarray) -> float:
+        """The score, summed over the batch."""
+        return float(np.sum(self.forward.run([SCORE], {**self.feeds, f"delta/{name}": delta})[SCORE], dtype=np.float64))
 
 
 def _add_delta(graph: ir.Graph, value: ir.Value) -> None:
-    readers = list(value.uses())
+    """Every reader of ``value`` reads ``moved/<name>`` = value + ``delta/<name>`` instead."""
     delta = ir.val(f"delta/{value.name}", dtype=value.dtype, shape=value.shape)
     moved = ir.val(f"moved/{value.name}", dtype=value.dtype, shape=value.shape)
-    add = ir.node("Add", [value, delta], outputs=[moved], name=moved.name)
-    for node, i in readers:
+    for node, i in list(value.uses()):
         node.replace_input_with(i, moved)
     producer = value.producer()
+    add = ir.node("Add", [value, delta], outputs=[moved], name=moved.name)
     if producer is None:
         graph.insert_before(graph[0], add)
     else:
@@ -65,24 +96,78 @@ def _add_delta(graph: ir.Graph, value: ir.Value) -> None:
     graph.inputs.append(delta)
 
 
-def scan(run: Slope, x: np.ndarray, gradient: np.ndarray, rng: np.random.Generator) -> Scan:
-    """The slope along one random direction; ``run``: what is added to x → the score (summed) there."""
-    v = _direction(gradient.astype(np.float64), rng)
-    length = float(np.linalg.norm(x)) or float(np.sqrt(x.size))
-    expected = float(np.vdot(gradient, v))
-    slopes, resolved = [], []
-    for step in STEPS:
-        plus, minus = (run((sign * step * length * v).astype(x.dtype)) for sign in (1, -1))
-        slopes.append((plus - minus) / (2 * step * length))
-        change = max(abs(plus - minus), 2 * step * length * abs(expected))
-        resolved.append(change > RESOLUTION * max(abs(plus), abs(minus)))
-    found = plateau(slopes, resolved, expected)
+def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
+    """The gradient at the value ``name``, along several directions."""
+    what = f"gradient at {name!r}"
+    scans = tuple(_settled(at, name, rng) for _ in range(DIRECTIONS))
+    errors = [scan.error for scan in scans if scan.error is not None]
+    worst = max(errors, default=None)
+    if worst is not None and worst > LIMIT:
+        return Check(what, "fail", worst, LIMIT, _MESSAGES["fail"], scans)
+    if len(errors) < len(scans):
+        return Check(what, "undecided", None, LIMIT, _MESSAGES["undecided"], scans)
+    return Check(what, "pass", worst, LIMIT, "", scans)
+
+
+_MESSAGES = {
+    "fail": "the score does not change as the gradient says",
+    "undecided": "no plateau: the slope of the score did not settle before rounding took over",
+}
+
+
+def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
+    """The scan at the first point where the gradient holds; without one, the best of those that settled.
+
+    A kink right beside a point looks like a wrong gradient at all legible steps, so a gradient is wrong only if it is
+    so at two points or more.
+    """
+    settled = []
+    for distance in POINTS:
+        found = scan(at, name, distance, rng)
+        if found.error is not None and found.error <= LIMIT:
+            return found
+        if found.error is not None:
+            settled.append(found)
+    if len(settled) < 2:
+        return replace(found, plateau=None, error=None)
+    return min(settled, key=lambda s: s.error or 0)
+
+
+def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
+    """Step lengths by octaves along one direction, from a point at that distance from the value's own."""
+    value = at.values[name]
+    base = off_kinks(value, distance, rng) - value
+    gradient = at.gradient_at(name, base)
+    v = _direction(gradient, rng) * (float(np.linalg.norm(value)) or float(np.sqrt(value.size)))
+    slope = abs(float(np.vdot(gradient, v)))
+    steps = _steps(slope, at.largest)
+    claimed, measured = np.array([_slopes(at, name, base, gradient, step * v, step) for step in steps]).T
+    larger = np.maximum(np.abs(claimed), np.abs(measured)).max()
+    legible = 2 * np.array(steps) * larger * AGREEMENT > ROUNDING * at.largest
+    errors = (measured - claimed) / (larger or 1)
+    found = plateau(np.array(steps), errors, legible)
     if found is None:
-        return Scan(expected, STEPS, tuple(slopes), None, None)
-    slope = float(np.median(slopes[found]))
-    error = abs(expected - slope) / max(abs(expected), abs(slope))
-    steps = STEPS[found]
-    return Scan(expected, STEPS, tuple(slopes), (steps[-1], steps[0]), error)
+        return Scan(steps, tuple(errors.tolist()), None, None)
+    start, stop, error = found
+    return Scan(steps, tuple(errors.tolist()), (steps[stop - 1], steps[start]), error)
+
+
+def _slopes(
+    at: Probe, name: str, base: np.ndarray, gradient: np.ndarray, move: np.ndarray, step: float
+) -> tuple[float, float]:
+    """⟨G, v⟩ and the central difference, for the move that is left of ``move`` when float32 has rounded it."""
+    value = at.values[name]
+    ends = [(base + sign * move).astype(value.dtype) for sign in (1, -1)]
+    moved = [(value + end).astype(np.float64) for end in ends]
+    change = at.score_at(name, ends[0]) - at.score_at(name, ends[1])
+    return float(np.vdot(gradient, moved[0] - moved[1])) / (2 * step), change / (2 * step)
+
+
+def _steps(slope: float, largest: float) -> tuple[float, ...]:
+    """Octaves, the longest first; the last is the shortest that rounding leaves legible."""
+    shortest = ROUNDING * largest / (2 * AGREEMENT * slope) if slope else LONGEST
+    last = min(2.0 ** np.ceil(np.log2(shortest or LONGEST)), LONGEST / 2 ** (OCTAVES - 1))
+    return tuple(float(last * 2.0**k) for k in reversed(range(OCTAVES)))
 
 
 def _direction(gradient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -92,19 +177,28 @@ def _direction(gradient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
-    return v / (np.linalg.norm(v) or 1)
+    return np.asarray(v / (np.linalg.norm(v) or 1))
 
 
-def plateau(slopes: Sequence[float], resolved: Sequence[bool], expected: float) -> slice | None:
-    """The shortest steps (they come last) of which at least LENGTH in a row agree, all of them more than rounding."""
-    for stop in range(len(slopes), LENGTH - 1, -1):
-        start = stop
-        while start > 0 and resolved[start - 1] and _agree(slopes[start - 1 : stop], expected):
-            start -= 1
-        if stop - start >= LENGTH:
-            return slice(start, stop)
+def plateau(steps: np.ndarray, errors: np.ndarray, legible: np.ndarray) -> tuple[int, int, float] | None:
+    """The shortest steps (they come last) whose errors lie on a straight line: (first, last + 1, error at step 0).
+
+    As many as possible, LENGTH at least, all of them legible. None where there are none.
+    """
+    last = int(legible.sum())  # legible ones come first
+    for stop in range(last, last - DROPPED - 1, -1):
+        fits = [
+            (start, stop, at_zero)
+            for start in range(stop - LENGTH + 1)
+            if (at_zero := _line(steps[start:stop], errors[start:stop])) is not None
+        ]
+        if fits:
+            return fits[0]
     return None
 
 
-def _agree(slopes: Sequence[float], expected: float) -> bool:
-    return max(slopes) - min(slopes) <= AGREEMENT * max(abs(expected), *map(abs, slopes))
+def _line(steps: np.ndarray, errors: np.ndarray) -> float | None:
+    """Where the straight line through the errors is at step 0, None where they are off it."""
+    slope, start = np.polyfit(steps, errors, 1)
+    off = np.abs(start + slope * steps - errors).max()
+    return abs(float(start)) if off <= AGREEMENT else None

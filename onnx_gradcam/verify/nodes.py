@@ -31,7 +31,7 @@ BLOCK = 8  # length of the blocks that some cotangents are confined to
 RESOLUTION = 1e-3  # a slope below this share of g · y drowns in the rounding of y to float32
 AGREEMENT = 1e-3  # between the node in float64 and on the runtime
 
-Move = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Move = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
 def check_site(
@@ -62,18 +62,18 @@ def _retried(first: NodeCheck, second: NodeCheck) -> NodeCheck:
 # --- the points and the probes ------------------------------------------------------------------------------
 
 
-def off_kinks(a: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """``a`` moved away from zero by up to JITTER of its scale: off kinks at 0, and no two zeros stay a tie.
+def off_kinks(a: np.ndarray, distance: float, rng: np.random.Generator) -> np.ndarray:
+    """``a`` moved away from zero by up to ``distance`` of its scale: off kinks at 0, and no two zeros stay a tie.
 
     Non-negative arrays stay so (they may be what a Sqrt or Log is applied to).
     """
     sign = np.where(a < 0, -1.0, 1.0)
     if (a < 0).any():
         sign[a == 0] = rng.choice([-1.0, 1.0], int((a == 0).sum()))
-    return np.asarray(a + sign * JITTER * _scale(a) * rng.uniform(0.5, 1, a.shape), a.dtype)
+    return np.asarray(a + sign * distance * _scale(a) * rng.uniform(0.5, 1, a.shape), a.dtype)
 
 
-def _normal(a: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _normal(a: np.ndarray, _: float, rng: np.random.Generator) -> np.ndarray:
     """Standard normal values; absolute ones where ``a`` is non-negative."""
     noise = rng.standard_normal(a.shape)
     return np.asarray(noise if (a < 0).any() else np.abs(noise), a.dtype)
@@ -114,9 +114,7 @@ class _Trial:
     session: Session
 
     @classmethod
-    def of(
-        cls, site: Site, known: Mapping[str, np.ndarray], options: Options, table: Mapping[Key, Rule]
-    ) -> _Trial:
+    def of(cls, site: Site, known: Mapping[str, np.ndarray], options: Options, table: Mapping[Key, Rule]) -> _Trial:
         node = site.node
         inputs = [None if v is None else _array(v, known) for v in node.inputs]
         outputs = {k: known[node.outputs[k].name or ""] for k in site.outputs}
@@ -125,7 +123,9 @@ class _Trial:
 
     def check(self, move: Move, rng: np.random.Generator) -> list[NodeCheck]:
         """Compare at the moved inputs, for every input of ``site.wrt``."""
-        arrays = [move(a, rng) if i in self.site.wrt and a is not None else a for i, a in enumerate(self.inputs)]
+        arrays = [
+            move(a, JITTER, rng) if i in self.site.wrt and a is not None else a for i, a in enumerate(self.inputs)
+        ]
         probes = zip(*(_cotangents(y, rng) for y in self.outputs.values()), strict=True)
         gs = [dict(zip(self.outputs, row, strict=True)) for row in probes]
         runs = [self._run(arrays, g) for g in gs]
@@ -224,7 +224,9 @@ def _alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
     """
     node, graph = site.node, site.node.graph
     assert graph is not None
-    inputs = [None if v is None else _like(v, f"x{i}", a) for i, (v, a) in enumerate(zip(node.inputs, arrays, strict=True))]
+    inputs = [
+        None if v is None else _like(v, f"x{i}", a) for i, (v, a) in enumerate(zip(node.inputs, arrays, strict=True))
+    ]
     copy = ir.Node(
         node.domain,
         node.op_type,

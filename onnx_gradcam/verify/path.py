@@ -24,13 +24,13 @@ class Site:
     outputs: tuple[int, ...]
 
 
-def sites(graph: ir.Graph, source: Value, score: Value) -> list[Site]:
-    """The nodes on differentiable paths from ``source`` to ``score``, in graph order."""
+def sites(graph: ir.Graph, sources: Sequence[Value], score: Value) -> list[Site]:
+    """The nodes on differentiable paths from one of ``sources`` to ``score``, in graph order."""
     nodes = list(graph)
-    path = downstream(nodes, [source]) & upstream(nodes, score)
+    path = downstream(nodes, sources) & upstream(nodes, score)
     found = []
     for node in nodes:
-        outputs = tuple(k for k, y in enumerate(node.outputs) if y in path and y is not source)
+        outputs = tuple(k for k, y in enumerate(node.outputs) if y in path)
         wrt = tuple(i for i, x in carriers(node) if x in path)
         if wrt and outputs:
             found.append(Site(node, wrt, outputs))

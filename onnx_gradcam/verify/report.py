@@ -10,16 +10,15 @@ Status = Literal["pass", "fail", "undecided"]
 
 @dataclass(frozen=True)
 class Scan:
-    """The slope of the score along one direction, by central differences of several step lengths.
+    """How far the score's slope along one direction is from what the gradient claims, for steps of several lengths.
 
-    ``expected``: the slope that the gradient claims. ``steps``: lengths, as shares of the norm of the value that was
-    moved; ``slopes``: what each gave. ``plateau``: the first and last of the steps that agree with each other, None
-    where none do; ``error``: how far ``expected`` is from the slope there, as a share of the larger of the two.
+    ``steps``: as shares of the norm of the value that was moved, the longest first. ``errors``: measured slope − claimed
+    one, as a share of the larger. ``plateau``: the shortest and longest of the steps by which it was judged, None where
+    they settle nothing; ``error``: what is left there at step 0.
     """
 
-    expected: float
     steps: tuple[float, ...]
-    slopes: tuple[float, ...]
+    errors: tuple[float, ...]
     plateau: tuple[float, float] | None
     error: float | None
 
@@ -101,7 +100,9 @@ class Report:
 
 def _line(check: Check, width: int) -> str:
     error = "-" if check.error is None else f"{check.error:.1e}"
-    return f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {check.message}".rstrip()
+    return (
+        f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {check.message}".rstrip()
+    )
 
 
 def _node_line(node: NodeCheck) -> str:

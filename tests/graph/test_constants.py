@@ -49,9 +49,10 @@ def test_an_input_is_not_constant_nor_what_it_touches() -> None:
     assert constant(None) is None
 
 
-def test_random_numbers_are_not_constant() -> None:
+@pytest.mark.parametrize("op_type", ["RandomUniformLike", "GlobalLpPool"])
+def test_random_numbers_and_what_cannot_be_evaluated_are_not_constant(op_type: str) -> None:
     net = Net()
-    net.op("RandomUniformLike", net.array(np.ones(2, np.float32)), out="y")
+    net.op(op_type, net.array(np.ones((1, 2, 3), np.float32)), out="y")
     assert computed(net, "y") is None
 
 

@@ -9,6 +9,7 @@ from onnx_gradcam.autodiff.rules import (
     normalization,
     pooling,
     reduction,
+    resize,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "normalization",
     "pooling",
     "reduction",
+    "resize",
 ]

@@ -49,9 +49,7 @@ def thresholded_relu(op: Builder, g: Value, y: Value, x: Value, *, alpha: float 
 
 
 @vjp("Clip", wrt=0, broadcasts=True)
-def clip(
-    op: Builder, g: Value, y: Value, input: Value, min: Value | None = None, max: Value | None = None
-) -> Value:
+def clip(op: Builder, g: Value, y: Value, input: Value, min: Value | None = None, max: Value | None = None) -> Value:
     """y = min(max(x, low), high):  x̄ = g · [x = y], 1 at the bounds (torch's clamp, not its relu6)."""
     return op.Mul(g, indicator(op, op.Equal(input, y), y))
 
@@ -63,9 +61,7 @@ def sigmoid(op: Builder, g: Value, y: Value, x: Value) -> Value:
 
 
 @vjp("HardSigmoid", wrt=0, broadcasts=True)
-def hard_sigmoid(
-    op: Builder, g: Value, y: Value, x: Value, *, alpha: float = 0.2, beta: float = 0.5
-) -> Value:
+def hard_sigmoid(op: Builder, g: Value, y: Value, x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
     """y = min(max(αx + β, 0), 1):  x̄ = g · α · [0 < y < 1]; y (1 − y) is above 0 just there."""
     inside = positive(op, op.Mul(y, op.Sub(op.const(1, like=y), y)))
     return op.Mul(g, op.Mul(inside, op.const(alpha, like=y)))
@@ -134,13 +130,14 @@ def celu(op: Builder, g: Value, y: Value, x: Value, *, alpha: float = 1.0) -> Va
 def mish(op: Builder, g: Value, y: Value, x: Value) -> Value:
     """y = x·t, t = tanh(ln(1 + eˣ)):  x̄ = g · (t + x · σ(x) · (1 − t²)).
 
-    t = n / (2 − n) with n = σ(x)(2 − σ(x)), which neither overflows nor cancels.
+    With n = σ(x)(2 − σ(x)) t is n / (2 − n) and 1 − t² is (2(1 − σ(x)) / (2 − n))²: nothing overflows or cancels.
     """
     one, two = op.const(1, like=x), op.const(2, like=x)
     s = op.Sigmoid(x)
     n = op.Mul(s, op.Sub(two, s))
-    t = op.Div(n, op.Sub(two, n))
-    return op.Mul(g, op.Add(t, op.Mul(op.Mul(x, s), op.Sub(one, op.Mul(t, t)))))
+    rest = op.Sub(two, n)
+    root = op.Div(op.Mul(two, op.Sub(one, s)), rest)
+    return op.Mul(g, op.Add(op.Div(n, rest), op.Mul(op.Mul(x, s), op.Mul(root, root))))
 
 
 @vjp("Gelu", wrt=0, broadcasts=True)

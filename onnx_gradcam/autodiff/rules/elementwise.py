@@ -76,9 +76,7 @@ def cast(op: Builder, g: Value, y: Value, input: Value, *, to: int, saturate: in
 
 
 @vjp("CastLike", wrt=0, broadcasts=True)
-def cast_like(
-    op: Builder, g: Value, y: Value, input: Value, target_type: Value, *, saturate: int = 1
-) -> Value:
+def cast_like(op: Builder, g: Value, y: Value, input: Value, target_type: Value, *, saturate: int = 1) -> Value:
     """As Cast:  x̄ = g in the dtype of x."""
     return op.Cast(g, to=input.dtype)
 

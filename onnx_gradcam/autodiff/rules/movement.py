@@ -205,7 +205,7 @@ def pad_data(
     if amounts is None:
         if mode != "constant":
             raise Unwritten(f"{mode!r} borders whose widths are not constant")
-        return op.Pad(g, op.Neg(pads), op.const(0, like=g), axes)
+        return _unpad_at_run_time(op, g, pads, [k % rank(data) for k in along])
     half = len(amounts) // 2
     borders = {k % rank(data): (b, e) for k, b, e in zip(along, amounts[:half], amounts[half:], strict=True)}
     if mode == "constant":
@@ -216,13 +216,23 @@ def pad_data(
     return g
 
 
+def _unpad_at_run_time(op: Builder, g: Value, pads: Value, along: Sequence[int]) -> Value:
+    """``g`` without borders of run-time widths; a negative width, which had cut x, is filled with zeros."""
+    axes, zero, half = op.ints(*along), op.ints(0), op.ints(len(along))
+    widths = op.Max(pads, zero)
+    ends = op.Sub(op.Gather(op.shape_of(g), axes), op.Slice(widths, half, op.ints(END)))
+    g = op.Slice(g, op.Slice(widths, zero, half), ends, axes)
+    return op.Pad(g, op.Max(op.Neg(pads), zero), op.const(0, like=g), axes)
+
+
 def _border_sources(x: Value, axis: int, border: tuple[int, int], mode: str) -> np.ndarray:
     """[y's element, x's element] = 1 where one is a copy of the other."""
     size = length(x, axis)
     if size is None or min(border) < 0:
         raise Unwritten(f"{mode!r} borders that are negative, or around an axis of unknown length,")
     copied = np.pad(np.arange(size), border, mode=mode)  # type: ignore[call-overload]
-    return np.eye(size)[copied]
+    sources: np.ndarray = np.eye(size)[copied]
+    return sources
 
 
 @vjp("Gather", wrt=0)

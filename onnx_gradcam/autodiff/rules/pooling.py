@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.registry import vjp
+from onnx_gradcam.autodiff.registry import Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import (
     END,
     crop,
@@ -55,6 +55,7 @@ def max_pool(
     first row that holds the maximum, then the first place in it. That is k + k taps instead of k · k.
     """
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
+    _check_counts(at, y)
     axes = [j for j in range(len(at.kernel)) if (at.kernel[j], at.strides[j]) != (1, 1)]
     stages = [x]
     for j in reversed(axes[1:]):
@@ -64,24 +65,25 @@ def max_pool(
     return g
 
 
+def _check_counts(at: Windows, y: Value) -> None:
+    """With ceil_mode, onnx's shape inference counts a window that would start in the padding; no runtime has it."""
+    for j, count in enumerate(at.counts):
+        if count is not None and length(y, 2 + j) not in (count, None):
+            raise Unwritten("ceil_mode with a last window in the padding, on which shape inference is wrong,")
+
+
 def _pool_axis(op: Builder, x: Value, at: Windows, j: int) -> Value:
     """MaxPool along spatial axis j alone."""
-    kernel, strides, dilations, before, after = (
-        [v if i == j else other for i, v in enumerate(values)]
-        for values, other in (
-            (at.kernel, 1),
-            (at.strides, 1),
-            (at.dilations, 1),
-            (at.before, 0),
-            (at.after, 0),
-        )
-    )
+
+    def only(values: Sequence[int], other: int) -> list[int]:
+        return [v if i == j else other for i, v in enumerate(values)]
+
     return op.MaxPool(
         x,
-        kernel_shape=kernel,
-        strides=strides,
-        dilations=dilations,
-        pads=before + after,
+        kernel_shape=only(at.kernel, 1),
+        strides=only(at.strides, 1),
+        dilations=only(at.dilations, 1),
+        pads=only(at.before, 0) + only(at.after, 0),
         ceil_mode=int(at.rounds_up),
     )
 
@@ -190,6 +192,7 @@ def average_pool(
 ) -> Value:
     """y(o) = Σ_t x(s·o + d·t − p) / count(o):  x̄(i) = Σ g(o) / count(o) over the windows o that cover i."""
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
+    _check_counts(at, y)
     if max(at.dilations) == 1 and max(at.strides) == 1:  # the sums are the averages of an AveragePool, times its taps
         taps = math.prod(at.kernel)
         share = _divide_by_count(op, g, y, x, at, count_include_pad, taps)

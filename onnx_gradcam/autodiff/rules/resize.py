@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def resize(
         raise Unwritten("antialias, keep_aspect_ratio_policy, or exclude_outside without cubic,")
     if coordinate_transformation_mode in ("tf_crop_and_resize", "half_pixel_symmetric"):
         raise Unwritten(coordinate_transformation_mode)
-    form = {
+    form: dict[str, Any] = {
         "coordinate_transformation_mode": coordinate_transformation_mode,
         "cubic_coeff_a": cubic_coeff_a,
         "exclude_outside": exclude_outside,
@@ -81,16 +81,16 @@ def _repeats(scale: float, form: Mapping[str, Any]) -> bool:
     return np.array_equal(matrix, np.repeat(np.eye(PROBE), int(scale), axis=0))
 
 
-def _matrix_at_run_time(
-    op: Builder, y: Value, x: Value, k: int, scale: Value | None, form: Mapping[str, Any]
-) -> Value:
+def _matrix_at_run_time(op: Builder, y: Value, x: Value, k: int, scale: Value | None, form: Mapping[str, Any]) -> Value:
     """The matrix of a length that is not known before the run: what Resize makes of the identity."""
     size = vector(op, [dims(x)[k]])
     zero, one = op.array(np.array(0)), op.array(np.array(1))
     row = op.Unsqueeze(op.Range(zero, op.Squeeze(size, op.ints(0)), one), op.ints(0, 1, 2))
     identity = indicator(op, op.Equal(row, op.Transpose(row, perm=[0, 1, 3, 2])), like=x)
     if scale is None:
-        matrix = op.Resize(identity, None, None, op.Concat(op.ints(1, 1), vector(op, [dims(y)[k]]), size, axis=0), **form)
+        matrix = op.Resize(
+            identity, None, None, op.Concat(op.ints(1, 1), vector(op, [dims(y)[k]]), size, axis=0), **form
+        )
     else:
         ones = [op.array(np.ones(n, np.float32)) for n in (2, 1)]
         matrix = op.Resize(identity, None, op.Concat(ones[0], scale, ones[1], axis=0), **form)
@@ -112,13 +112,14 @@ def resize_matrix(
 
     The formulas are the ONNX specification's.
     """
-    place = _places(size, count, scale, coordinate_transformation_mode)
+    kind = np.float32 if mode == "nearest" else np.float64  # a rounding decides which element is the nearest
+    place = _places(size, count, scale, coordinate_transformation_mode, kind)
     if mode == "nearest":
-        return np.eye(size)[np.clip(ROUNDINGS[nearest_mode](place), 0, size - 1).astype(int)]
-    if mode == "linear":
+        place = ROUNDINGS[nearest_mode](place)
+    if mode != "cubic":
         place = np.clip(place, 0, size - 1)
     low = np.floor(place).astype(int)
-    t = (place - low).astype(np.float64)
+    t = place - low
     weights = _cubic(t, cubic_coeff_a) if mode == "cubic" else np.stack([1 - t, t], axis=1)
     taps = low[:, None] + (np.arange(-1, 3) if mode == "cubic" else np.arange(2))
     if exclude_outside:
@@ -131,7 +132,7 @@ def resize_matrix(
 
 HALF = 0.5 + 1e-6  # what lies half-way between two elements is decided with this tolerance, as ONNX Runtime does
 
-ROUNDINGS = {
+ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "round_prefer_floor": lambda place: np.ceil(place - HALF),
     "round_prefer_ceil": lambda place: np.floor(place + HALF),
     "floor": np.floor,
@@ -139,27 +140,24 @@ ROUNDINGS = {
 }
 
 
-def _places(size: int, count: int, scale: float, transformation: str) -> np.ndarray:
-    """Where in x each element of y is read (count,), computed in float32, as runtimes do."""
-    i, step, half = np.arange(count, dtype=np.float32), np.float32(scale), np.float32(0.5)
+def _places(size: int, count: int, scale: float, transformation: str, kind: type[np.floating]) -> np.ndarray:
+    """Where in x each element of y is read (count,)."""
+    i, step, half = np.arange(count, dtype=kind), kind(scale), kind(0.5)
+    places: np.ndarray = (i + half) / step - half
     if transformation == "asymmetric":
-        place = i / step
+        places = i / step
     elif transformation == "align_corners":
-        place = i * np.float32(size - 1) / np.float32(max(count - 1, 1))
+        places = i * kind(size - 1) / kind(max(count - 1, 1))
     elif transformation == "pytorch_half_pixel" and count == 1:
-        place = np.zeros(1)
-    else:
-        place = (i + half) / step - half
-    return place.astype(np.float64)
+        places = np.zeros(1)
+    return places.astype(np.float64)
 
 
 def _cubic(t: np.ndarray, a: float) -> np.ndarray:
     """Keys' cubic convolution, 1981: the weights of the elements at −1, 0, 1 and 2 for a place t in [0, 1)."""
 
-    def near(d: np.ndarray) -> np.ndarray:
-        return ((a + 2) * d - (a + 3)) * d * d + 1
-
-    def far(d: np.ndarray) -> np.ndarray:
-        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-
-    return np.stack([far(t + 1), near(t), near(1 - t), far(2 - t)], axis=1)
+    far = np.stack([t + 1, 2 - t])
+    near = np.stack([t, 1 - t])
+    far = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
+    near = ((a + 2) * near - (a + 3)) * near * near + 1
+    return np.stack([far[0], near[0], near[1], far[1]], axis=1)

@@ -44,11 +44,7 @@ def windows(
     auto_pad: str,
     ceil_mode: int = 0,
 ) -> Windows:
-    """The attributes of Conv and the pools on ``x``, with the specification's defaults and auto_pad worked out.
-
-    Windows are counted here and not read from the output's shape: with ceil_mode, onnx's shape inference counts
-    one that would start in the padding at the end, which no runtime does.
-    """
+    """The attributes of Conv and the pools on ``x``, with the specification's defaults and auto_pad worked out."""
     n = len(kernel)
     strides, dilations = tuple(strides or (1,) * n), tuple(dilations or (1,) * n)
     sizes = tuple(length(x, 2 + j) for j in range(n))
@@ -64,6 +60,7 @@ def windows(
 
 
 def _count(at: Windows, j: int, size: int) -> int:
+    """The number of windows; with ceil_mode none starts in the padding at the end."""
     room, s = size + at.before[j] + at.after[j] - at.reach[j] - 1, at.strides[j]
     count = (-(-room // s) if at.rounds_up else room // s) + 1
     return count - 1 if at.rounds_up and (count - 1) * s >= size + at.before[j] else count

@@ -92,6 +92,11 @@ def test_float16(case: Case) -> None:
     check_float16(case)
 
 
+def test_the_tanh_form_of_gelu_does_not_overflow_float16() -> None:
+    at = np.array([-3000.0, -300, -41, -3, 3, 41, 300, 3000])
+    check_float16(Case("Gelu", [at], {"approximate": "tanh"}, opset=20), reference_ops=[Gelu])
+
+
 def twin(torch: Any, case: Case, *inputs: Any) -> Any:
     """The same in torch; ONNX keeps attributes in float32."""
     f = torch.nn.functional

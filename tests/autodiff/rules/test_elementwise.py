@@ -102,6 +102,7 @@ CASES = [
     Case("Dropout", [normal(*SHAPE)]),
     Case("Dropout", [normal(*SHAPE), np.array(0.5), np.array(False)], constants=(1, 2), id="inference"),
     Case("Dropout", [normal(*SHAPE), np.array(0.5)], {"seed": 3}, constants=(1,), id="seed"),
+    Case("Dropout", [normal(*SHAPE)], outputs=2, id="mask"),
     Case("Cast", [normal(*SHAPE)], {"to": TensorProto.DOUBLE}, id="double"),
     Case("Cast", [normal(*SHAPE)], {"to": TensorProto.DOUBLE, "saturate": 1}, opset=21, id="21"),
     Case("CastLike", [normal(*SHAPE), normal(1)]),

@@ -1,0 +1,74 @@
+"""The blocks of a JPEG, PNG or WebP file: where its EXIF data stands, and whether the file is whole."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+
+def blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """start, exif (with its TIFF block) and end of a JPEG, PNG or WebP. No end: it is cut off or corrupt."""
+    if data[:2] == b"\xff\xd8":
+        walk = _jpeg_blocks(data)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        walk = _png_blocks(data)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        walk = _webp_blocks(data)
+    else:
+        return
+    yield b"start", b""
+    yield from walk
+
+
+def _jpeg_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        marker, size = data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == b"\xda":  # the scan: every 0xff in it is escaped, so that the end marker is the end
+            if data.find(b"\xff\xd9", at) >= 0:
+                yield b"end", b""
+            return
+        if marker == b"\xe1" and data[at + 4 : at + 10] == b"Exif\0\0":
+            yield b"exif", data[at + 10 : at + 2 + size]
+        at += 1 if marker == b"\xff" else 2 + size
+
+
+def _png_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 8
+    while at + 12 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        body, check = data[at + 8 : at + 8 + size], data[at + 8 + size : at + 12 + size]
+        is_critical = name[:1].isupper()
+        if is_critical and zlib.crc32(name + body).to_bytes(4, "big") != check:
+            return
+        if name == b"eXIf":
+            yield b"exif", body
+        if name == b"IEND":
+            yield b"end", b""
+        at += 12 + size
+
+
+def _webp_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    end, at = 8 + int.from_bytes(data[4:8], "little"), 12
+    while at + 8 <= min(end, len(data)):
+        name, size = struct.unpack_from("<4sI", data, at)
+        if name == b"EXIF":
+            yield b"exif", data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0")
+        at += 8 + size + size % 2
+    if end <= len(data):
+        yield b"end", b""
+
+
+def orientation(exif: bytes) -> int:
+    """Tag 0x0112 of a TIFF block, 1 to 8; 1 (upright) where there is none or the block is damaged."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (at,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, at)
+        tags = dict(struct.unpack_from(f"{order}H6xH", exif, at + 2 + 12 * i) for i in range(count))
+    except struct.error:
+        return 1
+    return int(tags.get(0x0112, 1))

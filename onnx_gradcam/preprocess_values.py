@@ -1,0 +1,55 @@
+"""Values and objects of a JSON text, checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.errors import PreprocessError
+
+
+def read_object(source: Path | str, where: str = "") -> dict[str, Any]:
+    where = where or str(source)
+    try:
+        text = source.read_text("utf-8") if isinstance(source, Path) else source
+    except (OSError, UnicodeDecodeError) as error:
+        raise PreprocessError(f"cannot read {where}: {error}", where=where, hint="a JSON file in UTF-8") from None
+    content = read_json(text, where)
+    if not isinstance(content, dict):
+        raise PreprocessError(f"{where} is not a JSON object", where=where, hint='{"preset": "imagenet", ...}')
+    return content
+
+
+def read_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise PreprocessError(f"{where} is not JSON: {error}", where=where, hint="mend the JSON") from None
+
+
+def as_number(value: Any, low: float = -np.inf, high: float = np.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
+        raise ValueError(f"{value!r} is not a number in the range that is allowed")
+    return float(value)
+
+
+def as_numbers(value: Any) -> tuple[float, ...]:
+    return tuple(as_number(v) for v in (value if isinstance(value, list | tuple) and value else (value,)))
+
+
+def as_positive(value: Any) -> tuple[float, ...]:
+    return tuple(as_number(v, 0) for v in as_numbers(value))
+
+
+def as_pixels(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is not a positive whole number")
+    return value
+
+
+def as_size(value: Any) -> tuple[int, int]:
+    height, width = value if isinstance(value, list | tuple) else (value, value)
+    return as_pixels(height), as_pixels(width)

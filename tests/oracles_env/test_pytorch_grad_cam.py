@@ -1,0 +1,59 @@
+"""Maps before normalisation, against pytorch-grad-cam on the same weights. Run with `make oracles`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import exports
+import numpy as np
+import pytest
+
+import onnx_gradcam as ogc
+
+pytestmark = pytest.mark.oracles
+
+METHODS = {
+    "gradcam": "GradCAM",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "xgradcam": "XGradCAM",
+    "elementwise": "GradCAMElementWise",
+}
+NETWORKS = ["resnet18", "vgg16", "mobilenet_v2", "densenet121"]
+
+
+@pytest.fixture(scope="module")
+def library() -> Any:
+    from bench import stub_torchvision
+
+    stub_torchvision()
+    return pytest.importorskip("pytorch_grad_cam", reason="grad-cam: not installed; run `make oracles`")
+
+
+def theirs(library: Any, method: str, module: Any, x: np.ndarray, target: int) -> np.ndarray:
+    """relu of what ``get_cam_image`` returns, with the library's own hooks, before it scales anything."""
+    import torch
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    layer = module.get_submodule(module.last_stage)
+    targets = [ClassifierOutputTarget(target)] * len(x)
+    with getattr(library, METHODS[method])(module, [layer]) as cam:
+        tensor = torch.from_numpy(x)
+        cam(input_tensor=tensor, targets=targets)
+        hooks = cam.activations_and_grads
+        activation = hooks.activations[0].cpu().data.numpy()
+        gradient = hooks.gradients[0].cpu().data.numpy()
+        image = cam.get_cam_image(tensor, layer, targets, activation, gradient, False)
+    return np.maximum(image, 0)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_same_map(library: Any, network: str, method: str) -> None:
+    module = exports.small(network)
+    x = np.random.default_rng(3).standard_normal((3, 3, 64, 64)).astype(np.float32)
+    with ogc.Explainer(exports.small_model(network, "torchscript"), providers=["cpu"]) as explainer:
+        ours = explainer.explain(x, target=4, method=method).cam
+    expected = theirs(library, method, module, x, 4)
+    assert expected.max() > 0
+    np.testing.assert_allclose(ours / expected.max(), expected / expected.max(), atol=1e-5)
