@@ -24,30 +24,36 @@ def batch_size(graph: ir.Graph, name: str) -> int | None:
 
 
 def _mixes_images(node: ir.Node) -> bool:
-    """DynamicQuantizeLinear, and reductions over the batch axis of a value with several axes."""
+    """DynamicQuantizeLinear, statistics of the batch, and reductions over the batch axis of a value with several."""
     if node.op_type == "DynamicQuantizeLinear":
         return True
-    if not node.op_type.startswith("Reduce") or node.inputs[0] is None or node.inputs[0].shape is None:
+    if node.op_type == "BatchNormalization":
+        return node.attributes.get_int("training_mode", 0) == 1
+    if node.op_type == "MeanVarianceNormalization":
+        return 0 in node.attributes.get_ints("axes", (0, 2, 3))
+    x = node.inputs[0] if node.inputs else None
+    if not node.op_type.startswith("Reduce") or x is None or x.shape is None or len(x.shape) < 2:
         return False
-    if len(node.inputs[0].shape) < 3:
-        return False
-    axes = constant(node.inputs[1]) if len(node.inputs) > 1 else np.array([0])
-    return axes is not None and bool(np.any((axes == 0) | (axes == -len(node.inputs[0].shape))))
+    if len(node.inputs) < 2 or node.inputs[1] is None:
+        return node.attributes.get_int("noop_with_empty_axes", 0) == 0
+    axes = constant(node.inputs[1])
+    return axes is not None and bool(np.any((axes == 0) | (axes == -len(x.shape))))
 
 
 def run_in_pieces(run: Run, names: Sequence[str], feeds: Mapping[str, np.ndarray], size: int | None) -> dict[str, Any]:
     """``run`` over all images: at once where ``size`` is None, else in pieces of ``size``.
 
-    A short last piece is padded by repeating its last image, and the padding dropped. Outputs without a batch axis are
+    The number of images is the length of the input with the most axes; inputs of another length go into every run. A
+    short last piece is padded by repeating its last image, and the padding dropped. Outputs without a batch axis are
     taken from the first piece.
     """
-    count = max(len(array) for array in feeds.values())
+    count = len(max(feeds.values(), key=np.ndim))
     if size is None or count == size:
         return run(names, feeds)
     pieces = []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        results = run(names, {k: v[rows] if len(v) == count else v for k, v in feeds.items()})
+        results = run(names, {k: v[rows] if np.ndim(v) and len(v) == count else v for k, v in feeds.items()})
         pieces.append({k: _trim(v, size, min(size, count - start)) for k, v in results.items()})
     return {name: _join([piece[name] for piece in pieces], count) for name in names}
 

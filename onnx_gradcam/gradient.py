@@ -143,4 +143,6 @@ def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") ->
     for name in wrt:
         if name not in values:
             raise LayerError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
-    return ir.to_proto(differentiate(prepared, found, wrt).model)
+    whole = differentiate(prepared, found, list(dict.fromkeys(wrt))).model
+    ir.external_data.load_to_model(whole)
+    return ir.to_proto(whole)

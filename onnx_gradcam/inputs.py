@@ -60,13 +60,13 @@ def feeds(x: Any, known: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:
 
 
 def _array(value: Any, name: str) -> np.ndarray:
-    if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
-        return np.from_dlpack(value)
     if hasattr(value, "detach"):  # a torch tensor that requires grad refuses __array__
         value = value.detach()
     try:
+        if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
         return np.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:  # an array on another device, for one
         raise InputError(f"input {name!r} is no array: {error}", name=name) from None
 
 
@@ -87,14 +87,16 @@ def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
             name=spec.name,
             shape=array.shape,
         )
+    with np.errstate(over="ignore"):  # what overflows becomes infinity, which is refused
+        array = array.astype(wanted, copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(
-            f"input {spec.name!r} holds NaN or infinity",
+            f"input {spec.name!r} holds NaN or infinity, as {wanted}",
             where=f"first at index {tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])}",
             hint="check the preprocessing (a division by zero?)",
             name=spec.name,
         )
-    return array.astype(wanted, copy=False)
+    return array
 
 
 def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:

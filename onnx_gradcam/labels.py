@@ -13,6 +13,7 @@ from onnx_gradcam.errors import TargetError
 from onnx_gradcam.preprocess import labels_from
 
 IMAGENET = "imagenet"
+FORMS = '["cat", "dog"] or {"0": "cat", "1": "dog"}'
 LabelsLike = str | os.PathLike[str] | Sequence[str] | Mapping[int, str] | None
 
 
@@ -58,9 +59,20 @@ def find_labels(given: LabelsLike, metadata: Mapping[str, str], count: int, kind
 def _given(given: str | os.PathLike[str] | Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:
     if isinstance(given, str | os.PathLike):
         return _imagenet() if given == IMAGENET else _read(Path(given))
-    if isinstance(given, Mapping):
-        return tuple(given.get(i, str(i)) for i in range(max(given, default=-1) + 1))
-    return tuple(given)
+    try:
+        return _listed(given)
+    except ValueError as error:
+        raise TargetError(f"these are no labels: {error}", hint=FORMS) from None
+
+
+def _listed(content: object) -> tuple[str, ...]:
+    """A list, or an object {index: label}; where an index is left out, it is its own label."""
+    if isinstance(content, Mapping):
+        by_index = {int(k): str(v) for k, v in content.items()}
+        return tuple(by_index.get(i, str(i)) for i in range(max(by_index, default=-1) + 1))
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return tuple(str(v) for v in content)
+    raise ValueError("neither a list nor an object")
 
 
 def _imagenet() -> tuple[str, ...]:
@@ -71,22 +83,15 @@ def _imagenet() -> tuple[str, ...]:
 def _read(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise TargetError(
             f"cannot read the labels {str(path)!r}: {error}",
             hint="a UTF-8 file with one label a line, a JSON list, or 'imagenet'",
             path=path,
         ) from None
     if path.suffix.lower() != ".json":
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
+        return tuple(line.strip() or str(i) for i, line in enumerate(text.rstrip().splitlines()))
     try:
-        content = json.loads(text)
-        if isinstance(content, dict):
-            return _given({int(k): str(v) for k, v in content.items()})
-        return tuple(str(v) for v in content)
-    except (ValueError, TypeError) as error:
-        raise TargetError(
-            f"{str(path)!r} holds no labels: {error}",
-            hint='["cat", "dog"] or {"0": "cat", "1": "dog"}',
-            path=path,
-        ) from None
+        return _listed(json.loads(text))
+    except ValueError as error:
+        raise TargetError(f"{str(path)!r} holds no labels: {error}", hint=FORMS, path=path) from None

@@ -17,10 +17,13 @@ import numpy as np
 
 from onnx_gradcam.errors import InputError, PreprocessError
 from onnx_gradcam.preprocess_form import Found, requested
-from onnx_gradcam.preprocess_metadata import detect, labels_from
-from onnx_gradcam.presets import CHANNELS, LAYOUTS, PRESETS, Preprocess
+from onnx_gradcam.preprocess_metadata import LABELS_KEY, OWN_KEY, detect, labels_from
+from onnx_gradcam.presets import CHANNELS, INTERPOLATIONS, LAYOUTS, PRESETS, RESIZES, Preprocess
 
-__all__ = ["PRESETS", "Choice", "InputSpec", "Preprocess", "choose", "labels_from"]
+__all__ = [
+    "CHANNELS", "INTERPOLATIONS", "LABELS_KEY", "LAYOUTS", "OWN_KEY", "PRESETS", "RESIZES", "Choice", "InputSpec",
+    "Preprocess", "choose", "labels_from",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

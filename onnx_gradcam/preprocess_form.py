@@ -31,15 +31,21 @@ class Found:
     strict: bool = False
 
     def say(self, source: str, **values: Any) -> None:
+        """Take over ``values``, each from ``source``."""
         self.values |= values
         self.sources |= dict.fromkeys(values, source)
 
 
 def requested(request: str | os.PathLike[str] | Mapping[str, object] | Preprocess) -> Found:
+    """What the name of a preset, the path of a JSON file, its content, or a ``Preprocess`` say.
+
+    Raises:
+        PreprocessError: unknown preset, unreadable file, unknown key, wrong value.
+    """
     if isinstance(request, Preprocess):
-        return parse(asdict(request), "the preprocess argument")
+        return read_form(asdict(request), "the preprocess argument")
     if isinstance(request, Mapping):
-        return parse(request, "the preprocess argument")
+        return read_form(request, "the preprocess argument")
     if isinstance(request, str) and request in PRESETS:
         return _preset(request, f"preset {request}")
     path = Path(request)
@@ -47,7 +53,7 @@ def requested(request: str | os.PathLike[str] | Mapping[str, object] | Preproces
         known = ("auto", *PRESETS)
         hint = f"{nearest(request, known)}; known: {', '.join(known)}, or the path of a JSON file"
         raise PreprocessError(f"unknown preprocessing '{request}'", hint=hint, name=request)
-    return parse(read_object(path), str(path))
+    return read_form(read_object(path), str(path))
 
 
 def _preset(name: str, where: str) -> Found:
@@ -58,16 +64,20 @@ def _preset(name: str, where: str) -> Found:
     return found
 
 
-def parse(form: Mapping[str, Any], where: str) -> Found:
-    """The JSON form: the fields of ``Preprocess``, or ``preset`` and the fields that differ from it."""
+def read_form(form: Mapping[str, Any], where: str) -> Found:
+    """The JSON form: the fields of ``Preprocess``, or ``preset`` and the fields that differ from it.
+
+    Raises:
+        PreprocessError: an unknown key, a wrong value, or one that is lacking.
+    """
     if unknown := [k for k in form if k not in _FIELDS]:
         hint = f"{nearest(unknown[0], _FIELDS)}; known: {', '.join(_FIELDS)}"
         raise PreprocessError(f"unknown key '{unknown[0]}' in {where}", where=where, hint=hint, key=unknown[0])
     given: dict[str, Any] = {}
-    for key, (parse, allowed) in _FIELDS.items():
+    for key, (read, allowed) in _FIELDS.items():
         if key in form:
             try:
-                given[key] = parse(form[key])
+                given[key] = read(form[key])
             except (TypeError, ValueError):
                 what = f"wrong value {form[key]!r} for '{key}' in {where}"
                 raise PreprocessError(what, where=where, hint=f"{key}: {allowed}", key=key, value=form[key]) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_gradcam.errors import PreprocessError
-from onnx_gradcam.preprocess_form import Found, parse
+from onnx_gradcam.preprocess_form import Found, read_form
 from onnx_gradcam.preprocess_values import (
     as_number,
     as_numbers,
@@ -43,9 +43,14 @@ def labels_from(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 def detect(metadata: Mapping[str, str], model_path: Path | None) -> Found:
+    """The first of: our own metadata key, Hugging Face's file beside the model, Ultralytics and WinML metadata.
+
+    Raises:
+        PreprocessError: what stands there cannot be read.
+    """
     if OWN_KEY in metadata:
         where = f"model metadata '{OWN_KEY}'"
-        return parse(read_object(metadata[OWN_KEY], where), where)
+        return read_form(read_object(metadata[OWN_KEY], where), where)
     path = model_path.parent / "preprocessor_config.json" if model_path else None
     config = read_object(path) if path and path.is_file() else {}
     if {"size", "crop_size", "image_mean", "rescale_factor"} & config.keys():

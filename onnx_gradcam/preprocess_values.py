@@ -1,4 +1,7 @@
-"""Values and objects of a JSON text, checked."""
+"""JSON texts and the values in them, checked.
+
+Wrong values raise ``ValueError`` or ``TypeError``: it is the caller who knows the key, and what is allowed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from onnx_gradcam.errors import PreprocessError
 
 
 def read_object(source: Path | str, where: str = "") -> dict[str, Any]:
+    """The JSON object in a file or a text. Raises ``PreprocessError`` where there is none."""
     where = where or str(source)
     try:
         text = source.read_text("utf-8") if isinstance(source, Path) else source
@@ -24,6 +28,7 @@ def read_object(source: Path | str, where: str = "") -> dict[str, Any]:
 
 
 def read_json(text: str, where: str) -> Any:
+    """The JSON value in ``text``. Raises ``PreprocessError`` where it is not JSON."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -31,25 +36,30 @@ def read_json(text: str, where: str) -> Any:
 
 
 def as_number(value: Any, low: float = -np.inf, high: float = np.inf) -> float:
+    """A number, ``low`` < value < ``high``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
         raise ValueError(f"{value!r} is not a number in the range that is allowed")
     return float(value)
 
 
 def as_numbers(value: Any) -> tuple[float, ...]:
+    """A number, or a list of some."""
     return tuple(as_number(v) for v in (value if isinstance(value, list | tuple) and value else (value,)))
 
 
 def as_positive(value: Any) -> tuple[float, ...]:
+    """A number above 0, or a list of some."""
     return tuple(as_number(v, 0) for v in as_numbers(value))
 
 
 def as_pixels(value: Any) -> int:
+    """A whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{value!r} is not a positive whole number")
     return value
 
 
 def as_size(value: Any) -> tuple[int, int]:
+    """(H, W), from two numbers of pixels or one for both."""
     height, width = value if isinstance(value, list | tuple) else (value, value)
     return as_pixels(height), as_pixels(width)

@@ -13,6 +13,7 @@ from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.score import Score
 
 TOP1 = -1  # as a class index in the graph: the model's own top-1
+FORMS = "None, an int, a label, TopK(k), Classes([...]) or a list with one int or label for each image"
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class TopK:
 
 @dataclass(frozen=True)
 class Classes:
-    """These class indices, for every image."""
+    """These classes, by index or label, for every image."""
 
-    indices: Sequence[int]
+    indices: Sequence[int | str]
 
-    def __init__(self, indices: Sequence[int]) -> None:
-        object.__setattr__(self, "indices", tuple(int(i) for i in indices))
+    def __init__(self, indices: Sequence[int | str]) -> None:
+        object.__setattr__(self, "indices", tuple(indices))
 
 
 Target = None | int | str | Sequence[int | str] | TopK | Classes
@@ -58,9 +59,9 @@ def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
     chosen = op.Where(top1, best, index)
     ones = [1] * (rank(y) - 1)
     classes = op.array(np.arange(score.count, dtype=np.int64).reshape([-1, *ones[axis:]]))
-    one_hot = op.Cast(op.Equal(op.Reshape(chosen, op.ints(-1, *ones)), classes), to=int(_float(y)))
-    axes = op.ints(*range(1, rank(y)))
-    return op.ReduceSum(op.Mul(y, one_hot), axes, keepdims=0), chosen
+    is_chosen = op.Equal(op.Reshape(chosen, op.ints(-1, *ones)), classes)
+    alone = op.Where(is_chosen, y, op.const(0, like=y))  # no product: a masked class may be −∞
+    return op.ReduceSum(alone, op.ints(*range(1, rank(y))), keepdims=0), chosen
 
 
 def _float(value: Value) -> ir.DataType:
@@ -74,7 +75,7 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
     Raises ``TargetError`` for an unknown or ambiguous label, a class out of range, or a wrong number of targets.
     """
     if isinstance(target, TopK):
-        if not 1 <= target.k <= count:
+        if not isinstance(target.k, (int, np.integer)) or not 1 <= target.k <= count:
             raise TargetError(f"top-{target.k} of {count} classes", hint=f"a number from 1 to {count}", target=target)
         return target
     if target is None:
@@ -85,11 +86,13 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
         return [tuple(class_index(i, count, labels) for i in target.indices)] * images
     if isinstance(target, (int, np.integer, str)):
         return [(class_index(target, count, labels),)] * images
+    if not isinstance(target, Sequence) and not (isinstance(target, np.ndarray) and target.ndim == 1):
+        raise TargetError(f"{target!r} is not a target", hint=FORMS, target=target)
     given = list(target)
     if len(given) != images:
         raise TargetError(
             f"{len(given)} targets for {images} images",
-            hint="one target per image, or one for all: an int, a label, TopK(k) or Classes([...])",
+            hint=f"one target per image, or one for all: {FORMS}",
             target=target,
         )
     return [(class_index(t, count, labels),) for t in given]
@@ -97,16 +100,12 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
 
 def class_index(target: int | str | np.integer, count: int, labels: Sequence[str] | None) -> int:
     """The class index of an index, a string of digits, a label or ``label:<label>``."""
-    if isinstance(target, str) and target.removeprefix("-").isdigit():
+    if isinstance(target, str) and target.removeprefix("-").isdecimal():
         target = int(target)
     if isinstance(target, str):
         return _label_index(target.removeprefix("label:"), labels)
     if isinstance(target, (bool, np.bool_)) or not isinstance(target, (int, np.integer)):
-        raise TargetError(
-            f"{target!r} is not a target",
-            hint="None, an int, a label, TopK(k) or Classes([...])",
-            target=target,
-        )
+        raise TargetError(f"{target!r} is not a target", hint=FORMS, target=target)
     if not 0 <= target < count:
         raise TargetError(
             f"class {target} is out of range: the score has {count} classes",
@@ -158,6 +157,6 @@ def parse(texts: Sequence[str], count: int, labels: Sequence[str] | None) -> Tar
     text = texts[0]
     if text == "top1":
         return None
-    if text.startswith("top") and text[3:].isdigit():
+    if text.startswith("top") and text[3:].isdecimal():
         return TopK(int(text[3:]))
     return class_index(text, count, labels)

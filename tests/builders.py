@@ -31,9 +31,9 @@ def plain(batch: int | str = BATCH, opset: int = 18, ir_version: int = 8) -> onn
 def residual(batch: int | str = BATCH) -> onnx.ModelProto:
     """ResNet: a stem, a block with an identity skip, one with a strided projection."""
     net = Net()
-    stem = net.op("Relu", net.conv(net.input("x", [batch, 3, 16, 16]), (3, 4), out="stem"))
+    stem = net.op("Relu", net.conv(net.input("x", [batch, 3, 16, 16]), (3, 4), out="stem"), out="relu0")
     pooled = net.op("MaxPool", stem, out="stem_pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    inner = net.conv(net.op("Relu", net.conv(pooled, (4, 4))), (4, 4), out="inner1")
+    inner = net.conv(net.op("Relu", net.conv(pooled, (4, 4)), out="relu1"), (4, 4), out="inner1")
     one = net.op("Relu", net.op("Add", inner, pooled), out="stage1")
     inner = net.conv(net.op("Relu", net.conv(one, (4, 6), stride=2), out="relu2"), (6, 6), out="inner2")
     skip = net.conv(one, (4, 6), kernel=1, stride=2, out="projection")

@@ -46,11 +46,18 @@ def small(name: str) -> Any:
 
 
 @functools.cache
-def small_model(name: str, exporter: Exporter, dtype: torch.dtype = torch.float32, dynamic_batch: bool = True) -> bytes:
+def small_model(
+    name: str,
+    exporter: Exporter,
+    dtype: torch.dtype = torch.float32,
+    *,
+    dynamic_batch: bool = True,
+    opset: int | None = None,
+) -> bytes:
     """The same as an ONNX model, exported once. In float64 the exporter folds BatchNorm without rounding."""
     network = copy.deepcopy(small(name)).to(dtype)
     x = torch.zeros(2 if dynamic_batch else 1, 3, network.size, network.size, dtype=dtype)
-    return export(network, x, exporter, dynamic_batch=dynamic_batch)
+    return export(network, x, exporter, dynamic_batch=dynamic_batch, opset=opset)
 
 
 def export(

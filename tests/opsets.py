@@ -49,9 +49,7 @@ def one_node(
     node = helper.make_node(op_type, names + kept, results, name="the_node")
     node.attribute.extend(attribute(k, v) for k, v in (attributes or {}).items())
     inputs = [
-        helper.make_tensor_value_info(
-            n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape if ranked else None
-        )
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape if ranked else None)
         for n, a in zip(names, feeds, strict=True)
         if a is not None
     ]
@@ -88,9 +86,7 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray
 def check_same(got: Sequence[np.ndarray], expected: Sequence[np.ndarray], tolerance: float = 1e-6) -> None:
     for y, e in zip(got, expected, strict=True):
         assert y.dtype == e.dtype
-        scale = (
-            float(np.abs(e[np.isfinite(e)], dtype=np.float64).max(initial=0)) if e.dtype.kind == "f" else 0
-        )
+        scale = float(np.abs(e[np.isfinite(e)], dtype=np.float64).max(initial=0)) if e.dtype.kind == "f" else 0
         np.testing.assert_allclose(y, e, rtol=0, atol=tolerance * scale)
 
 

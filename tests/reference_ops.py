@@ -1,8 +1,8 @@
-"""Conv, ConvTranspose, MaxPool and AveragePool for the reference evaluator, tap by tap, in the input's dtype.
+"""Convolutions, pools and Pad for the reference evaluator, written plainly, in the dtype of the input.
 
-The evaluator's own are wrong in places: ConvTranspose with several output channels per group, MaxPool with
-SAME_LOWER or with ceil_mode and stride 1, AveragePool with dilations and auto_pad. These are written from the
-specification and compared with torch in test_reference_ops.py.
+The evaluator's own are wrong in places: ConvTranspose with several output channels per group, MaxPool with SAME_LOWER
+or with ceil_mode and stride 1, AveragePool with dilations and auto_pad, GlobalMaxPool in 1-D and 3-D, Pad with negative
+amounts. These are written from the specification and compared with torch in test_reference_ops.py.
 """
 
 from __future__ import annotations
@@ -196,4 +196,20 @@ class AveragePool(OpRun):
         return ((total / count).astype(x.dtype),)
 
 
-REFERENCE_OPS = (Conv, ConvTranspose, MaxPool, AveragePool)
+class GlobalMaxPool(OpRun):
+    def _run(self, x):  # type: ignore[no-untyped-def]
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class Pad(OpRun):
+    def _run(self, data, pads, constant_value=None, axes=None, mode=None):  # type: ignore[no-untyped-def]
+        along = list(range(data.ndim) if axes is None else axes)
+        added, kept = [(0, 0)] * data.ndim, [slice(None)] * data.ndim
+        for axis, before, after in zip(along, pads[: len(along)], pads[len(along) :], strict=True):
+            added[axis] = (max(before, 0), max(after, 0))
+            kept[axis] = slice(max(-before, 0), min(after, 0) or None)
+        fill = {} if mode != "constant" or constant_value is None else {"constant_values": constant_value}
+        return (np.pad(data, added, mode=mode, **fill)[tuple(kept)],)
+
+
+REFERENCE_OPS = (Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Pad)

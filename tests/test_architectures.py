@@ -155,6 +155,12 @@ def test_gradcam_at_the_last_stage(name: str, exporter: str) -> None:
     check_gradcam(exports.small_model(name, exporter), images(name), truth(name, TOP_1))
 
 
+@pytest.mark.parametrize("opset", [11, 13, 20])
+@pytest.mark.parametrize("name", ["shufflenet_v2", "mobilenet_v3", "convnext_tiny"])
+def test_gradcam_of_other_opsets(name: str, opset: int) -> None:
+    check_gradcam(exports.small_model(name, "torchscript", opset=opset), images(name), truth(name, TOP_1))
+
+
 @pytest.mark.parametrize("name", ["shufflenet_v2", "convnext_tiny", "googlenet"])
 def test_gradcam_with_a_fixed_batch(name: str) -> None:
     model = exports.small_model(name, "torchscript", dynamic_batch=False)

@@ -111,7 +111,9 @@ def test_a_changed_photo_is_noticed(folder: Path, run: Any) -> None:
 def test_equal_stems_do_not_collide(folder: Path, run: Any) -> None:
     (folder / "more").mkdir()
     (folder / "more" / "left.png").write_bytes((folder / "photos" / "right.png").read_bytes())
-    status, out, _ = run("explain", "model.onnx", "photos/left.png", "more/left.png", "--preprocess", "good.json", "--json")
+    status, out, _ = run(
+        "explain", "model.onnx", "photos/left.png", "more/left.png", "--preprocess", "good.json", "--json"
+    )
     assert status == 0
     names = [r["rows"][0]["npy"] for r in json.loads(out)["results"]]
     assert len(set(names)) == 2

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.image import Geometry, decode, list_images, load_tensor, preprocess, upsample
+from onnx_gradcam.image import Geometry, decode, list_images, load_tensor, preprocess
 from onnx_gradcam.preprocess import PRESETS, Preprocess
 
 Array = NDArray[Any]
@@ -575,13 +575,6 @@ def test_to_photo_averages_when_the_photo_is_smaller() -> None:
         weight = [(1 - abs(v + 0.5 - (v // 8 * 8 + 4)) / 8) / 8 for v in (y, x)]
         assert result[y // 8, x // 8] == result.max() == pytest.approx(weight[0] * weight[1], rel=1e-5)
         assert result.sum() == pytest.approx(1 / 64, rel=1e-5)
-
-
-def test_upsample() -> None:
-    cam = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
-    for size in ((224, 224), (13, 11), (7, 5)):
-        reference = cv2.resize(cam, size[::-1], interpolation=cv2.INTER_LINEAR)
-        np.testing.assert_allclose(upsample(cam, size), reference, atol=1e-6)
 
 
 def pooled(x: Array, grid: tuple[int, int]) -> Array:

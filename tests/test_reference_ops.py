@@ -132,3 +132,19 @@ def test_max_pool_numbers_places_over_the_whole_tensor_by_rows_or_by_columns() -
 def test_windows_of_a_transposed_convolution(attributes: dict[str, Any], expected: list[float]) -> None:
     x = np.array([[[1.0, 2]]])
     np.testing.assert_array_equal(run("ConvTranspose", x, np.ones((1, 1, 3)), **attributes)[0].ravel(), expected)
+
+
+def test_pad_takes_away_where_it_is_negative() -> None:
+    pads = np.array([1, -2, -1, 2])
+    two = np.arange(6.0).reshape(2, 3)
+    expected = [[7, 7, 7], [2, 7, 7]]
+    np.testing.assert_array_equal(run("Pad", two, pads, np.array(7.0))[0], expected)
+    edge = run("Pad", two, np.array([-2, 1]), np.array(0.0), np.array([-1]), mode="edge")[0]
+    np.testing.assert_array_equal(edge, [[2, 2], [5, 5]])
+
+
+def test_global_max_pool_takes_all_spatial_axes() -> None:
+    x = np.arange(24.0).reshape(1, 2, 3, 4)
+    for shape in [(1, 2, 12), (1, 2, 3, 4), (1, 2, 3, 2, 2)]:
+        found = run("GlobalMaxPool", x.reshape(shape))[0]
+        np.testing.assert_array_equal(found, np.reshape([11.0, 23.0], (1, 2, *[1] * (len(shape) - 2))))

@@ -138,7 +138,7 @@ def torch_contenders(module: Any, x: np.ndarray) -> dict[str, Callable[[], Any]]
 
     cam = GradCAM(module, [module.get_submodule(module.last_stage)])
     tensor = torch.from_numpy(x)
-    return {"pytorch-grad-cam": lambda: cam(input_tensor=tensor)}
+    return {"pytorch-grad-cam": lambda: cam(input_tensor=tensor, targets=None)}
 
 
 def stub_torchvision() -> None:

@@ -115,9 +115,7 @@ WEIGHTS: Mapping[str, Callable[[Array, Array], Array]] = {
 }
 PROJECTIONS: Mapping[str, Callable[..., Array]] = {"eigencam": eigencam, "eigengradcam": eigengradcam}
 METHODS: Mapping[str, Callable[..., Array]] = {**WEIGHTS, **PROJECTIONS}
-NEEDS_GRADIENT = frozenset(
-    name for name, f in METHODS.items() if "gradient" in inspect.signature(f).parameters
-)
+NEEDS_GRADIENT = frozenset(name for name, f in METHODS.items() if "gradient" in inspect.signature(f).parameters)
 
 
 def compute_cam(

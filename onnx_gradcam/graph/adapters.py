@@ -179,12 +179,7 @@ def _resize_11(site: Site) -> None:
         }
         site.become("Resize", *site.node.inputs, **replaced)
     roi = roi if coordinates == "tf_crop_and_resize" else None
-    site.become("Resize", x, roi, *((None, sizes) if _is_given(sizes) else (scales,)))
-
-
-def _is_given(value: ir.Value | None) -> bool:
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return value is not None and (tensor is None or tensor.size > 0)
+    site.become("Resize", x, roi, *((scales,) if sizes is None else (None, sizes)))
 
 
 def _roi_align(site: Site) -> None:
@@ -217,7 +212,7 @@ def _align(site: Site) -> None:
 def _prelu(site: Site) -> None:
     """A slope vector held one slope for each channel."""
     trailing = [1] * (site.rank(0) - 2)
-    if trailing and site.rank(1) == 1:
+    if trailing:
         slope = site.put("Reshape", site.input(1), site.ints([-1, *trailing]))
         site.become("PRelu", site.input(), slope)
 

@@ -115,12 +115,6 @@ def _may_equal(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
     return a != 1 and b != 1
 
 
-def _dim(value: ir.Value, axis: int) -> int | str | None:
-    assert value.shape is not None
-    dim = value.shape[axis]
-    return dim if isinstance(dim, int) else dim.value
-
-
 def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.Value) -> list[ir.Value]:
     """The values that every differentiable path from the inputs to the score goes through, in graph order.
 
@@ -178,7 +172,8 @@ def _ends_block(value: ir.Value, on_grid: dict[ir.Value, tuple[int, ...]], path:
 
 
 def _has_space(value: ir.Value, axes: tuple[int, ...]) -> bool:
-    return len(axes) > 2 and any(_dim(value, k) != 1 for k in axes[2:])
+    assert value.shape is not None
+    return any(value.shape[k] != 1 for k in axes[2:])
 
 
 def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str]) -> list[Layer]:
@@ -212,7 +207,7 @@ def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]])
         if rank < 3:
             raise LayerError(
                 f"{name!r} has no spatial axes: Grad-CAM needs a value of shape (N, C, *space)",
-                where=f"shape {'?' if value.shape is None else tuple(value.shape)}",
+                where=f"shape {'?' if value.shape is None else value.shape}",
                 hint="a layer before the pooling or flattening: `onnx-gradcam inspect MODEL` lists them",
                 name=name,
             )

@@ -77,7 +77,7 @@ def verify(
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is verified. ``whole`` is differentiated with respect to the target layers and, where it can be, the image."""
+    """What is verified; ``whole`` is differentiated at the target layers and, where it can be, at the image."""
 
     source: Source
     prepared: ir.Model
@@ -127,10 +127,8 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     specs = inputs.specs(subject.prepared.graph)
     image = inputs.image_input(specs).name
     batch = batch_size(subject.prepared.graph, image)
-    if x is None:
-        candidates = sample.noise(specs, batch, seed)
-    else:
-        candidates = [sample.one_batch(inputs.feeds(x, specs), image, batch)]
+    given = None if x is None else [sample.one_batch(inputs.feeds(x, specs), image, batch)]
+    candidates = given or sample.noise(specs, batch, seed)
     session = Session(subject.whole.model, subject.options)
     names = [name for name in session.outputs if name not in session.inputs]
     refused: list[InputError | ModelError] = []
@@ -172,8 +170,8 @@ def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tup
 
 def _summary(found: Sequence[NodeCheck]) -> Check:
     """All nodes as one check: the worst status, and the nodes that have it."""
-    order: tuple[Status, ...] = ("pass", "undecided", "fail")
-    status = max((node.status for node in found), key=order.index, default="undecided")
+    found_status = {node.status for node in found}
+    status: Status = "fail" if "fail" in found_status else "undecided" if "undecided" in found_status else "pass"
     worst = max((node.error for node in found if node.error is not None), default=None)
     message = f"{len({node.node for node in found})} nodes"
     if status != "pass":

@@ -25,7 +25,7 @@ FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFL
 
 
 def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
-    """The node as a function from its inputs (float64 where they are floats) to its outputs; ``shape``: of the first."""
+    """The node as a function from its inputs, floats as float64, to its outputs; ``shape``: of the first of these."""
     windowed = WINDOWED.get(node.op_type)
     if windowed is None:
         return _on_reference(node)
@@ -38,7 +38,7 @@ def widened(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.kind in "iubU" else array.astype(np.float64)
 
 
-class Erf(OpRun):  # type: ignore[misc]
+class Erf(OpRun):
     """The reference evaluator's own rounds to float32."""
 
     op_domain = ""
@@ -53,7 +53,7 @@ def _on_reference(node: ir.Node) -> Function:
     made = [f"y{i}" if v.name else "" for i, v in enumerate(node.outputs)]
     alone = onnx.helper.make_node(node.op_type, given, made)
     for attribute in ir.to_proto(node).attribute:
-        if attribute.name in ("to", "stash_type", "dtype") and attribute.i in FLOATS:
+        if attribute.name == "to" and attribute.i in FLOATS:
             attribute.i = onnx.TensorProto.DOUBLE
         alone.attribute.append(attribute)
     graph = onnx.helper.make_graph([alone], "node", _untyped(given), _untyped(made))
@@ -82,7 +82,7 @@ def _conv(
     weights = w.reshape(group, -1, *w.shape[1:])
     y = np.zeros((len(x), group, weights.shape[1], math.prod(shape[2:])))
     for tap, part in _taps(x, shape, w.shape[2:], attributes, fill=0):
-        y += weights[(..., *tap)] @ part.reshape(len(x), group, w.shape[1], -1)
+        y += weights[_last(tap)] @ part.reshape(len(x), group, w.shape[1], -1)
     return _biased(y.reshape(shape), b)
 
 
@@ -99,9 +99,9 @@ def _conv_transpose(
     for tap in itertools.product(*map(range, kernel)):
         starts = [t * d for t, d in zip(tap, dilations, strict=True)]
         where = [slice(a, a + (i - 1) * s + 1, s) for a, i, s in zip(starts, x.shape[2:], strides, strict=True)]
-        y[(..., *where)] += (weights[(..., *tap)] @ parts).reshape(len(x), -1, *x.shape[2:])
+        y[_last(where)] += (weights[_last(tap)] @ parts).reshape(len(x), -1, *x.shape[2:])
     kept = [slice(p, p + n) for p, n in zip(before, shape[2:], strict=True)]
-    return _biased(y[(..., *kept)], b)
+    return _biased(y[_last(kept)], b)
 
 
 def _max_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def _taps(
     for tap in itertools.product(*map(range, kernel)):
         starts = [t * d for t, d in zip(tap, dilations, strict=True)]
         where = [slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, shape[2:], strides, strict=True)]
-        yield tap, padded[(..., *where)]
+        yield tap, padded[_last(where)]
 
 
 def _steps(kernel: Sequence[int], attributes: Attributes) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
@@ -175,3 +175,8 @@ def _crop(sizes: Sequence[int], reach: Sequence[int], attributes: Attributes) ->
 
 def _biased(y: np.ndarray, b: np.ndarray | None) -> np.ndarray:
     return y if b is None else y + b.reshape(-1, *[1] * (y.ndim - 2))
+
+
+def _last(index: Sequence[int | slice]) -> tuple[Any, ...]:
+    """Of the last axes."""
+    return (..., *index)

@@ -8,7 +8,7 @@ rounding leaves legible. Steps that lie on such a line are the plateau.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +16,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_gradcam.autodiff.registry import Key, Rule
-from onnx_gradcam.gradient import INDEX, SCORE, differentiate
+from onnx_gradcam.gradient import SCORE, differentiate
 from onnx_gradcam.graph.score import Score
 from onnx_gradcam.runtime import Options, Session
-from onnx_gradcam.verify.nodes import off_kinks
+from onnx_gradcam.verify.points import off_kinks
 from onnx_gradcam.verify.report import Check, Scan
 
 LIMIT = 2e-3
@@ -74,7 +74,8 @@ class Probe:
     def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
         """∂score/∂value, float64, with the value moved by ``delta``."""
         output = f"grad/moved/{name}"
-        return self.gradient.run([output], {**self.feeds, f"delta/{name}": delta})[output].astype(np.float64)
+        found = self.gradient.run([output], {**self.feeds, f"delta/{name}": delta})[output]
+        return np.asarray(found, np.float64)
 
     def score_at(self, name: str, delta: np.ndarray) -> float:
         """The score, summed over the batch."""
@@ -143,7 +144,7 @@ def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Sca
     steps = _steps(slope, at.largest)
     claimed, measured = np.array([_slopes(at, name, base, gradient, step * v, step) for step in steps]).T
     larger = np.maximum(np.abs(claimed), np.abs(measured)).max()
-    legible = 2 * np.array(steps) * larger * AGREEMENT > ROUNDING * at.largest
+    legible = int(np.sum(2 * np.array(steps) * larger * AGREEMENT > ROUNDING * at.largest))
     errors = (measured - claimed) / (larger or 1)
     found = plateau(np.array(steps), errors, legible)
     if found is None:
@@ -180,25 +181,24 @@ def _unit(v: np.ndarray) -> np.ndarray:
     return np.asarray(v / (np.linalg.norm(v) or 1))
 
 
-def plateau(steps: np.ndarray, errors: np.ndarray, legible: np.ndarray) -> tuple[int, int, float] | None:
-    """The shortest steps (they come last) whose errors lie on a straight line: (first, last + 1, error at step 0).
+def plateau(steps: np.ndarray, errors: np.ndarray, legible: int) -> tuple[int, int, float] | None:
+    """Of the ``legible`` first steps the shortest that lie on a straight line: (first, last + 1, |error| at step 0).
 
-    As many as possible, LENGTH at least, all of them legible. None where there are none.
+    LENGTH at least; how many, and whether without the DROPPED last, is chosen so that the error at step 0 is known
+    best. None where it is never known to within AGREEMENT (one standard error).
     """
-    last = int(legible.sum())  # legible ones come first
-    for stop in range(last, last - DROPPED - 1, -1):
-        fits = [
-            (start, stop, at_zero)
-            for start in range(stop - LENGTH + 1)
-            if (at_zero := _line(steps[start:stop], errors[start:stop])) is not None
-        ]
-        if fits:
-            return fits[0]
-    return None
+    spans = [(start, stop) for stop in range(legible - DROPPED, legible + 1) for start in range(stop - LENGTH + 1)]
+    lines = [(_line(steps[a:b], errors[a:b]), a, b) for a, b in spans]
+    if not lines:
+        return None
+    (doubt, error), start, stop = min(lines)
+    return (start, stop, error) if doubt <= AGREEMENT else None
 
 
-def _line(steps: np.ndarray, errors: np.ndarray) -> float | None:
-    """Where the straight line through the errors is at step 0, None where they are off it."""
+def _line(steps: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
+    """The straight line through the errors at step 0: (its standard error, its absolute value)."""
     slope, start = np.polyfit(steps, errors, 1)
-    off = np.abs(start + slope * steps - errors).max()
-    return abs(float(start)) if off <= AGREEMENT else None
+    variance = np.sum((start + slope * steps - errors) ** 2) / (len(steps) - 2)
+    spread = np.sum((steps - steps.mean()) ** 2)
+    doubt = np.sqrt(variance * (1 / len(steps) + steps.mean() ** 2 / spread))
+    return float(doubt), abs(float(start))

@@ -12,9 +12,9 @@ Status = Literal["pass", "fail", "undecided"]
 class Scan:
     """How far the score's slope along one direction is from what the gradient claims, for steps of several lengths.
 
-    ``steps``: as shares of the norm of the value that was moved, the longest first. ``errors``: measured slope − claimed
-    one, as a share of the larger. ``plateau``: the shortest and longest of the steps by which it was judged, None where
-    they settle nothing; ``error``: what is left there at step 0.
+    ``steps``: as shares of the norm of the value that was moved, the longest first. ``errors``: measured slope minus
+    claimed one, as a share of the larger. ``plateau``: the shortest and longest of the steps by which it was judged,
+    None where they settle nothing; ``error``: what is left there at step 0.
     """
 
     steps: tuple[float, ...]

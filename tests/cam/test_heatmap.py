@@ -53,9 +53,7 @@ class TestUpsample:
     def test_against_torch(self, mode, space, size):
         torch = pytest.importorskip("torch", reason="torch: not installed")
         cam = random(2, *space)
-        expected = torch.nn.functional.interpolate(
-            torch.tensor(cam)[None], size, mode=mode, align_corners=False
-        )
+        expected = torch.nn.functional.interpolate(torch.tensor(cam)[None], size, mode=mode, align_corners=False)
         np.testing.assert_allclose(upsample(cam, size), expected[0].numpy(), atol=1e-6)
 
     def test_the_same_size_is_the_same_map(self):

@@ -46,9 +46,7 @@ def sample(method: str, space: tuple[int, ...], *, seed: int = 0, n: int = 3, ch
     if method in ("gradcam++", "xgradcam"):
         activation = np.maximum(activation, 0) + 0.01
     if method == "cam":
-        gradient = np.broadcast_to(
-            gradient.mean(axis=tuple(range(2, gradient.ndim)), keepdims=True), gradient.shape
-        )
+        gradient = np.broadcast_to(gradient.mean(axis=tuple(range(2, gradient.ndim)), keepdims=True), gradient.shape)
     return activation, gradient
 
 
@@ -73,9 +71,7 @@ class TestTables:
     def test_first_docstring_line_is_formula_and_source(self, method):
         formula, source = inspect.getdoc(METHODS[method]).splitlines()[0].split("   ")
         assert re.fullmatch(r"(α_kij|α_k|cam) = .+\.", formula)
-        assert re.search(
-            r" (19|20)\d\d, (eq\. \d+|arXiv:\d{4}\.\d{5}|doi:\S+)\.$|^pytorch-grad-cam, \w+\.$", source
-        )
+        assert re.search(r" (19|20)\d\d, (eq\. \d+|arXiv:\d{4}\.\d{5}|doi:\S+)\.$|^pytorch-grad-cam, \w+\.$", source)
 
 
 class TestHand:
@@ -178,9 +174,7 @@ class TestPooledLinearHead:
         """Σ_ij of the un-ReLU'd XGradCAM = Σ G·A: the paper's conservation axiom."""
         activation, gradient = sample("xgradcam", (3, 4), seed=8)
         cam = compute_cam("xgradcam", activation, gradient, signed=True)[1]
-        np.testing.assert_allclose(
-            cam.sum(axis=(1, 2)), (gradient * activation).sum(axis=(1, 2, 3)), rtol=1e-5
-        )
+        np.testing.assert_allclose(cam.sum(axis=(1, 2)), (gradient * activation).sum(axis=(1, 2, 3)), rtol=1e-5)
 
 
 class TestPrincipalComponent:
@@ -219,9 +213,7 @@ class TestPrincipalComponent:
         c = np.array([0.0, 1, -1, 3, -3])
         k = np.arange(channels)
         cam = compute_cam("eigencam", (k[:, None] * c)[None], None)[1][0]
-        np.testing.assert_allclose(
-            cam, np.sqrt(np.sum(k**2)) * np.array([0, 1, 0, 3, 0]), rtol=1e-6, atol=1e-6
-        )
+        np.testing.assert_allclose(cam, np.sqrt(np.sum(k**2)) * np.array([0, 1, 0, 3, 0]), rtol=1e-6, atol=1e-6)
 
     @pytest.mark.parametrize("scale", [1e-30, 1e30])
     def test_any_scale(self, scale):
@@ -266,9 +258,7 @@ class TestEdges:
         [(name, "activation") for name in ALL] + [(name, "gradient") for name in sorted(NEEDS_GRADIENT)],
     )
     def test_nan_does_not_become_zero(self, method, where):
-        arrays = dict(
-            zip(("activation", "gradient"), (x.copy() for x in sample(method, (4, 5))), strict=True)
-        )
+        arrays = dict(zip(("activation", "gradient"), (x.copy() for x in sample(method, (4, 5))), strict=True))
         arrays[where][1, 2, 0, 3] = np.nan
         for counterfactual in (False, True) if method in WEIGHTS else (False,):
             cam = compute_cam(method, **arrays, counterfactual=counterfactual)[1]

@@ -47,10 +47,7 @@ OLD: list[Old] = [
         for op, f in ALIGNED.items()
         for b, aligned in [(SLOPE, (3, 1, 1)), (POSITIVE[0, :, :, 0], (3, 4, 1))]
     ],
-    *[
-        (op, 6, [TRUTH, MASK], {"broadcast": 1, "axis": 1}, [f(TRUTH, MASK[:, :, None])])
-        for op, f in LOGICAL.items()
-    ],
+    *[(op, 6, [TRUTH, MASK], {"broadcast": 1, "axis": 1}, [f(TRUTH, MASK[:, :, None])]) for op, f in LOGICAL.items()],
     ("Add", 6, [X, random(4)], {"broadcast": 1, "axis": -2}, [X + random(4)[:, None]]),
     ("Add", 6, [X, random(4, 5)], {"broadcast": 1}, [X + random(4, 5)]),
     ("Add", 6, [X, random(4, 5)], {"broadcast": 1, "axis": 2}, [X + random(4, 5)]),

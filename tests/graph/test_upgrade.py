@@ -173,7 +173,7 @@ def test_bodies_of_if_and_loop_are_raised() -> None:
 
 def test_new_names_avoid_those_of_the_model() -> None:
     model = one_node("Clip", 10, [X], {"min": 0.0, "max": 1.0})
-    for k in range(40):
+    for k in range(0, 40, 2):
         model.graph.node.append(helper.make_node("Identity", ["x0"], [f"opset18/const_{k}"]))
     new = raised(model)
     check_same(run(new, fed([X])), [X.clip(0, 1)])
@@ -195,6 +195,24 @@ def test_foreign_nodes_stay_and_a_dtype_behind_them_need_not_be_known() -> None:
     assert {o.domain: o.version for o in new.opset_import} == {"": 18, "com.microsoft": 1, "ai.onnx.ml": 2}
     feeds = {"x": random(2, 3, 4)}
     check_same(run(new, feeds), run(model, feeds))
+
+
+def test_a_foreign_operator_of_the_same_name_stays() -> None:
+    model = parse(
+        "same (float[2] x) => (float[2] y) { y = my.domain.Clip <min: float = 0.0> (x) }", 7, **{"my.domain": 1}
+    )
+    assert raised(model).graph.node[0] == model.graph.node[0]
+
+
+def test_shapes_of_inner_values_are_inferred_where_they_are_not_declared() -> None:
+    text = """
+        inner (float[2,3,4,1] x) => (float[2,3,1,1] y) {
+            m = ReduceMax <axes: ints = [2]> (x)
+            c = Clip <min: float = 0.0> (m)
+            y = Softmax (c)
+        }
+        """
+    assert [n.op_type for n in raised(parse(text, 9)).graph.node] == ["ReduceMax", "Clip", "Softmax"]
 
 
 def test_operators_that_onnx_does_not_know_stay() -> None:

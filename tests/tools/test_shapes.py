@@ -57,9 +57,7 @@ def test_mask_area_is_the_outlines_area(label: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_masks_match_pixels(size: tuple[int, int]) -> None:
     for seed in range(20):
-        scene = draw_scene(
-            np.random.default_rng(seed), [seed % 8, (seed + 3) % 8], size, background=black(size)
-        )
+        scene = draw_scene(np.random.default_rng(seed), [seed % 8, (seed + 3) % 8], size, background=black(size))
         np.testing.assert_array_equal(scene.image.any(axis=2), scene.masks.any(axis=0))
 
 

@@ -60,8 +60,10 @@ def max_pool(
     stages = [x]
     for j in reversed(axes[1:]):
         stages.append(_pool_axis(op, stages[-1], at, j))
-    for j, small, large in zip(axes, [y, *reversed(stages[1:])], reversed(stages), strict=True):
-        g = _unpool_axis(op, g, small, large, at, j)
+    stages.append(y)
+    for j in axes:
+        pooled = stages.pop()
+        g = _unpool_axis(op, g, pooled, stages[-1], at, j)
     return g
 
 

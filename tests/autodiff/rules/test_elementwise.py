@@ -52,8 +52,7 @@ PAIRS = [
 
 def binary(op_type: str, draw: Callable[..., np.ndarray] = normal, second: Any = None) -> list[Case]:
     return [
-        Case(op_type, [draw(*a), (second or draw)(*b)], wrt=(0, 1), id=f"{a}-{b}".replace(" ", ""))
-        for a, b in PAIRS
+        Case(op_type, [draw(*a), (second or draw)(*b)], wrt=(0, 1), id=f"{a}-{b}".replace(" ", "")) for a, b in PAIRS
     ]
 
 

@@ -48,10 +48,7 @@ def gemm(bias: tuple[int, ...] | None, trans_a: int, trans_b: int, **attributes:
 
 FLAGS = list(itertools.product((0, 1), (0, 1)))
 CASES = [
-    *[
-        Case("MatMul", [normal(*a), normal(*b)], wrt=(0, 1), id=f"{a}-{b}".replace(" ", ""))
-        for a, b in PRODUCTS
-    ],
+    *[Case("MatMul", [normal(*a), normal(*b)], wrt=(0, 1), id=f"{a}-{b}".replace(" ", "")) for a, b in PRODUCTS],
     Case("MatMul", [normal(2, 3, 4), normal(4, 5)], constants=(1,), id="weights"),
     *[gemm(None, *flags) for flags in FLAGS],
     *[gemm((5,), *flags, alpha=0.5, beta=-2.0) for flags in FLAGS],

@@ -185,9 +185,7 @@ def test_vjp(case: Case) -> None:
     check_vjp(case, reference_ops=ORACLES)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c.ort and c.op_type != "MeanVarianceNormalization"], ids=str
-)
+@pytest.mark.parametrize("case", [c for c in CASES if c.ort and c.op_type != "MeanVarianceNormalization"], ids=str)
 def test_float16(case: Case) -> None:
     """MeanVarianceNormalization has no valid float16 form: the constants of its function body are float32."""
     check_float16(case, reference_ops=ORACLES)

@@ -36,14 +36,8 @@ CASES = [
     *[reduction(op_type, axes, keepdims) for op_type in EVERY for axes in AXES for keepdims in (0, 1)],
     *[reduction(op_type, (1,), 0, opset=21) for op_type in EVERY],
     *[Case(op_type, [RNG.standard_normal(SHAPE)], id="default") for op_type in EVERY[:2]],
-    *[
-        Case(op_type, [RNG.standard_normal(SHAPE), EMPTY], constants=(1,), id="empty")
-        for op_type in EVERY[:2]
-    ],
-    *[
-        Case(op_type, [RNG.standard_normal(SHAPE), EMPTY], NOOP, constants=(1,), id="noop")
-        for op_type in UNREDUCED
-    ],
+    *[Case(op_type, [RNG.standard_normal(SHAPE), EMPTY], constants=(1,), id="empty") for op_type in EVERY[:2]],
+    *[Case(op_type, [RNG.standard_normal(SHAPE), EMPTY], NOOP, constants=(1,), id="noop") for op_type in UNREDUCED],
     Case("ReduceSum", [RNG.standard_normal(SHAPE)], NOOP, id="noop-absent"),
     Case("ReduceSum", [RNG.standard_normal(SHAPE), np.array([1])], NOOP, constants=(1,), id="noop-axes"),
 ]
@@ -85,18 +79,9 @@ def whole(*shape: int) -> np.ndarray:
 
 KEEP = {"keepdims": 1}
 KINKS = [
-    *[
-        Case(op_type, [whole(3, 5), np.array([1])], KEEP, constants=(1,))
-        for op_type in ("ReduceMax", "ReduceMin")
-    ],
-    *[
-        Case(op_type, [whole(3, 5), np.array([0, 1])], KEEP, constants=(1,))
-        for op_type in ("ReduceMax", "ReduceL1")
-    ],
-    *[
-        Case(op_type, [np.zeros((3, 2)), np.array([1])], KEEP, constants=(1,))
-        for op_type in ("ReduceL1", "ReduceL2")
-    ],
+    *[Case(op_type, [whole(3, 5), np.array([1])], KEEP, constants=(1,)) for op_type in ("ReduceMax", "ReduceMin")],
+    *[Case(op_type, [whole(3, 5), np.array([0, 1])], KEEP, constants=(1,)) for op_type in ("ReduceMax", "ReduceL1")],
+    *[Case(op_type, [np.zeros((3, 2)), np.array([1])], KEEP, constants=(1,)) for op_type in ("ReduceL1", "ReduceL2")],
 ]
 
 

@@ -1,0 +1,70 @@
+"""One node as a model of its own, with the nodes that its VJP rules write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.autodiff import registry
+from onnx_gradcam.autodiff.registry import Key, Rule
+from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.verify.float64 import Arrays
+from onnx_gradcam.verify.path import Site
+
+
+def array_of(value: ir.Value, known: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What ``value`` holds: its constant, or what a run gave."""
+    array = constant(value)
+    return known[value.name or ""] if array is None else array
+
+
+def alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
+    """The node as a model: inputs x<i> and cotangents g<k> → outputs y<k> and grad<i>, by the rules of ``table``.
+
+    What is known of shapes before the run is known here, no more: the rules write the nodes that they wrote in the
+    whole graph.
+    """
+    node, graph = site.node, site.node.graph
+    assert graph is not None
+    inputs = [
+        None if a is None else _like(v, f"x{i}", a) for i, (v, a) in enumerate(zip(node.inputs, arrays, strict=True))
+    ]
+    copy = ir.Node(
+        node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs), name=node.name
+    )
+    for k, (mine, theirs) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
+        mine.name = f"y{k}" if theirs.name else ""
+        mine.type, mine.shape = theirs.type, theirs.shape
+    given = [v for v in inputs if v is not None]
+    part = ir.Graph(
+        [v for v in given if v.const_value is None],
+        [copy.outputs[k] for k in site.outputs],
+        nodes=[copy],
+        initializers=[v for v in given if v.const_value is not None],
+        opset_imports=graph.opset_imports,
+        name="node",
+    )
+    op = Builder(part)
+    gs = [_cotangent(y, k) if k in site.outputs else None for k, y in enumerate(copy.outputs)]
+    part.inputs.extend(g for g in gs if g is not None)
+    for i in site.wrt:
+        x = inputs[i]
+        assert x is not None
+        gradient = op.Identity(op.expand(registry.apply(table, op, copy, i, gs), x))
+        gradient.name = f"grad{i}"
+        part.outputs.append(gradient)
+    return ir.Model(part, ir_version=10)
+
+
+def _cotangent(y: ir.Value, k: int) -> ir.Value:
+    return ir.val(f"g{k}", dtype=y.dtype, shape=y.shape)
+
+
+def _like(value: ir.Value | None, name: str, array: np.ndarray) -> ir.Value:
+    """A value known as ``value`` is; an initializer where that is constant."""
+    assert value is not None
+    dtype = ir.DataType.from_numpy(array.dtype)
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=value.const_value)

@@ -1,0 +1,41 @@
+"""Where derivatives are compared, and the cotangents they are compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK = 8  # length of the blocks that some cotangents are confined to
+
+
+def off_kinks(a: np.ndarray, distance: float, rng: np.random.Generator) -> np.ndarray:
+    """``a`` moved away from zero by up to ``distance`` of its scale: off kinks at 0, and no two zeros stay a tie.
+
+    Non-negative arrays stay so (they may be what a Sqrt or Log is applied to).
+    """
+    sign = np.where(a < 0, -1.0, 1.0)
+    if (a < 0).any():
+        sign[a == 0] = rng.choice([-1.0, 1.0], int((a == 0).sum()))
+    return np.asarray(a + sign * distance * scale_of(a) * rng.uniform(0.5, 1, a.shape), a.dtype)
+
+
+def normal(a: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal values in the form of ``a``; absolute ones where that is non-negative."""
+    noise = rng.standard_normal(a.shape)
+    return np.asarray(noise if (a < 0).any() else np.abs(noise), a.dtype)
+
+
+def scale_of(a: np.ndarray) -> float:
+    """Root mean square; 1 for an array of zeros."""
+    return float(np.sqrt(np.mean(np.square(a, dtype=np.float64)))) or 1.0
+
+
+def cotangents(y: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """One over all of y, and three confined to a block: the first, the last (borders!) and one in between."""
+    found = [rng.standard_normal(y.shape)]
+    for corner in ([0] * y.ndim, y.shape, [int(rng.integers(0, n)) for n in y.shape]):
+        starts = [max(0, min(a, n - BLOCK)) for a, n in zip(corner, y.shape, strict=True)]
+        block = tuple(slice(a, a + BLOCK) for a in starts)
+        g = np.zeros(y.shape)
+        g[block] = rng.standard_normal(g[block].shape)
+        found.append(g)
+    return [g.astype(y.dtype) for g in found]

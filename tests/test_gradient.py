@@ -1,0 +1,368 @@
+"""Gradients of whole models: against closed forms, against finite differences, and in two parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import builders
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from nets import BATCH, Net, feeds, run
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from onnx_gradcam.errors import LayerError, NoGradientPath, ScoreError, UnsupportedGradient
+from onnx_gradcam.gradient import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, gradient_model, split
+from onnx_gradcam.graph.layers import choose
+from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import find_score
+
+ALL = {**builders.ARCHITECTURES, **builders.HABITS}
+CLASSES = [3, -1, 0, 2]
+
+
+def layer_of(proto: onnx.ModelProto) -> str:
+    """The target layer that "auto" takes."""
+    graph = prepare(load(proto).model).graph
+    return choose(graph, find_score(graph).value, ["auto"])[0].name
+
+
+def whole(proto: onnx.ModelProto, *names: str) -> GradientGraph:
+    prepared = prepare(load(proto).model)
+    return differentiate(prepared, find_score(prepared.graph), names)
+
+
+def images(proto: onnx.ModelProto, batch: int = 4) -> dict[str, np.ndarray]:
+    return feeds(proto, batch)
+
+
+def classes(proto: onnx.ModelProto, count: int) -> np.ndarray:
+    """The classes to explain, within what the model has."""
+    found = find_score(prepare(load(proto).model).graph).count
+    return np.array([c if c < found else 0 for c in CLASSES[:count]], np.int64)
+
+
+def explained(proto: onnx.ModelProto, *names: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What the gradient model was fed, and what it returned."""
+    fed = images(proto)
+    fed[INDEX] = classes(proto, len(next(iter(fed.values()))))
+    return fed, run(gradient_model(proto, names), fed)
+
+
+# ---------------------------------------------------------------------------------------- what it returns
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_outputs_stay_and_the_gradients_join_them(name: str) -> None:
+    proto = ALL[name]()
+    layer = layer_of(proto)
+    original = run(proto, images(proto))
+    prepared = prepare(load(proto).model).graph
+    score = find_score(prepared)
+    model = gradient_model(proto, [layer])
+    fed, found = explained(proto, layer)
+    outputs = [v.name for v in prepared.outputs]
+    assert list(found) == list(dict.fromkeys([*outputs, SCORE, CLASS, f"grad/{layer}", score.value.name, layer]))
+    for key in set(original) - {"maps"}:
+        np.testing.assert_allclose(found[key], original[key], rtol=1e-6, atol=1e-6)
+    assert found[f"grad/{layer}"].shape == found[layer].shape
+    logits = found[score.value.name].reshape(len(fed[INDEX]), -1)
+    logits = np.concatenate([-logits, logits], axis=1) if score.kind == "binary" else logits
+    expected = np.where(fed[INDEX] < 0, logits.argmax(axis=1), fed[INDEX])
+    np.testing.assert_array_equal(found[CLASS], expected)
+    np.testing.assert_allclose(found[SCORE], logits[np.arange(len(logits)), expected], rtol=1e-6)
+    assert {node.domain for node in model.graph.node} == {""}
+    onnx.checker.check_model(model)
+
+
+def test_the_gradient_behind_global_pooling_is_the_weight() -> None:
+    """y_c = Σ_k w_ck · mean(A_k) + b_c:  ∂y_c/∂A_kij = w_ck / (H·W)."""
+    proto = builders.residual()
+    weight = next(t for t in proto.graph.initializer if list(t.dims) == [5, 6])
+    fed, found = explained(proto, "stage2")
+    rows = numpy_helper.to_array(weight)[found[CLASS]] / 16
+    np.testing.assert_allclose(found["grad/stage2"], np.broadcast_to(rows[:, :, None, None], (4, 6, 4, 4)), rtol=1e-6)
+    np.testing.assert_allclose(  # and through the Relu
+        explained(proto, "added")[1]["grad/added"], found["grad/stage2"] * (found["stage2"] > 0), rtol=1e-6
+    )
+
+
+def test_the_gradient_of_the_score_itself() -> None:
+    _, found = explained(builders.residual(), "logits")
+    np.testing.assert_array_equal(found["grad/logits"], np.eye(5)[found[CLASS]])
+
+
+def test_a_sigmoid_logit() -> None:
+    """Class 1: ∂z/∂A, class 0: its negative."""
+    proto = builders.HABITS["sigmoid"]()
+    weight = numpy_helper.to_array(next(t for t in proto.graph.initializer if list(t.dims) == [1, 4]))
+    _, found = explained(proto, "relu")
+    sign = np.where(found[CLASS] == 1, 1, -1)[:, None, None, None]
+    expected = np.broadcast_to(sign * weight[0][:, None, None] / 64, found["relu"].shape)
+    np.testing.assert_allclose(found["grad/relu"], expected, rtol=1e-6)
+    assert set(found[CLASS]) == {0, 1}, "else the test shows nothing"
+
+
+# ------------------------------------------------------------------------------------- finite differences
+
+
+def in_float64(proto: onnx.ModelProto) -> onnx.ModelProto:
+    proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for info in (*proto.graph.input, *proto.graph.output):
+        if info.type.tensor_type.elem_type == TensorProto.FLOAT:
+            info.type.tensor_type.elem_type = TensorProto.DOUBLE
+    return proto
+
+
+def with_nudge(proto: onnx.ModelProto, layer: str, score: str, shape: Sequence[int]) -> ReferenceEvaluator:
+    """The model with ``nudge`` added to ``layer``, and only the score as output."""
+    for node in proto.graph.node:
+        for i, name in enumerate(node.input):
+            if name == layer:
+                node.input[i] = "nudged"
+    made = [k for k, node in enumerate(proto.graph.node) if layer in node.output]
+    proto.graph.node.insert(made[0] + 1 if made else 0, helper.make_node("Add", [layer, "nudge"], ["nudged"]))
+    proto.graph.input.append(helper.make_tensor_value_info("nudge", TensorProto.DOUBLE, shape))
+    del proto.graph.output[:]
+    proto.graph.output.append(helper.make_tensor_value_info(score, TensorProto.DOUBLE, None))
+    return ReferenceEvaluator(proto)
+
+
+@pytest.mark.parametrize("where", ["layer", "input"])
+@pytest.mark.parametrize("name", builders.ARCHITECTURES)
+def test_finite_differences_in_float64(name: str, where: str) -> None:
+    proto = in_float64(builders.ARCHITECTURES[name]())
+    layer = layer_of(proto) if where == "layer" else "x"
+    fed = {**images(proto, 2), INDEX: np.array([2, 4])}
+    model = gradient_model(proto, [layer])
+    activation, gradient = ReferenceEvaluator(model).run([layer, f"grad/{layer}"], fed)
+    assert gradient.dtype == np.float64
+    evaluator = with_nudge(in_float64(proto), layer, "logits", activation.shape)
+
+    def score(nudge: np.ndarray) -> float:
+        (logits,) = evaluator.run(None, {"x": fed["x"], "nudge": nudge})
+        return float(sum(logits.reshape(2, 5)[[0, 1], fed[INDEX]]))
+
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        v = rng.standard_normal(gradient.shape)
+        numeric = (score(1e-6 * v) - score(-1e-6 * v)) / 2e-6
+        assert np.sum(gradient * v) == pytest.approx(numeric, rel=1e-6, abs=1e-7 * np.linalg.norm(gradient))
+    assert np.linalg.norm(gradient) > 1e-3
+    single = run(gradient_model(builders.ARCHITECTURES[name](), [layer]), {**fed, "x": fed["x"].astype(np.float32)})
+    error = np.linalg.norm(single[f"grad/{layer}"] - gradient) / np.linalg.norm(gradient)
+    assert error < 1e-5
+
+
+# ------------------------------------------------------------------------------- each image its own gradient
+
+
+@pytest.mark.parametrize("name", ["residual", "densenet", "convnext", "squeeze_excite", "two_inputs"])
+def test_an_image_alone_has_the_gradient_that_it_has_in_a_batch(name: str) -> None:
+    proto = ALL[name]()
+    layer, image = layer_of(proto), "image" if name == "two_inputs" else "x"
+    fed, together = explained(proto, layer, image)
+    model = gradient_model(proto, [layer, image])
+    for i in range(4):
+        alone = run(model, {k: v[i : i + 1] for k, v in fed.items()})
+        for key in (f"grad/{layer}", f"grad/{image}", SCORE):
+            np.testing.assert_allclose(alone[key][0], together[key][i], rtol=1e-5, atol=1e-7)
+
+
+def test_gradients_at_several_values_are_those_at_each() -> None:
+    proto = builders.residual()
+    names = ["stage1", "relu2", "x"]
+    _, together = explained(proto, *names)
+    for name in names:
+        _, alone = explained(proto, name)
+        np.testing.assert_allclose(together[f"grad/{name}"], alone[f"grad/{name}"], rtol=1e-6, atol=1e-8)
+
+
+def test_a_layer_that_a_skip_goes_around() -> None:
+    """∂y/∂inner = ∂y/∂added, as for the skip's own end; what flows around does not count."""
+    _, found = explained(builders.residual(), "inner2", "projection", "added", "stage1")
+    np.testing.assert_allclose(found["grad/inner2"], found["grad/added"], rtol=1e-6)
+    np.testing.assert_allclose(found["grad/projection"], found["grad/added"], rtol=1e-6)
+    assert np.abs(found["grad/added"]).max() > 0
+
+
+# --------------------------------------------------------------------------------------------- in two parts
+
+
+@pytest.mark.parametrize("name", [*ALL, "skip"])
+def test_two_parts_give_what_the_whole_gives(name: str) -> None:
+    """Forward once for all images; backward for rows of (image, class)."""
+    proto = builders.residual() if name == "skip" else ALL[name]()
+    layers = ["relu2", "inner2"] if name == "skip" else [layer_of(proto)]
+    graph = whole(proto, *layers)
+    forward, backward, boundary = split(graph)
+    fed = images(proto)
+    count = len(next(iter(fed.values())))
+    passed = run(ir.to_proto(forward), fed)
+    assert set(passed) == {*graph.outputs, graph.logits, *graph.activations, *boundary}
+    free = name not in ("batch1", "batch4", "decided_if_batch1")
+    rows = [i for i in range(count) for _ in range(3)] if free else list(range(count))
+    wanted = np.tile(classes(proto, 3), count) if free else classes(proto, count)
+    found = run(ir.to_proto(backward), {INDEX: wanted, **{k: passed[k][rows] for k in boundary}})
+    assert set(found) == {SCORE, CLASS, *graph.gradients}
+    expected = run(ir.to_proto(graph.model), {INDEX: wanted, **{k: v[rows] for k, v in fed.items()}})
+    np.testing.assert_array_equal(found[CLASS], expected[CLASS])
+    for key in (SCORE, *graph.gradients):
+        scale = np.abs(expected[key]).max()
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-6, atol=1e-6 * scale)
+        assert scale > 0
+
+
+def test_the_parts_share_no_work() -> None:
+    graph = whole(builders.residual(), "stage2")
+    forward, backward, boundary = split(graph)
+    assert set(boundary) == {"logits"}, "behind global pooling the gradient depends on nothing else but sizes"
+    operators = [node.op_type for node in backward.graph]
+    assert "Conv" not in operators
+    assert "Relu" not in operators
+    assert not {node.name for node in forward.graph} & {node.name for node in backward.graph}
+    assert INDEX not in {v.name for v in forward.graph.inputs}
+
+
+def test_forward_only_computes_what_was_asked_for() -> None:
+    proto = builders.residual()
+    graph = whole(proto, "stage2")
+    model = ir.to_proto(forward_only(graph.model, ["stage1", "logits", "stage1"]))
+    assert [v.name for v in model.graph.output] == ["stage1", "logits"]
+    assert "grad" not in {node.name.split("/")[0] for node in model.graph.node}
+    np.testing.assert_allclose(run(model, images(proto))["logits"], run(proto, images(proto))["logits"], rtol=1e-6)
+    early = ir.to_proto(forward_only(graph.model, ["stage1"]))
+    assert "stage2" not in {name for node in early.graph.node for name in node.output}
+    assert [v.name for v in graph.model.graph.outputs][0] == "logits", "the whole stays as it is"
+
+
+# ---------------------------------------------------------------------------------------------- names, dtypes
+
+
+def test_the_class_is_an_input_of_the_size_of_the_batch() -> None:
+    for proto, dim in ((builders.plain("N"), "N"), (builders.plain(4), 4), (builders.literal_minus_one(), "batch")):
+        info = gradient_model(proto, ["relu"]).graph.input[-1]
+        assert info.name == INDEX
+        assert info.type.tensor_type.elem_type == TensorProto.INT64
+        (size,) = info.type.tensor_type.shape.dim
+        assert (size.dim_value or size.dim_param) == dim
+
+
+def test_names_like_our_own_are_no_clash() -> None:
+    """A value called Mul_7 gets a gradient called grad/Mul_7, as a node of ours might be."""
+    proto = builders.residual()
+    expected = explained(proto, "stage2")[1]["grad/stage2"]
+    for op_type in ("Where", "ReduceSum", "Mul", "Reshape", "Identity", "const", "Expand"):
+        for number in range(1, 12):
+            renamed = builders.residual()
+            for node in renamed.graph.node:
+                node.input[:] = [f"{op_type}_{number}" if n == "stage2" else n for n in node.input]
+                node.output[:] = [f"{op_type}_{number}" if n == "stage2" else n for n in node.output]
+            model = gradient_model(renamed, [f"{op_type}_{number}"])
+            names = [v for node in model.graph.node for v in node.output] + [t.name for t in model.graph.initializer]
+            assert len(names) == len(set(names))
+    fed = {**images(proto), INDEX: np.array(CLASSES)}
+    np.testing.assert_array_equal(run(model, fed)[f"grad/{op_type}_{number}"], expected)
+
+
+def test_the_opset_is_kept_from_18_on() -> None:
+    assert gradient_model(builders.convnext(), ["block1"]).opset_import[0].version == 20
+    assert gradient_model(builders.HABITS["opset7"](), ["relu"]).opset_import[0].version == 18
+
+
+def test_the_model_stays_untouched(tmp_path: Path) -> None:
+    proto = builders.residual()
+    before = proto.SerializeToString()
+    gradient_model(proto, ["stage2", "x"])
+    assert proto.SerializeToString() == before
+
+
+def test_external_data_is_carried_along(tmp_path: Path) -> None:
+    path = tmp_path / "big.onnx"
+    onnx.save(builders.residual(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    fed, expected = explained(builders.residual(), "stage2")
+    model = gradient_model(path, ["stage2"])
+    np.testing.assert_array_equal(run(model, fed)["grad/stage2"], expected["grad/stage2"])
+
+
+def test_a_value_named_twice_comes_out_once() -> None:
+    model = gradient_model(builders.plain(), ["relu", "relu"])
+    assert [v.name for v in model.graph.output] == ["logits", SCORE, CLASS, "grad/relu", "relu"]
+
+
+def test_half_precision() -> None:
+    proto = builders.residual()
+    half = onnx.ModelProto.FromString(proto.SerializeToString())
+    for tensor in half.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), tensor.name))
+    for info in (*half.graph.input, *half.graph.output):
+        info.type.tensor_type.elem_type = TensorProto.FLOAT16
+    _, found = explained(half, "stage1")
+    _, expected = explained(proto, "stage1")
+    assert found["grad/stage1"].dtype == np.float16
+    same = found[CLASS] == expected[CLASS]
+    error = np.linalg.norm(found["grad/stage1"][same] - expected["grad/stage1"][same])
+    assert error < 0.02 * np.linalg.norm(expected["grad/stage1"][same])
+    assert same.sum() >= 3
+
+
+# ------------------------------------------------------------------------------------------------- refusals
+
+
+def test_an_unknown_value_names_the_nearest() -> None:
+    with pytest.raises(LayerError, match="no value 'stage3'") as error:
+        gradient_model(builders.residual(), ["stage2", "stage3"])
+    assert "'stage2'" in error.value.hint
+
+
+def test_a_value_that_does_not_lead_to_the_score() -> None:
+    net = Net()
+    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
+    net.op("Neg", relu, out="aside")
+    net.op("Floor", relu, out="rounded")
+    net.head(relu, 4)
+    net.op("Add", "logits", net.op("ReduceMean", "rounded", keepdims=0), out="sum")
+    proto = net.model({"sum": [BATCH, 5], "aside": None})
+    for name in ("aside", "rounded_off"):
+        with pytest.raises((NoGradientPath, LayerError), match=f"'{name}'"):
+            gradient_model(proto, [name])
+
+
+def test_an_operator_without_a_rule_is_named() -> None:
+    net = Net()
+    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
+    net.head(net.op("Det", relu, out="det") and net.op("GridSample", relu, grid(net), out="sampled"), 4)
+    proto = net.model({"logits": None})
+    with pytest.raises(UnsupportedGradient) as error:
+        gradient_model(proto, ["relu"])
+    assert "GridSample" in str(error.value)
+    assert "'node_sampled'" in str(error.value)
+    gradient_model(proto, ["sampled"])
+
+
+def grid(net: Net) -> str:
+    return net.array(np.zeros((1, 4, 4, 2), np.float32))
+
+
+def test_an_unknown_score() -> None:
+    with pytest.raises(ScoreError, match="no value 'logit'"):
+        gradient_model(builders.residual(), ["stage2"], score="logit")
+
+
+def test_a_score_by_name() -> None:
+    proto = builders.two_outputs()
+    model = gradient_model(proto, ["relu"], score="flat")
+    found = run(model, {**images(proto), INDEX: np.array([3, 1, 0, 2])})
+    expected = np.zeros((4, 4, 8, 8), np.float32)
+    expected[range(4), [3, 1, 0, 2]] = 1 / 64
+    np.testing.assert_allclose(found["grad/relu"], expected, rtol=1e-6)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from typing import Any
+
+import builders
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from onnx_gradcam import inputs
+from onnx_gradcam.errors import InputError
+from onnx_gradcam.graph.load import load
+from onnx_gradcam.preprocess import InputSpec
+
+IMAGE = InputSpec("image", (None, 3, 4, None), "float32")
+ONE = {"image": IMAGE}
+TWO = {"age": InputSpec("age", (None, 2), "float32"), "image": IMAGE}
+X = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+
+
+def refusal(x: Any, known: dict[str, InputSpec] = ONE) -> InputError:
+    with pytest.raises(InputError) as error:
+        inputs.feeds(x, known)
+    return error.value
+
+
+# ------------------------------------------------------------------------------------- what a model declares
+
+
+def test_specs_are_what_the_model_declares() -> None:
+    graph = load(builders.two_inputs()).model.graph
+    assert inputs.specs(graph) == {
+        "image": InputSpec("image", (None, 3, 8, 8), "float32"),
+        "age": InputSpec("age", (None, 2), "float32"),
+    }
+    assert inputs.spec_of(load(builders.uint8_input()).model.graph.inputs[0]).dtype == "uint8"
+
+
+def test_a_value_that_is_no_tensor() -> None:
+    assert inputs.spec_of(ir.val("maps")) == InputSpec("maps", (), "unknown")
+
+
+def test_the_image_is_the_first_input_with_the_most_axes() -> None:
+    assert inputs.image_input(TWO) is IMAGE
+    other = InputSpec("mask", (None, 1, 4, 4), "float32")
+    assert inputs.image_input({"image": IMAGE, "mask": other}) is IMAGE
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "axes"),
+    [
+        ((None, 3, 8, 9), 2, (2, 3)),
+        ((1, 8, 9, 3), 2, (1, 2)),
+        ((None, None, None, 1), 2, (1, 2)),
+        ((None, None, None, None), 2, (2, 3)),
+        ((1, 3, 9, 3), 2, (2, 3)),
+        ((1, 4, 8), 1, (2,)),
+        ((1, 8, 4), 1, (1,)),
+        ((1, 1, 8, 9, 7), 3, (2, 3, 4)),
+        ((1, 3, 8, 9), 1, (3,)),
+    ],
+)
+def test_spatial_axes(shape: tuple[int | None, ...], count: int, axes: tuple[int, ...]) -> None:
+    assert inputs.spatial_axes(InputSpec("x", shape, "float32"), count) == axes
+
+
+# ---------------------------------------------------------------------------------------- what is taken as is
+
+
+def test_an_array_for_the_only_input() -> None:
+    x = X.astype(np.float32)
+    found = inputs.feeds(x, ONE)
+    assert list(found) == ["image"]
+    assert found["image"] is x, "not copied"
+    assert inputs.feeds({"image": x}, ONE)["image"] is x
+
+
+def test_arrays_by_name() -> None:
+    ages = np.ones((2, 2), np.float32)
+    found = inputs.feeds({"image": X, "age": ages}, TWO)
+    np.testing.assert_array_equal(found["image"], X.astype(np.float32))
+    assert found["age"] is ages
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", ">f4"])
+def test_floats_become_the_float_of_the_model(dtype: str) -> None:
+    found = inputs.feeds(X.astype(dtype), ONE)["image"]
+    assert found.dtype == np.dtype("float32")
+    np.testing.assert_array_equal(found, X.astype(dtype).astype(np.float32))
+    half = {"image": InputSpec("image", IMAGE.shape, "float16")}
+    assert inputs.feeds(X, half)["image"].dtype == np.float16
+
+
+def test_integers_of_the_dtype_of_the_model() -> None:
+    bytes_ = np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3)
+    spec = InputSpec("image", (1, 2, 4, 3), "uint8")
+    np.testing.assert_array_equal(inputs.feeds(bytes_, {"image": spec})["image"], bytes_)
+
+
+def test_a_list_is_an_array() -> None:
+    found = inputs.feeds([[1.0, 2], [3, 4]], {"age": TWO["age"]})
+    np.testing.assert_array_equal(found["age"], np.array([[1, 2], [3, 4]], np.float32))
+
+
+def test_a_torch_tensor_that_requires_grad() -> None:
+    torch = pytest.importorskip("torch", reason="torch: not installed")
+    found = inputs.feeds(torch.tensor(X, dtype=torch.float32, requires_grad=True), ONE)["image"]
+    np.testing.assert_array_equal(found, X.astype(np.float32))
+
+
+class Capsule:
+    """An array that speaks DLPack and nothing else."""
+
+    def __init__(self, array: np.ndarray, problem: Exception | None = None) -> None:
+        self._array, self._problem = array, problem
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self._problem:
+            raise self._problem
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+
+def test_an_array_that_speaks_only_dlpack() -> None:
+    found = inputs.feeds(Capsule(X.astype(np.float32)), ONE)["image"]
+    np.testing.assert_array_equal(found, X.astype(np.float32))
+
+
+@pytest.mark.parametrize("problem", [BufferError("on the GPU"), RuntimeError("on the GPU")])
+def test_an_array_on_another_device(problem: Exception) -> None:
+    message = str(refusal(Capsule(X, problem)))
+    assert "'image'" in message
+    assert "on the GPU" in message
+
+
+# ------------------------------------------------------------------------------------------ what is refused
+
+
+def test_one_array_for_several_inputs() -> None:
+    error = refusal(X, TWO)
+    assert "the model has 2 inputs" in error.what
+    assert "'age' (?, 2) float32" in error.what
+    assert "{input name: array}" in error.hint
+    assert error.inputs == ("age", "image")
+
+
+def test_an_unknown_input_names_the_nearest() -> None:
+    error = refusal({"imge": X})
+    assert "no input 'imge'" in error.what
+    assert error.hint == "one of 'image'"
+
+
+def test_an_input_that_is_missing() -> None:
+    error = refusal({"image": X}, TWO)
+    assert "no value for the model's input 'age' (?, 2) float32" in error.what
+    assert error.name == "age"
+
+
+@pytest.mark.parametrize("value", ["a string", [[1.0], [2.0, 3.0]], None, object()])
+def test_what_is_no_array(value: Any) -> None:
+    assert "'image'" in refusal(value).what
+
+
+def test_bytes_for_a_float_model_point_to_explain_image() -> None:
+    error = refusal((X * 10).astype(np.uint8))
+    assert "uint8" in error.what
+    assert "explain_image()" in error.hint
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "complex64"])
+def test_another_dtype(dtype: str) -> None:
+    error = refusal(X.astype(dtype) if dtype != "complex64" else X + 0j)
+    assert "'image' (?, 3, 4, ?) float32" in error.what
+    assert error.hint == "array.astype('float32')"
+
+
+def test_a_float_for_a_model_of_bytes() -> None:
+    error = refusal(X, {"image": InputSpec("image", IMAGE.shape, "uint8")})
+    assert "float64" in error.what
+    assert error.hint == "array.astype('uint8')"
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 5), (2, 1, 4, 5), (2, 3, 5, 5), (2, 3, 4, 5, 1), (0, 3, 4, 5), (), (2, 3, 4, 0)]
+)
+def test_another_shape(shape: tuple[int, ...]) -> None:
+    error = refusal(np.zeros(shape, np.float32))
+    assert f"array of shape {shape}" in error.what
+    assert "'image' (?, 3, 4, ?)" in error.what
+    assert "batch axis first" in error.hint
+    assert error.shape == shape
+
+
+def test_a_fixed_batch_takes_any_number_of_images() -> None:
+    spec = {"image": InputSpec("image", (1, 3, 4, 5), "float32")}
+    assert inputs.feeds(X, spec)["image"].shape == (2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_values_that_are_not_finite(value: float) -> None:
+    x = X.copy()
+    x[1, 2, 0, 3] = value
+    error = refusal(x)
+    assert "'image' holds NaN or infinity, as float32" in error.what
+    assert error.where == "first at index (1, 2, 0, 3)"
+
+
+def test_values_that_a_half_cannot_hold() -> None:
+    error = refusal(X * 1e6, {"image": InputSpec("image", IMAGE.shape, "float16")})
+    assert "NaN or infinity, as float16" in error.what
