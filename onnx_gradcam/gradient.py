@@ -13,6 +13,7 @@ from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.errors import LayerError, nearest
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.flow import captured
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
@@ -46,7 +47,17 @@ class GradientGraph:
 def differentiate(
     prepared: ir.Model, score: Score, names: Sequence[str], table: Mapping[Key, Rule] = RULES
 ) -> GradientGraph:
-    """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``."""
+    """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``.
+
+    Raises ``LayerError`` for a value whose gradient would be called like another output.
+    """
+    for name in names:
+        if f"grad/{name}" in (SCORE, CLASS):
+            raise LayerError(
+                f"the gradient of {name!r} would be called like the output {f'grad/{name}'!r}",
+                hint="another value, or this one renamed",
+                name=name,
+            )
     model = prepared.clone()
     graph = model.graph
     values = ir.convenience.create_value_mapping(graph)
@@ -122,7 +133,7 @@ def _varying(graph: ir.Graph) -> set[Value]:
     """The values that depend on the graph's inputs."""
     found: set[Value] = set(graph.inputs)
     for node in graph:
-        if any(v in found for v in node.inputs):
+        if any(v in found for v in [*node.inputs, *captured(node)]):
             found.update(node.outputs)
     return found
 

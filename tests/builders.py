@@ -285,6 +285,34 @@ def uint8_input() -> onnx.ModelProto:
     return net.model({"logits": [BATCH, 5]})
 
 
+def view() -> onnx.ModelProto:
+    """torch's ``x.view(x.size(0), -1)``: the new shape is computed from the old one."""
+    net = Net()
+    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4), stride=4), out="relu")
+    size = net.op("Gather", net.op("Shape", relu), net.array(np.array(0)), axis=0)
+    shape = net.op("Concat", net.op("Unsqueeze", size, net.ints(0)), net.ints(-1), axis=0)
+    net.linear(net.op("Reshape", relu, shape, out="flat"), 16, 5, out="logits")
+    return net.model({"logits": [BATCH, 5]})
+
+
+def any_size() -> onnx.ModelProto:
+    """Height and width are not known before the run, either."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, "H", "W"]), (3, 4), stride=2), out="stem")
+    x = net.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    x = net.op("Add", net.conv(net.op("Relu", net.conv(x, (4, 4))), (4, 4), out="inner"), x)
+    net.head(net.op("Relu", x, out="relu"), 4)
+    return net.model({"logits": [BATCH, 5]})
+
+
+def scaled_by_an_input() -> onnx.ModelProto:
+    """A second input without a batch axis."""
+    net = Net()
+    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
+    net.op("Mul", net.head(relu, 4, out="unscaled"), net.input("scale", []), out="logits")
+    return net.model({"logits": [BATCH, 5]})
+
+
 ARCHITECTURES: dict[str, Callable[[], onnx.ModelProto]] = {
     "plain": plain,
     "residual": residual,
@@ -316,4 +344,7 @@ HABITS: dict[str, Callable[[], onnx.ModelProto]] = {
     "decided_if_else": lambda: decided_if(size=8),
     "two_inputs": two_inputs,
     "uint8_input": uint8_input,
+    "view": view,
+    "any_size": any_size,
+    "scaled_by_an_input": scaled_by_an_input,
 }

@@ -82,7 +82,7 @@ def test_photos(photos: list[Evidence]) -> None:
 
 
 def test_area_is_the_share_of_what_the_model_saw(photos: list[Evidence]) -> None:
-    """The centre crop of chelsea.png (300 × 451) is 263 pixels wide and high, all of it inside the cat's box."""
+    """The centre crop of chelsea.png (300 × 451) is 224/256 of its height, all of it inside the cat's box."""
     cat = next(row for row in photos if row.photo == "chelsea.png")
     assert cat.area == 1
     assert cat.evidence == pytest.approx(1)

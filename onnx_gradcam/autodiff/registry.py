@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.flow import carriers
 
 EACH = -1  # "any input": the rule learns which one as the keyword ``i``
 
@@ -98,11 +99,11 @@ class Unwritten(Exception):
 def refusal(node: ir.Node, i: int, reason: str) -> UnsupportedGradient:
     """The error for input ``i`` of ``node``."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}::"
-    value = node.inputs[i]
+    value = dict(carriers(node))[i]
+    what = f"input {i}" if i < len(node.inputs) else "a value that its body captures"
     return UnsupportedGradient(
-        f"{reason} for {domain}{node.op_type}, input {i}",
-        where=f"node {node.name!r}, input {value.name if value is not None else None!r}, "
-        f"output {node.outputs[0].name!r}",
+        f"{reason} for {domain}{node.op_type}, {what}",
+        where=f"node {node.name!r}, input {value.name!r}, output {node.outputs[0].name!r}",
         hint="a target layer after this node (--layer), or a method without gradients (eigencam)",
         op_type=node.op_type,
         domain=node.domain,

@@ -25,10 +25,29 @@ def _has_no_gradient(node: ir.Node) -> bool:
     return node.op_type in NO_GRADIENT and node.domain in ("", "ai.onnx")
 
 
+def captured(node: ir.Node) -> list[ir.Value]:
+    """The outer values that the bodies of an If, Loop or Scan read: inputs in all but name."""
+    bodies = [g for a in node.attributes.values() for g in _graphs(a)]
+    inner = [n for body in bodies for n in ir.traversal.RecursiveGraphIterator(body)]
+    own = {v for n in inner for v in n.outputs}
+    own.update(v for body in bodies for g in [body, *body.subgraphs()] for v in [*g.inputs, *g.initializers.values()])
+    read = [v for n in inner for v in n.inputs] + [v for body in bodies for v in body.outputs]
+    return [v for v in dict.fromkeys(read) if v is not None and v not in own]
+
+
+def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
+
+
 def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
-    """The inputs of ``node``, with their positions, through which a gradient can flow."""
+    """The inputs of ``node``, with their positions, through which a gradient can flow; captured ones come last."""
     if _has_no_gradient(node):
         return
+    for i, value in enumerate(captured(node), len(node.inputs)):
+        if is_float(value):
+            yield i, value
     for i, value in enumerate(node.inputs):
         if value is not None and is_float(value) and (node.op_type, i) not in STEERING:
             yield i, value

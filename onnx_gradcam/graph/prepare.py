@@ -52,7 +52,7 @@ def prepare(model: ir.Model) -> ir.Model:
     if opset < 18:
         raise_opset(copy)
         _infer(copy)
-    while _inline_decided_ifs(copy.graph):
+    while _fold_integers(copy.graph) | _inline_decided_ifs(copy.graph):
         _infer(copy)
     RemoveUnusedNodesPass()(copy)
     _name_all(copy.graph)
@@ -96,6 +96,22 @@ def _free_literal_dims(graph: ir.Graph) -> None:
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             dims = [None if isinstance(d, int) and d < 0 else d for d in value.shape]
             value.shape = ir.Shape(dims)
+
+
+def _fold_integers(graph: ir.Graph) -> bool:
+    """Integers that do not depend on the inputs (shapes, pads, axes) become initializers, for shape inference."""
+    changed = False
+    for node in list(graph):
+        for value in node.outputs:
+            known = value.dtype is not None and not value.dtype.is_floating_point()
+            if not known or not value.uses() or value.is_graph_output() or (array := constant(value)) is None:
+                continue
+            name = f"{value.name}/folded"
+            folded = ir.val(name, const_value=ir.tensor(array, name=name))
+            graph.register_initializer(folded)
+            value.replace_all_uses_with(folded)
+            changed = True
+    return changed
 
 
 def _inline_decided_ifs(graph: ir.Graph) -> bool:

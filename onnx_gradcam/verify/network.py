@@ -25,13 +25,16 @@ from onnx_gradcam.verify.report import Check, Scan
 LIMIT = 2e-3
 DIRECTIONS = 3
 ISOTROPIC = 0.1  # share of noise in a direction: what G lacks shows only there
-POINTS = (0.1, 0.2, 0.4)  # how far x is moved off kinks, as a share of its scale: the next point if one settles nothing
+DISTANCE = 0.3  # how far x is moved off kinks, as a share of its scale
+POINTS = 8  # tried, each at that distance, until the gradient holds at one
+WRONG = 3  # of them at which it does not hold, for it to be wrong
 OCTAVES = 10  # step lengths, each half the one before
 LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
 ROUNDING = 2.0**-22  # of the score, as a share of it
 AGREEMENT = 1e-3  # what rounding may take of a slope, and how far a plateau may be off a straight line
 LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
+CLEARLY = 2  # by how many AGREEMENTs an error must exceed the limit to count against the gradient
 
 
 @dataclass(frozen=True)
@@ -117,27 +120,27 @@ _MESSAGES = {
 
 
 def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
-    """The scan at the first point where the gradient holds; without one, the best of those that settled.
+    """The scan at the first point where the gradient holds; without one, the best of those where it does not.
 
-    A kink right beside a point looks like a wrong gradient at all legible steps, so a gradient is wrong only if it is
-    so at two points or more.
+    A kink right beside a point looks like a wrong gradient at all legible steps, so it takes several points to say that
+    a gradient is wrong.
     """
-    settled = []
-    for distance in POINTS:
-        found = scan(at, name, distance, rng)
+    wrong: list[Scan] = []
+    for _ in range(POINTS):
+        found = scan(at, name, rng)
         if found.error is not None and found.error <= LIMIT:
             return found
-        if found.error is not None:
-            settled.append(found)
-    if len(settled) < 2:
-        return replace(found, plateau=None, error=None)
-    return min(settled, key=lambda s: s.error or 0)
+        if found.error is not None and found.error > LIMIT + CLEARLY * AGREEMENT:
+            wrong.append(found)
+        if len(wrong) == WRONG:
+            return min(wrong, key=lambda s: s.error or 0)
+    return replace(found, plateau=None, error=None)
 
 
-def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
-    """Step lengths by octaves along one direction, from a point at that distance from the value's own."""
+def scan(at: Probe, name: str, rng: np.random.Generator) -> Scan:
+    """Step lengths by octaves along one direction, from a point beside the value's own."""
     value = at.values[name]
-    base = off_kinks(value, distance, rng) - value
+    base = off_kinks(value, DISTANCE, rng) - value
     gradient = at.gradient_at(name, base)
     v = _direction(gradient, rng) * (float(np.linalg.norm(value)) or float(np.sqrt(value.size)))
     slope = abs(float(np.vdot(gradient, v)))

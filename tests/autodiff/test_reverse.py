@@ -210,3 +210,14 @@ def test_symbolic_batch() -> None:
         x = np.arange(2.0 * n).reshape(n, 2)
         (gradient,) = made.run({"x": x, "g_y": np.array(2.0 * n)}, found)
         np.testing.assert_allclose(gradient, 2 * x, rtol=1e-15)
+
+
+def test_a_value_that_a_body_captures_is_on_the_path() -> None:
+    """An If reads x without naming it as an input: its share must not be dropped."""
+    text = """g (float[2] x, bool c) => (float[2] y) {
+        z = If (c) <then_branch = then () => (float[2] t) { t = Relu(x) },
+                    else_branch = other () => (float[2] e) { e = Neg(x) }>
+        y = Add(x, z)
+    }"""
+    with pytest.raises(UnsupportedGradient, match="If, a value that its body captures"):
+        Graph(text).pull_back(["x"])

@@ -60,18 +60,19 @@ CASES = [
     sized("from-one", [1, 2, 3, 4], x=(1, 2, 1, 1), **form("cubic", "half_pixel")),
     sized("outside", [1, 2, 7, 9], **form("cubic", "half_pixel", exclude_outside=1, cubic_coeff_a=-0.5)),
     sized("axes", [7, 3], **form("linear", "half_pixel", axes=[3, 2])),
-    sized("channels", [1, 5, 4, 9], **form("linear", "half_pixel"), free=(0,)),
+    replace(sized("channels", [1, 5, 4, 9], **form("linear", "half_pixel")), ort=False),  # which refuses it
     sized("1d", [2, 3, 7], x=(2, 3, 4), **form("linear", "half_pixel")),
     sized("3d", [1, 2, 3, 5, 2], x=(1, 2, 2, 3, 4), **form("linear", "half_pixel")),
     scaled("3d-repeat", [1, 1, 2, 1, 2], x=(1, 2, 2, 3, 2), **form("nearest", "asymmetric", nearest_mode="floor")),
     replace(scaled("computed", [1, 1, 2, 1.5], **form("linear", "half_pixel")), constants=()),
-    replace(sized("computed", [1, 2, 7, 3], **form("linear", "half_pixel")), constants=()),
+    replace(sized("computed", [1, 2, 7, 3], **form("linear", "half_pixel"), free=(2, 3)), constants=()),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vjp(case: Case) -> None:
-    check_vjp(case)
+    cubic = case.attributes.get("mode") == "cubic"
+    check_vjp(replace(case, tolerance=1e-5) if cubic else case)  # the evaluator has cubic weights in float32
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if "computed" not in c.id][::4], ids=str)
