@@ -123,4 +123,5 @@ def _picture(image: Array, channels: int) -> Array:
     if planes.shape[-1] != 3:
         planes = planes.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     low, high = planes.min(), planes.max()
-    return np.rint((planes - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    picture: Array = np.rint((planes - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return picture

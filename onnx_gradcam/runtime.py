@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,6 @@ class Session:
 
     def __init__(self, model: ir.Model | Path | bytes, options: Options) -> None:
         ort = _onnxruntime()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         payload: str | bytes
         if isinstance(model, ir.Model):
             payload = self._serialize(model)
@@ -77,10 +78,10 @@ class Session:
 
         try:
             results = self._session.run(list(names), dict(feeds))
-        except (state.InvalidArgument, state.InvalidGraph) as error:
-            raise InputError(f"the runtime refused the input: {_first_line(error)}") from None
+        except (state.InvalidArgument, ValueError) as error:
+            raise InputError(f"the runtime refused the input: {_one_line(error)}") from None
         except (state.Fail, state.RuntimeException, state.NotImplemented, state.EPFail) as error:
-            raise ModelError(f"the runtime could not run the model: {_first_line(error)}") from None
+            raise ModelError(f"the runtime could not run the model: {_one_line(error)}") from None
         return dict(zip(names, results, strict=True))
 
     def _serialize(self, model: ir.Model) -> str | bytes:
@@ -88,8 +89,9 @@ class Session:
         if size < IN_MEMORY_LIMIT:
             data: bytes = ir.to_proto(_in_memory(model)).SerializeToString()
             return data
-        self._folder = tempfile.TemporaryDirectory(prefix="onnx-gradcam-")
-        path = Path(self._folder.name) / "model.onnx"
+        folder = tempfile.mkdtemp(prefix="onnx-gradcam-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder) / "model.onnx"
         ir.save(model, path, external_data="model.data")
         return str(path)
 
@@ -101,15 +103,19 @@ def _in_memory(model: ir.Model) -> ir.Model:
 
 def _onnxruntime() -> ModuleType:
     try:
-        onnxruntime = importlib.import_module("onnxruntime")
+        import onnxruntime
     except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name in (None, "onnxruntime")
         raise ProviderError(
-            "no ONNX Runtime is installed" if isinstance(error, ModuleNotFoundError) else f"ONNX Runtime: {error}",
-            hint='pip install "onnx-gradcam[cpu]", or "onnx-gradcam[gpu]" for CUDA',
+            "no ONNX Runtime is installed" if missing else f"ONNX Runtime cannot be imported: {_one_line(error)}",
+            hint='pip install "onnx-gradcam[cpu]", or "onnx-gradcam[gpu]" for CUDA'
+            if missing
+            else _reinstall("onnxruntime"),
         ) from None
     if not hasattr(onnxruntime, "InferenceSession"):
         raise ProviderError("the ONNX Runtime installation is broken", hint=_reinstall("onnxruntime"))
-    return onnxruntime
+    found: ModuleType = onnxruntime
+    return found
 
 
 def _reinstall(module: str) -> str:
@@ -142,13 +148,18 @@ def _open(ort: ModuleType, payload: str | bytes, options: Options) -> Any:
     if options.providers is not None:
         return _open_named(ort, payload, options, [full_name(p) for p in options.providers])
     if CUDA in ort.get_available_providers():
-        session = _create(ort, payload, options, [CUDA, CPU])
+        try:
+            session = _create(ort, payload, options, [CUDA, CPU])
+        except ProviderError:
+            return _create(ort, payload, options, [CPU])
         if CUDA in session.get_providers():
             return session
     return _create(ort, payload, options, [CPU])
 
 
 def _open_named(ort: ModuleType, payload: str | bytes, options: Options, names: list[str]) -> Any:
+    if not names:
+        raise ProviderError("no execution provider was named", hint='providers=["cpu"], or None for the default')
     available = ort.get_available_providers()
     for name in names:
         if name not in available:
@@ -187,32 +198,54 @@ def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list
     session_options = options.session_options or ort.SessionOptions()
     if options.session_options is None:
         session_options.log_severity_level = 3
-    for library in options.custom_ops:
-        session_options.register_custom_ops_library(library)
     try:
-        return ort.InferenceSession(payload, sess_options=session_options, providers=names, provider_options=settings)
+        for library in options.custom_ops:
+            session_options.register_custom_ops_library(library)
+        return ort.InferenceSession(
+            payload,
+            sess_options=session_options,
+            providers=names,
+            provider_options=settings,
+            enable_fallback=0,  # to the CPU, which onnxruntime announces on stdout
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ProviderError(
+            f"{names[0]} cannot be used: {_one_line(error)}",
+            where=f"onnxruntime {ort.__version__}, provider options {settings}",
+            hint="other provider options, or --provider cpu",
+            provider=names[0],
+        ) from None
     except (
         state.InvalidProtobuf,
         state.InvalidGraph,
+        state.InvalidArgument,
         state.Fail,
+        state.RuntimeException,
         state.NotImplemented,
         state.NoSuchFile,
     ) as error:
         raise ModelError(
-            f"the runtime cannot load the model: {_first_line(error)}",
+            f"the runtime cannot load the model: {_one_line(error)}",
             hint="a model that onnxruntime itself runs; `onnx-gradcam inspect MODEL` names its operators",
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:600]
 
 
 def versions() -> dict[str, str]:
     """Versions of the tool, onnx and the runtime, and the providers that the runtime was built with."""
-    found = {name: importlib.metadata.version(name) for name in ("onnx-gradcam", "onnx", "onnx-ir", "numpy")}
+    found = {name: _version(name) for name in ("onnx-gradcam", "onnx", "onnx-ir", "numpy")}
     try:
         ort = _onnxruntime()
     except ProviderError:
         return found | {"onnxruntime": "not installed", "providers": ""}
     return found | {"onnxruntime": ort.__version__, "providers": ", ".join(ort.get_available_providers())}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

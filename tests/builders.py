@@ -285,14 +285,14 @@ def uint8_input() -> onnx.ModelProto:
     return net.model({"logits": [BATCH, 5]})
 
 
-def view() -> onnx.ModelProto:
+def view(batch: int | str = BATCH) -> onnx.ModelProto:
     """torch's ``x.view(x.size(0), -1)``: the new shape is computed from the old one."""
     net = Net()
-    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4), stride=4), out="relu")
+    relu = net.op("Relu", net.conv(net.input("x", [batch, 3, 8, 8]), (3, 4), stride=4), out="relu")
     size = net.op("Gather", net.op("Shape", relu), net.array(np.array(0)), axis=0)
     shape = net.op("Concat", net.op("Unsqueeze", size, net.ints(0)), net.ints(-1), axis=0)
     net.linear(net.op("Reshape", relu, shape, out="flat"), 16, 5, out="logits")
-    return net.model({"logits": [BATCH, 5]})
+    return net.model({"logits": [batch, 5]})
 
 
 def any_size() -> onnx.ModelProto:
@@ -345,6 +345,7 @@ HABITS: dict[str, Callable[[], onnx.ModelProto]] = {
     "two_inputs": two_inputs,
     "uint8_input": uint8_input,
     "view": view,
+    "view_batch2": lambda: view(2),
     "any_size": any_size,
     "scaled_by_an_input": scaled_by_an_input,
 }

@@ -231,7 +231,7 @@ def test_two_parts_give_what_the_whole_gives(name: str) -> None:
     count = len(max(fed.values(), key=np.ndim))
     passed = run(ir.to_proto(forward), fed)
     assert set(passed) == {*graph.outputs, graph.logits, *graph.activations, *boundary}
-    free = name not in ("batch1", "batch4", "decided_if_batch1")
+    free = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value <= 0
     rows = [i for i in range(count) for _ in range(3)] if free else list(range(count))
     wanted = np.tile(classes(proto, 3), count) if free else classes(proto, count)
     found = run(ir.to_proto(backward), {INDEX: wanted, **taken({k: passed[k] for k in boundary}, rows, count)})
@@ -370,6 +370,24 @@ def test_an_operator_without_a_rule_is_named() -> None:
     assert "GridSample" in str(error.value)
     assert "'node_sampled'" in str(error.value)
     gradient_model(proto, ["sampled"])
+
+
+def test_a_branch_that_the_input_decides_is_named() -> None:
+    net = Net()
+    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
+    bright = net.op("Greater", net.op("ReduceMax", relu, keepdims=0), net.array(np.float32(1)))
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op_type, ["relu"], [name])], name, [], [helper.make_empty_tensor_value_info(name)]
+        )
+        for name, op_type in (("then", "Neg"), ("else", "Identity"))
+    }
+    net.head(net.op("If", bright, out="chosen", **branches), 4)
+    proto = net.model({"logits": None})
+    with pytest.raises(UnsupportedGradient) as error:
+        gradient_model(proto, ["relu"])
+    assert "If" in error.value.what
+    assert "'node_chosen'" in str(error.value)
 
 
 def grid(net: Net) -> str:

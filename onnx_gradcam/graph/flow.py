@@ -45,9 +45,9 @@ def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
     """The inputs of ``node``, with their positions, through which a gradient can flow; captured ones come last."""
     if _has_no_gradient(node):
         return
-    for i, value in enumerate(captured(node), len(node.inputs)):
-        if is_float(value):
-            yield i, value
+    for i, outer in enumerate(captured(node), len(node.inputs)):
+        if is_float(outer):
+            yield i, outer
     for i, value in enumerate(node.inputs):
         if value is not None and is_float(value) and (node.op_type, i) not in STEERING:
             yield i, value
@@ -76,7 +76,7 @@ def dependents(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.
     shape or a comparison."""
     reached = set(sources)
     for node in nodes:
-        if not _has_no_gradient(node) and any(value in reached for value in node.inputs):
+        if not _has_no_gradient(node) and any(v in reached for v in [*node.inputs, *captured(node)]):
             reached.update(node.outputs)
     return reached
 

@@ -5,12 +5,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 from nets import BATCH, Net
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from onnx_gradcam.graph.flow import (
     NO_GRADIENT,
     STEERING,
     beginnings,
+    captured,
     carriers,
     dependents,
     downstream,
@@ -127,3 +128,33 @@ def test_differentiable_paths_begin_at_float_inputs_and_where_others_become_floa
     nodes, v = graph_of(net, "y")
     found = beginnings(nodes, [v["bytes"], v["more"], v["word"]])
     assert sorted(x.name or "" for x in found) == ["image", "more", "row"]
+
+
+def branching() -> tuple[list[ir.Node], dict[str, ir.Value]]:
+    """x → a → If(bright) of two bodies that read a, and one of them w → y; nothing of this is an input of the If."""
+    net = Net()
+    a = net.op("Relu", net.input("x", [BATCH, 4]), out="a")
+    bright = net.op("Greater", net.op("ReduceMax", a, keepdims=0), net.array(np.float32(1)), out="bright")
+    bodies = {
+        "then_branch": [helper.make_node("Neg", ["a"], ["inner"]), helper.make_node("Exp", ["inner"], ["t"])],
+        "else_branch": [helper.make_node("Add", ["a", "w"], ["e"])],
+    }
+    net.array(np.ones(4, np.float32), "w")
+    graphs = {
+        k: helper.make_graph(v, k, [], [helper.make_empty_tensor_value_info(v[-1].output[0])])
+        for k, v in bodies.items()
+    }
+    net.op("Neg", net.op("If", bright, out="chosen", **graphs), out="y")
+    return graph_of(net, "y")
+
+
+def test_what_a_body_reads_from_outside_is_an_input_in_all_but_name() -> None:
+    nodes, v = branching()
+    node = v["chosen"].producer()
+    assert node is not None
+    assert names(captured(node)) == {"a", "w"}
+    assert sorted((i, value.name) for i, value in carriers(node)) == [(1, "a"), (2, "w")]
+    assert names(downstream(nodes, [v["w"]])) == {"w", "chosen", "y"}
+    assert names(upstream(nodes, v["y"])) == {"y", "chosen", "a", "w", "x"}
+    assert {"chosen", "y"} <= names(dependents(nodes, [v["a"]]))
+    assert captured(v["y"].producer()) == []  # type: ignore[arg-type]

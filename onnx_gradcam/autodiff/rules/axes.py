@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from onnx_gradcam.autodiff.registry import Unwritten
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
 END = 2**63 - 1  # an end that Slice clamps to the length of the axis
@@ -15,7 +16,8 @@ Dim = int | tuple[Value, int]  # a length, or (v, k): the length of axis k of v,
 
 def dims(value: Value) -> list[Dim]:
     """The lengths of the axes of ``value``."""
-    assert value.shape is not None
+    if value.shape is None:
+        raise Unwritten(f"{value.name!r}, whose rank is not known,")
     return [d if isinstance(d, int) else (value, k) for k, d in enumerate(value.shape)]
 
 
