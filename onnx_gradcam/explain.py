@@ -18,12 +18,23 @@ from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method, compute_cam
 from onnx_gradcam.errors import ForwardMismatch, LayerError, MethodError
 from onnx_gradcam.explanation import Explanation, LayerResult
 from onnx_gradcam.forward import differences
-from onnx_gradcam.gradient import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, split
+from onnx_gradcam.gradient import (
+    CLASS,
+    INDEX,
+    SCORE,
+    Cut,
+    GradientGraph,
+    differentiate,
+    forward_only,
+    has_rows,
+    split,
+)
 from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import find_score
-from onnx_gradcam.image import decode, preprocess
+from onnx_gradcam.image import decode
+from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
 from onnx_gradcam.runtime import Options, Session
@@ -90,7 +101,7 @@ class Explainer:
 
     def close(self) -> None:
         """Free the sessions; the next call opens them again."""
-        for name in ("_whole_session", "_parts", "_plain"):
+        for name in ("_whole_session", "_halves", "_plain"):
             self.__dict__.pop(name, None)
 
     def warm_up(self) -> None:
@@ -116,9 +127,15 @@ class Explainer:
         return Session(self._whole.model, self.options)
 
     @cached_property
-    def _parts(self) -> tuple[Session, Session, tuple[str, ...]]:
-        forward, backward, boundary = split(self._whole)
-        return Session(forward, self.options), Session(backward, self.options), boundary
+    def _cut(self) -> Cut | None:
+        """The forward and the backward half, or None where what passes between them is not cut image by image."""
+        found = split(self._whole)
+        return found if has_rows(found, self.image_input.name) else None
+
+    @cached_property
+    def _halves(self) -> tuple[Session, Session, tuple[str, ...]]:
+        assert self._cut is not None
+        return Session(self._cut.forward, self.options), Session(self._cut.backward, self.options), self._cut.boundary
 
     @cached_property
     def _plain(self) -> Session:
@@ -211,7 +228,7 @@ class Explainer:
         """
         photo = decode(image)
         choice = self.preprocessing(preprocess)
-        x, geometry = _to_tensor(photo, choice.preprocess)
+        x, geometry = to_tensor(photo, choice.preprocess)
         feeds: Any = {self.image_input.name: x, **(inputs or {})}
         result = self.explain(feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion)
         drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
@@ -247,14 +264,17 @@ class Explainer:
             results = self._run(self._whole_session, names, {**feeds, INDEX: index})
             rows = [(i, int(c)) for i, c in enumerate(results[CLASS])]
             return results, rows, {n: results[n] for n in self._whole.gradients}
-        forward, backward, boundary = self._parts
-        names = list(dict.fromkeys([*self._forward_names, *boundary]))
-        results = self._run(forward, names, feeds)
+        if self._cut is None:
+            first, second, passed = self._plain, self._whole_session, tuple(feeds)
+            results = {**self._run(first, self._forward_names, feeds), **feeds}
+        else:
+            first, second, passed = self._halves
+            results = self._run(first, list(dict.fromkeys([*self._forward_names, *passed])), feeds)
         rows = self._rows(wanted, results)
         images = np.array([i for i, _ in rows])
-        passed = {name: results[name][images] for name in boundary}
-        passed[INDEX] = np.array([c for _, c in rows], np.int64)
-        gradients = run_in_pieces(backward.run, list(self._whole.gradients), passed, self._batch)
+        again = {name: results[name][images] for name in passed}
+        again[INDEX] = np.array([c for _, c in rows], np.int64)
+        gradients = run_in_pieces(second.run, list(self._whole.gradients), again, self._batch)
         return results, rows, gradients
 
     def _run(self, session: Session, names: Sequence[str], feeds: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -359,7 +379,4 @@ class Explainer:
         for name in ("_whole_session", "_plain"):
             if name in self.__dict__:
                 return list(self.__dict__[name].providers)
-        return list(self._parts[0].providers)
-
-
-_to_tensor = preprocess
+        return list(self._halves[0].providers)

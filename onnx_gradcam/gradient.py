@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import onnx
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.errors import LayerError, nearest
-from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.builder import Builder, Value, same_dim
 from onnx_gradcam.graph.flow import captured
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
@@ -98,12 +99,20 @@ def _output(graph: ir.Graph, op: Builder, value: Value, name: str, like: Value |
     graph.outputs.append(output)
 
 
-def split(whole: GradientGraph) -> tuple[ir.Model, ir.Model, tuple[str, ...]]:
-    """Cut at the forward/backward boundary: (forward model, backward model, names of the values passed over).
+class Cut(NamedTuple):
+    """A gradient graph in two halves.
 
-    The forward model returns outputs, score tensor, activations and every value that the backward part reads; the
-    backward model takes these and ``target_index``.
+    ``forward`` returns outputs, score tensor, activations and the values named in ``boundary``, which are all that
+    ``backward`` reads beside ``target_index``.
     """
+
+    forward: ir.Model
+    backward: ir.Model
+    boundary: tuple[str, ...]
+
+
+def split(whole: GradientGraph) -> Cut:
+    """Cut ``whole`` at the forward/backward boundary (not at the layer, which a skip path may bypass)."""
     graph = whole.model.graph
     varying = _varying(graph)
     backward = [n for n in graph if (n.name or "").startswith("grad/")]
@@ -116,7 +125,21 @@ def split(whole: GradientGraph) -> tuple[ir.Model, ir.Model, tuple[str, ...]]:
     part.opset_imports.update(graph.opset_imports)
     names = tuple(v.name or "" for v in boundary)
     first = forward_only(whole.model, [*whole.outputs, whole.logits, *whole.activations, *names])
-    return first, second, names
+    return Cut(first, second, names)
+
+
+def has_rows(cut: Cut, image_input: str) -> bool:
+    """Whether every value at the cut is known to hold one row per image along its first axis.
+
+    Only then may the backward half run on rows of several images and classes. A fixed batch above 1 never counts: there
+    a first axis of the same length may be another one.
+    """
+    graph = cut.forward.graph
+    batch = next(v for v in graph.inputs if v.name == image_input).shape
+    passed = [v.shape for v in graph.outputs if v.name in cut.boundary]
+    if batch is None or (isinstance(batch[0], int) and batch[0] != 1):
+        return False
+    return all(shape is not None and len(shape) > 0 and same_dim(shape[0], batch[0]) for shape in passed)
 
 
 def forward_only(model: ir.Model, names: Sequence[str]) -> ir.Model:

@@ -254,12 +254,13 @@ def decided_if(batch: int | str = BATCH, size: int = 1, clash: bool = False) -> 
         one = net.op("Equal", dim, net.array(np.array(1)))
         branches = {}
         for name, op_type in (("then_branch", "Squeeze"), ("else_branch", "Identity")):
-            out, axes = f"{op_type}_out", f"{op_type}_axes"
-            if not clash:
-                out, axes = f"{out}{k}", f"{axes}{k}"
-            inner = [helper.make_node("Constant", [], [axes], value=numpy_helper.from_array(np.array([axis])))]
-            given = [x, axes] if op_type == "Squeeze" else [x]
-            inner.append(helper.make_node(op_type, given, [out]))
+            number = "" if clash else str(k)
+            out, axes, copy = (f"{op_type}_{what}{number}" for what in ("out", "axes", "copy"))
+            inner = [
+                helper.make_node("Constant", [], [axes], value=numpy_helper.from_array(np.array([axis]))),
+                helper.make_node("Identity", [x], [copy]),
+                helper.make_node(op_type, [copy, axes] if op_type == "Squeeze" else [copy], [out]),
+            ]
             branches[name] = helper.make_graph(inner, name, [], [helper.make_empty_tensor_value_info(out)])
         x = net.op("If", one, out=f"squeezed{k}", **branches)
     net.linear(net.op("Flatten", x, out="flat"), 4 * size, 5, out="logits")
@@ -293,6 +294,19 @@ def view(batch: int | str = BATCH) -> onnx.ModelProto:
     shape = net.op("Concat", net.op("Unsqueeze", size, net.ints(0)), net.ints(-1), axis=0)
     net.linear(net.op("Reshape", relu, shape, out="flat"), 16, 5, out="logits")
     return net.model({"logits": [batch, 5]})
+
+
+def computed_pads() -> onnx.ModelProto:
+    """torch's TorchScript exporter: F.pad(x, (1, 2, 3, 4)), turned around at run time."""
+    net = Net()
+    x = net.input("x", [BATCH, 3, 5, 5])
+    fill = net.op("ConstantOfShape", net.ints(4), value=numpy_helper.from_array(np.array([0])))
+    pairs = net.op("Reshape", net.op("Concat", net.ints(1, 2, 3, 4), fill, axis=0), net.ints(-1, 2))
+    pairs = net.op("Slice", pairs, net.ints(-1), net.ints(-(2**62)), net.ints(0), net.ints(-1))
+    pads = net.op("Reshape", net.op("Transpose", pairs, perm=[1, 0]), net.ints(-1), out="pads")
+    padded = net.op("Pad", x, pads, out="padded")
+    net.head(net.op("Relu", net.conv(padded, (3, 4)), out="relu"), 4)
+    return net.model({"logits": [BATCH, 5]})
 
 
 def any_size() -> onnx.ModelProto:
@@ -346,6 +360,7 @@ HABITS: dict[str, Callable[[], onnx.ModelProto]] = {
     "uint8_input": uint8_input,
     "view": view,
     "view_batch2": lambda: view(2),
+    "computed_pads": computed_pads,
     "any_size": any_size,
     "scaled_by_an_input": scaled_by_an_input,
 }

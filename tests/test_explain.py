@@ -143,6 +143,40 @@ def test_a_fixed_batch_gives_the_same_maps(explainer: Any, batch: int, target: A
     np.testing.assert_allclose(found.outputs["probabilities"], expected.outputs["probabilities"], rtol=1e-5)
 
 
+def flat_tail() -> onnx.ModelProto:
+    """Between layer and score the images of a batch lie one behind the other on one axis, as some exporters write."""
+    model = classifier(softmax=False)
+    gemm = next(n for n in model.graph.node if n.op_type == "Gemm")
+    gemm.input[0] = "folded"
+    at = list(model.graph.node).index(gemm)
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array([-1], np.int64), "line"),
+            numpy_helper.from_array(np.array([-1, 5], np.int64), "rows"),
+        ]
+    )
+    for k, node in enumerate(
+        [
+            helper.make_node("Reshape", ["flat", "line"], ["one_axis"]),
+            helper.make_node("Sigmoid", ["one_axis"], ["bent"]),
+            helper.make_node("Reshape", ["bent", "rows"], ["folded"]),
+        ]
+    ):
+        model.graph.node.insert(at + k, node)
+    return model
+
+
+@pytest.mark.parametrize("target", [ogc.TopK(2), ogc.Classes([1, 3])])
+def test_rows_are_right_where_the_graph_cannot_be_cut_by_image(target: Any, x: np.ndarray) -> None:
+    with ogc.Explainer(flat_tail()) as explainer:
+        assert explainer._cut is None
+        found = explainer.explain(x, target=target)
+        for row in range(6):
+            image, c = int(found.image_index[row]), int(found.class_index[row])
+            alone = explainer.explain(x[image : image + 1], target=c)
+            np.testing.assert_allclose(found.cam[row], alone.cam[0], rtol=1e-5, atol=1e-7)
+
+
 def test_layers_are_fused(x: np.ndarray) -> None:
     """Each cam upsampled, divided by its own maximum, then the mean, divided by its maximum."""
     with ogc.Explainer(classifier(), target_layer=["r1", "r2"]) as both:

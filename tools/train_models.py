@@ -309,9 +309,9 @@ def difference(network: Any, path: Path) -> float:
 
 # Photos: file name, size, seed; the names tell the classes.
 PHOTOS: dict[str, tuple[Size, int]] = {
-    "star-and-heart": ((360, 480), 4),
-    "arrow-and-circle": ((480, 360), 5),
-    "drop": ((400, 400), 6),
+    "star-and-heart": ((360, 480), 10),
+    "arrow-and-circle": ((480, 360), 6),
+    "drop": ((400, 400), 5),
     "cross": ((360, 480), 11),
 }
 

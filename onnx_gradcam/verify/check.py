@@ -190,6 +190,5 @@ def _gradients(subject: _Subject, run: _Run, rng: np.random.Generator) -> list[C
         subject.options,
         {**run.feeds, INDEX: run.results[CLASS]},
         values,
-        float(np.abs(run.results[whole.logits]).max()),
     )
     return [network.check_gradient(at, name, rng) for name in whole.activations]

@@ -25,30 +25,29 @@ from onnx_gradcam.verify.report import Check, Scan
 LIMIT = 2e-3
 DIRECTIONS = 3
 ISOTROPIC = 0.1  # share of noise in a direction: what G lacks shows only there
-DISTANCE = 0.3  # how far x is moved off kinks, as a share of its scale
-POINTS = 8  # tried, each at that distance, until the gradient holds at one
-WRONG = 3  # of them at which it does not hold, for it to be wrong
+POINTS = (0.3, 0.03) * 4  # distances from the value's own point, off kinks, as shares of its scale
+WRONG = 3  # of them at which the gradient does not hold, for it to be wrong
 OCTAVES = 10  # step lengths, each half the one before
 LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
-ROUNDING = 2.0**-22  # of the score, as a share of it
-AGREEMENT = 1e-3  # what rounding may take of a slope, and how far a plateau may be off a straight line
+AGREEMENT = 1e-3  # how well the error has to be known (one standard error), and what rounding may add to a slope
 LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
 CLEARLY = 2  # by how many AGREEMENTs an error must exceed the limit to count against the gradient
+SAMPLES = 6  # of the score, to see how much rounding there is in it
+ULP = 2.0**-24  # of float32, as a share of the number
 
 
 @dataclass(frozen=True)
 class Probe:
     """A model with values that can be moved: ``delta/<name>`` is added to each of ``values`` {name: array}.
 
-    ``gradient`` gives the gradients there, ``forward`` the score alone; ``largest``: the largest score of any class.
+    ``gradient`` gives the gradients there, ``forward`` the score alone.
     """
 
     gradient: Session
     forward: Session
     feeds: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
-    largest: float
 
     @classmethod
     def of(
@@ -59,7 +58,6 @@ class Probe:
         options: Options,
         feeds: Mapping[str, np.ndarray],
         values: Mapping[str, np.ndarray],
-        largest: float,
     ) -> Probe:
         """Open the two sessions; ``feeds`` hold the class (``target_index``) too."""
         model = prepared.clone()
@@ -72,7 +70,7 @@ class Probe:
         forward.graph.outputs[:] = [v for v in forward.graph.outputs if v.name == SCORE]
         RemoveUnusedNodesPass()(forward)
         at_rest = {f"delta/{name}": np.zeros_like(array) for name, array in values.items()}
-        return cls(Session(whole, options), Session(forward, options), {**feeds, **at_rest}, values, largest)
+        return cls(Session(whole, options), Session(forward, options), {**feeds, **at_rest}, values)
 
     def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
         """∂score/∂value, float64, with the value moved by ``delta``."""
@@ -126,8 +124,8 @@ def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
     a gradient is wrong.
     """
     wrong: list[Scan] = []
-    for _ in range(POINTS):
-        found = scan(at, name, rng)
+    for distance in POINTS:
+        found = scan(at, name, distance, rng)
         if found.error is not None and found.error <= LIMIT:
             return found
         if found.error is not None and found.error > LIMIT + CLEARLY * AGREEMENT:
@@ -137,23 +135,37 @@ def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
     return replace(found, plateau=None, error=None)
 
 
-def scan(at: Probe, name: str, rng: np.random.Generator) -> Scan:
-    """Step lengths by octaves along one direction, from a point beside the value's own."""
+def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
+    """Step lengths by octaves along one direction, from a point at that distance from the value's own."""
     value = at.values[name]
-    base = off_kinks(value, DISTANCE, rng) - value
+    base = off_kinks(value, distance, rng) - value
     gradient = at.gradient_at(name, base)
     v = _direction(gradient, rng) * (float(np.linalg.norm(value)) or float(np.sqrt(value.size)))
-    slope = abs(float(np.vdot(gradient, v)))
-    steps = _steps(slope, at.largest)
+    legible = _rounding(at, name, base, rng) / (2 * AGREEMENT)  # least change of the score, per unit of step, to read
+    steps = _steps(legible, abs(float(np.vdot(gradient, v))))
     claimed, measured = np.array([_slopes(at, name, base, gradient, step * v, step) for step in steps]).T
     larger = np.maximum(np.abs(claimed), np.abs(measured)).max()
-    legible = int(np.sum(2 * np.array(steps) * larger * AGREEMENT > ROUNDING * at.largest))
     errors = (measured - claimed) / (larger or 1)
-    found = plateau(np.array(steps), errors, legible)
+    found = plateau(np.array(steps), errors, int(np.sum(np.array(steps) * larger >= legible)))
     if found is None:
         return Scan(steps, tuple(errors.tolist()), None, None)
     start, stop, error = found
     return Scan(steps, tuple(errors.tolist()), (steps[stop - 1], steps[start]), error)
+
+
+def _rounding(at: Probe, name: str, base: np.ndarray, rng: np.random.Generator) -> float:
+    """The standard deviation of the score while the value moves by its own rounding."""
+    moved = at.values[name] + base
+    tiny = [(base + moved * 2 * ULP * rng.standard_normal(base.shape)).astype(base.dtype) for _ in range(SAMPLES)]
+    scores = [at.score_at(name, delta) for delta in tiny]
+    return max(float(np.std(scores)), ULP * abs(scores[0]))
+
+
+def _steps(legible: float, slope: float) -> tuple[float, ...]:
+    """Octaves, the longest first, down to the shortest step whose change can be read; ``slope`` as it is claimed."""
+    shortest = legible / slope if slope else LONGEST
+    last = min(2.0 ** np.ceil(np.log2(shortest or LONGEST)), LONGEST / 2 ** (OCTAVES - 1))
+    return tuple(float(last * 2.0**k) for k in reversed(range(OCTAVES)))
 
 
 def _slopes(
@@ -165,13 +177,6 @@ def _slopes(
     moved = [(value + end).astype(np.float64) for end in ends]
     change = at.score_at(name, ends[0]) - at.score_at(name, ends[1])
     return float(np.vdot(gradient, moved[0] - moved[1])) / (2 * step), change / (2 * step)
-
-
-def _steps(slope: float, largest: float) -> tuple[float, ...]:
-    """Octaves, the longest first; the last is the shortest that rounding leaves legible."""
-    shortest = ROUNDING * largest / (2 * AGREEMENT * slope) if slope else LONGEST
-    last = min(2.0 ** np.ceil(np.log2(shortest or LONGEST)), LONGEST / 2 ** (OCTAVES - 1))
-    return tuple(float(last * 2.0**k) for k in reversed(range(OCTAVES)))
 
 
 def _direction(gradient: np.ndarray, rng: np.random.Generator) -> np.ndarray:

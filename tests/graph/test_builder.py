@@ -112,9 +112,10 @@ def test_equal_small_constants_are_shared() -> None:
     assert op.ints(1, 2) is not op.array(np.array([[1, 2]]))
     assert op.ints(1, 2) is not op.array(np.array([1, 2], np.int32))
     assert op.array(np.array(0.0)) is not op.array(np.array(-0.0))
+    assert op.array(np.array(0.0)) is not op.array(np.array(0))
     large = np.zeros(SMALL + 1)
     assert op.array(large) is not op.array(large)
-    assert len(graph.initializers) == 7
+    assert len(graph.initializers) == 8
 
 
 def test_a_constant_keeps_its_values_whatever_its_memory_layout() -> None:

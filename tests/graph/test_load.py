@@ -103,10 +103,13 @@ def test_external_data_is_found_from_any_folder(tmp_path: Path, monkeypatch: pyt
     fed = feeds(MODEL)
     expected = run(MODEL, fed)["logits"]
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    prepared = prepare(load(path).model)
-    ir.external_data.load_to_model(prepared)
-    np.testing.assert_array_equal(run(ir.to_proto(prepared), fed)["logits"], expected)
+    for name in (path, "big.onnx"):
+        monkeypatch.chdir(tmp_path)
+        source = load(name)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        prepared = prepare(source.model)
+        ir.external_data.load_to_model(prepared)
+        np.testing.assert_array_equal(run(ir.to_proto(prepared), fed)["logits"], expected)
 
 
 def test_missing_external_data(tmp_path: Path) -> None:

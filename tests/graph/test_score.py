@@ -134,13 +134,14 @@ def test_maps_are_cut_off() -> None:
     assert score.output == "probabilities"
 
 
-def test_the_best_k_are_picked_from_the_score() -> None:
+@pytest.mark.parametrize("activation", ["Softmax", ""])
+def test_the_best_k_are_picked_from_the_score(activation: str) -> None:
     net = Net()
     flat = net.op("Flatten", net.conv(net.input("x", [BATCH, 3, 1, 1]), (3, 4), kernel=1))
-    net.op("Softmax", net.linear(flat, 4, 5, out="logits"), out="probabilities")
-    net.ops("TopK", "probabilities", net.ints(3), out=["best", "places"])
+    x = net.linear(flat, 4, 5, out="logits")
+    net.ops("TopK", net.op(activation, x) if activation else x, net.ints(3), out=["best", "places"])
     proto = net.model({"best": None, "places": None}, {"places": TensorProto.INT64})
-    assert facts(score_of(proto)) == ("logits", 1, "Softmax", 5, "classes")
+    assert facts(score_of(proto)) == ("logits", 1, activation, 5, "classes")
 
 
 @pytest.mark.parametrize("axes", [[0], [0, 2, 3]])
