@@ -39,10 +39,10 @@ class Net:
     def ints(self, *numbers: int) -> str:
         return self.array(np.array(numbers, np.int64))
 
-    def random(self, *shape: int, name: str = "") -> str:
+    def random(self, *shape: int) -> str:
         """Weights with about the variance that keeps that of the signal."""
         fan_in = float(np.prod(shape[1:])) if len(shape) > 1 else 4.0
-        return self.array((self._rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32), name)
+        return self.array((self._rng.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32))
 
     def op(self, op_type: str, *inputs: str, out: str = "", domain: str = "", **attributes: Any) -> str:
         out = out or f"v{len(self.nodes)}"

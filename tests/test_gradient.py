@@ -1,4 +1,4 @@
-"""Gradients of whole models: against closed forms, against finite differences, and in two parts."""
+"""Gradients of whole models: against closed forms and against finite differences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import builders
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from nets import BATCH, Net, feeds, run
 from onnx import TensorProto, helper, numpy_helper
@@ -19,7 +18,7 @@ from onnx.reference.op_run import OpRun
 from vjp_check import Erf
 
 from onnx_gradcam.errors import LayerError, NoGradientPath, ScoreError, UnsupportedGradient
-from onnx_gradcam.gradient import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, gradient_model, split
+from onnx_gradcam.gradient import CLASS, INDEX, SCORE, gradient_model
 from onnx_gradcam.graph.layers import choose
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare import prepare
@@ -33,11 +32,6 @@ def layer_of(proto: onnx.ModelProto) -> str:
     """The target layer that "auto" takes."""
     graph = prepare(load(proto).model).graph
     return choose(graph, find_score(graph).value, ["auto"])[0].name
-
-
-def whole(proto: onnx.ModelProto, *names: str) -> GradientGraph:
-    prepared = prepare(load(proto).model)
-    return differentiate(prepared, find_score(prepared.graph), names)
 
 
 def images(proto: onnx.ModelProto, batch: int = 4) -> dict[str, np.ndarray]:
@@ -212,61 +206,6 @@ def test_a_layer_that_a_skip_goes_around() -> None:
     assert np.abs(found["grad/added"]).max() > 0
 
 
-# --------------------------------------------------------------------------------------------- in two parts
-
-
-def taken(arrays: dict[str, np.ndarray], rows: list[int], count: int) -> dict[str, np.ndarray]:
-    """These rows of all arrays with a batch axis."""
-    return {k: v[rows] if v.ndim and len(v) == count else v for k, v in arrays.items()}
-
-
-@pytest.mark.parametrize("name", [*ALL, "skip"])
-def test_two_parts_give_what_the_whole_gives(name: str) -> None:
-    """Forward once for all images; backward for rows of (image, class)."""
-    proto = builders.residual() if name == "skip" else ALL[name]()
-    layers = ["relu2", "inner2"] if name == "skip" else [layer_of(proto)]
-    graph = whole(proto, *layers)
-    forward, backward, boundary = split(graph)
-    fed = images(proto)
-    count = len(max(fed.values(), key=np.ndim))
-    passed = run(ir.to_proto(forward), fed)
-    assert set(passed) == {*graph.outputs, graph.logits, *graph.activations, *boundary}
-    free = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value <= 0
-    rows = [i for i in range(count) for _ in range(3)] if free else list(range(count))
-    wanted = np.tile(classes(proto, 3), count) if free else classes(proto, count)
-    found = run(ir.to_proto(backward), {INDEX: wanted, **taken({k: passed[k] for k in boundary}, rows, count)})
-    assert set(found) == {SCORE, CLASS, *graph.gradients}
-    expected = run(ir.to_proto(graph.model), {INDEX: wanted, **taken(fed, rows, count)})
-    np.testing.assert_array_equal(found[CLASS], expected[CLASS])
-    for key in (SCORE, *graph.gradients):
-        scale = np.abs(expected[key]).max()
-        np.testing.assert_allclose(found[key], expected[key], rtol=1e-6, atol=1e-6 * scale)
-        assert scale > 0
-
-
-def test_the_parts_share_no_work() -> None:
-    graph = whole(builders.residual(), "stage2")
-    forward, backward, boundary = split(graph)
-    assert set(boundary) == {"logits", "stage2"}, "behind global pooling, stage2 is read for its size alone"
-    operators = [node.op_type for node in backward.graph]
-    assert "Conv" not in operators
-    assert "Relu" not in operators
-    assert not {node.name for node in forward.graph} & {node.name for node in backward.graph}
-    assert INDEX not in {v.name for v in forward.graph.inputs}
-
-
-def test_forward_only_computes_what_was_asked_for() -> None:
-    proto = builders.residual()
-    graph = whole(proto, "stage2")
-    model = ir.to_proto(forward_only(graph.model, ["stage1", "logits", "stage1"]))
-    assert [v.name for v in model.graph.output] == ["stage1", "logits"]
-    assert "grad" not in {node.name.split("/")[0] for node in model.graph.node}
-    np.testing.assert_allclose(run(model, images(proto))["logits"], run(proto, images(proto))["logits"], rtol=1e-6)
-    early = ir.to_proto(forward_only(graph.model, ["stage1"]))
-    assert "stage2" not in {name for node in early.graph.node for name in node.output}
-    assert graph.model.graph.outputs[0].name == "logits", "the whole stays as it is"
-
-
 # ---------------------------------------------------------------------------------------------- names, dtypes
 
 
@@ -349,21 +288,24 @@ def test_an_unknown_value_names_the_nearest() -> None:
 
 def test_a_value_that_does_not_lead_to_the_score() -> None:
     net = Net()
-    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
-    net.op("Neg", relu, out="aside")
-    net.op("Floor", relu, out="rounded")
-    net.head(relu, 4)
-    net.op("Add", "logits", net.op("ReduceMean", "rounded", keepdims=0), out="sum")
-    proto = net.model({"sum": [BATCH, 5], "aside": None})
-    for name in ("aside", "rounded_off"):
-        with pytest.raises((NoGradientPath, LayerError), match=f"'{name}'"):
+    conv = net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4), out="conv")
+    net.head(net.op("Add", net.op("Floor", conv), net.op("Relu", "x_wide", out="relu")), 4)
+    net.nodes.insert(0, helper.make_node("Concat", ["x", "x"], ["x_twice"], axis=1))
+    net.nodes.insert(1, helper.make_node("Slice", ["x_twice", net.ints(0), net.ints(4), net.ints(1)], ["x_wide"]))
+    net.op("Neg", "relu", out="aside")
+    proto = net.model({"logits": [BATCH, 5], "aside": None})
+    gradient_model(proto, ["relu"])
+    for name in ("aside", "conv"):
+        with pytest.raises(NoGradientPath, match=f"does not depend on '{name}'") as error:
             gradient_model(proto, [name])
+        assert error.value.value == name
 
 
 def test_an_operator_without_a_rule_is_named() -> None:
     net = Net()
     relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
-    net.head(net.op("Det", relu, out="det") and net.op("GridSample", relu, grid(net), out="sampled"), 4)
+    grid = net.array(np.zeros((1, 4, 4, 2), np.float32))
+    net.head(net.op("GridSample", relu, grid, out="sampled"), 4)
     proto = net.model({"logits": None})
     with pytest.raises(UnsupportedGradient) as error:
         gradient_model(proto, ["relu"])
@@ -388,10 +330,6 @@ def test_a_branch_that_the_input_decides_is_named() -> None:
         gradient_model(proto, ["relu"])
     assert "If" in error.value.what
     assert "'node_chosen'" in str(error.value)
-
-
-def grid(net: Net) -> str:
-    return net.array(np.zeros((1, 4, 4, 2), np.float32))
 
 
 @pytest.mark.parametrize("name", ["score", "class_index"])

@@ -184,6 +184,7 @@ def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str]) -> list[Layer
     if list(names) == ["auto"]:
         ranked = candidates(graph, score)
         if not ranked or not ranked[0].chosen:
+            _refuse_broken_path(graph, score)
             raise LayerError(
                 "no convolutional stage was found between the input and the score",
                 where=f"score {score.name!r}",
@@ -192,6 +193,22 @@ def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str]) -> list[Layer
         return ranked[:1]
     on_grid = grids(list(graph), begin=CONVOLUTIONS | POOLS)
     return [_named(graph, name, on_grid) for name in names]
+
+
+def _refuse_broken_path(graph: ir.Graph, score: ir.Value) -> None:
+    """Raise ``LayerError`` naming the operator where every differentiable path from the input ends before the score."""
+    nodes = list(graph)
+    reached = downstream(nodes, beginnings(nodes, graph.inputs))
+    if score in reached:
+        return
+    ends = [n for n in nodes if any(v in reached for _, v in carriers(n)) and not any(v in reached for v in n.outputs)]
+    quantized = any(n.op_type.startswith(("Quantize", "DynamicQuantize", "QLinear")) for n in nodes)
+    raise LayerError(
+        "no differentiable path leads from the input to the score",
+        where=f"the first to end: node {ends[0].name!r} ({ends[0].op_type})" if ends else f"score {score.name!r}",
+        hint="the float model that was quantized" if quantized else "another score: --score NAME",
+        operators=tuple(sorted({n.op_type for n in ends})),
+    )
 
 
 def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]]) -> Layer:

@@ -24,6 +24,7 @@ from onnx_gradcam.verify import network, nodes, sample
 from onnx_gradcam.verify.path import sites, spread, values_of
 from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
 
+NAMED = 3  # nodes, in the message of a check
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -61,7 +62,7 @@ def verify(
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
-    checks = [_forward_pass(subject, run), _summary(found), *_gradients(subject, run, rng)]
+    checks = [_forward_pass(subject, run), _summary(found, alike), *_gradients(subject, run, rng)]
     return Report(
         model=subject.source.name,
         score=subject.score.value.name or "",
@@ -168,14 +169,15 @@ def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tup
     return found, len(on_path) - len(chosen)
 
 
-def _summary(found: Sequence[NodeCheck]) -> Check:
+def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
     """All nodes as one check: the worst status, and the nodes that have it."""
     found_status = {node.status for node in found}
     status: Status = "fail" if "fail" in found_status else "undecided" if "undecided" in found_status else "pass"
     worst = max((node.error for node in found if node.error is not None), default=None)
-    message = f"{len({node.node for node in found})} nodes"
+    message = f"{len({node.node for node in found})} nodes" + (f", which stand for {alike} more" if alike else "")
     if status != "pass":
-        message = ", ".join(dict.fromkeys(f"{n.op_type} {n.node!r}" for n in found if n.status == status))
+        named = list(dict.fromkeys(f"{n.op_type} {n.node!r}" for n in found if n.status == status))
+        message = ", ".join(named[:NAMED]) + (f" and {len(named) - NAMED} more" if len(named) > NAMED else "")
     return Check("node by node", status, worst, nodes.LIMIT, message)
 
 

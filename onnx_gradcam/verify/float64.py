@@ -56,7 +56,7 @@ def _erf(x: np.ndarray) -> np.ndarray:
 def _gelu(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
     if attributes.get("approximate") == "tanh":
         return np.asarray(x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-    return x / 2 * (1 + _erf(x / math.sqrt(2)))
+    return np.asarray(x / 2 * (1 + _erf(x / math.sqrt(2))))
 
 
 def _lrn(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:

@@ -32,6 +32,8 @@ LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
 AGREEMENT = 1e-3  # how well the error has to be known (one standard error), and what rounding may add to a slope
 LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
+STILL = 8  # standard deviations of the rounding in a score that stands still, at most
+STEADY = 0.05  # how well the measured slope by itself has to be known, as a share of it, to prove a gradient wrong
 CLEARLY = 2  # by how many AGREEMENTs an error must exceed the limit to count against the gradient
 SAMPLES = 6  # of the score, to see how much rounding there is in it
 ULP = 2.0**-24  # of float32, as a share of the number
@@ -101,20 +103,18 @@ def _add_delta(graph: ir.Graph, value: ir.Value) -> None:
 def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
     """The gradient at the value ``name``, along several directions."""
     what = f"gradient at {name!r}"
+    if at.values[name].dtype != np.float32:
+        why = f"its values are {at.values[name].dtype}: differences of a float32 score only are checked"
+        return Check(what, "undecided", None, LIMIT, why)
     scans = tuple(_settled(at, name, rng) for _ in range(DIRECTIONS))
     errors = [scan.error for scan in scans if scan.error is not None]
     worst = max(errors, default=None)
     if worst is not None and worst > LIMIT:
-        return Check(what, "fail", worst, LIMIT, _MESSAGES["fail"], scans)
+        return Check(what, "fail", worst, LIMIT, "the score does not change as the gradient says", scans)
     if len(errors) < len(scans):
-        return Check(what, "undecided", None, LIMIT, _MESSAGES["undecided"], scans)
+        why = "no plateau: the slope of the score is zero, or does not settle before rounding takes over"
+        return Check(what, "undecided", None, LIMIT, why, scans)
     return Check(what, "pass", worst, LIMIT, "", scans)
-
-
-_MESSAGES = {
-    "fail": "the score does not change as the gradient says",
-    "undecided": "no plateau: the slope of the score did not settle before rounding took over",
-}
 
 
 def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
@@ -140,17 +140,32 @@ def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Sca
     value = at.values[name]
     base = off_kinks(value, distance, rng) - value
     gradient = at.gradient_at(name, base)
+    if not np.isfinite(gradient).all():
+        return Scan((), (), None, None)
     v = _direction(gradient, rng) * (float(np.linalg.norm(value)) or float(np.sqrt(value.size)))
     legible = _rounding(at, name, base, rng) / (2 * AGREEMENT)  # least change of the score, per unit of step, to read
     steps = _steps(legible, abs(float(np.vdot(gradient, v))))
     claimed, measured = np.array([_slopes(at, name, base, gradient, step * v, step) for step in steps]).T
     larger = np.maximum(np.abs(claimed), np.abs(measured)).max()
     errors = (measured - claimed) / (larger or 1)
-    found = plateau(np.array(steps), errors, int(np.sum(np.array(steps) * larger >= legible)))
+    found = plateau(np.array(steps), errors, int(np.sum(np.array(steps) * larger > legible)))
     if found is None:
         return Scan(steps, tuple(errors.tolist()), None, None)
     start, stop, error = found
+    if error > LIMIT and not _steady(np.array(steps)[start:stop], measured[start:stop], legible):
+        return Scan(steps, tuple(errors.tolist()), None, None)
     return Scan(steps, tuple(errors.tolist()), (steps[stop - 1], steps[start]), error)
+
+
+def _steady(steps: np.ndarray, slopes: np.ndarray, legible: float) -> bool:
+    """Whether the measured slopes are one slope by themselves, or the score stands still: not so if it only jitters.
+
+    Beside a claimed slope that is much larger, jitter looks like standing still.
+    """
+    if np.all(steps * np.abs(slopes) <= STILL * AGREEMENT * legible):
+        return True
+    doubt, _ = _line(steps, slopes / np.abs(slopes).max())
+    return doubt <= STEADY
 
 
 def _rounding(at: Probe, name: str, base: np.ndarray, rng: np.random.Generator) -> float:

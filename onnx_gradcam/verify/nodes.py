@@ -46,12 +46,15 @@ def check_site(
     saturated sigmoid) is checked again at standard normal values, and the message says so.
     """
     trial = _Trial.of(site, known, options, table)
-    results = trial.check(_beside, rng)
-    for _ in range(POINTS - 1):
-        if any(result.status == "fail" for result in results):
-            results = [_milder(*pair) for pair in zip(results, trial.check(_beside, rng), strict=True)]
-    if any(result.status == "undecided" for result in results):
-        results = [_elsewhere(*pair) for pair in zip(results, trial.check(normal, rng), strict=True)]
+    try:
+        results = trial.check(_beside, rng)
+        for _ in range(POINTS - 1):
+            if any(result.status == "fail" for result in results):
+                results = [_milder(*pair) for pair in zip(results, trial.check(_beside, rng), strict=True)]
+        if any(result.status == "undecided" for result in results):
+            results = [_elsewhere(*pair) for pair in zip(results, trial.check(normal, rng), strict=True)]
+    except NoReference as reason:
+        return [trial.result(i, "undecided", None, str(reason)) for i in site.wrt]
     return results
 
 
@@ -108,13 +111,10 @@ class _Trial:
         return cls(site, inputs, outputs, function, Session(alone(site, inputs, table), options))
 
     def check(self, move: Move, rng: np.random.Generator) -> list[NodeCheck]:
-        """Compare at the moved inputs, for every input of ``site.wrt``."""
-        try:
-            return self._check(move, rng)
-        except NoReference as reason:
-            return [self._result(i, "undecided", None, str(reason)) for i in self.site.wrt]
-
-    def _check(self, move: Move, rng: np.random.Generator) -> list[NodeCheck]:
+        """Compare at the moved inputs, for every input of ``site.wrt``. Raises ``NoReference``."""
+        narrow = [y.dtype for y in self.outputs.values() if y.dtype != np.float32]
+        if narrow:
+            raise NoReference(f"its output is {narrow[0]}: only float32 is checked")
         arrays = [move(a, rng) if i in self.site.wrt and a is not None else a for i, a in enumerate(self.inputs)]
         probes = zip(*(cotangents(y, rng) for y in self.outputs.values()), strict=True)
         gs = [dict(zip(self.outputs, row, strict=True)) for row in probes]
@@ -141,7 +141,7 @@ class _Trial:
             found.append(_judge(claimed, measured, at.size))
             if (found[-1][1] or 0) <= CLEAR:
                 break
-        return self._result(i, *min(found, key=lambda judged: (judged[1] is None, judged[1])))
+        return self.result(i, *min(found, key=lambda judged: (judged[1] is None, judged[1])))
 
     def _slopes(self, i: int, at: _Point, step: float, rng: np.random.Generator) -> tuple[list[float], list[float]]:
         """Along one random direction of the scale of x: what the rule says and what f does, for each cotangent."""
@@ -156,7 +156,8 @@ class _Trial:
         measured = [sum(float(np.vdot(g[k], changes[k])) for k in g) for g in at.cotangents]
         return claimed, measured
 
-    def _result(self, i: int, status: Status, error: float | None, message: str) -> NodeCheck:
+    def result(self, i: int, status: Status, error: float | None, message: str) -> NodeCheck:
+        """What is found at input ``i``."""
         node = self.site.node
         value = node.inputs[i]
         name = "" if value is None else value.name or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+SHOWN = 20  # nodes in the text; the JSON has all
 Status = Literal["pass", "fail", "undecided"]
 
 
@@ -52,12 +53,10 @@ class Check:
 
     @property
     def plateau(self) -> tuple[float, float] | None:
-        """The steps on which all scans agree with themselves, None where there are none."""
-        found = [scan.plateau for scan in self.scans]
-        if not found or None in found:
+        """Of the scan with the worst error; None where one has no plateau, or there are no scans."""
+        if not self.scans or any(scan.error is None for scan in self.scans):
             return None
-        low, high = max(p[0] for p in found if p), min(p[1] for p in found if p)
-        return (low, high) if low <= high else None
+        return max(self.scans, key=lambda scan: scan.error or 0).plateau
 
 
 @dataclass(frozen=True)
@@ -91,18 +90,21 @@ class Report:
     def __str__(self) -> str:
         """A table of the checks, then the nodes that did not pass, then what was not checked."""
         width = max(len(check.name) for check in self.checks)
-        lines = [f"{self.model}: score {self.score!r}, class {', '.join(map(str, self.class_index))}"]
+        classes = ", ".join(map(str, self.class_index))
+        lines = [f"{self.model}: score {self.score!r}, class {classes}, on {self.providers[0]}"]
         lines += [_line(check, width) for check in self.checks]
-        lines += [_node_line(node) for node in self.nodes if node.status != "pass"]
-        lines += [f"  note  {note}" for note in self.notes]
-        return "\n".join(lines)
+        named = sorted((n for n in self.nodes if n.status != "pass"), key=lambda n: n.status != "fail")
+        lines += [_node_line(node) for node in named[:SHOWN]]
+        lines += [f"  ...        and {len(named) - SHOWN} more inputs of nodes"] if len(named) > SHOWN else []
+        lines += [f"  note       {note}" for note in self.notes]
+        return "\n".join([*lines, "everything passed" if self.ok else "NOT everything passed"])
 
 
 def _line(check: Check, width: int) -> str:
     error = "-" if check.error is None else f"{check.error:.1e}"
-    return (
-        f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {check.message}".rstrip()
-    )
+    steps = "" if check.plateau is None else "steps {:.0e} to {:.0e}".format(*check.plateau)
+    remarks = "; ".join(filter(None, [steps, check.message]))
+    return f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {remarks}".rstrip()
 
 
 def _node_line(node: NodeCheck) -> str:

@@ -18,6 +18,7 @@ Attributes = Mapping[str, Any]
 def conv(
     shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None
 ) -> np.ndarray:
+    """y(o) = Σ W(t) · x(stride·o + dilation·t − pad) over the taps t, plus the bias."""
     group = attributes.get("group", 1)
     weights = w.reshape(group, -1, *w.shape[1:])
     y = np.zeros((len(x), group, weights.shape[1], math.prod(shape[2:])))
@@ -29,6 +30,7 @@ def conv(
 def conv_transpose(
     shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None
 ) -> np.ndarray:
+    """Every x(i) adds W(t) · x(i) at stride·i + dilation·t − pad, for all taps t; plus the bias."""
     group, (kernel, strides, dilations) = attributes.get("group", 1), _steps(w.shape[2:], attributes)
     reach = [s * (i - 1) + d * (k - 1) + 1 for i, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True)]
     before = _crop(shape[2:], reach, attributes)
@@ -45,6 +47,7 @@ def conv_transpose(
 
 
 def max_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
+    """The largest of each window; padding never counts."""
     taps = _taps(x, shape, attributes["kernel_shape"], attributes, fill=-np.inf)
     y = np.full(shape, -np.inf)
     for _, part in taps:
@@ -53,7 +56,7 @@ def max_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> n
 
 
 def average_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
-    """Of padding, what lies within the pads counts with ``count_include_pad``; beyond them nothing does."""
+    """The mean of each window. With ``count_include_pad`` padding counts, but not what lies beyond it."""
     kernel = attributes["kernel_shape"]
     pads = attributes.get("pads") or [0] * 2 * len(kernel)
     around = list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
