@@ -179,7 +179,10 @@ def test_outputs_of_a_demo_model(demo: list[Explained]) -> None:
 
 
 def test_classes_of_a_demo_model(demo: list[Explained]) -> None:
-    check_classes(demo)
+    """With one object. Both of two are promised for shapes-resnet only (models/README.md): test_cli.py has the demo."""
+    single = [one for one in demo if len(one.subject.expected) == 1]
+    assert single
+    check_classes(single)
 
 
 def test_maps_of_a_demo_model(demo: list[Explained]) -> None:
