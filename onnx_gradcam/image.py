@@ -1,6 +1,6 @@
 """Files ↔ arrays ↔ tensors, and the way back from the model's input to the photo.
 
-This module and ``overlay`` are the only ones that import cv2. Coordinates are continuous: pixel i spans
+This module and ``overlay`` are the only ones that use cv2. Coordinates are continuous: pixel i spans
 [i, i + 1), its centre is i + 0.5 (the half-pixel convention), and on each axis
 
     model = photo · scale + offset
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam import exif
 from onnx_gradcam.errors import InputError, nearest
+from onnx_gradcam.opencv import cv2
 from onnx_gradcam.preprocess import Preprocess
 
 Photo = NDArray[np.uint8]

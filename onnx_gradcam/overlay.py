@@ -1,6 +1,6 @@
 """The pictures: a heatmap over its photo, and the figure with caption and colour bar.
 
-This module and ``image`` are the only ones that import cv2. All images are (H, W, 3) uint8 RGB. The photo is
+This module and ``image`` are the only ones that use cv2. All images are (H, W, 3) uint8 RGB. The photo is
 shown in grey, so that every colour in the picture is evidence. The colours are "inferno" (van der Walt and
 Smith): their lightness grows with the value, which reads the same with any colour vision and in print.
 """
@@ -11,11 +11,11 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.errors import InputError
+from onnx_gradcam.opencv import cv2
 
 Picture = NDArray[np.uint8]
 Seen = tuple[int, int, int, int]

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.errors import InputError, ModelError, ProviderError, nearest
+from onnx_gradcam.installation import reinstall
 
 SHORT_NAMES = {
     "cpu": "CPUExecutionProvider",
@@ -110,21 +111,12 @@ def _onnxruntime() -> ModuleType:
             "no ONNX Runtime is installed" if missing else f"ONNX Runtime cannot be imported: {_one_line(error)}",
             hint='pip install "onnx-gradcam[cpu]", or "onnx-gradcam[gpu]" for CUDA'
             if missing
-            else _reinstall("onnxruntime"),
+            else reinstall("onnxruntime"),
         ) from None
     if not hasattr(onnxruntime, "InferenceSession"):
-        raise ProviderError("the ONNX Runtime installation is broken", hint=_reinstall("onnxruntime"))
+        raise ProviderError("the ONNX Runtime installation is broken", hint=reinstall("onnxruntime"))
     found: ModuleType = onnxruntime
     return found
-
-
-def _reinstall(module: str) -> str:
-    """The pip command that mends an installation in which several distributions own ``module``."""
-    owners = sorted(set(importlib.metadata.packages_distributions().get(module, [])))
-    if len(owners) < 2:
-        return f"pip install --force-reinstall {owners[0] if owners else module}"
-    keep = next((o for o in owners if "gpu" in o or "headless" in o), owners[0])
-    return f"pip uninstall -y {' '.join(owners)} && pip install {keep}   (several own the module {module!r})"
 
 
 def full_name(provider: str) -> str:
@@ -184,7 +176,7 @@ def _open_named(ort: ModuleType, payload: str | bytes, options: Options, names: 
 def _way_to(provider: str) -> str:
     owners = set(importlib.metadata.packages_distributions().get("onnxruntime", []))
     if len(owners) > 1:
-        return _reinstall("onnxruntime")
+        return reinstall("onnxruntime")
     if provider == CUDA:
         return 'pip uninstall -y onnxruntime && pip install "onnx-gradcam[gpu]"; or --provider cpu'
     return "an onnxruntime build with this provider; or --provider cpu"

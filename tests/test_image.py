@@ -3,7 +3,10 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 from fractions import Fraction
@@ -624,3 +627,18 @@ def test_real_photos(zoo: Path) -> None:
         assert abs(image.astype(int) - reference).max() <= 1, path
         tensor, _ = preprocess(image, spec)
         assert abs(tensor[0].transpose(1, 2, 0) - by_pillow(image, spec).astype(float)).max() <= 1, path
+
+
+def test_a_broken_opencv_names_the_command_that_mends_it(tmp_path: Path) -> None:
+    """Two distributions own cv2 and one has overwritten the other."""
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as m\n"
+        "m.packages_distributions = lambda: {'cv2': ['opencv-python', 'opencv-python-headless']}\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import onnx_gradcam"], env=env, capture_output=True, text=True, check=False
+    )
+    assert "pip uninstall -y opencv-python opencv-python-headless && pip install opencv-python-headless" in done.stderr
+    assert "libGL.so.1" in done.stderr

@@ -33,8 +33,8 @@ def operators() -> str:
         "",
         "Every rule is checked against finite differences in float64 on the reference evaluator, in float32 on ONNX",
         "Runtime with optimisations off and on, with static and dynamic shapes, and against torch autograd where",
-        "torch has the operator. An operator that is not here is refused by name when it lies on the path from the target",
-        "layer to the score.",
+        "torch has the operator. An operator that is not here is refused by name when it lies on the path from the",
+        "target layer to the score.",
         "",
         "| operator | input | rule |",
         "| --- | --- | --- |",
@@ -59,8 +59,8 @@ def methods() -> str:
     lines = [NOTE + "# Methods", "", *_method_table(), ""]
     lines += [
         "`cam = relu(Σ_k weights · A)` in the score's units; a heatmap is the cam, upsampled (linear, half-pixel) and",
-        "divided by its maximum. Methods with weights also have a counterfactual form (applied to (A, −G)) and a signed",
-        "form (without the final ReLU).",
+        "divided by its maximum. Methods with weights also have a counterfactual form (applied to (A, −G)) and a",
+        "signed form (without the final ReLU).",
         "",
     ]
     for name, function in [*WEIGHTS.items(), *PROJECTIONS.items()]:

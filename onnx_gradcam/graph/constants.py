@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 UNKNOWN = "onnx_gradcam.not_constant"
 RANDOM = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split())
@@ -97,5 +96,7 @@ def _evaluate(node: ir.Node, arrays: dict[str, np.ndarray], wanted: ir.Value) ->
     outputs = [onnx.ValueInfoProto(name=wanted.name or "")]
     alone = onnx.helper.make_graph([ir.to_proto(node)], "constant", inputs, outputs)
     model = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    from onnx.reference import ReferenceEvaluator  # it loads every operator: not at import
+
     (array,) = ReferenceEvaluator(model).run(None, arrays)
     return np.asarray(array)
