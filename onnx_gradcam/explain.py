@@ -272,7 +272,7 @@ class Explainer:
             results = self._run(first, list(dict.fromkeys([*self._forward_names, *passed])), feeds)
         rows = self._rows(wanted, results)
         images = np.array([i for i, _ in rows])
-        again = {name: results[name][images] for name in passed}
+        again = {name: _take(results[name], images, len(feeds[self.image_input.name])) for name in passed}
         again[INDEX] = np.array([c for _, c in rows], np.int64)
         gradients = run_in_pieces(second.run, list(self._whole.gradients), again, self._batch)
         return results, rows, gradients
@@ -380,3 +380,8 @@ class Explainer:
             if name in self.__dict__:
                 return list(self.__dict__[name].providers)
         return list(self._halves[0].providers)
+
+
+def _take(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """The rows of an array with one row per image; an input without a batch axis is the same for all."""
+    return array[rows] if array.ndim and len(array) == count else array

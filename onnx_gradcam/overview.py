@@ -14,7 +14,7 @@ from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules regis
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.explain import Explainer
-from onnx_gradcam.graph.flow import NO_GRADIENT, carriers, downstream, upstream
+from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.layers import Layer, candidates
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
@@ -162,7 +162,7 @@ def _note(score: Score | None) -> str:
 
 def _operators(graph: ir.Graph, score: Score | None) -> tuple[Operator, ...]:
     nodes = list(graph)
-    path = downstream(nodes, graph.inputs) & upstream(nodes, score.value) if score else set()
+    path = downstream(nodes, beginnings(nodes, graph.inputs)) & upstream(nodes, score.value) if score else set()
     counted = Counter((n.op_type, n.domain, _status(n, path)) for n in nodes)
     return tuple(Operator(op, domain, count, status) for (op, domain, status), count in sorted(counted.items()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import builders
 import numpy as np
 import onnx
 import pytest
@@ -264,3 +265,17 @@ def test_sessions_are_kept_and_closed(x: np.ndarray) -> None:
     explainer.close()
     assert "_whole_session" not in explainer.__dict__
     assert len(explainer.explain(x)) == 3
+
+
+def test_an_input_without_a_batch_axis_serves_every_row(rng: np.random.Generator) -> None:
+    with ogc.Explainer(builders.scaled_by_an_input()) as explainer:
+        feeds = {
+            s.name: rng.standard_normal([2 if d is None else d for d in s.shape]) for s in explainer.inputs.values()
+        }
+        image = explainer.image_input.name
+        found = explainer.explain(feeds, target=ogc.Classes([1, 0]))
+        for row in range(len(found)):
+            k = int(found.image_index[row])
+            alone = {**feeds, image: feeds[image][k : k + 1]}
+            expected = explainer.explain(alone, target=int(found.class_index[row])).cam[0]
+            np.testing.assert_allclose(found.cam[row], expected, rtol=1e-4, atol=1e-6)
