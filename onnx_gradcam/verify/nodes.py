@@ -25,7 +25,7 @@ LIMIT = 1e-3
 POINTS = 3  # a rule is wrong if it is so at each of as many points
 STEPS = (1e-7, 1e-9, 1e-11)  # shares of the input's scale; the shorter are for what a kink spoils at the longer
 CLEAR = 1e-5  # an error at which no shorter step is needed
-DIRECTIONS = 4
+DIRECTIONS = 3
 JITTER = 1e-2  # share of the input's scale by which it is moved off kinks and ties
 RESOLUTION = 1e-3  # a slope below this share of g · y drowns in the rounding of y to float32
 AGREEMENT = 1e-3  # between the node in float64 and on the runtime
@@ -80,12 +80,12 @@ def _elsewhere(first: NodeCheck, second: NodeCheck) -> NodeCheck:
 class _Point:
     """A node's inputs (float64 where floats), cotangents of its outputs, and what its rules make of each of these.
 
-    ``size``: ‖g · y‖ for each cotangent.
+    ``cotangents`` by output and ``gradients`` by input: float64, one row each. ``size``: ‖g · y‖ for each cotangent.
     """
 
     inputs: Arrays
-    cotangents: Sequence[Mapping[int, np.ndarray]]
-    gradients: Sequence[Mapping[str, np.ndarray]]
+    cotangents: Mapping[int, np.ndarray]
+    gradients: Mapping[int, np.ndarray]
     size: np.ndarray
 
 
@@ -124,9 +124,10 @@ class _Trial:
         apart = max(relative_difference(runs[0][f"y{k}"], ys[k]) for k in self.outputs)
         if not apart <= AGREEMENT:
             raise NoReference(f"the node in float64 differs from the runtime's by {apart:.1e} of its largest value")
-        wide = [{k: widened(a) for k, a in g.items()} for g in gs]
-        size = np.array([_norm([g[k] * ys[k] for k in g]) for g in wide])
-        return [self._compare(i, _Point(exact, wide, runs, size), rng) for i in self.site.wrt]
+        wide = {k: _rows([g[k] for g in gs]) for k in self.outputs}
+        size = np.sqrt(sum((wide[k] * ys[k].ravel()) ** 2 @ np.ones(ys[k].size) for k in wide))
+        point = _Point(exact, wide, {i: _rows([run[f"grad{i}"] for run in runs]) for i in self.site.wrt}, size)
+        return [self._compare(i, point, rng) for i in self.site.wrt]
 
     def _run(self, arrays: Arrays, g: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
         fed = {f"x{i}": a for i, a in enumerate(arrays) if a is not None} | {f"g{k}": a for k, a in g.items()}
@@ -143,18 +144,16 @@ class _Trial:
                 break
         return self.result(i, *min(found, key=lambda judged: (judged[1] is None, judged[1])))
 
-    def _slopes(self, i: int, at: _Point, step: float, rng: np.random.Generator) -> tuple[list[float], list[float]]:
+    def _slopes(self, i: int, at: _Point, step: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Along one random direction of the scale of x: what the rule says and what f does, for each cotangent."""
         x = at.inputs[i]
         assert x is not None
-        v = rng.standard_normal(x.shape) * step * scale_of(x)
+        v = rng.standard_normal(x.shape) * (step * scale_of(x))
         ends = [x + v, x - v]
         plus, minus = (self.function([*at.inputs[:i], end, *at.inputs[i + 1 :]]) for end in ends)
-        direction = (ends[0] - ends[1]) / (2 * step)
-        changes = {k: (plus[k] - minus[k]) / (2 * step) for k in self.outputs}
-        claimed = [float(np.vdot(widened(gradient[f"grad{i}"]), direction)) for gradient in at.gradients]
-        measured = [sum(float(np.vdot(g[k], changes[k])) for k in g) for g in at.cotangents]
-        return claimed, measured
+        claimed = at.gradients[i] @ (ends[0] - ends[1]).ravel()
+        measured = sum(rows @ (plus[k] - minus[k]).ravel() for k, rows in at.cotangents.items())
+        return claimed / (2 * step), measured / (2 * step)
 
     def result(self, i: int, status: Status, error: float | None, message: str) -> NodeCheck:
         """What is found at input ``i``."""
@@ -179,5 +178,5 @@ def _judge(claimed: np.ndarray, measured: np.ndarray, size: np.ndarray) -> tuple
     return "undecided", None, "the derivative is zero, or below what float32 resolves"
 
 
-def _norm(arrays: Sequence[np.ndarray]) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(a)) for a in arrays)))
+def _rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack([widened(a).ravel() for a in arrays])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import exports
 import numpy as np
 import pytest
 
 import onnx_gradcam as ogc
+
+torch = pytest.importorskip("torch", reason="torch: not installed")
+exports = pytest.importorskip("exports")
 
 pytestmark = pytest.mark.oracles
 
@@ -32,7 +34,6 @@ def library() -> Any:
 
 def theirs(library: Any, method: str, module: Any, x: np.ndarray, target: int) -> np.ndarray:
     """relu of what ``get_cam_image`` returns, with the library's own hooks, before it scales anything."""
-    import torch
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     layer = module.get_submodule(module.last_stage)
