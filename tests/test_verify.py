@@ -196,6 +196,23 @@ def test_a_forward_pass_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> N
     assert not report.ok
 
 
+def test_an_output_of_another_shape_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiled(model: Any) -> Any:
+        prepared = prepare(model)
+        graph = prepared.graph
+        graph.append(ir.node("Transpose", [graph.outputs[0]], {"perm": [1, 0]}, outputs=[ir.val("turned")]))
+        graph.outputs[0].name, graph.node("node_probabilities").outputs[0].name = "before", "before"
+        graph.outputs[0] = graph[-1].outputs[0]
+        graph.outputs[0].name = "probabilities"
+        return prepared
+
+    prepare = check.prepare
+    monkeypatch.setattr(check, "prepare", spoiled)
+    found = verify(SMALL, score="logits").checks[0]
+    assert (found.status, found.error) == ("fail", None)
+    assert "another shape" in found.message
+
+
 # --- what cannot be told ------------------------------------------------------------------------------------
 
 
@@ -395,6 +412,7 @@ def test_the_report_as_json(right: Report) -> None:
     assert found["ok"] is True
     assert [c["name"] for c in found["checks"]] == list(status(right))
     assert found["checks"][3]["scans"][0].keys() == {"steps", "errors", "plateau", "error"}
+    assert found["checks"][3]["plateau"] == list(right.checks[3].plateau or ())
     assert found["nodes"][0]["op_type"] == "Conv"
 
 

@@ -11,6 +11,7 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
+from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
 
 Value = ir.Value
@@ -133,7 +134,11 @@ def static_dims(value: Value) -> tuple[int, ...] | None:
 def rank(value: Value) -> int:
     """The number of axes of ``value``, which shape inference must have found."""
     if value.shape is None:
-        raise ValueError(f"the rank of {value.name!r} is not known")
+        raise ModelError(
+            f"the rank of {value.name!r} is not known",
+            hint="declare its shape, or simplify the model with onnxruntime's basic optimisations, and try again",
+            value=value.name,
+        )
     return len(value.shape)
 
 

@@ -163,8 +163,21 @@ def _infer(model: ir.Model) -> None:
     log.setLevel(logging.ERROR)
     try:
         infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+        while _type_group_norms(model.graph):
+            infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
     finally:
         log.setLevel(level)
+
+
+def _type_group_norms(graph: ir.Graph) -> bool:
+    """onnx does not infer what GroupNormalization returns, which is like its input, nor anything after it."""
+    changed = False
+    for node in graph:
+        x, y = node.inputs[0] if node.inputs else None, node.outputs[0]
+        if node.op_type == "GroupNormalization" and x is not None and y.shape is None and x.shape is not None:
+            y.type, y.shape = x.type, x.shape
+            changed = True
+    return changed
 
 
 def _name_batch(graph: ir.Graph) -> None:

@@ -154,6 +154,8 @@ def _forward_pass(subject: _Subject, run: _Run) -> Check:
     if worst is None:
         return Check("forward pass", "undecided", None, forward.LIMIT, "the untouched model has none of the outputs")
     message = f"output {worst.output!r}, against the untouched model"
+    if not np.isfinite(worst.error):
+        return Check("forward pass", "fail", None, worst.limit, f"{message}, has another shape or other non-numbers")
     return Check("forward pass", "pass" if worst.ok else "fail", worst.error, worst.limit, message)
 
 

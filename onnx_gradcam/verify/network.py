@@ -147,6 +147,8 @@ def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Sca
     steps = _steps(legible, abs(float(np.vdot(gradient, v))))
     claimed, measured = np.array([_slopes(at, name, base, gradient, step * v, step) for step in steps]).T
     larger = np.maximum(np.abs(claimed), np.abs(measured)).max()
+    if not np.isfinite(larger):
+        return Scan((), (), None, None)
     errors = (measured - claimed) / (larger or 1)
     found = plateau(np.array(steps), errors, int(np.sum(np.array(steps) * larger > legible)))
     if found is None:

@@ -85,7 +85,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON has it."""
-        return {"ok": self.ok, **asdict(self)}
+        checks = [{**asdict(check), "plateau": check.plateau} for check in self.checks]
+        return {"ok": self.ok, **asdict(self), "checks": checks}
 
     def __str__(self) -> str:
         """A table of the checks, then the nodes that did not pass, then what was not checked."""

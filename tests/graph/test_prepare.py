@@ -183,3 +183,20 @@ def test_an_opset_that_no_runtime_runs_is_refused() -> None:
     proto.opset_import[0].version = 99
     with pytest.raises(ModelError, match="opset 99"):
         prepared(proto)
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_what_a_group_normalization_returns_is_known(opset: int) -> None:
+    """onnx 1.23 infers nothing for it, and so nothing for what follows."""
+    text = f"""<ir_version: 10, opset_import: ["": {opset}]>
+        g (float[N, 4, 8, 8] x, float[{2 if opset < 21 else 4}] s) => (float[N, 4] y) {{
+            n = GroupNormalization <num_groups = 2> (x, s, s)
+            r = Relu(n)
+            p = GlobalAveragePool(r)
+            y = Flatten(p)
+        }}"""
+    prepared = prepare(ir.from_proto(onnx.parser.parse_model(text)))
+    shapes = {
+        v.name: [d if isinstance(d, int) else d.value for d in v.shape] for n in prepared.graph for v in n.outputs
+    }
+    assert shapes == {"n": ["N", 4, 8, 8], "r": ["N", 4, 8, 8], "p": ["N", 4, 1, 1], "y": ["N", 4]}
