@@ -17,15 +17,9 @@ from shapes import Scene
 ENOUGH = 60  # scenes
 
 
-def scene_results(count: int) -> dict[str, Any]:
-    if not localisation.MODEL.is_file():
-        pytest.skip("models: not trained yet")
-    return localisation.scene_results(count)
-
-
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    return scene_results(ENOUGH)
+    return localisation.scene_results(ENOUGH)
 
 
 def check(results: dict[str, Any]) -> None:
@@ -44,7 +38,7 @@ def test_the_map_of_a_class_lies_on_its_object(results: dict[str, Any]) -> None:
 
 @pytest.mark.heavy
 def test_the_map_of_a_class_lies_on_its_object_in_500_scenes() -> None:
-    check(scene_results(500))
+    check(localisation.scene_results(500))
 
 
 def scene(y: int, x: int) -> Scene:
