@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from localisation import declared
 
 import onnx_gradcam as ogc
 from onnx_gradcam.explanation import Explanation
@@ -54,16 +55,6 @@ def of_zoo(name: str, entry: dict[str, Any], zoo: Path) -> Iterator[Subject]:
     for photo, classes in entry.get("expect", {}).items():
         expected = (int(classes[0] == ">"),) if isinstance(classes, str) else tuple(classes)
         yield Subject(zoo / "images" / photo, declared(entry), expected)
-
-
-def declared(entry: dict[str, Any]) -> ogc.Preprocess:
-    """The preprocessing that zoo.json states; its README adds the crop of the ImageNet models."""
-    is_imagenet = entry["labels"] == "imagenet-1k.txt"
-    mean, std = (tuple(map(float, entry[key])) for key in ("mean", "std"))
-    return ogc.Preprocess(
-        tuple(entry["size"]), "crop" if is_imagenet else "stretch", 256 if is_imagenet else None,
-        entry["scale"], mean, std, entry["channels"], entry["layout"], entry["dtype"],
-    )  # fmt: skip
 
 
 def grey(side: int) -> ogc.Preprocess:
