@@ -5,6 +5,7 @@
 >>> explainer.explain_image("cat.jpg", target="tabby").save("out")  # doctest: +SKIP
 """
 
+from onnx_gradcam.audit import Comparison, compare
 from onnx_gradcam.errors import (
     ForwardMismatch,
     InputError,
@@ -16,6 +17,7 @@ from onnx_gradcam.errors import (
     OutputError,
     PreprocessError,
     ProviderError,
+    RequirementError,
     ScoreError,
     TargetError,
     UnsupportedGradient,
@@ -32,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classes",
+    "Comparison",
     "Explainer",
     "Explanation",
     "ForwardMismatch",
@@ -46,10 +49,12 @@ __all__ = [
     "Preprocess",
     "PreprocessError",
     "ProviderError",
+    "RequirementError",
     "ScoreError",
     "TargetError",
     "TopK",
     "UnsupportedGradient",
+    "compare",
     "gradient_model",
     "layers",
     "verify",

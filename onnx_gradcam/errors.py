@@ -12,6 +12,7 @@
     ├── PreprocessError            a preset or preprocessing file is unknown or incomplete
     ├── MethodError                the method is unknown, or does not apply to this model and layer
     ├── ProviderError              the runtime or the execution provider cannot be had
+    ├── RequirementError           a condition that a comparison must meet cannot be read
     └── OutputError                a result cannot be written, or exists already
 
 Each says what happened, where, and what to try next, and carries its data as attributes.
@@ -91,6 +92,10 @@ class MethodError(OnnxGradcamError):
 
 class ProviderError(OnnxGradcamError):
     """The runtime or the execution provider cannot be had."""
+
+
+class RequirementError(OnnxGradcamError):
+    """A condition that a comparison must meet cannot be read."""
 
 
 class OutputError(OnnxGradcamError):

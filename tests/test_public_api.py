@@ -9,9 +9,10 @@ import sys
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Classes", "Explainer", "Explanation", "ForwardMismatch", "InputError", "LayerError", "LayerResult", "MethodError",
-    "ModelError", "NoGradientPath", "OnnxGradcamError", "OutputError", "Preprocess", "PreprocessError",
-    "ProviderError", "ScoreError", "TargetError", "TopK", "UnsupportedGradient", "gradient_model", "layers", "verify",
+    "Classes", "Comparison", "Explainer", "Explanation", "ForwardMismatch", "InputError", "LayerError",
+    "LayerResult", "MethodError", "ModelError", "NoGradientPath", "OnnxGradcamError", "OutputError", "Preprocess",
+    "PreprocessError", "ProviderError", "RequirementError", "ScoreError", "TargetError", "TopK",
+    "UnsupportedGradient", "compare", "gradient_model", "layers", "verify",
 ]  # fmt: skip
 
 
@@ -27,6 +28,10 @@ def test_arguments() -> None:
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
         "self", "x", "target", "method", "counterfactual", "signed", "fusion",
+    ]  # fmt: skip
+    assert list(inspect.signature(ogc.compare).parameters) == [
+        "a", "b", "images", "target", "method", "layer_a", "layer_b", "score_a", "score_b", "labels", "preprocess",
+        "preprocess_b", "require", "report",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "score"]
 

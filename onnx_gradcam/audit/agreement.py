@@ -1,0 +1,54 @@
+"""How alike two heatmaps are, in numbers. NumPy arrays of one shape, any number of axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+TOP = 0.2  # the share of points that "the top" means
+
+
+def pearson(a: Array, b: Array) -> float:
+    """r = Σ (a − ā)(b − b̄) / √(Σ (a − ā)² · Σ (b − b̄)²).
+
+    A map that is the same everywhere correlates with nothing: 0, unless the two are equal: 1.
+    """
+    x, y = (np.asarray(m, np.float64).ravel() for m in (a, b))
+    if (x == x[0]).all() or (y == y[0]).all():
+        return float(np.array_equal(x, y))
+    x, y = x - x.mean(), y - y.mean()
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # squares of tiny values would vanish
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def top_iou(a: Array, b: Array, share: float = TOP) -> float:
+    """|T(a) ∩ T(b)| / |T(a) ∪ T(b)|, T the ``share`` of points with the highest values, rounded, at least one.
+
+    Of equal values the first in row-major order comes first. A point that is not positive holds no evidence and is
+    never in T: two maps that are 0 almost everywhere would agree on the zeros. Where both T are empty: 1.
+    """
+    first, second = _top(a, share), _top(b, share)
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else 1.0
+
+
+def _top(a: Array, share: float) -> npt.NDArray[np.bool_]:
+    flat = np.asarray(a).ravel()
+    highest = np.argsort(-flat, kind="stable")[: max(1, round(share * flat.size))]
+    chosen = np.zeros(flat.size, bool)
+    chosen[highest] = flat[highest] > 0
+    return chosen
+
+
+def maxima_distance(a: Array, b: Array) -> float:
+    """Euclidean distance of the two maxima, in points; of equal maxima the first in row-major order counts."""
+    first, second = (np.array(np.unravel_index(np.argmax(m), m.shape)) for m in (a, b))
+    return float(np.linalg.norm(first - second))
+
+
+def diagonal(shape: tuple[int, ...]) -> float:
+    """The largest distance that two points of a map can have."""
+    return float(np.linalg.norm(np.subtract(shape, 1)))
