@@ -15,6 +15,8 @@ from onnx_gradcam.graph.flow import carriers
 
 EACH = -1  # "any input": the rule learns which one as the keyword ``i``
 
+KNOWN = ("ai.onnx", "com.microsoft", "com.ms.internal")
+
 Key = tuple[str, int]
 F = TypeVar("F", bound=Callable[..., Value])
 
@@ -89,15 +91,27 @@ def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Seq
     try:
         return rule.function(op, *first, *node.inputs, **attributes)
     except Unwritten as reason:
-        raise refusal(node, i, str(reason)) from None
+        raise refusal(node, i, str(reason), by_design=isinstance(reason, Refused)) from None
 
 
 class Unwritten(Exception):
     """Raised inside a rule for a form of the operator that it was not written for; ``apply`` names the node."""
 
 
-def refusal(node: ir.Node, i: int, reason: str) -> UnsupportedGradient:
-    """The error for input ``i`` of ``node``."""
+class Refused(Unwritten):
+    """The same for a form that no rule will be written for: it has no derivative, or none that the runtimes agree on."""
+
+
+def is_foreign(node: ir.Node) -> bool:
+    """Whether no rule is meant to be written: sequences and strings, and operators of other domains, which have no body
+    (one with a body is replaced by it before)."""
+    if node.domain in ("", "ai.onnx"):
+        return node.op_type.startswith(("Sequence", "SplitToSequence", "ConcatFromSequence", "String", "Optional"))
+    return not node.domain.startswith(KNOWN)
+
+
+def refusal(node: ir.Node, i: int, reason: str, by_design: bool = False) -> UnsupportedGradient:
+    """The error for input ``i`` of ``node``; its ``by_design`` tells what is not meant to work from what is missing."""
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}::"
     value = dict(carriers(node))[i]
     what = f"input {i}" if i < len(node.inputs) else "a value that its body captures"
@@ -109,4 +123,5 @@ def refusal(node: ir.Node, i: int, reason: str) -> UnsupportedGradient:
         domain=node.domain,
         node=node.name,
         input=i,
+        by_design=by_design or is_foreign(node),
     )

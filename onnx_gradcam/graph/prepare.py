@@ -67,6 +67,7 @@ def _refuse_blocked(model: ir.Model) -> None:
                 where=f"node {node.name!r}",
                 hint="save it again at ORT_ENABLE_EXTENDED, or use the original model",
                 node=node.name,
+                by_design=True,
             )
 
 

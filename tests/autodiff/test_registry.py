@@ -13,7 +13,7 @@ from onnx.defs import OpSchema
 from vjp_check import Case
 
 from onnx_gradcam.autodiff import registry, rules
-from onnx_gradcam.autodiff.registry import EACH, RULES, Key, Rule, Unwritten, vjp
+from onnx_gradcam.autodiff.registry import EACH, RULES, Key, Refused, Rule, Unwritten, vjp
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
 
@@ -172,6 +172,23 @@ def test_a_form_that_the_rule_was_not_written_for_is_refused() -> None:
         raise Unwritten(f"axis={axis}")
 
     assert refused(table, node("Softmax", {"axis": 1})).what == "axis=1 for Softmax, input 0"
+
+
+def test_what_is_not_meant_to_work_is_told_from_what_is_missing() -> None:
+    """Operators without a body, sequences, and forms that a rule refuses; not the rest."""
+    table: dict[Key, Rule] = {}
+
+    @vjp("Softmax", wrt=0, table=table)
+    def refusing(op: Builder, g: Value, y: Value, x: Value, *, axis: int = -1) -> Value:
+        raise Refused(f"axis={axis}") if axis == 7 else Unwritten(f"axis={axis}")
+
+    assert refused(table, node("Softmax", {"axis": 7})).by_design is True
+    assert refused(table, node("Softmax", {"axis": 1})).by_design is False
+    assert refused({}, node("Softmax")).by_design is False
+    assert refused({}, node("SequenceConstruct")).by_design is True
+    assert refused({}, node("StringNormalizer")).by_design is True
+    assert refused({}, node("Relu", domain="com.example")).by_design is True
+    assert refused({}, node("Attention", domain="com.microsoft")).by_design is False
 
 
 def test_a_cotangent_of_a_second_output_needs_a_rule_for_all() -> None:

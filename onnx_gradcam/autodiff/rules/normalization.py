@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.registry import Unwritten, vjp
+from onnx_gradcam.autodiff.registry import Refused, vjp
 from onnx_gradcam.autodiff.rules.axes import END, pad
 from onnx_gradcam.autodiff.rules.elementwise import nonzero, sign
 from onnx_gradcam.graph.builder import Builder, Value, rank
@@ -67,7 +67,7 @@ def batch_normalization(
 ) -> Value:
     """y = (x − μ) · s/√(v + ε) + b with constant μ, v:  x̄ = g · s/√(v + ε)."""
     if training_mode:
-        raise Unwritten("training_mode=1")
+        raise Refused("training_mode=1")
     variance = _wide(op, input_var)
     deviation = op.Sqrt(op.Add(variance, op.const(epsilon, like=variance)))
     factor = op.Div(_narrow(op, scale, like=variance), deviation)
