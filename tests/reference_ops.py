@@ -53,19 +53,19 @@ def geometry(
     pads: Any,
     dilations: Any,
     ceil_mode: int = 0,
+    pool: bool = True,
 ) -> Geometry:
     n, sizes = len(kernel), x.shape[2:]
     strides, dilations = strides or [1] * n, dilations or [1] * n
     before, after = (pads or [0] * 2 * n)[:n], (pads or [0] * 2 * n)[n:]
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        counts = [-(-i // s) for i, s in zip(sizes, strides, strict=True)]
-        total = [max(0, (c - 1) * s + w - i) for c, s, w, i in zip(counts, strides, spans, sizes, strict=True)]
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):  # onnxruntime's pools pad for the bare kernel, not for the dilated one
+        widths = kernel if pool else spans
+        total = [max(0, (-(-i // s) - 1) * s + w - i) for i, s, w in zip(sizes, strides, widths, strict=True)]
         less, more = [t // 2 for t in total], [t - t // 2 for t in total]
         before, after = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
-        return Geometry(kernel, strides, dilations, before, after, sizes, counts)
     if auto_pad == "VALID":
-        before, after, ceil_mode = [0] * n, [0] * n, 0
+        before, after = [0] * n, [0] * n
     counts = []
     for i, s, w, b, e in zip(sizes, strides, spans, before, after, strict=True):
         room = i + b + e - w
@@ -88,7 +88,7 @@ class Conv(OpRun):
         pads=None,
         strides=None,
     ):
-        at = geometry(x, w.shape[2:], auto_pad, strides, pads, dilations)
+        at = geometry(x, w.shape[2:], auto_pad, strides, pads, dilations, pool=False)
         y = np.zeros((x.shape[0], group, w.shape[0] // group, *at.counts), x.dtype)
         for tap, part in at.taps(x, 0):
             split = part.reshape(x.shape[0], group, w.shape[1], *at.counts)
@@ -196,6 +196,27 @@ class AveragePool(OpRun):
         return ((total / count).astype(x.dtype),)
 
 
+class LpPool(OpRun):
+    def _run(  # type: ignore[no-untyped-def]
+        self,
+        x,
+        auto_pad=None,
+        ceil_mode=None,
+        dilations=None,
+        kernel_shape=None,
+        p=None,
+        pads=None,
+        strides=None,
+    ):
+        at = geometry(x, kernel_shape, auto_pad, strides, pads, dilations, ceil_mode or 0)
+        return (sum(np.abs(part) ** p for _, part in at.taps(x, 0)) ** (1 / p),)
+
+
+class GlobalLpPool(OpRun):
+    def _run(self, x, p=None):  # type: ignore[no-untyped-def]
+        return ((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p),)
+
+
 class GlobalMaxPool(OpRun):
     def _run(self, x):  # type: ignore[no-untyped-def]
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
@@ -212,4 +233,4 @@ class Pad(OpRun):
         return (np.pad(data, added, mode=mode, **fill)[tuple(kept)],)
 
 
-REFERENCE_OPS = (Conv, ConvTranspose, MaxPool, AveragePool, GlobalMaxPool, Pad)
+REFERENCE_OPS = (Conv, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, GlobalMaxPool, Pad)

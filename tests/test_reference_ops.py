@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 from reference_ops import REFERENCE_OPS
@@ -100,7 +101,6 @@ ROW = np.arange(1.0, 6).reshape(1, 1, 5)  # 1 2 3 4 5
         ({"auto_pad": "SAME_UPPER", "strides": [2]}, [3, 7, 5]),
         ({"auto_pad": "SAME_LOWER", "strides": [2]}, [1, 5, 9]),
         ({"auto_pad": "VALID"}, [3, 5, 7, 9]),
-        ({"auto_pad": "SAME_UPPER", "dilations": [2]}, [2, 4, 6, 8, 4]),
         ({"pads": [1, 0]}, [1, 3, 5, 7, 9]),
     ],
 )
@@ -148,3 +148,28 @@ def test_global_max_pool_takes_all_spatial_axes() -> None:
     for shape in [(1, 2, 12), (1, 2, 3, 4), (1, 2, 3, 2, 2)]:
         found = run("GlobalMaxPool", x.reshape(shape))[0]
         np.testing.assert_array_equal(found, np.reshape([11.0, 23.0], (1, 2, *[1] * (len(shape) - 2))))
+
+
+def test_same_padding_of_a_dilated_convolution() -> None:
+    """As the specification has it; onnxruntime refuses it."""
+    found = run("Conv", ROW, np.ones((1, 1, 2)), auto_pad="SAME_UPPER", dilations=[2])[0]
+    np.testing.assert_array_equal(found.ravel(), [2, 4, 6, 8, 4])
+
+
+@pytest.mark.parametrize("ceil", [0, 1])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("auto_pad", ["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool", "LpPool"])
+def test_windows_are_those_of_the_runtime(op_type: str, auto_pad: str, dilation: int, ceil: int) -> None:
+    """Padding for the bare kernel, ceil_mode with every auto_pad: where the specification and torch say nothing."""
+    for size, kernel, stride in [(7, 3, 2), (8, 3, 2), (6, 3, 1), (9, 3, 3), (7, 2, 2), (10, 4, 3)]:
+        x = np.abs(tensor(1, 2, size, size + 1)) + 0.5
+        form = {"auto_pad": auto_pad, "dilations": [dilation] * 2, "strides": [stride] * 2, "ceil_mode": ceil}
+        node = onnx.helper.make_node(op_type, ["x"], ["y"], kernel_shape=[kernel] * 2, **form)
+        info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None] * 4)
+        graph = onnx.helper.make_graph([node], "one", [info], [onnx.ValueInfoProto(name="y")])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=10)
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (expected,) = session.run(None, {"x": x.astype(np.float32)})
+        found = run(op_type, x, kernel_shape=[kernel] * 2, **form)[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{size}, {kernel}, {stride}")

@@ -17,6 +17,7 @@ from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.graph.builder import Builder, static_dims
+from onnx_gradcam.graph.shapes import infer
 
 # OPERATORS.md, "Safe core set", and the few more that rules may emit; what is not here lacks a kernel on some provider.
 SAFE = frozenset(
@@ -87,6 +88,7 @@ def with_gradients(
     The cotangents are of the outputs' shapes, or of the shapes that ``cotangents`` has.
     """
     model = ir.from_proto(forward_model(case, dtype, dynamic))
+    infer(model)
     graph = model.graph
     values = ir.convenience.create_value_mapping(graph)
     nodes = list(graph)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     InlinePass,
@@ -12,10 +10,10 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
     TopologicalSortPass,
 )
-from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from onnx_gradcam.errors import ModelError
-from onnx_gradcam.graph.constants import constant, forget
+from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.shapes import infer
 from onnx_gradcam.graph.upgrade import raise_opset
 
 NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
@@ -48,12 +46,12 @@ def prepare(model: ir.Model) -> ir.Model:
             hint="export it again with an opset between 18 and 21",
             opset=opset,
         )
-    _infer(copy)
+    infer(copy)
     if opset < 18:
         raise_opset(copy)
-        _infer(copy)
+        infer(copy)
     while _fold_integers(copy.graph) | _inline_decided_ifs(copy.graph):
-        _infer(copy)
+        infer(copy)
     RemoveUnusedNodesPass()(copy)
     _name_all(copy.graph)
     return copy
@@ -151,42 +149,3 @@ def _rename(value: ir.Value, taken: set[str]) -> None:
         value.name = f"{name}_{number}"
     if value.name:
         taken.add(value.name)
-
-
-def _infer(model: ir.Model) -> None:
-    """Infer shapes; forgiving first, because declared shapes of deployed models are often slightly wrong."""
-    _name_batch(model.graph)
-    for node in model.graph:
-        for value in node.outputs:
-            forget(value)
-    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
-        while _type_group_norms(model.graph):
-            infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
-    finally:
-        log.setLevel(level)
-
-
-def _type_group_norms(graph: ir.Graph) -> bool:
-    """onnx does not infer what GroupNormalization returns, which is like its input, nor anything after it."""
-    changed = False
-    for node in graph:
-        x, y = node.inputs[0] if node.inputs else None, node.outputs[0]
-        if node.op_type == "GroupNormalization" and x is not None and y.shape is None and x.shape is not None:
-            y.type, y.shape = x.type, x.shape
-            changed = True
-    return changed
-
-
-def _name_batch(graph: ir.Graph) -> None:
-    """A nameless first dimension of the inputs gets a name, so that shape inference can follow it."""
-    for value in graph.inputs:
-        if value.shape is not None:
-            dims = list(value.shape)
-            for axis, dim in enumerate(dims):
-                if not isinstance(dim, int) and not dim.value:
-                    dims[axis] = ir.SymbolicDim("batch" if axis == 0 else f"{value.name}_{axis}")
-            value.shape = ir.Shape(dims)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from onnx_gradcam.graph.pools import SAME, same_pads
+
 Attributes = Mapping[str, Any]
 
 
@@ -75,7 +77,7 @@ def _taps(
     """Every tap t of the kernel, with x at stride·o + dilation·t − pad for all windows o; ``shape``: of the output."""
     kernel, strides, dilations = _steps(kernel, attributes)
     spans = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(shape[2:], strides, dilations, kernel, strict=True)]
-    before = _pads_before(x.shape[2:], spans, attributes)
+    before = _pads_before(x.shape[2:], kernel, attributes)
     after = [max(span - p - n, 0) for span, p, n in zip(spans, before, x.shape[2:], strict=True)]
     padded = np.pad(x, [(0, 0), (0, 0), *zip(before, after, strict=True)], constant_values=fill)
     for tap in itertools.product(*map(range, kernel)):
@@ -89,11 +91,11 @@ def _steps(kernel: Sequence[int], attributes: Attributes) -> tuple[Sequence[int]
     return kernel, attributes.get("strides") or ones, attributes.get("dilations") or ones
 
 
-def _pads_before(sizes: Sequence[int], spans: Sequence[int], attributes: Attributes) -> list[int]:
+def _pads_before(sizes: Sequence[int], kernel: Sequence[int], attributes: Attributes) -> list[int]:
     auto_pad = attributes.get("auto_pad", "NOTSET")
-    if auto_pad.startswith("SAME"):
-        missing = [max(span - n, 0) for span, n in zip(spans, sizes, strict=True)]
-        return [m // 2 if auto_pad == "SAME_UPPER" else m - m // 2 for m in missing]
+    if auto_pad in SAME:
+        strides = _steps(kernel, attributes)[1]
+        return [same_pads(n, k, s, auto_pad)[0] for n, k, s in zip(sizes, kernel, strides, strict=True)]
     pads = attributes.get("pads") if auto_pad == "NOTSET" else None
     return list(pads[: len(sizes)]) if pads else [0] * len(sizes)
 
@@ -102,7 +104,7 @@ def _crop(sizes: Sequence[int], reach: Sequence[int], attributes: Attributes) ->
     """How much ConvTranspose cuts off before its image: its pads, or half of what is too much for the given size."""
     auto_pad = attributes.get("auto_pad", "NOTSET")
     if not attributes.get("output_shape") and not auto_pad.startswith("SAME"):
-        return _pads_before(sizes, reach, attributes)
+        return _pads_before(sizes, sizes, attributes)
     extra = attributes.get("output_padding") or [0] * len(sizes)
     surplus = [r + e - n for r, e, n in zip(reach, extra, sizes, strict=True)]
     return [s // 2 if auto_pad == "SAME_UPPER" else s - s // 2 for s in surplus]

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_gradcam.autodiff.registry import Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import END, crop, length, repeat
-from onnx_gradcam.autodiff.rules.windows import SAME, Windows, scatter, windows
+from onnx_gradcam.autodiff.rules.windows import SAME, Windows, same_pads_at_run_time, scatter, windows
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import constant
 
@@ -36,9 +36,11 @@ def conv_x(
     """y = x ⋆ W:  x̄ = g ⋆ W', its taps reversed and its channels exchanged; with strides, ConvTranspose(g, W)."""
     kernel = kernel_shape or _kernel(w)
     strided = any(s > 1 for s in strides or ())
+    if auto_pad in SAME and any(d > 1 for d in dilations or ()):
+        raise Unwritten("SAME padding with dilations, which onnxruntime's kernels do not take,")
     if auto_pad in SAME and strided and None in [length(x, k) for k in range(2, rank(x))]:
         at = windows(x, kernel, strides, None, dilations, "VALID")
-        return _scatter_same(op, g, w, at, x, y, group, auto_pad)
+        return _scatter_same(op, g, w, at, x, group, auto_pad)
     at = windows(x, kernel, strides, pads, dilations, auto_pad)
     weights = constant(w)
     if weights is None:
@@ -122,14 +124,9 @@ def _spread_by_two(op: Builder, g: Value, w: np.ndarray, at: Windows, group: int
     return _correlate(op, spread, w, at, begin, end, group)
 
 
-def _scatter_same(op: Builder, g: Value, w: Value, at: Windows, x: Value, y: Value, group: int, auto_pad: str) -> Value:
+def _scatter_same(op: Builder, g: Value, w: Value, at: Windows, x: Value, group: int, auto_pad: str) -> Value:
     """``scatter`` for SAME padding of an image whose size, and so the padding, is known at run time only."""
-    axes = range(2, rank(x))
-    size, count = (op.Gather(op.shape_of(v), op.ints(*axes)) for v in (x, y))
-    covered = op.Mul(op.Sub(count, op.ints(1)), op.ints(*at.strides))
-    covered = op.Add(covered, op.ints(*[reach + 1 for reach in at.reach]))
-    total = op.Max(op.Sub(covered, size), op.ints(0))
-    begin = op.Div(op.Add(total, op.ints(0 if auto_pad == "SAME_UPPER" else 1)), op.ints(2))
+    begin, _, size = same_pads_at_run_time(op, x, at, auto_pad)
     spread = op.ConvTranspose(
         g,
         w,
@@ -138,7 +135,7 @@ def _scatter_same(op: Builder, g: Value, w: Value, at: Windows, x: Value, y: Val
         group=group,
         output_padding=[s - 1 for s in at.strides],
     )
-    return op.Slice(spread, begin, op.Add(begin, size), op.ints(*axes))
+    return op.Slice(spread, begin, op.Add(begin, size), op.ints(*range(2, rank(x))))
 
 
 def _transposed_pads(

@@ -30,7 +30,7 @@ from onnx_gradcam.autodiff.rules.axes import (
 )
 from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.autodiff.rules.reduction import element_count
-from onnx_gradcam.autodiff.rules.windows import Windows, scatter, windows
+from onnx_gradcam.autodiff.rules.windows import SAME, Windows, fit, same_pads_at_run_time, scatter, windows
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
 
@@ -54,6 +54,10 @@ def max_pool(
     Pooling an image is pooling each row, then the columns of the result. The way back takes the same two steps: the
     first row that holds the maximum, then the first place in it. That is k + k taps instead of k · k.
     """
+    if _same_at_run_time(x, auto_pad, strides):
+        form = {"kernel_shape": kernel_shape, "strides": strides, "dilations": dilations}
+        whole, begin, end = _padded_as_same(op, x, kernel_shape, strides, auto_pad, _lowest(x))
+        return op.Slice(max_pool(op, g, y, whole, **form), begin, end, op.ints(*range(2, rank(x))))
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
     _check_counts(at, y)
     axes = [j for j in range(len(at.kernel)) if (at.kernel[j], at.strides[j]) != (1, 1)]
@@ -68,10 +72,37 @@ def max_pool(
 
 
 def _check_counts(at: Windows, y: Value) -> None:
-    """With ceil_mode, onnx's shape inference counts a window that would start in the padding; no runtime has it."""
+    """What could not be corrected where shapes were inferred (graph.pools) would fail in the runtime."""
     for j, count in enumerate(at.counts):
         if count is not None and length(y, 2 + j) not in (count, None):
-            raise Unwritten("ceil_mode with a last window in the padding, on which shape inference is wrong,")
+            raise Unwritten("ceil_mode with windows both beyond and in the padding, which counts,")
+
+
+def _same_at_run_time(x: Value, auto_pad: str, strides: Sequence[int] | None) -> bool:
+    """Whether the padding is known at run time only."""
+    strided = any(s > 1 for s in strides or ())
+    return auto_pad in SAME and strided and None in [length(x, k) for k in range(2, rank(x))]
+
+
+def _padded_as_same(
+    op: Builder,
+    x: Value,
+    kernel: Sequence[int],
+    strides: Sequence[int] | None,
+    auto_pad: str,
+    fill: float,
+) -> tuple[Value, Value, Value]:
+    """``x`` with its SAME padding as part of it; where ``x`` begins and ends in it."""
+    at = windows(x, kernel, strides, None, None, "VALID")
+    before, after, size = same_pads_at_run_time(op, x, at, auto_pad)
+    axes = op.ints(*range(2, rank(x)))
+    whole = op.Pad(x, op.Concat(before, after, axis=0), op.const(fill, like=x), axes)
+    return whole, before, op.Add(before, size)
+
+
+def _lowest(x: Value) -> float:
+    """Padding that is never the maximum."""
+    return -65504.0 if x.dtype == ir.DataType.FLOAT16 else -3e38
 
 
 def _pool_axis(op: Builder, x: Value, at: Windows, j: int) -> Value:
@@ -80,13 +111,14 @@ def _pool_axis(op: Builder, x: Value, at: Windows, j: int) -> Value:
     def only(values: Sequence[int], other: int) -> list[int]:
         return [v if i == j else other for i, v in enumerate(values)]
 
+    after, rounds_up = fit(at)
     return op.MaxPool(
         x,
         kernel_shape=only(at.kernel, 1),
         strides=only(at.strides, 1),
         dilations=only(at.dilations, 1),
-        pads=only(at.before, 0) + only(at.after, 0),
-        ceil_mode=int(at.rounds_up),
+        pads=only(at.before, 0) + only(after, 0),
+        ceil_mode=int(rounds_up),
     )
 
 
@@ -98,7 +130,7 @@ def _unpool_axis(op: Builder, g: Value, y: Value, x: Value, at: Windows, j: int)
     tap did; the last tap gets what is left.
     """
     axis, s, last = 2 + j, at.strides[j], at.kernel[j] - 1
-    lowest = -65504.0 if x.dtype == ir.DataType.FLOAT16 else -3e38
+    lowest = _lowest(x)
     where = [divmod(at.dilations[j] * t - at.before[j], s) for t in range(last + 1)]
     surplus, missing = _phase_length(op, x, y, at, j)
     if isinstance(missing, int):
@@ -193,14 +225,50 @@ def average_pool(
     strides: Sequence[int] | None = None,
 ) -> Value:
     """y(o) = Σ_t x(s·o + d·t − p) / count(o):  x̄(i) = Σ g(o) / count(o) over the windows o that cover i."""
+    if _same_at_run_time(x, auto_pad, strides):
+        return _average_pool_same(op, g, y, x, kernel_shape, strides, dilations, auto_pad, count_include_pad)
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
     _check_counts(at, y)
-    if max(at.dilations) == 1 and max(at.strides) == 1:  # the sums are the averages of an AveragePool, times its taps
-        taps = math.prod(at.kernel)
-        share = _divide_by_count(op, g, y, x, at, count_include_pad, taps)
+    return spread(op, _divide_by_count(op, g, y, x, at, count_include_pad, taps_of_spread(at)), y, x, at)
+
+
+def _average_pool_same(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    kernel: Sequence[int],
+    strides: Sequence[int] | None,
+    dilations: Sequence[int] | None,
+    auto_pad: str,
+    include_pad: int,
+) -> Value:
+    """The rule of AveragePool where the padding is known at run time only."""
+    whole, begin, end = _padded_as_same(op, x, kernel, strides, auto_pad, 0.0)
+    at = windows(whole, kernel, strides, None, dilations, "VALID")
+    share = op.Mul(g, op.const(1 / math.prod(kernel), like=x))
+    if not include_pad:
+        ones = op.Expand(op.const(1, like=x), op.Concat(op.ints(1, 1), vector(op, dims(x)[2:]), axis=0))
+        counted, _, _ = _padded_as_same(op, ones, kernel, strides, auto_pad, 0.0)
+        taps = op.const(np.ones((1, 1, *kernel)), like=x)
+        share = op.Div(g, op.Conv(counted, taps, strides=at.strides, dilations=at.dilations))
+    return op.Slice(spread(op, share, y, whole, at), begin, end, op.ints(*range(2, rank(x))))
+
+
+def taps_of_spread(at: Windows) -> int:
+    """What ``spread`` wants the shares multiplied by: where it averages, the taps of a window."""
+    return math.prod(at.kernel) if _is_average(at) else 1
+
+
+def _is_average(at: Windows) -> bool:
+    return max(at.dilations) == 1 and max(at.strides) == 1
+
+
+def spread(op: Builder, share: Value, y: Value, x: Value, at: Windows) -> Value:
+    """x̄(i) = Σ share(o) over the windows o that cover i: the transpose of a pool of sums; see ``taps_of_spread``."""
+    if _is_average(at):
         pads = [reach - p for p, reach in zip(at.before + at.after, at.reach * 2, strict=True)]
         return op.AveragePool(share, kernel_shape=at.kernel, pads=pads, count_include_pad=1)
-    share = _divide_by_count(op, g, y, x, at, count_include_pad, 1)
     if max(at.dilations) == 1 and at.kernel == at.strides:
         return _side_by_side(op, share, x, at)
     ones = op.const(np.ones((1, 1, *at.kernel)), like=x)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from onnx_gradcam.autodiff.registry import Unwritten
 from onnx_gradcam.autodiff.rules.axes import crop, length
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.pools import SAME, last_pad, same_pads, window_count
 
-SAME = ("SAME_UPPER", "SAME_LOWER")
+__all__ = ["SAME", "Windows", "fit", "same_pads_at_run_time", "scatter", "windows"]
 
 
 @dataclass(frozen=True)
@@ -50,36 +51,46 @@ def windows(
     sizes = tuple(length(x, 2 + j) for j in range(n))
     pads = tuple(pads) if pads and auto_pad == "NOTSET" else (0,) * (2 * n)
     before, after = pads[:n], pads[n:]
-    if auto_pad in SAME:
-        if max(dilations) > 1:
-            raise Unwritten("SAME padding with dilations, on which the runtimes disagree,")
+    if auto_pad in SAME:  # with dilations, onnxruntime pads for the bare kernel
         before, after = _same(sizes, kernel, strides, auto_pad)
-    rounds_up = bool(ceil_mode) and auto_pad == "NOTSET"
-    at = Windows(tuple(kernel), strides, dilations, before, after, sizes, sizes, rounds_up)
+    at = Windows(tuple(kernel), strides, dilations, before, after, sizes, sizes, bool(ceil_mode))
     return replace(at, counts=tuple(None if i is None else _count(at, j, i) for j, i in enumerate(sizes)))
 
 
+def fit(at: Windows) -> tuple[tuple[int, ...], bool]:
+    """``after`` with which the windows fit without ceil_mode, and whether ceil_mode is needed nevertheless."""
+    after = []
+    for j, (size, count) in enumerate(zip(at.sizes, at.counts, strict=True)):
+        if size is None or count is None:
+            return at.after, at.rounds_up
+        after.append(last_pad(size, (at.before[j], at.after[j]), at.reach[j], at.strides[j], count))
+    return tuple(after), False
+
+
 def _count(at: Windows, j: int, size: int) -> int:
-    """The number of windows; with ceil_mode none starts in the padding at the end."""
-    room, s = size + at.before[j] + at.after[j] - at.reach[j] - 1, at.strides[j]
-    count = (-(-room // s) if at.rounds_up else room // s) + 1
-    return count - 1 if at.rounds_up and (count - 1) * s >= size + at.before[j] else count
+    return window_count(size, (at.before[j], at.after[j]), at.reach[j], at.strides[j], rounds_up=at.rounds_up)
 
 
 def _same(
     sizes: Sequence[int | None], kernel: Sequence[int], strides: Sequence[int], auto_pad: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """⌈size / stride⌉ windows, centred; odd padding has one more at the end (UPPER) or the beginning (LOWER)."""
-    before, after = [], []
+    pads = []
     for size, k, s in zip(sizes, kernel, strides, strict=True):
         if size is None and s > 1:
             raise Unwritten("SAME padding with a stride, of an image whose size is not known before the run,")
-        length = size or 1  # with stride 1 the padding is the same for every size
-        total = max((-(-length // s) - 1) * s + k - length, 0)
-        less, more = total // 2, total - total // 2
-        before.append(less if auto_pad == "SAME_UPPER" else more)
-        after.append(total - before[-1])
-    return tuple(before), tuple(after)
+        pads.append(same_pads(size or 1, k, s, auto_pad))  # with stride 1 it is the same for every size
+    return tuple(before for before, _ in pads), tuple(after for _, after in pads)
+
+
+def same_pads_at_run_time(op: Builder, x: Value, at: Windows, auto_pad: str) -> tuple[Value, Value, Value]:
+    """SAME padding of an image whose size is known at run time only: before, after, and the size itself."""
+    strides = op.ints(*at.strides)
+    size = op.Gather(op.shape_of(x), op.ints(*range(2, 2 + len(at.kernel))))
+    last = op.Div(op.Sub(size, op.ints(1)), strides)
+    covered = op.Add(op.Mul(last, strides), op.ints(*at.kernel))
+    total = op.Max(op.Sub(covered, size), op.ints(0))
+    before = op.Div(op.Add(total, op.ints(0 if auto_pad == "SAME_UPPER" else 1)), op.ints(2))
+    return before, op.Sub(total, before), size
 
 
 def scatter(op: Builder, g: Value, w: Value, at: Windows, x: Value, group: int = 1) -> Value:

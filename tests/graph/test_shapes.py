@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx.reference import ReferenceEvaluator
+from reference_ops import REFERENCE_OPS
+
+from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.prepare import prepare
+
+FORMS = {
+    "ceil-into-padding": "MaxPool <kernel_shape = [2, 2], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = 1>",
+    "average": "AveragePool <kernel_shape = [2, 2], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = 1>",
+    "counting": "AveragePool <kernel_shape = [2, 2], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = 1, "
+    "count_include_pad = 1>",
+    "dilated-same": 'MaxPool <kernel_shape = [2, 2], dilations = [2, 2], auto_pad = "SAME_UPPER">',
+}
+
+
+def network(pool: str, *, declared: bool) -> onnx.ModelProto:
+    """Two such pools between convolutions; with the wrong shapes in the file, as exporters write them."""
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 19]>
+    net (float[1, 2, 9, 13] x) => (float[1, n] score) {{
+        a = Conv <pads = [1, 1, 1, 1]> (x, w)
+        b = {pool} (a)
+        c = Conv <pads = [1, 1, 1, 1]> (b, w)
+        d = {pool} (c)
+        e = Conv <kernel_shape = [1, 1]> (d, v)
+        shape = Constant <value = int64[2] {{1, -1}}> ()
+        score = Reshape (e, shape)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, size in (("w", (2, 2, 3, 3)), ("v", (3, 2, 1, 1))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal(size).astype(np.float32), name))
+    return onnx.shape_inference.infer_shapes(model) if declared else model
+
+
+def run(model: onnx.ModelProto, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return list(session.run(names, feeds))
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("pool", FORMS.values(), ids=FORMS)
+def test_a_network_whose_pools_shape_inference_gets_wrong(pool: str, declared: bool) -> None:
+    """The shapes are those of the run, the outputs those of the file, the gradient that of finite differences."""
+    source = network(pool, declared=declared)
+    x = np.random.default_rng(1).standard_normal((1, 2, 9, 13)).astype(np.float32)
+    source.graph.output.extend(onnx.ValueInfoProto(name=n) for n in "bd")
+    expected = run(source, ["score", "b", "d"], {"x": x})
+    model = prepare(ir.from_proto(source))
+    values = ir.convenience.create_value_mapping(model.graph)
+    assert [list(values[n].shape or ()) for n in ("score", "b", "d")] == [list(y.shape) for y in expected]
+
+    g = np.random.default_rng(2).standard_normal(expected[0].shape).astype(np.float32)
+    op, nodes = Builder(model.graph), list(model.graph)
+    (gradient,) = pull_back(op, nodes, {values["score"]: op.array(g)}, [values["x"]])
+    model.graph.outputs.append(gradient)
+    *outputs, found = run(ir.to_proto(model), ["score", "b", "d", gradient.name or ""], {"x": x})
+    for y, same in zip(outputs, expected, strict=True):
+        np.testing.assert_array_equal(y, same)
+    evaluator = ReferenceEvaluator(_double(source), new_ops=list(REFERENCE_OPS))
+    v = np.random.default_rng(3).standard_normal(x.shape)
+    plus, minus = (evaluator.run(["score"], {"x": x + h * v})[0] for h in (1e-6, -1e-6))
+    assert np.vdot(found, v) == pytest.approx(np.vdot(g, plus - minus) / 2e-6, rel=1e-5)
+
+
+def _double(model: onnx.ModelProto) -> onnx.ModelProto:
+    double = onnx.ModelProto()
+    double.CopyFrom(model)
+    for tensor in double.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
+        )
+    return double
