@@ -17,7 +17,7 @@ from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.graph.builder import Builder, static_dims
-from onnx_gradcam.graph.shapes import infer
+from onnx_gradcam.graph.inference import infer
 
 # OPERATORS.md, "Safe core set", and the few more that rules may emit; what is not here lacks a kernel on some provider.
 SAFE = frozenset(

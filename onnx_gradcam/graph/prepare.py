@@ -13,7 +13,7 @@ from onnx_ir.passes.common import (
 
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.shapes import infer
+from onnx_gradcam.graph.inference import infer
 from onnx_gradcam.graph.upgrade import raise_opset
 
 NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
