@@ -2,7 +2,8 @@
 
 The evaluator's own are wrong in places: ConvTranspose with several output channels per group, MaxPool with SAME_LOWER
 or with ceil_mode and stride 1, AveragePool with dilations and auto_pad, GlobalMaxPool in 1-D and 3-D, Pad with negative
-amounts. These are written from the specification and compared with torch in test_reference_ops.py.
+amounts, GatherElements with a smaller index. These are written from the specification and compared with torch in
+test_reference_ops.py.
 """
 
 from __future__ import annotations
@@ -223,6 +224,8 @@ class GlobalMaxPool(OpRun):
 
 
 class Pad(OpRun):
+    """Negative amounts take away before the others add, as in onnxruntime."""
+
     def _run(self, data, pads, constant_value=None, axes=None, mode=None):  # type: ignore[no-untyped-def]
         along = list(range(data.ndim) if axes is None else axes)
         added, kept = [(0, 0)] * data.ndim, [slice(None)] * data.ndim
@@ -230,7 +233,16 @@ class Pad(OpRun):
             added[axis] = (max(before, 0), max(after, 0))
             kept[axis] = slice(max(-before, 0), min(after, 0) or None)
         fill = {} if mode != "constant" or constant_value is None else {"constant_values": constant_value}
-        return (np.pad(data, added, mode=mode, **fill)[tuple(kept)],)
+        return (np.pad(data[tuple(kept)], added, mode=mode, **fill),)
 
 
-REFERENCE_OPS = (Conv, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, GlobalMaxPool, Pad)
+class GatherElements(OpRun):
+    """The index may be shorter than the data along the other axes too."""
+
+    def _run(self, data, indices, axis=None):  # type: ignore[no-untyped-def]
+        axis = (axis or 0) % data.ndim
+        within = tuple(slice(None) if k == axis else slice(n) for k, n in enumerate(indices.shape))
+        return (np.take_along_axis(data[within], indices, axis),)
+
+
+REFERENCE_OPS = (Conv, ConvTranspose, MaxPool, AveragePool, LpPool, GlobalLpPool, GlobalMaxPool, Pad, GatherElements)

@@ -141,6 +141,14 @@ def test_pad_takes_away_where_it_is_negative() -> None:
     np.testing.assert_array_equal(run("Pad", two, pads, np.array(7.0))[0], expected)
     edge = run("Pad", two, np.array([-2, 1]), np.array(0.0), np.array([-1]), mode="edge")[0]
     np.testing.assert_array_equal(edge, [[2, 2], [5, 5]])
+    wrapped = run("Pad", np.arange(5.0), np.array([3, -2]), mode="wrap")[0]
+    np.testing.assert_array_equal(wrapped, [0, 1, 2, 0, 1, 2])
+
+
+def test_gather_elements_with_a_smaller_index() -> None:
+    two = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(run("GatherElements", two, np.array([[2, -3, 0]]), axis=1)[0], [[2, 0, 0]])
+    np.testing.assert_array_equal(run("GatherElements", two, np.array([[1], [-2]]))[0], [[3], [0]])
 
 
 def test_global_max_pool_takes_all_spatial_axes() -> None:

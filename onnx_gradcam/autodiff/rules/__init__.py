@@ -2,24 +2,32 @@
 
 from onnx_gradcam.autodiff.rules import (
     activation,
+    contraction,
     convolution,
+    cumulative,
     elementwise,
+    indexing,
     linear,
     movement,
     normalization,
     pooling,
     reduction,
     resize,
+    scatter,
 )
 
 __all__ = [
     "activation",
+    "contraction",
     "convolution",
+    "cumulative",
     "elementwise",
+    "indexing",
     "linear",
     "movement",
     "normalization",
     "pooling",
     "reduction",
     "resize",
+    "scatter",
 ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import Unwritten
 from onnx_gradcam.graph.builder import Builder, Value, rank
+from onnx_gradcam.graph.constants import constant
 
 END = 2**63 - 1  # an end that Slice clamps to the length of the axis
+MULTIPLICITY = 4  # elements that are added at one place by gathering them
 
 Dim = int | tuple[Value, int]  # a length, or (v, k): the length of axis k of v, known at run time only
 
@@ -75,6 +78,44 @@ def pad_at_run_time(op: Builder, x: Value, axis: int, before: Value, after: Valu
     """``x`` with elements added along one axis, whose numbers ≥ 0 are int64 vectors of length 1."""
     amounts = op.Concat(before, after, axis=0)
     return op.Pad(x, amounts, op.const(fill, like=x), op.ints(axis))
+
+
+def positions(op: Builder, size: Dim) -> Value:
+    """The int64 vector 0, 1, … of so many numbers."""
+    if isinstance(size, int):
+        return op.array(np.arange(size))
+    zero, one = op.array(np.array(0)), op.array(np.array(1))
+    return op.Range(zero, op.Squeeze(vector(op, [size]), op.ints(0)), one)
+
+
+def one_hot(op: Builder, index: Value, size: Dim, like: Value) -> Value:
+    """[…, j] = 1 where j is the element […] of ``index``, which may count from the end, else 0."""
+    known = constant(index)
+    if known is not None and isinstance(size, int):
+        return op.const(np.eye(size)[known], like=like)
+    wide = op.Unsqueeze(op.Cast(index, to=ir.DataType.INT64), op.ints(-1))
+    hits = op.Equal(op.Mod(wide, vector(op, [size])), positions(op, size))
+    return op.Cast(hits, to=like.dtype)
+
+
+def place(op: Builder, g: Value, index: np.ndarray, size: int, axis: int) -> Value | None:
+    """Zeros along an axis of length ``size``, with the elements of ``g`` added at ``index`` (a vector, from 0 up).
+
+    A Gather from ``g``, of as many elements for each place as the place has in ``index``; None where these are many.
+    """
+    counts = np.bincount(index, minlength=size)
+    most = int(counts.max(initial=1))
+    if most > MULTIPLICITY:
+        return None
+    order = np.argsort(index, kind="stable")
+    rank_ = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    sources = np.full((size, most), len(index))
+    sources[index[order], rank_] = order
+    if (counts < most).any():
+        g = pad(op, g, {axis: (0, 1)})
+    if most == 1:
+        return op.Gather(g, op.array(sources[:, 0]), axis=axis)
+    return op.ReduceSum(op.Gather(g, op.array(sources), axis=axis), op.ints(axis + 1), keepdims=0)
 
 
 def crop(op: Builder, g: Value, x: Value, starts: Mapping[int, int]) -> Value:

@@ -24,9 +24,7 @@ from onnx_gradcam.autodiff.rules.axes import (
     vector,
     zeros_like,
 )
-from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
-from onnx_gradcam.graph.constants import constant
 
 
 @vjp("Reshape", wrt=0)
@@ -233,23 +231,3 @@ def _border_sources(x: Value, axis: int, border: tuple[int, int], mode: str) -> 
     copied = np.pad(np.arange(size), border, mode=mode)  # type: ignore[call-overload]
     sources: np.ndarray = np.eye(size)[copied]
     return sources
-
-
-@vjp("Gather", wrt=0)
-def gather(op: Builder, g: Value, y: Value, data: Value, indices: Value, *, axis: int = 0) -> Value:
-    """y = x[index, …]:  x̄ = the sum of g over all places that took the element; for one index g, and zeros around."""
-    axis, size, index = axis % rank(data), length(data, axis), constant(indices)
-    taken = rank(indices)
-    if index is not None and index.size == 1 and size is not None:
-        start = int(index.ravel()[0]) % size
-        g = reshape(op, g, [*dims(y)[:axis], 1, *dims(y)[axis + taken :]])
-        return pad(op, g, {axis: (start, size - start - 1)})
-    if taken != 1:
-        g = op.Reshape(g, vector(op, [*dims(y)[:axis], -1, *dims(y)[axis + taken :]]))
-    if index is not None and size is not None:
-        return contract(op, g, op.const(np.eye(size)[index.ravel()], like=g), axis)
-    length_ = vector(op, [dims(data)[axis]])
-    flat = op.Mod(op.Cast(op.Reshape(indices, op.ints(-1, 1)), to=ir.DataType.INT64), length_)
-    zero, one = op.array(np.array(0)), op.array(np.array(1))
-    positions = op.Range(zero, op.Squeeze(length_, op.ints(0)), one)
-    return contract(op, g, indicator(op, op.Equal(flat, positions), like=g), axis)

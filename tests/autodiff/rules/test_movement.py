@@ -99,30 +99,6 @@ SLICES = [
     replace(sliced("computed-int32", *[ints(n).astype(np.int32) for n in (-3, 9, 1)]), constants=(3,)),
     replace(sliced("computed-clamped", ints(-20), ints(3), ints(2)), constants=(3,)),
 ]
-INDICES = {
-    "scalar": np.array(1),
-    "scalar-from-the-end": np.array(-1),
-    "one": ints(2),
-    "one-in-two-axes": np.array([[1]]),
-    "two": ints(0, 2),
-    "repeated": ints(-1, 0, 0, 1),
-    "table": np.array([[0, 2], [1, -3]]),
-    "int32": np.array([2, 0], np.int32),
-}
-GATHERS = [
-    *[
-        one("Gather", f"{id}-axis{axis}", (3, 4, 5), index, axis=axis)
-        for id, index in INDICES.items()
-        for axis in (0, -1)
-    ],
-    *[
-        replace(one("Gather", f"{id}-computed", (2, 4, 5), index, axis=1), constants=())
-        for id, index in INDICES.items()
-    ],
-    one("Gather", "class-token", (2, 5, 4), np.array(0), axis=1, free=(0,)),
-    one("Gather", "axis0", (4, 3), ints(3, 1), axis=0, opset=21),
-    one("Gather", "line", (5,), np.array(2)),
-]
 PADS = [
     one("Pad", "constant", IMAGE, ints(0, 0, 1, 2, 0, 0, 3, 0), np.array(2.5)),
     one("Pad", "channels", IMAGE, ints(0, 1, 0, 0, 0, 2, 0, 0)),
@@ -138,7 +114,7 @@ PADS = [
     one("Pad", "edge-channels", (2, 3, 4, 5), ints(1, 2), None, ints(1), mode="edge", free=(0,)),
     one("Pad", "edge-batch", (2, 3), ints(1, 0, 2, 1), mode="edge", free=()),
 ]
-CASES = [*SHAPES, *JOINTS, *SLICES, *GATHERS, *PADS]
+CASES = [*SHAPES, *JOINTS, *SLICES, *PADS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -159,8 +135,6 @@ TWINS = {
     "DepthToSpace-crd": lambda torch, x: torch.nn.functional.pixel_shuffle(x, 2),
     "Slice-space-to-depth": lambda torch, x, *_: x[:, :, ::2, 1::2],
     "Slice-negative-steps": lambda torch, x, *_: x.flip(2)[:, :, 1:6:2].flip(3)[..., ::3],
-    "Gather-repeated-axis0": lambda torch, x, i: x[i],
-    "Gather-table-computed": lambda torch, x, i: x[:, i],
     "Pad-reflect": lambda torch, x, _: torch.nn.functional.pad(x, (2, 0, 1, 3), mode="reflect"),
     "Pad-edge": lambda torch, x, _: torch.nn.functional.pad(x, (2, 0, 1, 3), mode="replicate"),
     "Pad-wrap": lambda torch, x, _: torch.nn.functional.pad(x, (2, 0, 1, 3), mode="circular"),
@@ -181,9 +155,6 @@ def test_torch(name: str) -> None:
         (sliced("", ints(1), ints(END), ints(0), ints(2), x=(5,)), [7, 8], [0, 7, 0, 8, 0]),
         (sliced("", ints(-1), ints(-END), ints(0), ints(-2), x=(5,)), [7, 8, 9], [9, 0, 8, 0, 7]),
         (sliced("", ints(2), ints(2), ints(0), x=(3,)), [], [0, 0, 0]),
-        (one("Gather", "", (4,), np.array(-1)), 7, [0, 0, 0, 7]),
-        (one("Gather", "", (4,), ints(2, 0, 2)), [1, 2, 3], [2, 0, 4, 0]),
-        (replace(one("Gather", "", (4,), ints(2, 0, -2)), constants=()), [1, 2, 3], [2, 0, 4, 0]),
         (one("Tile", "", (2,), ints(3)), [1, 2, 3, 4, 5, 6], [9, 12]),
         (one("Pad", "", (3,), ints(2, 1), mode="reflect"), [1, 2, 3, 4, 5, 6], [3, 12, 6]),
         (one("Pad", "", (3,), ints(2, 1), mode="edge"), [1, 2, 3, 4, 5, 6], [6, 4, 11]),
@@ -234,7 +205,7 @@ def emitted(case: Case, dynamic: bool = False) -> list[str]:
 
 
 def test_a_symbolic_batch_needs_no_shape_at_run_time() -> None:
-    for id in ("Reshape-batch", "Flatten-batch", "Concat-batch", "Gather-class-token", "SpaceToDepth-by-3"):
+    for id in ("Reshape-batch", "Flatten-batch", "Concat-batch", "SpaceToDepth-by-3"):
         (case,) = [c for c in CASES if str(c) == id]
         assert "Shape" not in emitted(case, dynamic=True)
         assert emitted(case, dynamic=True) == emitted(case)

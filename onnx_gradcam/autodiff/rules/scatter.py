@@ -1,0 +1,159 @@
+"""Rules of operators that write updates into a tensor at given places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_gradcam.autodiff.registry import vjp
+from onnx_gradcam.autodiff.rules.axes import zeros_like
+from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero
+from onnx_gradcam.graph.builder import Builder, Value
+
+HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # onnxruntime's CPU kernels reduce neither of these
+
+Put = Callable[[Value, Value, str], Value]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places in a tensor: ``take(x)`` reads there, ``put(base, updates, reduction)`` writes there.
+
+    Where updates are added (two may share a place) there is no other operator for places that are known at run time
+    only; where they replace, the forward graph has the same operator.
+    """
+
+    take: Callable[[Value], Value]
+    put: Put
+
+    @classmethod
+    def elements(cls, op: Builder, indices: Value, axis: int) -> Places:
+        """Those of GatherElements and ScatterElements."""
+
+        def put(base: Value, updates: Value, reduction: str) -> Value:
+            return op.ScatterElements(base, indices, updates, axis=axis, reduction=reduction)
+
+        return cls(lambda x: op.GatherElements(x, indices, axis=axis), _in_float32(op, put))
+
+    @classmethod
+    def slices(cls, op: Builder, indices: Value) -> Places:
+        """Those of GatherND and ScatterND."""
+
+        def put(base: Value, updates: Value, reduction: str) -> Value:
+            return op.ScatterND(base, indices, updates, reduction=reduction)
+
+        return cls(lambda x: op.GatherND(x, indices), _in_float32(op, put))
+
+
+def _in_float32(op: Builder, put: Put) -> Put:
+    """Reductions of half-precision numbers in float32."""
+
+    def careful(base: Value, updates: Value, reduction: str) -> Value:
+        if reduction == "none" or base.dtype not in HALF:
+            return put(base, updates, reduction)
+        wide, added = op.Cast(base, to=ir.DataType.FLOAT), op.Cast(updates, to=ir.DataType.FLOAT)
+        return op.Cast(put(wide, added, reduction), to=base.dtype)
+
+    return careful
+
+
+def add_elements(op: Builder, base: Value, indices: Value, updates: Value, axis: int) -> Value:
+    """``base`` with the updates added at the places of GatherElements."""
+    return Places.elements(op, indices, axis).put(base, updates, "add")
+
+
+def add_at(op: Builder, base: Value, indices: Value, updates: Value) -> Value:
+    """``base`` with the updates added at the places of GatherND."""
+    return Places.slices(op, indices).put(base, updates, "add")
+
+
+@vjp("ScatterElements", wrt=0)
+def scatter_elements_data(
+    op: Builder,
+    g: Value,
+    y: Value,
+    data: Value,
+    indices: Value,
+    updates: Value,
+    *,
+    axis: int = 0,
+    reduction: str = "none",
+) -> Value:
+    """y = x with u put, added, multiplied … in at places:  x̄ = g, 0 where replaced, · Π u, or its share of a tie."""
+    return _data(op, g, y, data, updates, Places.elements(op, indices, axis), reduction)
+
+
+@vjp("ScatterElements", wrt=2)
+def scatter_elements_updates(
+    op: Builder,
+    g: Value,
+    y: Value,
+    data: Value,
+    indices: Value,
+    updates: Value,
+    *,
+    axis: int = 0,
+    reduction: str = "none",
+) -> Value:
+    """ū = g at its place, for mul times all other factors there, for max and min times its share."""
+    return _updates(op, g, y, data, updates, Places.elements(op, indices, axis), reduction)
+
+
+@vjp("ScatterND", wrt=0)
+def scatter_nd_data(
+    op: Builder, g: Value, y: Value, data: Value, indices: Value, updates: Value, *, reduction: str = "none"
+) -> Value:
+    """As ScatterElements, the last axis of the index being a place."""
+    return _data(op, g, y, data, updates, Places.slices(op, indices), reduction)
+
+
+@vjp("ScatterND", wrt=2)
+def scatter_nd_updates(
+    op: Builder, g: Value, y: Value, data: Value, indices: Value, updates: Value, *, reduction: str = "none"
+) -> Value:
+    """As ScatterElements, the last axis of the index being a place."""
+    return _updates(op, g, y, data, updates, Places.slices(op, indices), reduction)
+
+
+def _data(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduction: str) -> Value:
+    match reduction:
+        case "none":
+            return at.put(g, zeros_like(op, u), "none")
+        case "add":
+            return g
+        case "mul":
+            ones = op.Expand(op.const(1, like=x), op.shape_of(x))
+            return op.Mul(g, at.put(ones, u, "mul"))
+        case _:
+            hits, _, count = _ties(op, y, x, u, at)
+            return op.Mul(op.Div(g, count), hits)
+
+
+def _updates(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduction: str) -> Value:
+    match reduction:
+        case "none" | "add":
+            return at.take(g)
+        case "mul":
+            return _other_factors(op, g, x, u, at)
+        case _:
+            _, hits, count = _ties(op, y, x, u, at)
+            return op.Mul(at.take(op.Div(g, count)), hits)
+
+
+def _ties(op: Builder, y: Value, x: Value, u: Value, at: Places) -> tuple[Value, Value, Value]:
+    """1 where x, and where u, is the extremum y, and how many of them share each place."""
+    hits_x, hits_u = indicator(op, op.Equal(x, y), x), indicator(op, op.Equal(u, at.take(y)), u)
+    return hits_x, hits_u, at.put(hits_x, hits_u, "add")
+
+
+def _other_factors(op: Builder, g: Value, x: Value, u: Value, at: Places) -> Value:
+    """g · x · Π of the other updates at the same place: P/u with P the product of those that are not 0, and 0 where
+    another one is 0."""
+    zero = indicator(op, op.Equal(u, op.const(0, like=u)), u)
+    divisor = nonzero(op, u)
+    product = op.Mul(g, at.put(x, divisor, "mul"))
+    zeros = at.put(zeros_like(op, x), zero, "add")
+    no_other = indicator(op, op.Equal(at.take(zeros), zero), u)
+    return op.Mul(op.Div(at.take(product), divisor), no_other)
