@@ -17,6 +17,7 @@ from onnx_gradcam.graph.builder import Builder, Value, same_dim
 from onnx_gradcam.graph.flow import captured
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.quantization import quantized_form
 from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.targets import class_score
 
@@ -63,7 +64,8 @@ def differentiate(
     graph = model.graph
     values = ir.convenience.create_value_mapping(graph)
     score = replace(score, value=values[score.value.name or ""])
-    wrt = [values[name] for name in names]
+    targets = [values[name] for name in names]
+    wrt = [quantized_form(target) for target in targets]
     outputs = tuple(v.name or "" for v in graph.outputs)
     forward = list(graph)
     op = Builder(graph)
@@ -71,13 +73,13 @@ def differentiate(
     value, chosen = class_score(op, score, index)
     scoring = list(graph)[len(forward) :]
     seed = op.expand(op.const([1], like=value), value)
-    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, table)
+    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, table, {quantized_form(score.value)})
     graph.inputs.append(index)
     for output, name in [(value, SCORE), (chosen, CLASS)]:
         _output(graph, op, output, name)
-    for target, gradient in zip(wrt, gradients, strict=True):
+    for target, gradient in zip(targets, gradients, strict=True):
         _output(graph, op, gradient, f"grad/{target.name}", target)
-    for extra in [score.value, *wrt]:
+    for extra in [score.value, *targets]:
         if extra.name not in {v.name for v in graph.outputs}:
             graph.outputs.append(extra)
     RemoveUnusedNodesPass()(model)

@@ -16,6 +16,8 @@ from onnx_gradcam.graph.flow import carriers
 EACH = -1  # "any input": the rule learns which one as the keyword ``i``
 
 KNOWN = ("ai.onnx", "com.microsoft", "com.ms.internal")
+# Operators of other domains that are the standard ones with more dtypes.
+TWINS = frozenset({("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear")})
 
 Key = tuple[str, int]
 F = TypeVar("F", bound=Callable[..., Value])
@@ -59,7 +61,7 @@ def vjp(
 
 def find(rules: Mapping[Key, Rule], node: ir.Node, i: int) -> tuple[Rule, dict[str, int]] | None:
     """The rule for input ``i`` of ``node`` and the keyword that an EACH rule takes, or None."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
         return None
     if (rule := rules.get((node.op_type, i))) is not None:
         return rule, {}
@@ -84,12 +86,13 @@ def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Seq
         gs = [None if g is None else op.expand(g, y) for g, y in zip(gs, ys, strict=True)]
     first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
     attributes = {a.name: a.value for a in node.attributes.values()} | extra
+    inputs = [op.exact(v) for v in node.inputs]
     try:
-        rule.signature.bind(op, *first, *node.inputs, **attributes)
+        rule.signature.bind(op, *first, *inputs, **attributes)
     except TypeError as error:
         raise refusal(node, i, f"the VJP rule does not know this form ({error})") from None
     try:
-        return rule.function(op, *first, *node.inputs, **attributes)
+        return rule.function(op, *first, *inputs, **attributes)
     except Unwritten as reason:
         raise refusal(node, i, str(reason), by_design=isinstance(reason, Refused)) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import onnx_ir as ir
 
@@ -11,6 +11,10 @@ from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
+from onnx_gradcam.graph.lower import Unlowered, is_moved, lower, real
+
+Gs = Sequence[Value | None]
+NONE: Set[Value] = frozenset()
 
 
 def pull_back(
@@ -19,11 +23,13 @@ def pull_back(
     seeds: Mapping[Value, Value],
     wrt: Sequence[Value],
     table: Mapping[Key, Rule] = RULES,
+    unsaturated: Set[Value] = NONE,
 ) -> list[Value]:
     """Append the nodes that carry the cotangents ``seeds`` (output → cotangent) back to every value of ``wrt``.
 
-    ``nodes``: the forward nodes in topological order. Returns Σ ∂⟨cotangent, output⟩/∂v for each v of ``wrt``, in v's
-    full shape.
+    ``nodes``: the forward nodes in topological order. ``unsaturated``: quantized values whose saturation is passed
+    over. Returns Σ ∂⟨cotangent, output⟩/∂v for each v of ``wrt``, in v's full shape; that of a quantized v is with
+    respect to the real numbers that it stands for.
 
     Raises ``NoGradientPath`` where no output depends on a v, ``UnsupportedGradient`` for a node on the path without a
     rule.
@@ -37,14 +43,75 @@ def pull_back(
                 outputs=tuple(v.name for v in seeds),
                 value=value.name,
             )
+    cotangents = _walk(op, nodes, seeds, wrt, table, unsaturated)
+    return [op.expand(cotangents[value], value) for value in wrt]
+
+
+def _walk(
+    op: Builder,
+    nodes: Sequence[ir.Node],
+    seeds: Mapping[Value, Value],
+    wrt: Sequence[Value],
+    table: Mapping[Key, Rule],
+    unsaturated: Set[Value],
+) -> dict[Value, Value]:
+    """The cotangents of all values between ``wrt`` and the outputs that have seeds."""
     path = downstream(nodes, wrt)
     cotangents = dict(seeds)
     for node in reversed(nodes):
         gs = [cotangents.get(y) for y in node.outputs]
-        if all(g is None for g in gs):
-            continue
-        for i, value in carriers(node):
-            if value in path:
-                share = registry.apply(table, op, node, i, gs)
+        wanted = [i for i, value in carriers(node) if value in path]
+        if wanted and any(g is not None for g in gs):
+            for value, share in pull_through(op, node, wanted, gs, table, unsaturated):
                 cotangents[value] = op.Add(cotangents[value], share) if value in cotangents else share
-    return [op.expand(cotangents[value], value) for value in wrt]
+    return cotangents
+
+
+def pull_through(
+    op: Builder,
+    node: ir.Node,
+    wanted: Sequence[int],
+    gs: Gs,
+    table: Mapping[Key, Rule] = RULES,
+    unsaturated: Set[Value] = NONE,
+) -> Iterator[tuple[Value, Value]]:
+    """The shares that the inputs ``wanted`` of one node get of the cotangents ``gs`` of its outputs: (input, share).
+
+    By its rules, or those of the standard operators that compute the same.
+    """
+    values = dict(carriers(node))
+    if node.op_type == "QuantizeLinear" and node.outputs[0] in unsaturated:
+        assert gs[0] is not None
+        yield values[0], gs[0]
+    elif is_moved(node) or any(registry.find(table, node, i) is None for i in wanted):
+        yield from _through_lowered(op, node, wanted, gs, table, unsaturated).items()
+    else:
+        for i in wanted:
+            yield values[i], registry.apply(table, op, node, i, gs)
+
+
+def _through_lowered(
+    op: Builder,
+    node: ir.Node,
+    wanted: Sequence[int],
+    gs: Gs,
+    table: Mapping[Key, Rule],
+    unsaturated: Set[Value],
+) -> dict[Value, Value]:
+    start = len(op.written)
+    try:
+        made = lower(op, node)
+    except Unlowered as reason:
+        raise registry.refusal(node, wanted[0], str(reason)) from None
+    if made is None:
+        raise registry.refusal(node, wanted[0], "no VJP rule")
+    stands_for = dict(zip(made, node.outputs, strict=True))
+    deployed = {mine: theirs if mine.dtype == theirs.dtype else real(op, theirs) for mine, theirs in stands_for.items()}
+    seeds = {mine: g for mine, g in zip(made, gs, strict=True) if g is not None}
+    passed_over = {mine for mine, theirs in stands_for.items() if theirs in unsaturated}
+    wrt = [value for i, value in carriers(node) if i in wanted]
+    found = _walk(op, op.written[start:], seeds, wrt, table, passed_over)
+    for mine, theirs in deployed.items():
+        if mine.producer() in op.written[start:]:
+            mine.replace_all_uses_with(theirs)  # rules read what was deployed; what nothing reads is pruned
+    return {value: found[value] for value in wrt if value in found}

@@ -29,12 +29,14 @@ class Builder:
     def __init__(self, graph: ir.Graph, prefix: str = "grad") -> None:
         self.graph = graph
         self.opset = graph.opset_imports[""]
+        self.written: list[ir.Node] = []  # in order
         self._prefix = prefix
         names = set(ir.convenience.create_value_mapping(graph))
         self._taken = names | {f"{prefix}/{name}" for name in names}  # as the gradients of values are called
         self._count = 0
         self._constants: dict[tuple[object, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
+        self._weights: dict[Value, Value] = {}
 
     def __getattr__(self, op_type: str) -> Callable[..., Value]:
         if op_type.startswith("_") or not onnx.defs.has(op_type, self.opset):
@@ -54,6 +56,7 @@ class Builder:
         node = ir.node(op_type, inputs, given, outputs=values, name=name)
         self._infer(node, schema)
         self.graph.append(node)
+        self.written.append(node)
         return tuple(values)
 
     def const(self, array: object, like: Value) -> Value:
@@ -83,6 +86,19 @@ class Builder:
             dims = static_dims(value)
             self._shapes[value] = self.Shape(value) if dims is None else self.ints(*dims)
         return self._shapes[value]
+
+    def exact(self, value: Value | None) -> Value | None:
+        """``value``; where it is made of a constant by DequantizeLinear, an initializer that holds the same numbers.
+
+        onnxruntime fuses DequantizeLinear with the MatMul behind it into one that rounds the other operand, too.
+        """
+        node = None if value is None else value.producer()
+        if value is None or node is None or node.op_type != "DequantizeLinear":
+            return value
+        if value not in self._weights:
+            array = constant(value)
+            self._weights[value] = value if array is None else self.array(array)
+        return self._weights[value]
 
     def expand(self, g: Value, like: Value) -> Value:
         """``g`` broadcast to the full shape of ``like``; nothing is written where it has it already."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import onnx_ir as ir
 
+from onnx_gradcam.graph.quantization import quantization
+
 # Operators whose derivative is zero, or not defined, by definition: no gradient flows through them.
 NO_GRADIENT = frozenset(
     "ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil ConstantOfShape Equal EyeLike Floor "
@@ -14,11 +16,18 @@ NO_GRADIENT = frozenset(
 )
 # (operator, input) pairs of floating-point inputs that only steer the operator.
 STEERING = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1), ("Dropout", 1), ("Bernoulli", 0), ("CastLike", 1)})
+# (operator, output) pairs of floating-point outputs that are constants as far as the gradient goes.
+SETTLED = frozenset({("DynamicQuantizeLinear", 1)})
 
 
 def is_float(value: ir.Value) -> bool:
     """Whether ``value`` holds floating-point numbers, as far as is known."""
     return value.dtype is None or value.dtype.is_floating_point()
+
+
+def carries(value: ir.Value) -> bool:
+    """Whether ``value`` holds real numbers: in floating point, or quantized."""
+    return is_float(value) or quantization(value) is not None
 
 
 def _has_no_gradient(node: ir.Node) -> bool:
@@ -46,11 +55,16 @@ def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
     if _has_no_gradient(node):
         return
     for i, outer in enumerate(captured(node), len(node.inputs)):
-        if is_float(outer):
+        if carries(outer):
             yield i, outer
     for i, value in enumerate(node.inputs):
-        if value is not None and is_float(value) and (node.op_type, i) not in STEERING:
+        if value is not None and carries(value) and (node.op_type, i) not in STEERING:
             yield i, value
+
+
+def results(node: ir.Node) -> list[ir.Value]:
+    """The outputs of ``node`` that depend differentiably on what it is given."""
+    return [v for k, v in enumerate(node.outputs) if carries(v) and (node.op_type, k) not in SETTLED]
 
 
 def downstream(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:
@@ -58,7 +72,7 @@ def downstream(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.
     reached = set(sources)
     for node in nodes:
         if any(value in reached for _, value in carriers(node)):
-            reached.update(v for v in node.outputs if is_float(v))
+            reached.update(results(node))
     return reached
 
 
@@ -66,7 +80,7 @@ def upstream(nodes: Iterable[ir.Node], sink: ir.Value) -> set[ir.Value]:
     """All values on which ``sink`` depends differentiably, itself included; ``nodes`` in topological order."""
     reached = {sink}
     for node in reversed(list(nodes)):
-        if any(v in reached for v in node.outputs):
+        if any(v in reached for v in results(node)):
             reached.update(value for _, value in carriers(node))
     return reached
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes.common.shape_inference import infer_shapes
 
+from onnx_gradcam.graph import lowerings  # noqa: F401 (importing the lowerings registers them)
+from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import forget
+from onnx_gradcam.graph.lower import Unlowered, is_lowered, lower
 from onnx_gradcam.graph.pools import make_explicit
 
 
@@ -23,7 +27,7 @@ def infer(model: ir.Model) -> None:
     declared = {v: v.shape for v in model.graph.outputs}
     try:
         _infer_once(model)
-        while _type_group_norms(model.graph) | _correct_pools(model.graph):
+        while _type_the_unknown(model.graph) | _correct_pools(model.graph):
             _infer_once(model)
     finally:
         log.setLevel(level)
@@ -47,15 +51,38 @@ def _correct_pools(graph: ir.Graph) -> bool:
     return bool(wrong)
 
 
-def _type_group_norms(graph: ir.Graph) -> bool:
-    """onnx does not infer what GroupNormalization returns, which is like its input, nor anything after it."""
+def _type_the_unknown(graph: ir.Graph) -> bool:
+    """What onnx infers nothing of: GroupNormalization returns what is like its input; an operator of another domain,
+    what the standard operators return that compute the same."""
     changed = False
     for node in graph:
-        x, y = node.inputs[0] if node.inputs else None, node.outputs[0]
-        if node.op_type == "GroupNormalization" and x is not None and y.shape is None and x.shape is not None:
-            y.type, y.shape = x.type, x.shape
-            changed = True
+        if node.outputs[0].shape is None and is_lowered(node):
+            alike = node.inputs[:1] if node.op_type == "GroupNormalization" else _standard_outputs(node)
+            for value, like in zip(node.outputs, alike, strict=False):
+                if like is not None and like.shape is not None:
+                    value.type, value.shape = like.type, like.shape
+                    changed = True
     return changed
+
+
+def _standard_outputs(node: ir.Node) -> Sequence[ir.Value]:
+    """What the standard operators for ``node`` return, written into a graph that is thrown away."""
+    given = {v: _alike(v) for v in node.inputs if v is not None}
+    if any(v.shape is None or v.dtype is None for v in given):
+        return ()
+    assert node.graph is not None
+    scratch = ir.Graph(list(given.values()), [], nodes=[], opset_imports=node.graph.opset_imports)
+    inputs = [None if v is None else given[v] for v in node.inputs]
+    outputs = [ir.val(v.name) for v in node.outputs]
+    alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, graph=scratch)
+    try:
+        return lower(Builder(scratch, "standard"), alone) or ()
+    except Unlowered:
+        return ()  # the walk names the node, if it comes by it
+
+
+def _alike(value: ir.Value) -> ir.Value:
+    return ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
 
 
 def _name_batch(graph: ir.Graph) -> None:

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import LayerError, nearest
 from onnx_gradcam.graph.builder import ints_of
-from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
+from onnx_gradcam.graph.flow import beginnings, carriers, downstream, results, upstream
+from onnx_gradcam.graph.quantization import real_form
 
 CONVOLUTIONS = frozenset("Conv ConvTranspose QLinearConv ConvInteger FusedConv NhwcConv DeformConv".split())
 # Operators that keep every spatial position where it is (pointwise over the grid).
@@ -17,9 +18,13 @@ KEEPING = frozenset(
     "Abs Add BatchNormalization Cast Celu Clip Concat DequantizeLinear Div Dropout Elu Erf Exp Gelu "
     "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Log "
     "LpNormalization Max Min Mish Mul Neg PRelu Pow QuantizeLinear Reciprocal Relu Selu Sigmoid Softplus Softsign "
-    "Split Sqrt Sub Sum Swish Tanh ThresholdedRelu Where".split()
+    "Split Sqrt Sub Sum Swish Tanh ThresholdedRelu Where DynamicQuantizeLinear QLinearAdd QLinearMul QLinearConcat "
+    "QLinearLeakyRelu QLinearSigmoid QLinearWhere".split()
 )
-POOLS = frozenset("MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool".split())
+POOLS = frozenset(
+    "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool QLinearAveragePool "
+    "QLinearGlobalAveragePool".split()
+)
 CARRYING = frozenset("Flatten Reshape Squeeze Unsqueeze Transpose Identity Dropout Cast Add".split())
 
 
@@ -71,7 +76,7 @@ def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.V
         elif node.op_type in KEEPING or _is_pointwise_matmul(node, found):
             same = [v for v in node.inputs if v in found and v is not None and _keeps(node, v, found[v])]
             if same:
-                found.update(dict.fromkeys(node.outputs, found[same[0]]))
+                found.update(dict.fromkeys(results(node), found[same[0]]))
         origin = reshaped.get(source, source) if source is not None else None
         if value in found or origin not in found or origin is None:
             continue
@@ -97,7 +102,7 @@ def _keeps(node: ir.Node, source: ir.Value, axes: tuple[int, ...]) -> bool:
     assert source.shape is not None
     if value.shape is None or len(source.shape) != len(value.shape):
         return False
-    if node.op_type == "Concat" and node.attributes["axis"].as_int() % len(value.shape) in axes[2:]:
+    if node.op_type in ("Concat", "QLinearConcat") and node.attributes["axis"].as_int() % len(value.shape) in axes[2:]:
         return False
     return all(_may_equal(source.shape[k], value.shape[k]) for k in axes[2:])
 
@@ -151,15 +156,17 @@ def candidates(graph: ir.Graph, score: ir.Value) -> list[Layer]:
     ends = [v for v in on_grid if v in path and _ends_block(v, on_grid, path)]
     layers: list[Layer] = []
     for value in sorted(ends, key=lambda v: depth[v], reverse=True):
-        axes = on_grid[value]
+        axes, shown = on_grid[value], real_form(value)
+        if any(layer.value is shown for layer in layers):
+            continue
         if not _has_space(value, axes):
-            layers.append(Layer(value, axes, False, "has one spatial position only"))
+            layers.append(Layer(shown, axes, False, "has one spatial position only"))
         elif value not in needed:
-            layers.append(Layer(value, axes, False, "some paths to the score go around it"))
+            layers.append(Layer(shown, axes, False, "some paths to the score go around it"))
         elif any(layer.chosen for layer in layers):
-            layers.append(Layer(value, axes, False, "a deeper one is there"))
+            layers.append(Layer(shown, axes, False, "a deeper one is there"))
         else:
-            layers.append(Layer(value, axes, True, "the end of the last convolutional stage"))
+            layers.append(Layer(shown, axes, True, "the end of the last convolutional stage"))
     return sorted(layers, key=lambda layer: not layer.chosen)
 
 
@@ -218,6 +225,7 @@ def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]])
     if value is None:
         close = nearest(name, [*(v.name or "" for v in on_grid), *by_node, *values])
         raise LayerError(f"the model has no value or node {name!r}", hint=f"one of {close}", name=name)
+    value = real_form(value)
     axes = on_grid.get(value)
     if axes is None:
         rank = 0 if value.shape is None else len(value.shape)

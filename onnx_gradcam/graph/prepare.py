@@ -14,6 +14,7 @@ from onnx_ir.passes.common import (
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.inference import infer
+from onnx_gradcam.graph.quantization import add_real_forms
 from onnx_gradcam.graph.upgrade import raise_opset
 
 NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
@@ -21,7 +22,8 @@ NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
 
 def prepare(model: ir.Model) -> ir.Model:
     """A copy of ``model`` in which functions are inlined, constants are initializers and not inputs, the opset is at
-    least 18, and shapes are inferred; outputs that are no tensors are cut off.
+    least 18, shapes are inferred, and quantized tensors can be read dequantized; outputs that are no tensors are cut
+    off.
 
     Value names are kept. Raises ``ModelError`` for blocked layouts and opsets that no runtime runs.
     """
@@ -54,6 +56,7 @@ def prepare(model: ir.Model) -> ir.Model:
         infer(copy)
     RemoveUnusedNodesPass()(copy)
     _name_all(copy.graph)
+    add_real_forms(copy.graph)
     return copy
 
 

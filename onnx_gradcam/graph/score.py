@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_gradcam.errors import ScoreError, nearest
-from onnx_gradcam.graph.flow import dependents, is_float
+from onnx_gradcam.graph.flow import carries, dependents, is_float
+from onnx_gradcam.graph.quantization import quantized_form, real_form
 from onnx_gradcam.graph.site import OPSET
 
-SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid")
+SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid")
 INSERTED = f"opset{OPSET}/"  # how the names of values begin that raising the opset made
 Batches = Set[int | ir.SymbolicDim | None]
-PASSING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "Dropout")
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear")  # saturation is never applied to the score
+PASSING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "Dropout", *QUANTIZED)
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,16 @@ def _float_ends(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _leads_to(value: ir.Value) -> tuple[str, str]:
     """The squashing operator behind ``value``, and the graph output that it ends in; "" where there is none."""
-    for node in value.consumers():
-        if _passes(node) and node.inputs[0] is value:
+    for node in [*value.consumers(), *quantized_form(value).consumers()]:
+        if _passes(node) and node.inputs[0] in (value, quantized_form(value)) and node.outputs[0] is not value:
             activation, output = _leads_to(node.outputs[0])
             if output:
-                return node.op_type if node.op_type in SQUASHING else activation, output
+                return node.op_type.removeprefix("QLinear") if node.op_type in SQUASHING else activation, output
     return "", (value.name or "") if value.is_graph_output() else ""
 
 
 def _passes(node: ir.Node) -> bool:
-    return node.domain == "" and node.op_type in (*SQUASHING, *PASSING)
+    return node.domain in ("", "com.microsoft") and node.op_type in (*SQUASHING, *PASSING)
 
 
 def _walk_back(output: ir.Value, batches: Batches) -> Score | None:
@@ -124,14 +126,14 @@ def _walk_back(output: ir.Value, batches: Batches) -> Score | None:
     assert before is not None
     if not _is_over_classes(squashing, before):
         return None
-    return _first(before, trail[trail.index(squashing) + 1 :], squashing.op_type, name, batches)
+    return _first(before, trail[trail.index(squashing) + 1 :], squashing.op_type.removeprefix("QLinear"), name, batches)
 
 
 def _trail(value: ir.Value) -> Iterator[ir.Node]:
     """The nodes that made ``value``, back to the first one that computes something."""
     while (node := value.producer()) is not None and _passes(node):
         before = node.inputs[0]
-        if before is None or not is_float(before):
+        if before is None or not carries(before):
             return
         yield node
         value = before
@@ -160,7 +162,7 @@ def _is_vector(value: ir.Value) -> bool:
 
 def _is_over_classes(node: ir.Node, value: ir.Value) -> bool:
     """Whether ``node`` normalises the only axis of ``value`` with several entries, beside that of the batch."""
-    if node.op_type == "Sigmoid" or value.shape is None:
+    if node.op_type.endswith("Sigmoid") or value.shape is None:
         return True
     wide = [k for k, d in enumerate(value.shape) if k > 0 and d != 1]
     axis = node.attributes.get_int("axis", -1) % len(value.shape)
@@ -169,6 +171,7 @@ def _is_over_classes(node: ir.Node, value: ir.Value) -> bool:
 
 def _describe(value: ir.Value, activation: str, output: str, batches: Batches) -> Score | None:
     """The Score for ``value``, or None where it is not one score per class and image."""
+    value = real_form(value)
     dims = [] if value.shape is None else list(value.shape)
     if not dims or not is_float(value):
         return None

@@ -12,6 +12,7 @@ from onnx_gradcam.autodiff.broadcast import sum_to
 from onnx_gradcam.autodiff.registry import EACH, Unwritten, vjp
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.quantization import quantization
 
 LARGE = 3e38  # × the smallest normal float32 number is more than 1
 
@@ -71,8 +72,10 @@ def dropout(
 
 @vjp("Cast", wrt=0, broadcasts=True)
 def cast(op: Builder, g: Value, y: Value, input: Value, *, to: int, saturate: int = 1) -> Value:
-    """From one floating-point type to another:  x̄ = g in the dtype of x."""
-    return op.Cast(g, to=input.dtype)
+    """y = x in another dtype:  x̄ = g in the dtype of x; divided by its scale where x holds quantized integers."""
+    if (q := quantization(input)) is None:
+        return op.Cast(g, to=input.dtype)
+    return g if q.scale is None else op.Div(g, q.scale)
 
 
 @vjp("CastLike", wrt=0, broadcasts=True)

@@ -1,0 +1,128 @@
+"""One table: operators without a VJP rule → the standard operators that compute the same.
+
+Only the derivative is taken from these: the node itself and its outputs stay as deployed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TypeVar
+
+import onnx
+import onnx.inliner
+import onnx_ir as ir
+
+from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.quantization import ADDING, quantization
+
+Lowering = Callable[..., Value | tuple[Value, ...]]
+F = TypeVar("F", bound=Lowering)
+
+MICROSOFT = "com.microsoft"
+LOWERINGS: dict[tuple[str, str], Lowering] = {}
+
+
+class Unlowered(Exception):
+    """Raised inside a lowering for a form of the operator that it was not written for."""
+
+
+def lowering(op_type: str, *, domain: str = "") -> Callable[[F], F]:
+    """Register the standard form of an operator: a function of the Builder, the inputs and, by keyword, the attributes.
+
+    It returns what stands for the outputs; of a quantized one, integers or the real numbers that they mean.
+    """
+
+    def register(function: F) -> F:
+        if (domain, op_type) in LOWERINGS:
+            raise ValueError(f"two lowerings of {domain}::{op_type}")
+        LOWERINGS[domain, op_type] = function
+        return function
+
+    return register
+
+
+def is_lowered(node: ir.Node) -> bool:
+    """Whether ``node`` can be differentiated through standard operators that compute the same."""
+    return _written(node) is not None or is_moved(node) or has_body(node)
+
+
+def lower(op: Builder, node: ir.Node) -> tuple[Value, ...] | None:
+    """Write the standard operators for ``node``, from its own inputs: what stands for its outputs, None if unknown.
+
+    Raises ``Unlowered`` for a form of the operator that the lowering was not written for.
+    """
+    if (function := _written(node)) is not None:
+        attributes = {a.name: a.value for a in node.attributes.values()}
+        try:
+            inspect.signature(function).bind(op, *node.inputs, **attributes)
+        except TypeError as error:
+            raise Unlowered(f"no VJP rule for this form ({error})") from None
+        found = function(op, *node.inputs, **attributes)
+        return found if isinstance(found, tuple) else (found,)
+    if is_moved(node):
+        attributes = {a.name: a.value for a in node.attributes.values()}
+        inputs = [None if v is None else real(op, v) for v in node.inputs]
+        return op.node(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
+    return _expand(op, node) if has_body(node) else None
+
+
+def real(op: Builder, value: Value) -> Value:
+    """The real numbers that a quantized ``value`` stands for; any other value as it is."""
+    q = quantization(value)
+    if q is None:
+        return value
+    if q.scale is None:
+        return op.Cast(value, to=ir.DataType.FLOAT)
+    return op.DequantizeLinear(value, q.scale, q.zero_point, axis=q.axis)
+
+
+def _written(node: ir.Node) -> Lowering | None:
+    return LOWERINGS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+
+
+def is_moved(node: ir.Node) -> bool:
+    """Whether an ordinary operator works on quantized numbers: it does the same on the real ones."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ADDING:
+        return False
+    return any(quantization(v) is not None for v in node.inputs)
+
+
+def has_body(node: ir.Node) -> bool:
+    """Whether ONNX itself defines the operator by a function body of simpler ones."""
+    if node.domain not in ("", "ai.onnx") or node.graph is None:
+        return False
+    opset = node.graph.opset_imports.get("", 1)
+    if not onnx.defs.has(node.op_type, opset):
+        return False
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
+
+
+def _expand(op: Builder, node: ir.Node) -> tuple[Value, ...] | None:
+    """The function body of ``node``, written out.
+
+    The model to inline has this node only, so its types are known; the outermost body is expanded, not those in it.
+    """
+    given = {v.name or "": v for v in node.inputs if v is not None}
+    values = [ir.serde.serialize_value(v) for v in given.values()]
+    alone = ir.serde.serialize_node(node)
+    defaults = onnx.defs.get_schema(node.op_type, op.opset).attributes
+    alone.attribute.extend(
+        a.default_value for name, a in defaults.items() if a.default_value.type and name not in node.attributes
+    )
+    outputs = [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name]
+    graph = onnx.helper.make_graph([alone], "body", values, outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", op.opset)], ir_version=10)
+    inlined = onnx.inliner.inline_selected_functions(
+        model, [(alone.domain, alone.op_type)], exclude=False, inline_schema_functions=True
+    )
+    if any(n.op_type == node.op_type for n in inlined.graph.node):
+        return None
+    known: dict[str, Value] = dict(given)
+    for proto in inlined.graph.node:
+        inputs = [known[name] if name else None for name in proto.input]
+        attributes = {a.name: ir.serde.deserialize_attribute(a).value for a in proto.attribute}
+        made = op.node(proto.op_type, *inputs, outputs=len(proto.output), **attributes)
+        known.update(zip(proto.output, made, strict=True))
+    return tuple(known[v.name] for v in node.outputs if v.name)

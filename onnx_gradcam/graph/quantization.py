@@ -1,0 +1,107 @@
+"""Which integer tensors stand for real numbers, and for which: value = scale · (integer − zero point)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+INTEGERS = frozenset({getattr(ir.DataType, name) for name in "INT4 UINT4 INT8 UINT8 INT16 UINT16 INT32".split()})
+
+# Operators that quantize what they return → the positions of its scale and zero point among their inputs.
+QUANTIZING = {
+    "QuantizeLinear": (1, 2),
+    "QLinearConv": (6, 7),
+    "QLinearMatMul": (6, 7),
+    "QLinearAdd": (6, 7),
+    "QLinearMul": (6, 7),
+    "QLinearConcat": (0, 1),
+    "QLinearAveragePool": (3, 4),
+    "QLinearGlobalAveragePool": (3, 4),
+    "QLinearLeakyRelu": (3, 4),
+    "QLinearReduceMean": (3, 4),
+    "QLinearSigmoid": (3, 4),
+    "QLinearSoftmax": (3, 4),
+    "QLinearWhere": (7, 8),
+    "QGemm": (7, 8),
+}
+ACCUMULATING = frozenset({"ConvInteger", "MatMulInteger"})  # they return sums of integers, in no other unit
+# Operators that do the same to integers and to the numbers that these stand for.
+MOVING = frozenset(
+    "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max MaxPool Min Pad Reshape Resize "
+    "Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where".split()
+)
+ADDING = MOVING | {"Add", "Sub"}  # to sums of integers
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """``scale`` and ``zero_point`` of an integer tensor, along ``axis`` where they are vectors.
+
+    ``scale`` None: the integer is the number (an accumulator).
+    """
+
+    scale: ir.Value | None
+    zero_point: ir.Value | None = None
+    axis: int | None = None
+
+
+def quantization(value: ir.Value | None) -> Quantization | None:
+    """What the integers of ``value`` stand for, or None where they are no quantized numbers.
+
+    Found by following the graph back, over operators that only move elements, to the operator that quantized.
+    """
+    if value is None or value.dtype not in INTEGERS or (node := value.producer()) is None:
+        return None
+    if node.op_type == "DynamicQuantizeLinear":
+        return Quantization(node.outputs[1], node.outputs[2]) if value is node.outputs[0] else None
+    if node.op_type in ACCUMULATING:
+        return Quantization(None)
+    if node.op_type in QUANTIZING:
+        scale, zero_point = QUANTIZING[node.op_type]
+        axis = node.attributes.get_int("axis", 1) if node.op_type == "QuantizeLinear" else None
+        return Quantization(node.inputs[scale], _input(node, zero_point), axis)
+    if node.op_type not in ADDING:
+        return None
+    sources = (quantization(v) for v in node.inputs if v is not None and v.dtype == value.dtype)
+    found = next((q for q in sources if q is not None), None)
+    return found if found is None or found.scale is None or node.op_type in MOVING else None
+
+
+def quantized_form(value: ir.Value) -> ir.Value:
+    """The integers that ``value`` was dequantized from, or ``value`` itself."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" else None
+    return source if source is not None and quantization(source) is not None else value
+
+
+def real_form(value: ir.Value) -> ir.Value:
+    """What a DequantizeLinear makes of quantized integers, or ``value`` itself."""
+    if quantization(value) is None:
+        return value
+    readers = (node for node in value.consumers() if node.op_type == "DequantizeLinear")
+    return next((node.outputs[0] for node in readers), value)
+
+
+def add_real_forms(graph: ir.Graph) -> None:
+    """Every quantized tensor gets a DequantizeLinear, if it has none: the form in which it can be looked at.
+
+    Nothing reads these, so they cost nothing where they are not asked for.
+    """
+    taken = set(ir.convenience.create_value_mapping(graph))
+    for node in list(graph):
+        for value in node.outputs:
+            q = quantization(value)
+            name = f"{value.name}/dequantized"
+            if q is None or q.scale is None or real_form(value) is not value or name in taken:
+                continue
+            output = ir.val(name, dtype=q.scale.dtype, shape=value.shape)
+            attributes = {} if q.axis is None else {"axis": q.axis}
+            reader = ir.node(
+                "DequantizeLinear", [value, q.scale, q.zero_point], attributes, outputs=[output], name=name
+            )
+            graph.insert_after(node, reader)
+
+
+def _input(node: ir.Node, position: int) -> ir.Value | None:
+    return node.inputs[position] if position < len(node.inputs) else None

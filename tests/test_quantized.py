@@ -1,0 +1,120 @@
+"""Models that onnxruntime's quantizer made of the demo models, in each of its forms, beside the float ones."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from shapes import two_objects
+
+import onnx_gradcam as ogc
+from onnx_gradcam.image import preprocess
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+DEMOS = ("shapes-resnet", "shapes-vgg", "shapes-inception")
+FORMS = ("qdq", "qdq per channel", "qoperator", "qoperator per channel", "dynamic")
+SCENES, CALIBRATION = 100, 30
+
+
+class Scenes(CalibrationDataReader):
+    def __init__(self, name: str, x: np.ndarray) -> None:
+        self.left = iter([{name: row[None]} for row in x])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+        return next(self.left, None)
+
+
+def scenes(explainer: ogc.Explainer, count: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    how = explainer.preprocessing().preprocess
+    return np.concatenate([preprocess(two_objects(rng).image, how)[0] for _ in range(count)])
+
+
+def quantize(source: Path, target: Path, form: str, name: str, x: np.ndarray) -> None:
+    if form == "dynamic":
+        quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
+        return
+    fmt = QuantFormat.QDQ if form.startswith("qdq") else QuantFormat.QOperator
+    per_channel = form.endswith("channel")
+    quantize_static(
+        source,
+        target,
+        Scenes(name, x),
+        quant_format=fmt,
+        per_channel=per_channel,
+        activation_type=QuantType.QInt8 if per_channel else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+@pytest.fixture(scope="module", params=[(demo, form) for demo in DEMOS for form in FORMS], ids=" ".join)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """(the float explainer, the quantized model's path, scenes)."""
+    demo, form = request.param
+    source = MODELS / f"{demo}.onnx"
+    explainer = ogc.Explainer(source)
+    path = tmp_path_factory.mktemp("quantized") / f"{demo}-{form.replace(' ', '-')}.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize(source, path, form, explainer.image_input.name, scenes(explainer, CALIBRATION, 1))
+    return explainer, path, scenes(explainer, SCENES, 0)
+
+
+def test_maps_are_those_of_the_float_model_where_both_predict_the_same(pair) -> None:  # type: ignore[no-untyped-def]
+    explainer, path, x = pair
+    expected = explainer.explain(x)
+    found = ogc.Explainer(path).explain(x)
+    same = (found.class_index == expected.class_index) & ~found.is_blank & ~expected.is_blank
+    assert same.mean() > 0.9
+    alike = [np.corrcoef(found.heatmap[i].ravel(), expected.heatmap[i].ravel())[0, 1] for i in np.flatnonzero(same)]
+    assert np.median(alike) >= 0.95
+
+
+def test_outputs_are_the_deployed_models(pair) -> None:  # type: ignore[no-untyped-def]
+    _, path, x = pair
+    with ogc.Explainer(path) as explainer:
+        found = explainer.explain(x[:4])
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    rows = [session.run(None, {name: row[None]})[0][0] for row in x[:4]]
+    (output,) = found.outputs.values()
+    np.testing.assert_array_equal(output, rows)
+
+
+def test_integer_kernels_stay(pair) -> None:  # type: ignore[no-untyped-def]
+    """The optimised gradient graph multiplies integers wherever the optimised deployed model does.
+
+    But for one node where activations are signed: onnxruntime makes these unsigned, as its kernels want them, only
+    where a single node reads them, and those of the target layer are read twice.
+    """
+    _, path, _ = pair
+    rewritten = ogc.gradient_model(path, ogc.Explainer(path).target_layers)
+    before, after = (integer_kernels(data, path) for data in (path.read_bytes(), rewritten.SerializeToString()))
+    assert before > 0
+    assert before - after in ({0, 1} if "qdq-per-channel" in path.name else {0})
+
+
+def integer_kernels(model: bytes, beside: Path) -> int:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(beside.with_suffix(".optimised"))
+    options.log_severity_level = 3
+    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(options.optimized_model_filepath).graph.node
+    return sum(
+        n.op_type in ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
+        for n in nodes
+    )
+
+
+def test_top5_takes_the_same_gradients(pair) -> None:  # type: ignore[no-untyped-def]
+    _, path, x = pair
+    with ogc.Explainer(path) as explainer:
+        several = explainer.explain(x[:2], ogc.TopK(3))
+        alone = [explainer.explain(x[i : i + 1], int(c)) for i in range(2) for c in several.class_index[3 * i :][:3]]
+    for row, one in enumerate(alone):
+        np.testing.assert_allclose(several.cam[row], one.cam[0], rtol=1e-4, atol=1e-5)
