@@ -102,11 +102,11 @@ class Unwritten(Exception):
 
 
 class Refused(Unwritten):
-    """The same for a form that no rule will be written for: it has no derivative, or none that the runtimes agree on."""
+    """The same for a form that no rule will be written for: without a derivative that the runtimes agree on."""
 
 
 def is_foreign(node: ir.Node) -> bool:
-    """Whether no rule is meant to be written: sequences and strings, and operators of other domains, which have no body
+    """Whether no rule is meant to be written: sequences, strings, and operators of other domains, which have no body
     (one with a body is replaced by it before)."""
     if node.domain in ("", "ai.onnx"):
         return node.op_type.startswith(("Sequence", "SplitToSequence", "ConcatFromSequence", "String", "Optional"))
