@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back, with_gradients
+from vjp_check import Case, check_float16, check_torch, check_vjp, forward_model, pulled_back, with_gradients
 
 from onnx_gradcam.autodiff.rules.resize import resize_matrix
 from onnx_gradcam.errors import UnsupportedGradient
 
 RNG = np.random.default_rng(19)
 IMAGE = (1, 2, 4, 5)
-COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -26,6 +26,14 @@ def scaled(id: str, scales: list[float], x: tuple[int, ...] = IMAGE, free: Any =
 def sized(id: str, sizes: list[int], x: tuple[int, ...] = IMAGE, free: Any = None, **form: Any) -> Case:
     inputs = [RNG.standard_normal(x), None, None, np.array(sizes, np.int64)]
     return Case("Resize", inputs, form, constants=(3,), free=free, id=f"{id}-sized")
+
+
+def cropped(mode: str, region: list[float], free: Any = (0,), **more: Any) -> Case:
+    """The rows and columns of a region, of which all, some or none lie outside the image."""
+    roi = np.array([0, 0, *region[:2], 1, 1, *region[2:]], np.float32)
+    inputs = [RNG.standard_normal(IMAGE), roi, None, np.array([1, 2, 7, 3], np.int64)]
+    attributes = form(mode, "tf_crop_and_resize", **more)
+    return Case("Resize", inputs, attributes, constants=(1, 3), typed=(1,), free=free, id=f"crop-{mode}-{region}")
 
 
 def form(mode: str, coordinates: str, **more: Any) -> dict[str, Any]:
@@ -64,6 +72,33 @@ CASES = [
     sized("1d", [2, 3, 7], x=(2, 3, 4), **form("linear", "half_pixel")),
     sized("3d", [1, 2, 3, 5, 2], x=(1, 2, 2, 3, 4), **form("linear", "half_pixel")),
     scaled("3d-repeat", [1, 1, 2, 1, 2], x=(1, 2, 2, 3, 2), **form("nearest", "asymmetric", nearest_mode="floor")),
+    *[
+        cropped(mode, region, extrapolation_value=value)
+        for mode in ("nearest", "linear", "cubic")
+        for region, value in (([0.1, 0.2, 0.8, 0.9], 0.0), ([-0.2, 0.3, 0.9, 1.4], 3.0))
+    ],
+    cropped("linear", [0.1, 0.2, 0.8, 0.9], free=None),
+    *[
+        replace(case, opset=opset)
+        for mode in ("linear", "cubic")
+        for coordinates in ("half_pixel", "align_corners", "asymmetric")
+        for opset, case in (
+            (18, scaled(f"antialias-{mode}-{coordinates}", [1, 1, 0.5, 0.6], **form(mode, coordinates, antialias=1))),
+            (19, sized(f"antialias-{mode}-{coordinates}", [1, 2, 3, 7], **form(mode, coordinates, antialias=1))),
+        )
+    ],
+    sized("antialias-outside", [1, 2, 2, 3], **form("linear", "half_pixel", antialias=1, exclude_outside=1)),
+    *[
+        sized(
+            f"{policy}-{mode}",
+            [7, 9],
+            free=(0,),
+            **form(mode, "half_pixel", keep_aspect_ratio_policy=policy),
+            axes=[2, 3],
+        )
+        for policy in ("not_larger", "not_smaller")
+        for mode in ("nearest", "linear", "cubic")
+    ],
     replace(scaled("computed", [1, 1, 2, 1.5], **form("linear", "half_pixel")), constants=()),
     replace(sized("computed", [1, 2, 7, 3], **form("linear", "half_pixel"), free=(2, 3)), constants=()),
 ]
@@ -75,7 +110,7 @@ def test_vjp(case: Case) -> None:
     check_vjp(replace(case, tolerance=1e-5) if cubic else case)  # the evaluator has cubic weights in float32
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if "computed" not in c.id][::4], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.ort and "computed" not in c.id][::4], ids=str)
 def test_float16(case: Case) -> None:
     check_float16(case)
 
@@ -169,31 +204,64 @@ def test_axes_that_keep_their_length_cost_nothing() -> None:
     assert emitted(sized("", [1, 2, 4, 5], **form("cubic", "half_pixel"))) == []
 
 
+def on_the_runtime(case: Case, x: np.ndarray) -> np.ndarray:
+    model = forward_model(case, np.dtype("float32"), False)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x0": x.astype(np.float32)})
+    return np.asarray(y, np.float64)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.ort and len(c.constants) and "computed" not in c.id], ids=str)
+def test_it_is_the_transpose_of_what_the_runtime_does(case: Case) -> None:
+    """Resize is affine in x: ⟨g, y(x) − y(0)⟩ = ⟨x̄, x⟩, whatever the specification says."""
+    x = np.asarray(case.inputs[0])
+    y = on_the_runtime(case, x) - on_the_runtime(case, 0 * x)
+    for _ in range(3):
+        g = RNG.standard_normal(y.shape)
+        (found,) = pulled_back(case, g)
+        scale = max(float(np.linalg.norm(found)), 1.0)
+        assert abs(np.vdot(g, y) - np.vdot(found, x)) <= 1e-5 * scale, (np.vdot(g, y), np.vdot(found, x))
+
+
+UNMOVED = [
+    scaled("nothing-changes", [1, 1, 1.2, 1], **form("linear", "asymmetric")),
+    scaled("nothing-changes-cubic", [1, 1, 1.2, 1.1], **form("cubic", "half_pixel"), free=(0,)),
+    scaled("one-axis-changes", [1, 1, 1.2, 2], **form("linear", "asymmetric")),
+    scaled("one-axis-changes-cubic", [1, 1, 1.2, 0.5], **form("cubic", "half_pixel"), free=(0,)),
+]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("case", UNMOVED, ids=str)
+def test_a_scale_that_changes_no_length(case: Case, dynamic: bool) -> None:
+    """ONNX Runtime copies x when no length changes, and moves every place otherwise."""
+    case = replace(case, free=(0,))
+    x = np.asarray(case.inputs[0])
+    y = on_the_runtime(case, x)
+    g = RNG.standard_normal(y.shape)
+    (found,) = pulled_back(case, g, dynamic=dynamic)
+    assert np.vdot(g, y) == pytest.approx(np.vdot(found, x), rel=1e-4)
+
+
 @pytest.mark.parametrize(
-    ("attributes", "reason"),
+    ("case", "reason"),
     [
-        ({"antialias": 1, "mode": "linear"}, "antialias, keep_aspect_ratio_policy"),
-        ({"keep_aspect_ratio_policy": "not_larger"}, "antialias, keep_aspect_ratio_policy"),
-        ({"mode": "linear", "exclude_outside": 1}, "exclude_outside without cubic"),
-        ({"coordinate_transformation_mode": "half_pixel_symmetric"}, "half_pixel_symmetric"),
+        (
+            replace(scaled("", [1, 1, 1.2, 2], **form("linear", "asymmetric")), free=(3,)),
+            "a scale that leaves the length as it was",
+        ),
+        (
+            sized("", [7, 9], axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
+            "keep_aspect_ratio_policy with antialias, or for an image of unknown size",
+        ),
+        (
+            replace(cropped("linear", [0.1, 0.2, 0.8, 0.9]), constants=(3,)),
+            "tf_crop_and_resize with a region that is not constant",
+        ),
     ],
 )
-def test_forms_that_are_refused(attributes: dict[str, Any], reason: str) -> None:
-    case = replace(sized("", [1, 2, 8, 10], **attributes), opset=19)
+def test_forms_that_are_refused(case: Case, reason: str) -> None:
     with pytest.raises(UnsupportedGradient, match=f"{reason}.* for Resize, input 0"):
-        with_gradients(case, np.dtype("float32"), False)
-
-
-def test_a_crop_is_refused() -> None:
-    case = sized("", [1, 2, 8, 10], coordinate_transformation_mode="tf_crop_and_resize")
-    roi = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32)
-    case = replace(case, inputs=[case.inputs[0], roi, None, case.inputs[3]], constants=(1, 3), typed=(1,))
-    with pytest.raises(UnsupportedGradient, match="tf_crop_and_resize for Resize"):
-        with_gradients(case, np.dtype("float32"), False)
-
-
-def test_a_scale_that_changes_no_length_is_refused() -> None:
-    """ONNX Runtime copies x then; the specification moves every place."""
-    case = scaled("", [1, 1, 1.2, 1], **form("linear", "asymmetric"))
-    with pytest.raises(UnsupportedGradient, match="a scale that leaves the length as it was"):
-        with_gradients(case, np.dtype("float32"), False)
+        with_gradients(case, np.dtype("float32"), True)
