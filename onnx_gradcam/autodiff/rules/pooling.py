@@ -55,9 +55,9 @@ def max_pool(
     first row that holds the maximum, then the first place in it. That is k + k taps instead of k · k.
     """
     if _same_at_run_time(x, auto_pad, strides):
-        form = {"kernel_shape": kernel_shape, "strides": strides, "dilations": dilations}
         whole, begin, end = _padded_as_same(op, x, kernel_shape, strides, auto_pad, _lowest(x))
-        return op.Slice(max_pool(op, g, y, whole, **form), begin, end, op.ints(*range(2, rank(x))))
+        g = max_pool(op, g, y, whole, kernel_shape=kernel_shape, strides=strides, dilations=dilations)
+        return op.Slice(g, begin, end, op.ints(*range(2, rank(x))))
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
     _check_counts(at, y)
     axes = [j for j in range(len(at.kernel)) if (at.kernel[j], at.strides[j]) != (1, 1)]
