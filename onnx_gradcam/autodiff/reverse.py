@@ -105,13 +105,15 @@ def _through_lowered(
         raise registry.refusal(node, wanted[0], str(reason)) from None
     if made is None:
         raise registry.refusal(node, wanted[0], "no VJP rule")
-    stands_for = dict(zip(made, node.outputs, strict=True))
+    if any(g is not None and mine is None for mine, g in zip(made, gs, strict=True)):
+        raise registry.refusal(node, wanted[0], "no VJP rule for an output other than the first")
+    stands_for = {mine: theirs for mine, theirs in zip(made, node.outputs, strict=True) if mine is not None}
     deployed = {mine: theirs if mine.dtype == theirs.dtype else real(op, theirs) for mine, theirs in stands_for.items()}
-    seeds = {mine: g for mine, g in zip(made, gs, strict=True) if g is not None}
+    seeds = {mine: g for mine, g in zip(made, gs, strict=True) if mine is not None and g is not None}
     passed_over = {mine for mine, theirs in stands_for.items() if theirs in unsaturated}
     wrt = [value for i, value in carriers(node) if i in wanted]
     found = _walk(op, op.written[start:], seeds, wrt, table, passed_over)
     for mine, theirs in deployed.items():
-        if mine.producer() in op.written[start:]:
+        if theirs.name and mine.producer() in op.written[start:]:
             mine.replace_all_uses_with(theirs)  # rules read what was deployed; what nothing reads is pruned
     return {value: found[value] for value in wrt if value in found}

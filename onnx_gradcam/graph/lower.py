@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.quantization import ADDING, quantization
 
-Lowering = Callable[..., Value | tuple[Value, ...]]
+Lowering = Callable[..., Value | tuple[Value | None, ...]]
 F = TypeVar("F", bound=Lowering)
 
 MICROSOFT = "com.microsoft"
@@ -30,7 +30,8 @@ class Unlowered(Exception):
 def lowering(op_type: str, *, domain: str = "") -> Callable[[F], F]:
     """Register the standard form of an operator: a function of the Builder, the inputs and, by keyword, the attributes.
 
-    It returns what stands for the outputs; of a quantized one, integers or the real numbers that they mean.
+    It returns what stands for the outputs, None for one that no gradient comes from; of a quantized one, integers or the
+    real numbers that they mean.
     """
 
     def register(function: F) -> F:
@@ -47,7 +48,7 @@ def is_lowered(node: ir.Node) -> bool:
     return _written(node) is not None or is_moved(node) or has_body(node)
 
 
-def lower(op: Builder, node: ir.Node) -> tuple[Value, ...] | None:
+def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
     """Write the standard operators for ``node``, from its own inputs: what stands for its outputs, None if unknown.
 
     Raises ``Unlowered`` for a form of the operator that the lowering was not written for.
@@ -59,7 +60,7 @@ def lower(op: Builder, node: ir.Node) -> tuple[Value, ...] | None:
         except TypeError as error:
             raise Unlowered(f"no VJP rule for this form ({error})") from None
         found = function(op, *node.inputs, **attributes)
-        return found if isinstance(found, tuple) else (found,)
+        return found[: len(node.outputs)] if isinstance(found, tuple) else (found,)
     if is_moved(node):
         attributes = {a.name: a.value for a in node.attributes.values()}
         inputs = [None if v is None else real(op, v) for v in node.inputs]
