@@ -53,6 +53,8 @@ class Builder:
         name = self._name(op_type)
         names = [name] if outputs == 1 else [f"{name}:{i}" for i in range(outputs)]
         values = [ir.val(n) for n in names]
+        while inputs and inputs[-1] is None:  # onnxruntime's fusions crash on a LayerNormalization that ends in one
+            inputs = inputs[:-1]
         node = ir.node(op_type, inputs, given, outputs=values, name=name)
         self._infer(node, schema)
         self.graph.append(node)

@@ -41,7 +41,6 @@ PLAIN = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")
 NUMBERS = {
     "LeakyRelu": ("alpha",),
     "Elu": ("alpha",),
-    "Celu": ("alpha",),
     "ThresholdedRelu": ("alpha",),
     "HardSigmoid": ("alpha", "beta"),
     "Selu": ("alpha", "gamma"),
@@ -54,6 +53,8 @@ def activated(op: Builder, x: Value, activation: str, numbers: Sequence[float]) 
         return x if activation == "" else getattr(op, activation)(x)
     if activation in NUMBERS and len(numbers) == len(NUMBERS[activation]):
         return getattr(op, activation)(x, **dict(zip(NUMBERS[activation], numbers, strict=True)))
+    if activation == "Celu" and len(numbers) == 1:
+        return scaled(op, op.Elu(scaled(op, x, 1 / numbers[0])), numbers[0])
     if activation == "HardSwish" and len(numbers) == 2:
         return op.Mul(x, op.HardSigmoid(x, alpha=numbers[0], beta=numbers[1]))
     if activation == "Clip" and len(numbers) == 2:

@@ -1,0 +1,227 @@
+"""One check for every lowering: ONNX Runtime's own kernel, finite differences in float64, static and dynamic shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from reference_ops import REFERENCE_OPS
+from vjp_check import Erf
+
+from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.lower import MICROSOFT, lower
+
+
+
+class Gelu(OpRun):
+    """The reference evaluator's own rounds to float32."""
+
+    op_domain = ""
+
+    def _run(self, x, approximate=None):  # type: ignore[no-untyped-def]
+        if approximate == "tanh":
+            return (x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+        return (x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),)
+
+
+NEW_OPS = [Erf, Gelu, *REFERENCE_OPS]
+DOUBLE, SINGLE = np.dtype("float64"), np.dtype("float32")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator with concrete inputs (float64 or integers; None for one that is left out).
+
+    ``wrt``: the inputs to differentiate. ``constants``: positions of initializers. ``outputs``: how many it has, or
+    their names. ``expected``: what it computes, in NumPy, where the CPU provider of ONNX Runtime has no kernel.
+    ``fixed``: dynamic shapes are not tried.
+    """
+
+    op_type: str
+    inputs: Sequence[np.ndarray | None]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    wrt: Sequence[int] = (0,)
+    constants: Sequence[int] = ()
+    outputs: Sequence[str] = ("y",)
+    domain: str = MICROSOFT
+    opset: int = 18
+    id: str = ""
+    expected: Callable[..., Any] | None = None
+    fixed: bool = False
+    tolerance: float = 1e-5
+
+    def __str__(self) -> str:
+        return f"{self.op_type}-{self.id}" if self.id else self.op_type
+
+
+def graph_of(case: Case, dtype: np.dtype[Any], dynamic: bool = False) -> tuple[ir.Model, ir.Node]:
+    """The operator alone, and its node; nothing is known of its outputs."""
+    values: list[Value | None] = []
+    for i, array in enumerate(case.inputs):
+        if array is None:
+            values.append(None)
+            continue
+        typed = typed_array(array, dtype)
+        dims = [f"x{i}_{k}" if dynamic and k < typed.ndim - 1 else d for k, d in enumerate(typed.shape)]
+        value = ir.val(f"x{i}", dtype=ir.DataType.from_numpy(typed.dtype), shape=dims)
+        if i in case.constants:
+            value.const_value = ir.tensor(typed, name=value.name)
+            value.shape = ir.Shape(typed.shape)
+        values.append(value)
+    given = [v for v in values if v is not None and v.const_value is None]
+    imports = {"": case.opset, MICROSOFT: 1}
+    graph = ir.Graph(given, [], nodes=[], opset_imports=imports, name="case")
+    for value in values:
+        if value is not None and value.const_value is not None:
+            graph.register_initializer(value)
+    outputs = [ir.val(name) for name in case.outputs]
+    node = ir.node(case.op_type, values, case.attributes, domain=case.domain, outputs=outputs, name="the_node")
+    graph.append(node)
+    return ir.Model(graph, ir_version=10), node
+
+
+def lowered(case: Case, dtype: np.dtype[Any], dynamic: bool = False) -> tuple[ir.Model, Sequence[Value | None]]:
+    """The standard operators alone, and what stands for the outputs."""
+    model, node = graph_of(case, dtype, dynamic)
+    op = Builder(model.graph, "standard")
+    made = lower(op, node)
+    assert made is not None
+    model.graph.remove(node, safe=False)
+    model.graph.outputs.extend(v for v in dict.fromkeys(made) if v is not None)
+    return model, made
+
+
+def check_lowering(case: Case, *, seed: int = 0) -> None:
+    """Assert that the standard operators compute what the operator does, and that its gradient is right."""
+    rng = np.random.default_rng(seed)
+    deployed = _deployed_outputs(case)
+    for dynamic in (False,) if case.fixed else (False, True):
+        _check_forward(case, dynamic, deployed)
+    exact = _exact_gradients(case, rng, deployed)
+    for dynamic in (False,) if case.fixed else (False, True):
+        _check_gradients(case, dynamic, *exact)
+
+
+def _deployed_outputs(case: Case) -> list[np.ndarray]:
+    if case.expected is not None:
+        found = case.expected(*case.inputs)
+        return list(found) if isinstance(found, tuple) else [found]
+    model, node = graph_of(case, SINGLE)
+    for value in node.outputs:
+        if value.name:
+            model.graph.outputs.append(value)
+    return run_ort(model, feeds(case, SINGLE), optimized=False)
+
+
+def _check_forward(case: Case, dynamic: bool, deployed: Sequence[np.ndarray]) -> None:
+    model, made = lowered(case, SINGLE, dynamic)
+    named = [v for v, name in zip(made, case.outputs, strict=True) if name]
+    found = dict(zip(dict.fromkeys(v for v in made if v is not None), run_ort(model, feeds(case, SINGLE)), strict=True))
+    for value, expected in zip(named, deployed, strict=True):
+        if value is None:
+            continue
+        array = found[value]
+        assert array.shape == np.shape(expected)
+        assert value.shape is not None
+        assert len(value.shape) == array.ndim
+        assert all(a == b for a, b in zip(value.shape, array.shape, strict=True) if isinstance(a, int))
+        _close(case, array, expected, case.tolerance)
+
+
+def _exact_gradients(
+    case: Case, rng: np.random.Generator, deployed: Sequence[np.ndarray]
+) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """The cotangent of the first output and the gradients in float64, compared with finite differences."""
+    g = rng.standard_normal(np.shape(deployed[0]))
+    model, made = lowered(case, DOUBLE)
+    evaluator = ReferenceEvaluator(ir.to_proto(model), new_ops=NEW_OPS)
+    fed = feeds(case, DOUBLE)
+    assert made[0] is not None
+    model = _with_gradients(case, model, made[0])
+    reference = ReferenceEvaluator(ir.to_proto(model), new_ops=NEW_OPS)
+    found = reference.run([f"grad{i}" for i in case.wrt], fed | {"g": g})
+    gradients = dict(zip(case.wrt, (np.asarray(a) for a in found), strict=True))
+    for i, gradient in gradients.items():
+        assert gradient.shape == np.shape(case.inputs[i])
+        for _ in range(3):
+            v = rng.standard_normal(gradient.shape)
+            ends = [evaluator.run(None, fed | {f"x{i}": fed[f"x{i}"] + h * v})[0] for h in (1e-6, -1e-6)]
+            numeric = float(np.sum(g * (ends[0] - ends[1]))) / 2e-6
+            scale = max(abs(numeric), float(np.linalg.norm(gradient)), 1e-3)
+            assert abs(numeric - float(np.sum(gradient * v))) <= 1e-6 * scale, (str(case), i)
+    return g, gradients
+
+
+def _check_gradients(case: Case, dynamic: bool, g: np.ndarray, exact: dict[int, np.ndarray]) -> None:
+    """Of the operator as deployed (of its standard form, where there is no kernel), on ONNX Runtime."""
+    if case.expected is None:
+        model, node = graph_of(case, SINGLE, dynamic)
+        ys = lowered(case, SINGLE, dynamic)[1]
+        for y, like in zip(node.outputs, ys, strict=True):
+            if like is not None:
+                y.type, y.shape = like.type, like.shape
+        output = node.outputs[0]
+    else:
+        model, made = lowered(case, SINGLE, dynamic)
+        assert made[0] is not None
+        output = made[0]
+    model = _with_gradients(case, model, output)
+    model.graph.outputs[:] = [v for v in model.graph.outputs if (v.name or "").startswith("grad")]
+    fed = feeds(case, SINGLE) | {"g": g.astype(SINGLE)}
+    for i, array in zip(case.wrt, run_ort(model, fed), strict=True):
+        _close(case, array, exact[i], 2 * case.tolerance)
+
+
+def _with_gradients(case: Case, model: ir.Model, output: Value) -> ir.Model:
+    """The model plus the input g, the cotangent of the first output, and the outputs grad0, … for the inputs of ``wrt``."""
+    graph = model.graph
+    seed = ir.val("g", dtype=output.dtype, shape=output.shape)
+    graph.inputs.append(seed)
+    values = ir.convenience.create_value_mapping(graph)
+    op = Builder(graph)
+    for i, found in zip(
+        case.wrt, pull_back(op, list(graph), {output: seed}, [values[f"x{i}"] for i in case.wrt]), strict=True
+    ):
+        out = op.Identity(found)
+        out.name = f"grad{i}"
+        out.dtype, out.shape = values[f"x{i}"].dtype, values[f"x{i}"].shape
+        graph.outputs.append(out)
+    return model
+
+
+def _close(case: Case, found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    scale = max(float(np.abs(expected).max(initial=0)), 1e-3)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance, rtol=0, err_msg=str(case))
+
+
+def typed_array(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Floating-point arrays in ``dtype``."""
+    array = np.asarray(array)
+    return array.astype(dtype) if array.dtype.kind == "f" else array
+
+
+def feeds(case: Case, dtype: np.dtype[Any]) -> dict[str, np.ndarray]:
+    """The inputs that are no constants, by name."""
+    given = {i: x for i, x in enumerate(case.inputs) if x is not None and i not in case.constants}
+    return {f"x{i}": typed_array(x, dtype) for i, x in given.items()}
+
+
+def run_ort(model: ir.Model, fed: dict[str, np.ndarray], optimized: bool = True) -> list[np.ndarray]:
+    """All outputs of ``model`` on the CPU."""
+    options = ort.SessionOptions()
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    data = ir.to_proto(model).SerializeToString()
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    used = {x.name for x in session.get_inputs()}
+    return [np.asarray(a) for a in session.run(None, {k: v for k, v in fed.items() if k in used})]
