@@ -108,6 +108,8 @@ def _through_lowered(
     if any(g is not None and mine is None for mine, g in zip(made, gs, strict=True)):
         raise registry.refusal(node, wanted[0], "no VJP rule for an output other than the first")
     stands_for = {mine: theirs for mine, theirs in zip(made, node.outputs, strict=True) if mine is not None}
+    for mine, theirs in stands_for.items():
+        mine.shape = theirs.shape or mine.shape
     deployed = {mine: theirs if mine.dtype == theirs.dtype else real(op, theirs) for mine, theirs in stands_for.items()}
     seeds = {mine: g for mine, g in zip(made, gs, strict=True) if mine is not None and g is not None}
     passed_over = {mine for mine, theirs in stands_for.items() if theirs in unsaturated}

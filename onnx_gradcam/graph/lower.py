@@ -6,6 +6,7 @@ Only the derivative is taken from these: the node itself and its outputs stay as
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,7 +14,8 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
-from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.builder import SMALL, Builder, Value, static_dims
+from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.quantization import ADDING, quantization
 
 Lowering = Callable[..., Value | tuple[Value | None, ...]]
@@ -100,30 +102,41 @@ def has_body(node: ir.Node) -> bool:
     return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
-def _expand(op: Builder, node: ir.Node) -> tuple[Value, ...] | None:
-    """The function body of ``node``, written out.
+def _expand(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
+    """The function body of ``node``, written out; small values that do not depend on its inputs are constants."""
+    body = _body(op.opset, node)
+    if any(proto.op_type == node.op_type or _has_graphs(proto) for proto in body):
+        return None
+    known: dict[str, Value | None] = {v.name or "": v for v in node.inputs if v is not None} | {"": None}
+    for proto in body:
+        attributes = {a.name: ir.serde.deserialize_attribute(a).value for a in proto.attribute}
+        inputs = [known[name] for name in proto.input]
+        made = op.node(proto.op_type, *inputs, outputs=len(proto.output), **attributes)
+        known.update(zip(proto.output, (_folded(op, value) for value in made), strict=True))
+    return tuple(known[v.name or ""] for v in node.outputs)
+
+
+def _has_graphs(node: onnx.NodeProto) -> bool:
+    return any(a.HasField("g") or a.graphs for a in node.attribute)
+
+
+def _folded(op: Builder, value: Value) -> Value:
+    dims = static_dims(value)
+    array = constant(value) if dims is not None and math.prod(dims) <= SMALL else None
+    return value if array is None else op.array(array)
+
+
+def _body(opset: int, node: ir.Node) -> list[onnx.NodeProto]:
+    """What the function body of ``node`` consists of.
 
     The model to inline has this node only, so its types are known; the outermost body is expanded, not those in it.
     """
-    given = {v.name or "": v for v in node.inputs if v is not None}
-    values = [ir.serde.serialize_value(v) for v in given.values()]
+    values = [ir.serde.serialize_value(v) for v in dict.fromkeys(node.inputs) if v is not None]
     alone = ir.serde.serialize_node(node)
-    defaults = onnx.defs.get_schema(node.op_type, op.opset).attributes
-    alone.attribute.extend(
-        a.default_value for name, a in defaults.items() if a.default_value.type and name not in node.attributes
-    )
     outputs = [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name]
     graph = onnx.helper.make_graph([alone], "body", values, outputs)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", op.opset)], ir_version=10)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
     inlined = onnx.inliner.inline_selected_functions(
         model, [(alone.domain, alone.op_type)], exclude=False, inline_schema_functions=True
     )
-    if any(n.op_type == node.op_type for n in inlined.graph.node):
-        return None
-    known: dict[str, Value] = dict(given)
-    for proto in inlined.graph.node:
-        inputs = [known[name] if name else None for name in proto.input]
-        attributes = {a.name: ir.serde.deserialize_attribute(a).value for a in proto.attribute}
-        made = op.node(proto.op_type, *inputs, outputs=len(proto.output), **attributes)
-        known.update(zip(proto.output, made, strict=True))
-    return tuple(known[v.name] for v in node.outputs if v.name)
+    return list(inlined.graph.node)
