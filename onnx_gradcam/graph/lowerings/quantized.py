@@ -10,6 +10,7 @@ from onnx_gradcam.graph.quantization import quantization
 
 
 @lowering("QLinearConv")
+@lowering("QLinearConv", domain=MICROSOFT)
 def qlinear_conv(
     op: Builder,
     x: Value,
@@ -23,16 +24,18 @@ def qlinear_conv(
     b: Value | None = None,
     *,
     auto_pad: str = "NOTSET",
+    channels_last: int = 0,
     dilations: Sequence[int] | None = None,
     group: int = 1,
     kernel_shape: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    """Conv; the bias is in units of x_scale · w_scale."""
+    """Conv; the bias is in units of x_scale · w_scale, the weights are as for channels first."""
+    real_x = op.DequantizeLinear(x, x_scale, x_zero_point)
     bias = None if b is None else op.Mul(op.Cast(b, to=x_scale.dtype), op.Mul(x_scale, w_scale))
     y = op.Conv(
-        op.DequantizeLinear(x, x_scale, x_zero_point),
+        channels_first(op, real_x) if channels_last else real_x,
         op.DequantizeLinear(w, w_scale, w_zero_point, axis=0),
         bias,
         auto_pad=auto_pad,
@@ -42,7 +45,7 @@ def qlinear_conv(
         pads=pads,
         strides=strides,
     )
-    return op.QuantizeLinear(y, y_scale, y_zero_point)
+    return op.QuantizeLinear(to_channels_last(op, y) if channels_last else y, y_scale, y_zero_point)
 
 
 @lowering("QLinearMatMul")

@@ -6,7 +6,7 @@ What is differentiated is f(x) = clip(float operator(x)), x and y in real number
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -102,9 +102,23 @@ def conv_row(w: Q, id: str) -> Row:
     )
 
 
+def channels_last(row: Row) -> Row:
+    """The same of com.microsoft, with channels last."""
+    x = np.moveaxis(row.inputs[0], 1, 3)
+    return replace(
+        row,
+        inputs=[x, *row.inputs[1:]],
+        function=lambda x: np.moveaxis(row.function(np.moveaxis(x, 3, 1)), 1, 3),
+        attributes={**row.attributes, "channels_last": 1},
+        domain="com.microsoft",
+        id="channels last",
+    )
+
+
 ROWS = [
     conv_row(W, "one scale"),
     conv_row(WC, "a scale for each channel"),
+    channels_last(conv_row(WC, "")),
     Row("QLinearMatMul", [*X2, *M, *OUT], lambda x: x @ number(M), domain=""),
     Row("QLinearMatMul", [*X2, *MC, *OUT], lambda x: x @ number(MC, 1), domain="", id="a scale for each column"),
     Row("QGemm", [*X2, *MC, None, *OUT], lambda x: x @ number(MC, 1)),
