@@ -6,8 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
-from lowering_check import Case, check_lowering
+from lowering_check import Case, check_lowering, run_ort
+
+from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.prepare import prepare
 
 RNG = np.random.default_rng(7)
 
@@ -250,6 +256,73 @@ NORMALIZATIONS = [
     ),
 ]
 
+def n_bits(k: int, n: int, bits: int, block: int, zeros: str, bias: bool = False) -> Case:
+    blocks = -(-k // block)
+    b = RNG.integers(0, 256, (n, blocks, block * bits // 8)).astype(np.uint8)
+    zero_points = {
+        "": None,
+        "packed": RNG.integers(0, 256, n * -(-blocks * bits // 8)).astype(np.uint8),
+        "float": RNG.integers(0, 1 << bits, (n, blocks)).astype(np.float64),
+    }[zeros]
+    inputs = [normal(2, 3, k), b, RNG.uniform(0.01, 0.02, (n, blocks)), zero_points, None, normal(n) if bias else None]
+    attributes = {"K": k, "N": n, "bits": bits, "block_size": block}
+    return Case("MatMulNBits", inputs, attributes, constants=(1, 2, 3, 5), id=f"{bits}-{zeros}{'-bias' if bias else ''}")
+
+
+N_BITS = [
+    n_bits(32, 4, 4, 16, ""),
+    n_bits(40, 4, 4, 16, "packed", bias=True),
+    n_bits(40, 3, 4, 32, "float"),
+    n_bits(32, 4, 8, 16, "packed"),
+    n_bits(64, 4, 2, 32, "packed"),
+]
+
+
+def last(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, 1, -1)
+
+
+def first(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, -1, 1)
+
+
+def windows(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """A valid convolution of (N, C, H, W) with (M, C, h, w), tap by tap."""
+    height, width = x.shape[2] - w.shape[2] + 1, x.shape[3] - w.shape[3] + 1
+    taps = np.ndindex(w.shape[2:])
+    parts = (np.einsum("nchw,mc->nmhw", x[:, :, i : i + height, j : j + width], w[:, :, i, j]) for i, j in taps)
+    return sum(parts, np.zeros((len(x), len(w), height, width)))
+
+
+def pooled(x: np.ndarray) -> np.ndarray:
+    """The maximum of windows of 2 × 2, in steps of 2, of (N, H, W, C)."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+CHANNELS_LAST = [
+    Case(
+        "NhwcConv",
+        [normal(2, 5, 6, 3), normal(4, 3, 2, 3), normal(4)],
+        constants=(1, 2),
+        expected=lambda x, w, b: last(windows(first(x), first(w))) + b,
+    ),
+    Case(
+        "NhwcFusedConv",
+        [normal(2, 5, 6, 3), normal(4, 3, 3, 2), normal(4), normal(2, 3, 5, 4)],
+        {"activation": "Relu"},
+        (0, 3),
+        constants=(1, 2),
+        expected=lambda x, w, b, z: np.maximum(last(windows(first(x), w)) + b + z, 0),
+    ),
+    Case(
+        "NhwcMaxPool",
+        [normal(2, 4, 6, 3)],
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+        expected=pooled,
+    ),
+]
+
 MOVEMENTS = [
     Case("ExpandDims", [normal(3, 4), np.array(1, np.int32)], constants=(1,)),
     Case("Pad", [normal(3, 4), np.array([1, 0, 0, 2]), np.array(0.5)], {"mode": "constant"}, constants=(1, 2)),
@@ -257,6 +330,68 @@ MOVEMENTS = [
 ]
 
 
-@pytest.mark.parametrize("case", [*ACTIVATIONS, *CONVOLUTIONS, *LINEAR, *NORMALIZATIONS, *MOVEMENTS], ids=str)
+CASES = [*ACTIVATIONS, *CONVOLUTIONS, *LINEAR, *N_BITS, *NORMALIZATIONS, *CHANNELS_LAST, *MOVEMENTS]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_lowering(case: Case) -> None:
     check_lowering(case)
+
+
+def test_a_quantized_pool_of_channels_last() -> None:
+    """The gradient goes to the first maximum of each window, read from the integers."""
+    q = RNG.integers(0, 256, (2, 4, 6, 3)).astype(np.uint8)
+    text = """<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>
+        g (float[2,4,6,3] x) => (float[2,2,3,3] y)
+        <float s = {0.5}, uint8 z = {10}> {
+            q = QuantizeLinear(x, s, z)
+            p = com.microsoft.NhwcMaxPool<kernel_shape = [2, 2], strides = [2, 2]>(q)
+            y = DequantizeLinear(p, s, z)
+        }"""
+    x = (q.astype(np.float32) - 10) / 2
+    g = RNG.standard_normal((2, 2, 3, 3)).astype(np.float32)
+    y, found = gradient(text, "q", x, g)
+    np.testing.assert_array_equal(y, pooled(x))
+    expected = np.zeros_like(x)
+    for n, h, w, c in np.ndindex(g.shape):
+        window = x[n, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2, c]
+        i, j = np.unravel_index(window.argmax(), (2, 2))
+        expected[n, 2 * h + i, 2 * w + j, c] = g[n, h, w, c]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("op_type", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"])
+def test_matmul_of_numbers_quantized_on_the_way(op_type: str, bias: bool) -> None:
+    """ā = g · Bᵀ, B as its integers mean it; the kernel's y is that of the standard form."""
+    integers = op_type == "MatMulIntegerToFloat"
+    b, scale = RNG.integers(-127, 128, (4, 5)).astype(np.int8), RNG.uniform(0.01, 0.02, 5).astype(np.float32)
+    quantized = "q, scale, zero = DynamicQuantizeLinear(a)" if integers else ""
+    inputs = f"q, b, scale, b_scale, zero, b_zero{', c' if bias else ''}" if integers else (
+        f"a, b, b_scale, b_zero{', c' if bias else ''}"
+    )
+    text = f"""<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>
+        g (float[2,3,4] a) => (float[2,3,5] y)
+        <int8[4,5] b = {{{", ".join(map(str, b.ravel()))}}}, float[5] b_scale = {{{", ".join(map(str, scale))}}},
+         int8[5] b_zero = {{0, 0, 0, 0, 0}}, float[5] c = {{1, 2, 3, 4, 5}}>
+        {{ {quantized}
+           y = com.microsoft.{op_type}({inputs}) }}"""
+    a, g = (RNG.standard_normal(shape).astype(np.float32) for shape in [(2, 3, 4), (2, 3, 5)])
+    y, found = gradient(text, "a", a, g)
+    real = b * scale
+    step = (max(a.max(), 0) - min(a.min(), 0)) / 255
+    assert np.abs(y - a @ real - (np.arange(1, 6) if bias else 0)).max() <= step / 2 * np.abs(real).sum(0).max()
+    np.testing.assert_allclose(found, g @ real.T, rtol=1e-5, atol=1e-6)
+
+
+def gradient(text: str, wrt: str, x: np.ndarray, g: np.ndarray) -> list[np.ndarray]:
+    """y and the cotangent of ``wrt`` on ONNX Runtime, given the cotangent of y."""
+    model = prepare(ir.from_proto(onnx.parser.parse_model(text)))
+    values = ir.convenience.create_value_mapping(model.graph)
+    seed = ir.val("g", dtype=ir.DataType.FLOAT, shape=g.shape)
+    nodes, y = list(model.graph), values["y"]
+    (found,) = pull_back(Builder(model.graph), nodes, {y: seed}, [values[wrt]])
+    fed = {model.graph.inputs[0].name or "": x, "g": g}
+    model.graph.inputs.append(seed)
+    model.graph.outputs[:] = [y, found]
+    return run_ort(model, fed)
