@@ -20,7 +20,6 @@ from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.lower import MICROSOFT, lower
 
 
-
 class Gelu(OpRun):
     """The reference evaluator's own rounds to float32."""
 
@@ -181,7 +180,7 @@ def _check_gradients(case: Case, dynamic: bool, g: np.ndarray, exact: dict[int, 
 
 
 def _with_gradients(case: Case, model: ir.Model, output: Value) -> ir.Model:
-    """The model plus the input g, the cotangent of the first output, and the outputs grad0, … for the inputs of ``wrt``."""
+    """The model plus the input g, the cotangent of ``output``, and the outputs grad0, … for the inputs of ``wrt``."""
     graph = model.graph
     seed = ir.val("g", dtype=output.dtype, shape=output.shape)
     graph.inputs.append(seed)

@@ -13,6 +13,7 @@ from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import forget
 from onnx_gradcam.graph.lower import Unlowered, is_lowered, lower
 from onnx_gradcam.graph.pools import make_explicit
+from onnx_gradcam.graph.site import OPSET
 
 
 def infer(model: ir.Model) -> None:
@@ -65,13 +66,14 @@ def _type_the_unknown(graph: ir.Graph) -> bool:
     return changed
 
 
-def _standard_outputs(node: ir.Node) -> Sequence[ir.Value]:
+def _standard_outputs(node: ir.Node) -> Sequence[ir.Value | None]:
     """What the standard operators for ``node`` return, written into a graph that is thrown away."""
     given = {v: _alike(v) for v in node.inputs if v is not None}
     if any(v.shape is None or v.dtype is None for v in given):
         return ()
     assert node.graph is not None
-    scratch = ir.Graph(list(given.values()), [], nodes=[], opset_imports=node.graph.opset_imports)
+    imports = node.graph.opset_imports | {"": max(node.graph.opset_imports.get("", OPSET), OPSET)}
+    scratch = ir.Graph(list(given.values()), [], nodes=[], opset_imports=imports)
     inputs = [None if v is None else given[v] for v in node.inputs]
     outputs = [ir.val(v.name) for v in node.outputs]
     alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, graph=scratch)

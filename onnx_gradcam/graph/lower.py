@@ -32,8 +32,8 @@ class Unlowered(Exception):
 def lowering(op_type: str, *, domain: str = "") -> Callable[[F], F]:
     """Register the standard form of an operator: a function of the Builder, the inputs and, by keyword, the attributes.
 
-    It returns what stands for the outputs, None for one that no gradient comes from; of a quantized one, integers or the
-    real numbers that they mean.
+    It returns what stands for the outputs, None for one that no gradient comes from; for a quantized one, integers or
+    the real numbers that they mean.
     """
 
     def register(function: F) -> F:

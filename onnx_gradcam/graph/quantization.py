@@ -28,8 +28,8 @@ QUANTIZING = {
 ACCUMULATING = frozenset({"ConvInteger", "MatMulInteger"})  # they return sums of integers, in no other unit
 # Operators that do the same to integers and to the numbers that these stand for.
 MOVING = frozenset(
-    "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max MaxPool Min NhwcMaxPool Pad Reshape "
-    "Resize Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where".split()
+    "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max MaxPool Min NhwcMaxPool Pad "
+    "Reshape Resize Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where".split()
 )
 ADDING = MOVING | {"Add", "Sub"}  # to sums of integers
 

@@ -49,10 +49,12 @@ NUMBERS = {
 
 def activated(op: Builder, x: Value, activation: str, numbers: Sequence[float]) -> Value:
     """What the activation called ``activation`` makes of x, given its numbers in their order."""
-    if activation == "" or activation in PLAIN:
-        return x if activation == "" else getattr(op, activation)(x)
+    if activation == "":
+        return x
+    if activation in PLAIN:
+        return op.node(activation, x, outputs=1)[0]
     if activation in NUMBERS and len(numbers) == len(NUMBERS[activation]):
-        return getattr(op, activation)(x, **dict(zip(NUMBERS[activation], numbers, strict=True)))
+        return op.node(activation, x, outputs=1, **dict(zip(NUMBERS[activation], numbers, strict=True)))[0]
     if activation == "Celu" and len(numbers) == 1:
         return scaled(op, op.Elu(scaled(op, x, 1 / numbers[0])), numbers[0])
     if activation == "HardSwish" and len(numbers) == 2:

@@ -83,9 +83,7 @@ def multi_head_attention(
     return y, k, v, probability
 
 
-def _attend(
-    op: Builder, q: Value, k: Value, v: Value, scale: float, added: Sequence[Value]
-) -> tuple[Value, Value]:
+def _attend(op: Builder, q: Value, k: Value, v: Value, scale: float, added: Sequence[Value]) -> tuple[Value, Value]:
     """Softmax(s · Q·Kᵀ + added) · V with the heads side by side again, and the softmax; s = 1/√size unless given."""
     scores = scaled(op, op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale or 1 / math.sqrt(_size(q)))
     for extra in added:

@@ -87,9 +87,7 @@ def grid_sample(
 ) -> Value:
     """GridSample; two of its modes have other names from opset 20 on."""
     renamed = {"bilinear": "linear", "bicubic": "cubic"} if op.opset >= 20 else {}
-    return op.GridSample(
-        X, Grid, align_corners=align_corners, mode=renamed.get(mode, mode), padding_mode=padding_mode
-    )
+    return op.GridSample(X, Grid, align_corners=align_corners, mode=renamed.get(mode, mode), padding_mode=padding_mode)
 
 
 @lowering("Trilu", domain=MICROSOFT)

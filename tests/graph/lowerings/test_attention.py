@@ -30,7 +30,9 @@ def packed(id: str, *rest: np.ndarray | None, **attributes: Any) -> Case:
     """Attention of (2, 5, 6) → 2 heads of size 4."""
     inputs = [normal(2, 5, 6), normal(6, 3 * HIDDEN) / 2, normal(3 * HIDDEN), *rest]
     wrt = (0, 1, 2, 5) if len(rest) == 3 and rest[2] is not None else (0, 1, 2)
-    return Case("Attention", inputs, {"num_heads": HEADS, **attributes}, wrt, id=id, fixed=id in ("lengths", "ends-and-starts"))
+    return Case(
+        "Attention", inputs, {"num_heads": HEADS, **attributes}, wrt, id=id, fixed=id in ("lengths", "ends-and-starts")
+    )
 
 
 def separate(id: str, *rest: np.ndarray | None, keys: int = 7, wrt: tuple[int, ...] = (0, 1, 2), **more: Any) -> Case:
@@ -38,9 +40,7 @@ def separate(id: str, *rest: np.ndarray | None, keys: int = 7, wrt: tuple[int, .
     inputs = [normal(2, 5, HIDDEN), normal(2, keys, HIDDEN), normal(2, keys, HIDDEN), *rest]
     outputs = more.pop("outputs", ("y",))
     fixed = more.pop("fixed", False)
-    return Case(
-        "MultiHeadAttention", inputs, {"num_heads": HEADS, **more}, wrt, outputs=outputs, id=id, fixed=fixed
-    )
+    return Case("MultiHeadAttention", inputs, {"num_heads": HEADS, **more}, wrt, outputs=outputs, id=id, fixed=fixed)
 
 
 RAW = ints([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1]])
@@ -132,7 +132,9 @@ ROTARY = [
     rotary("interleaved", normal(2, 5, HIDDEN), RNG.integers(0, 9, (2, 5)), SIZE // 2, interleaved=1),
     rotary("heads-apart", normal(2, HEADS, 5, SIZE), RNG.integers(0, 9, (2, 5)), SIZE // 2),
     rotary("partial", normal(2, 5, 16), np.array([1]), 2, num_heads=2, rotary_embedding_dim=4),
-    rotary("partial-interleaved", normal(2, 5, 16), np.array([1]), 2, num_heads=2, rotary_embedding_dim=4, interleaved=1),
+    rotary(
+        "partial-interleaved", normal(2, 5, 16), np.array([1]), 2, num_heads=2, rotary_embedding_dim=4, interleaved=1
+    ),
 ]
 
 
@@ -146,5 +148,5 @@ def test_a_past_state_is_refused_by_name() -> None:
     model, node = graph_of(case, SINGLE)
     y = node.outputs[0]
     y.dtype, y.shape = ir.DataType.FLOAT, ir.Shape([2, 5, HIDDEN])
-    with pytest.raises(UnsupportedGradient, match="past state for com.microsoft::MultiHeadAttention, input 0"):
+    with pytest.raises(UnsupportedGradient, match=r"past state for com\.microsoft::MultiHeadAttention, input 0"):
         pull_back(Builder(model.graph), [node], {y: y}, [model.graph.inputs[0]])

@@ -235,7 +235,9 @@ NORMALIZATIONS = [
         "GroupNorm",
         [normal(2, 6, 4, 3), normal(6), normal(6)],
         {"groups": 2, "activation": 0, "channels_last": 0},
-        expected=lambda x, gamma, beta: np.moveaxis(group_norm(np.moveaxis(x, 1, -1), gamma, beta, 2, silu=False), -1, 1),
+        expected=lambda x, gamma, beta: np.moveaxis(
+            group_norm(np.moveaxis(x, 1, -1), gamma, beta, 2, silu=False), -1, 1
+        ),
         id="channels-first",
     ),
     Case(
@@ -256,6 +258,7 @@ NORMALIZATIONS = [
     ),
 ]
 
+
 def n_bits(k: int, n: int, bits: int, block: int, zeros: str, bias: bool = False) -> Case:
     blocks = -(-k // block)
     b = RNG.integers(0, 256, (n, blocks, block * bits // 8)).astype(np.uint8)
@@ -266,7 +269,9 @@ def n_bits(k: int, n: int, bits: int, block: int, zeros: str, bias: bool = False
     }[zeros]
     inputs = [normal(2, 3, k), b, RNG.uniform(0.01, 0.02, (n, blocks)), zero_points, None, normal(n) if bias else None]
     attributes = {"K": k, "N": n, "bits": bits, "block_size": block}
-    return Case("MatMulNBits", inputs, attributes, constants=(1, 2, 3, 5), id=f"{bits}-{zeros}{'-bias' if bias else ''}")
+    return Case(
+        "MatMulNBits", inputs, attributes, constants=(1, 2, 3, 5), id=f"{bits}-{zeros}{'-bias' if bias else ''}"
+    )
 
 
 N_BITS = [
@@ -367,8 +372,10 @@ def test_matmul_of_numbers_quantized_on_the_way(op_type: str, bias: bool) -> Non
     integers = op_type == "MatMulIntegerToFloat"
     b, scale = RNG.integers(-127, 128, (4, 5)).astype(np.int8), RNG.uniform(0.01, 0.02, 5).astype(np.float32)
     quantized = "q, scale, zero = DynamicQuantizeLinear(a)" if integers else ""
-    inputs = f"q, b, scale, b_scale, zero, b_zero{', c' if bias else ''}" if integers else (
-        f"a, b, b_scale, b_zero{', c' if bias else ''}"
+    inputs = (
+        f"q, b, scale, b_scale, zero, b_zero{', c' if bias else ''}"
+        if integers
+        else (f"a, b, b_scale, b_zero{', c' if bias else ''}")
     )
     text = f"""<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>
         g (float[2,3,4] a) => (float[2,3,5] y)
