@@ -32,7 +32,7 @@ SHAPE_ARITHMETIC = frozenset(
 BESIDE = {
     # nothing else adds at places that are known at run time only; constant ones are written with Gather
     "GatherElements": "ScatterElements",
-    "GatherND": "ScatterND",
+    "GatherND": "ScatterElements GatherND",
     # their places differ, so that nothing is added: providers have ScatterElements without a reduction
     "TopK": "ScatterElements",
     "ScatterElements": "ScatterElements GatherElements",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import vjp
-from onnx_gradcam.autodiff.rules.axes import zeros_like
+from onnx_gradcam.autodiff.rules.axes import reshape_like, zeros_like
 from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero
 from onnx_gradcam.graph.builder import Builder, Value
 
@@ -65,8 +66,14 @@ def add_elements(op: Builder, base: Value, indices: Value, updates: Value, axis:
 
 
 def add_at(op: Builder, base: Value, indices: Value, updates: Value) -> Value:
-    """``base`` with the updates added at the places of GatherND."""
-    return Places.slices(op, indices).put(base, updates, "add")
+    """``base`` with the updates added at the places of GatherND, which are found by gathering numbers.
+
+    Not with ScatterND, which adds in parallel on onnxruntime's CPU and loses some of the updates that share a place.
+    """
+    zero, one = op.array(np.array(0)), op.array(np.array(1))
+    numbers = op.Reshape(op.Range(zero, op.Size(base), one), op.shape_of(base))
+    at, flat = op.Reshape(op.GatherND(numbers, indices), op.ints(-1)), op.Reshape(base, op.ints(-1))
+    return reshape_like(op, add_elements(op, flat, at, op.Reshape(updates, op.ints(-1)), 0), base)
 
 
 @vjp("ScatterElements", wrt=0)
