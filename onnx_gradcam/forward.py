@@ -10,7 +10,7 @@ import numpy as np
 
 from onnx_gradcam.batches import run_in_pieces
 from onnx_gradcam.graph.load import Source
-from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.runtime import Options, Session, unoptimised
 
 LIMITS = {"float16": 2e-2, "bfloat16": 1e-1}  # share of the largest output
 LIMIT = 1e-4  # of every other dtype
@@ -47,6 +47,16 @@ def differences(
     return [
         Difference(name, relative_difference(found[name], original[name]), _limit(original[name])) for name in names
     ]
+
+
+def own_difference(source: Source, options: Options, feeds: Mapping[str, np.ndarray], batch: int | None) -> float:
+    """The largest difference between the deployed model with and without the runtime's own optimisations.
+
+    A quantized model rounds: whether kernels are fused decides which way.
+    """
+    sessions = [Session(source.path or source.data or b"", each) for each in (options, unoptimised(options))]
+    fused, plain = (run_in_pieces(session.run, session.outputs, feeds, batch) for session in sessions)
+    return max(relative_difference(fused[name], plain[name]) for name in fused)
 
 
 def _limit(result: Any) -> float:

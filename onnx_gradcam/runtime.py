@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,6 +95,15 @@ class Session:
         path = Path(folder) / "model.onnx"
         ir.save(model, path, external_data="model.data")
         return str(path)
+
+
+def unoptimised(options: Options) -> Options:
+    """The same, without the runtime's graph optimisations."""
+    ort = _onnxruntime()
+    session_options = ort.SessionOptions()
+    session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session_options.log_severity_level = 3
+    return replace(options, session_options=session_options)
 
 
 def _in_memory(model: ir.Model) -> ir.Model:

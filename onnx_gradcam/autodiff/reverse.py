@@ -12,6 +12,7 @@ from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
 from onnx_gradcam.graph.lower import Unlowered, is_moved, lower, real
+from onnx_gradcam.graph.quantization import only_requantizes
 
 Gs = Sequence[Value | None]
 NONE: Set[Value] = frozenset()
@@ -80,7 +81,7 @@ def pull_through(
     By its rules, or those of the standard operators that compute the same.
     """
     values = dict(carriers(node))
-    if node.op_type == "QuantizeLinear" and node.outputs[0] in unsaturated:
+    if node.op_type == "QuantizeLinear" and (node.outputs[0] in unsaturated or only_requantizes(node)):
         assert gs[0] is not None
         yield values[0], gs[0]
     elif is_moved(node) or any(registry.find(table, node, i) is None for i in wanted):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_gradcam.graph.constants import constant
+
 INTEGERS = frozenset({getattr(ir.DataType, name) for name in "INT4 UINT4 INT8 UINT8 INT16 UINT16 INT32".split()})
 
 # Operators that quantize what they return → the positions of its scale and zero point among their inputs.
@@ -31,6 +33,8 @@ MOVING = frozenset(
     "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max MaxPool Min NhwcMaxPool Pad "
     "Reshape Resize Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where".split()
 )
+# What these return lies between the least and the largest number that they are given.
+STAYING = MOVING - {"Max", "Min", "Pad", "Resize", "Where"} | {"Relu"}
 ADDING = MOVING | {"Add", "Sub"}  # to sums of integers
 
 
@@ -66,6 +70,37 @@ def quantization(value: ir.Value | None) -> Quantization | None:
     sources = (quantization(v) for v in node.inputs if v is not None and v.dtype == value.dtype)
     found = next((q for q in sources if q is not None), None)
     return found if found is None or found.scale is None or node.op_type in MOVING else None
+
+
+def only_requantizes(node: ir.Node) -> bool:
+    """Whether a QuantizeLinear gets nothing but numbers of its own scale and zero point, so that it clips nothing.
+
+    As around a MaxPool or Reshape: what it reads was dequantized, and moved or cut, but not computed with.
+    """
+    source = node.inputs[0]
+    return source is not None and _is_of(source, _parameters(node))
+
+
+def _is_of(value: ir.Value, parameters: tuple[bytes, ...] | None) -> bool:
+    """Whether ``value`` is made of numbers that were dequantized with these parameters."""
+    node = value.producer()
+    if node is None or parameters is None:
+        return False
+    if node.op_type == "DequantizeLinear":
+        return _parameters(node) == parameters
+    data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+    return node.op_type in STAYING and all(v is not None and _is_of(v, parameters) for v in data)
+
+
+def _parameters(node: ir.Node) -> tuple[bytes, ...] | None:
+    """Scale and zero point, if they are constant."""
+    arrays = [constant(_input(node, k)) for k in (1, 2)]
+    return None if arrays[0] is None else tuple(b"" if a is None else a.tobytes() for a in arrays)
+
+
+def is_quantized(graph: ir.Graph) -> bool:
+    """Whether ``graph`` computes with quantized tensors."""
+    return any(quantization(value) is not None for node in graph for value in node.outputs)
 
 
 def quantized_form(value: ir.Value) -> ir.Value:

@@ -129,3 +129,23 @@ def test_dynamic_quantization_passes_the_gradient_in_real_units() -> None:
     g = np.array([[2, -1]], np.float32)
     found = gradient_of(model, "y", "x", g, {"x": np.array([[0.3, -1, 2]], np.float32)})
     np.testing.assert_allclose(found, g @ w.T, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1, [1, 0, 2, 0]), (2, [0, 0, 2, 0])])
+def test_quantizing_again_with_the_same_parameters_clips_nothing(scale: int, expected: list[float]) -> None:
+    """As around a MaxPool, whose zeros are at qmin; with a scale of its own they count as clipped."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 18]>
+        pooled (float[1, 1, 4] x) => (float[1, 1, 2] y)
+        <float one = {{1}}, uint8 zero = {{0}}, float scale = {{{scale}}}>
+        {{
+            q = QuantizeLinear(x, one, zero)
+            d = DequantizeLinear(q, one, zero)
+            p = MaxPool <kernel_shape = [2], strides = [2]> (d)
+            r = QuantizeLinear(p, scale, zero)
+            y = DequantizeLinear(r, scale, zero)
+        }}"""
+    )
+    x = np.array([[[0, 0, 4, 3]]], np.float32)
+    found = gradient_of(model, "y", "d", np.array([[[1, 2]]], np.float32), {"x": x})
+    np.testing.assert_array_equal(found.ravel(), expected)
