@@ -33,10 +33,13 @@ BESIDE = {
     # nothing else adds at places that are known at run time only; constant ones are written with Gather
     "GatherElements": "ScatterElements",
     "GatherND": "ScatterElements GatherND",
+    # only where axes or steps, or with the former borders that copy, are not constant
+    "Slice": "ScatterElements",
+    "Pad": "ScatterElements",
     # their places differ, so that nothing is added: providers have ScatterElements without a reduction
     "TopK": "ScatterElements",
     "ScatterElements": "ScatterElements GatherElements",
-    "ScatterND": "ScatterND GatherND",
+    "ScatterND": "ScatterND GatherND ScatterElements",
     # where the model's own node has a kernel, so has the one of its rule
     **{name: name for name in "CumProd CumSum Det Einsum ReduceProd ReverseSequence Trilu".split()},
 }
@@ -254,6 +257,8 @@ def lint(model: ir.Model) -> None:
         integer = node.outputs[0].dtype in (ir.DataType.INT64, ir.DataType.BOOL)
         allowed = own | (SAFE | SHAPE_ARITHMETIC if integer else SAFE)
         assert node.op_type in allowed, f"{node.op_type} is not in the safe set"
+        if node.op_type == "ScatterND":
+            assert "reduction" not in node.attributes, "onnxruntime's CPU kernel loses updates that share a place"
         if node.op_type == "ConvTranspose":
             pads = node.attributes["pads"].value if "pads" in node.attributes else []
             assert list(pads[: len(pads) // 2]) == list(pads[len(pads) // 2 :]), "asymmetric ConvTranspose"

@@ -168,9 +168,11 @@ def same_dim(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
 
 
 def is_compact(g: Value, like: Value) -> bool:
-    """Whether ``g`` still has a size-1 axis that broadcasts to ``like``."""
-    if g.shape is None or like.shape is None:
+    """Whether ``g`` may still have a size-1 axis that broadcasts to ``like``."""
+    if g is like:
         return False
+    if g.shape is None or like.shape is None:
+        return True
     if len(g.shape) < len(like.shape):
         return True
     return any(a == 1 and b != 1 for a, b in zip(g.shape, like.shape, strict=True))

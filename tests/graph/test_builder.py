@@ -200,7 +200,8 @@ def test_what_is_known_of_shapes() -> None:
 )
 def test_is_compact(g: list[Any], like: list[Any], compact: bool) -> None:
     assert is_compact(ir.val("g", shape=g), ir.val("like", shape=like)) == compact
-    assert not is_compact(ir.val("g"), ir.val("like", shape=like))
+    assert is_compact(ir.val("g"), ir.val("like", shape=like))  # for all that is known
+    assert is_compact(ir.val("g", shape=g), ir.val("like"))
 
 
 def test_ints_of_what_is_not_constant() -> None:

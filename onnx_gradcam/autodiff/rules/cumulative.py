@@ -7,6 +7,7 @@ import numpy as np
 from onnx_gradcam.autodiff.registry import Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import dims, positions
 from onnx_gradcam.autodiff.rules.elementwise import indicator
+from onnx_gradcam.autodiff.rules.reduction import replaced_by_one
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
 
 
@@ -30,14 +31,6 @@ def cum_prod(op: Builder, g: Value, y: Value, x: Value, axis: Value, *, exclusiv
     held = op.Less(earlier, later) if exclusive else op.Not(op.Less(later, earlier))
     held = op.Unsqueeze(indicator(op, held, x), op.ints(*range(2, rank(x) - k + 1)))
     return op.ReduceSum(op.Mul(op.Mul(products, held), op.Unsqueeze(g, op.ints(k))), op.ints(k + 1), keepdims=0)
-
-
-def replaced_by_one(op: Builder, x: Value, axis: int) -> Value:
-    """z[…, j, k, …] = 1 for j = k, else x[…, k, …], the new axis before ``axis``."""
-    size = dims(x)[axis]
-    eye = op.Equal(op.Unsqueeze(positions(op, size), op.ints(1)), positions(op, size))
-    after = range(2, rank(x) - axis + 1)
-    return op.Where(op.Unsqueeze(eye, op.ints(*after)), op.const(1, like=x), op.Unsqueeze(x, op.ints(axis)))
 
 
 @vjp("Trilu", wrt=0)

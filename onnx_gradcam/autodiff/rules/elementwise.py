@@ -175,6 +175,18 @@ def div_b(op: Builder, g: Value, y: Value, a: Value, b: Value) -> Value:
     return op.Neg(sum_to(op, op.Div(op.Mul(g, y), b), like=b, full=y))
 
 
+@vjp("Mod", wrt=0, broadcasts=True)
+def mod_a(op: Builder, g: Value, y: Value, a: Value, b: Value, *, fmod: int = 0) -> Value:
+    """y = a − n·b with a whole number n:  ā = g."""
+    return sum_to(op, g, like=a, full=y)
+
+
+@vjp("Mod", wrt=1, broadcasts=True)
+def mod_b(op: Builder, g: Value, y: Value, a: Value, b: Value, *, fmod: int = 0) -> Value:
+    """b̄ = −g · n, n = (a − y) / b."""
+    return op.Neg(sum_to(op, op.Mul(g, op.Div(op.Sub(a, y), b)), like=b, full=y))
+
+
 @vjp("Pow", wrt=0, broadcasts=True)
 def pow_x(op: Builder, g: Value, y: Value, x: Value, Y: Value) -> Value:
     """y = xⁿ:  x̄ = g · n · xⁿ⁻¹, and 0 for n = 0, at x = 0 too."""

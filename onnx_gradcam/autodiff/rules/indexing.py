@@ -22,7 +22,7 @@ from onnx_gradcam.autodiff.rules.axes import (
     vector,
     zeros_like,
 )
-from onnx_gradcam.autodiff.rules.scatter import add_at, add_elements
+from onnx_gradcam.autodiff.rules.scatter import Places, put_elements
 from onnx_gradcam.graph.builder import Builder, Value, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 
@@ -56,7 +56,7 @@ def gather_elements(op: Builder, g: Value, y: Value, data: Value, indices: Value
         placed = place(op, op.Reshape(g, op.ints(-1)), _flat(places, shape), math.prod(shape), 0)
         if placed is not None:
             return op.Reshape(placed, op.ints(*shape))
-    return add_elements(op, zeros_like(op, data), indices, g, axis)
+    return put_elements(op, zeros_like(op, data), indices, g, axis, "add")
 
 
 def _flat(places: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
@@ -81,7 +81,7 @@ def gather_nd(op: Builder, g: Value, y: Value, data: Value, indices: Value, *, b
             placed = place(op, rows, _flat(places, known), math.prod(known), 0)
             if placed is not None:
                 return reshape_like(op, placed, data)
-    return add_at(op, zeros_like(op, data), _with_batch(op, indices, batch_dims), g)
+    return Places.slices(op, _with_batch(op, indices, batch_dims)).put(zeros_like(op, data), g, "add")
 
 
 def _with_batch(op: Builder, indices: Value, batch_dims: int) -> Value:

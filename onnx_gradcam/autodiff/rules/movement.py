@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.broadcast import sum_to
-from onnx_gradcam.autodiff.registry import EACH, Unwritten, vjp
+from onnx_gradcam.autodiff.registry import EACH, vjp
 from onnx_gradcam.autodiff.rules.axes import (
     END,
     Dim,
@@ -17,13 +17,16 @@ from onnx_gradcam.autodiff.rules.axes import (
     dims,
     interleave,
     length,
+    one_hot,
     pad,
     pad_at_run_time,
+    positions,
     reshape,
     reshape_like,
     vector,
     zeros_like,
 )
+from onnx_gradcam.autodiff.rules.scatter import put_back
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
 
 
@@ -96,7 +99,9 @@ def tile(op: Builder, g: Value, y: Value, input: Value, repeats: Value) -> Value
     """y = x, repeats[k] times in a row along each axis k:  x̄ = the sum over the copies."""
     times = ints_of(repeats)
     if times is None:
-        raise Unwritten("repeats that are not constant")
+        pairs = op.Concat(op.Unsqueeze(repeats, op.ints(1)), op.Unsqueeze(op.shape_of(input), op.ints(1)), axis=1)
+        copied = op.Reshape(g, op.Reshape(pairs, op.ints(-1)))
+        return op.ReduceSum(copied, op.ints(*range(0, 2 * rank(input), 2)), keepdims=0)
     shape: list[Dim] = []
     copies = []
     for n, size in zip(times, dims(input), strict=True):
@@ -139,28 +144,26 @@ def slice_data(
     steps: Value | None = None,
 ) -> Value:
     """y = x[start : end : step, …]:  x̄ has g at these places and zeros elsewhere."""
-    along = range(length(starts, 0) or 0) if axes is None else ints_of(axes)
+    count = length(starts, 0)
+    along = ints_of(axes) if axes is not None else None if count is None else range(count)
     by = [1] * rank(data) if steps is None else ints_of(steps)
     first, last = ints_of(starts), ints_of(ends)
     if along is None or by is None:
-        raise Unwritten("axes or steps that are not constant")
+        return put_back(op, zeros_like(op, data), g, lambda x: op.Slice(x, starts, ends, axes, steps), "none")
     for k in sorted(range(len(along)), key=lambda k: along[k] % rank(data)):
         axis, size = along[k] % rank(data), length(data, along[k])
         if size is not None and first is not None and last is not None:
             g = _place(op, g, y, axis, size, range(size)[first[k] : last[k] : by[k]])
-        elif by[k] > 0:
+        else:
             start = op.Cast(op.Gather(starts, op.ints(k)), to=ir.DataType.INT64)
             g = _place_at_run_time(op, g, y, data, axis, start, by[k])
-        else:
-            raise Unwritten("a negative step along an axis whose length is not known before the run")
     return g
 
 
 def _place(op: Builder, g: Value, y: Value, axis: int, size: int, places: range) -> Value:
     """Zeros along an axis of length ``size``, with the elements of ``g`` at ``places``."""
     if places.step < 0:
-        g = op.Slice(g, op.ints(-1), op.ints(-END), op.ints(axis), op.ints(-1))
-        places = places[::-1]
+        g, places = _reverse(op, g, axis), places[::-1]
     first = places[0] if places else 0
     g = _space(op, g, y, axis, places.step)
     return pad(op, g, {axis: (first, size - first - len(places) * places.step)})
@@ -171,11 +174,18 @@ def _place_at_run_time(op: Builder, g: Value, y: Value, x: Value, axis: int, sta
     size, count = vector(op, [dims(x)[axis]]), vector(op, [dims(y)[axis]])
     zero, one = op.ints(0), op.ints(1)
     from_end = op.Cast(op.Less(start, zero), to=ir.DataType.INT64)
-    first = op.Add(start, op.Mul(size, from_end))
-    first = op.Min(op.Max(first, zero), size)
-    covered = op.Add(op.Mul(op.Sub(count, one), op.ints(step)), one)
+    first = op.Max(op.Add(start, op.Mul(size, from_end)), zero)
+    if step < 0:
+        last, steps = op.Sub(size, one), op.Mul(op.Sub(count, one), op.ints(step))
+        g, step, first = _reverse(op, g, axis), -step, op.Add(op.Min(first, last), steps)
+    first = op.Min(first, size)
+    covered = op.Max(op.Add(op.Mul(op.Sub(count, one), op.ints(step)), one), zero)
     g = pad(op, _space(op, g, y, axis, step), {axis: (0, 1 - step)})
     return pad_at_run_time(op, g, axis, first, op.Sub(op.Sub(size, first), covered))
+
+
+def _reverse(op: Builder, g: Value, axis: int) -> Value:
+    return op.Slice(g, op.ints(-1), op.ints(-END), op.ints(axis), op.ints(-1))
 
 
 def _space(op: Builder, g: Value, y: Value, axis: int, step: int) -> Value:
@@ -198,20 +208,38 @@ def pad_data(
     """y = x with a border:  x̄ = g without it; what a reflected or repeated border copied is added to its source."""
     along = range(rank(data)) if axes is None else ints_of(axes)
     amounts = ints_of(pads)
+    if along is None and mode == "constant":
+        return op.Pad(g, op.Neg(pads), op.const(0, like=g), axes)
     if along is None:
-        raise Unwritten("axes that are not constant")
+        return put_back(op, zeros_like(op, data), g, lambda x: op.Pad(x, pads, None, axes, mode=mode), "add")
+    along = [k % rank(data) for k in along]
+    if mode != "constant":
+        return _add_borders(op, g, data, along, pads, mode)
     if amounts is None:
-        if mode != "constant":
-            raise Unwritten(f"{mode!r} borders whose widths are not constant")
-        return _unpad_at_run_time(op, g, pads, [k % rank(data) for k in along])
-    half = len(amounts) // 2
-    borders = {k % rank(data): (b, e) for k, b, e in zip(along, amounts[:half], amounts[half:], strict=True)}
-    if mode == "constant":
-        return pad(op, g, {k: (-b, -e) for k, (b, e) in borders.items()})
-    for axis, border in borders.items():
-        if any(border):
-            g = contract(op, g, op.const(_border_sources(data, axis, border, mode), like=g), axis)
-    return g
+        return _unpad_at_run_time(op, g, pads, along)
+    before, after = amounts[: len(along)], amounts[len(along) :]
+    return pad(op, g, {k: (-b, -e) for k, b, e in zip(along, before, after, strict=True)})
+
+
+@vjp("Pad", wrt=2)
+def pad_value(
+    op: Builder,
+    g: Value,
+    y: Value,
+    data: Value,
+    pads: Value,
+    constant_value: Value,
+    axes: Value | None = None,
+    *,
+    mode: str = "constant",
+) -> Value:
+    """The value of a constant border:  its cotangent is the sum of g over the border."""
+    if mode != "constant":
+        return zeros_like(op, constant_value)
+    ones = op.Expand(op.const(1, like=data), op.shape_of(data))
+    inside = op.Pad(ones, pads, op.const(0, like=data), axes)
+    total = op.ReduceSum(op.Mul(g, op.Sub(op.const(1, like=data), inside)), keepdims=0)
+    return reshape_like(op, total, constant_value)
 
 
 def _unpad_at_run_time(op: Builder, g: Value, pads: Value, along: Sequence[int]) -> Value:
@@ -223,11 +251,26 @@ def _unpad_at_run_time(op: Builder, g: Value, pads: Value, along: Sequence[int])
     return op.Pad(g, op.Max(op.Neg(pads), zero), op.const(0, like=g), axes)
 
 
-def _border_sources(x: Value, axis: int, border: tuple[int, int], mode: str) -> np.ndarray:
-    """[y's element, x's element] = 1 where one is a copy of the other."""
-    size = length(x, axis)
-    if size is None or min(border) < 0:
-        raise Unwritten(f"{mode!r} borders that are negative, or around an axis of unknown length,")
-    copied = np.pad(np.arange(size), border, mode=mode)  # type: ignore[call-overload]
-    sources: np.ndarray = np.eye(size)[copied]
-    return sources
+def _add_borders(op: Builder, g: Value, x: Value, along: Sequence[int], pads: Value, mode: str) -> Value:
+    """Axis by axis a product with the matrix [y's element, x's element] = 1 where one is a copy of the other."""
+    amounts = ints_of(pads)
+    for k, axis in enumerate(along):
+        size = length(x, axis)
+        border = None if amounts is None else (amounts[k], amounts[k + len(along)])
+        if border == (0, 0):
+            continue
+        if size is not None and border is not None:
+            matrix = op.const(np.eye(size)[_copied(size, border, mode)], like=g)
+        else:
+            widths = op.Gather(pads, op.ints(k, k + len(along)))
+            copied = op.Pad(positions(op, dims(x)[axis]), widths, None, mode=mode)
+            matrix = one_hot(op, copied, dims(x)[axis], like=g)
+        g = contract(op, g, matrix, axis)
+    return g
+
+
+def _copied(size: int, border: tuple[int, int], mode: str) -> np.ndarray:
+    """Of which element each one is a copy; negative widths take away first, as in onnxruntime."""
+    before, after = border
+    kept = np.arange(size)[max(-before, 0) : size + min(after, 0)]
+    return np.pad(kept, (max(before, 0), max(after, 0)), mode=mode)  # type: ignore[call-overload,no-any-return]

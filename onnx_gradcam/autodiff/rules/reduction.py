@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from onnx_gradcam.autodiff.registry import Unwritten, vjp
+from onnx_gradcam.autodiff.registry import vjp
+from onnx_gradcam.autodiff.rules.axes import dims, positions
 from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero, sign
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
 
-Formula = Callable[[Builder, Value, Value, Value, Sequence[int]], Value]
+UNREDUCED = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp"})  # y = x without axes
 
-# y = x without axes; where f(x) is summed, runtimes differ on whether f is applied
-UNREDUCED = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp"})
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a reduction: ``known``, from 0 up, or None where the run gives them; ``value`` as an input."""
+
+    known: Sequence[int] | None
+    value: Value | None
+    noop: int = 0
+
+    def total(self, op: Builder, x: Value) -> Value:
+        """Σ x, of size 1 along the axes."""
+        return op.ReduceSum(x, self.value, keepdims=1, noop_with_empty_axes=self.noop)
+
+
+Formula = Callable[[Builder, Value, Value, Value, Axes], Value]
 
 
 def reduction(op_type: str) -> Callable[[Formula], Formula]:
-    """Make ``formula(op, g, y, x, axes)``, with g and y of x's rank and the axes from 0 up, the rule."""
+    """Make ``formula(op, g, y, x, axes)``, with g and y of x's rank, the rule."""
 
     def register(formula: Formula) -> Formula:
         def rule(
@@ -29,14 +44,17 @@ def reduction(op_type: str) -> Callable[[Formula], Formula]:
             keepdims: int = 1,
             noop_with_empty_axes: int = 0,
         ) -> Value:
-            reduced = _reduced_axes(data, axes, noop_with_empty_axes)
-            if not reduced:
-                if op_type in UNREDUCED:
-                    return g
-                raise Unwritten("noop_with_empty_axes without axes")
+            given = [] if axes is None else ints_of(axes)
+            if given is None:
+                return _at_run_time(op, formula, g, y, data, Axes(None, axes, noop_with_empty_axes), keepdims)
+            known = sorted(a % rank(data) for a in given)
+            if not given and not noop_with_empty_axes:
+                known = list(range(rank(data)))
+            if not known and op_type in UNREDUCED:
+                return g
             if not keepdims:
-                g, y = (op.Unsqueeze(v, op.ints(*reduced)) for v in (g, y))
-            return formula(op, g, y, data, reduced)
+                g, y = (op.Unsqueeze(v, op.ints(*known)) for v in (g, y))
+            return formula(op, g, y, data, Axes(known, op.ints(*known)))
 
         rule.__doc__ = formula.__doc__
         vjp(op_type, wrt=0, broadcasts=True)(rule)
@@ -45,13 +63,13 @@ def reduction(op_type: str) -> Callable[[Formula], Formula]:
     return register
 
 
-def _reduced_axes(data: Value, axes: Value | None, noop_with_empty_axes: int) -> list[int]:
-    given = [] if axes is None else ints_of(axes)
-    if given is None:
-        raise Unwritten("axes that are not constant")
-    if not given and not noop_with_empty_axes:
-        return list(range(rank(data)))
-    return sorted(a % rank(data) for a in given)
+def _at_run_time(op: Builder, formula: Formula, g: Value, y: Value, x: Value, axes: Axes, keepdims: int) -> Value:
+    """The axes, hence the shape of y, are not known before the run: another reduction tells the shape that y keeps."""
+    g = op.fill(g, y)
+    if not keepdims:
+        kept = op.shape_of(op.ReduceMax(x, axes.value, keepdims=1, noop_with_empty_axes=axes.noop))
+        g, y = op.Reshape(g, kept), op.Reshape(y, kept)
+    return op.fill(formula(op, g, y, x, axes), x)
 
 
 def element_count(op: Builder, x: Value, axes: Sequence[int]) -> Value:
@@ -65,50 +83,83 @@ def element_count(op: Builder, x: Value, axes: Sequence[int]) -> Value:
 
 
 @reduction("ReduceSum")
-def reduce_sum(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_sum(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = Σ x:  x̄ = g."""
     return g
 
 
 @reduction("ReduceMean")
-def reduce_mean(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_mean(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = Σ x / n:  x̄ = g / n."""
-    return op.Div(g, element_count(op, x, axes))
+    if axes.known is not None:
+        return op.Div(g, element_count(op, x, axes.known))
+    elements, means = op.Cast(op.Size(x), to=x.dtype), op.Cast(op.Size(y), to=x.dtype)
+    return op.Div(op.Mul(g, means), elements)
 
 
 @reduction("ReduceMax")
 @reduction("ReduceMin")
-def reduce_extremum(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_extremum(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = max x or min x:  x̄ = g · [x = y] / Σ [x = y]; elements that tie share evenly."""
     hits = indicator(op, op.Equal(x, y), x)
-    return op.Mul(op.Div(g, op.ReduceSum(hits, op.ints(*axes), keepdims=1)), hits)
+    return op.Mul(op.Div(g, axes.total(op, hits)), hits)
 
 
 @reduction("ReduceL1")
-def reduce_l1(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_l1(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = Σ |x|:  x̄ = g · sign(x)."""
     return op.Mul(g, sign(op, x))
 
 
 @reduction("ReduceL2")
-def reduce_l2(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_l2(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = √Σ x²:  x̄ = g · x / y, 0 where y is 0."""
     return op.Mul(op.Div(g, nonzero(op, y)), x)
 
 
 @reduction("ReduceSumSquare")
-def reduce_sum_square(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_sum_square(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = Σ x²:  x̄ = g · 2x."""
     return op.Mul(op.Mul(g, op.const(2, like=x)), x)
 
 
 @reduction("ReduceLogSum")
-def reduce_log_sum(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_log_sum(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = ln Σ x:  x̄ = g · e⁻ʸ."""
     return op.Mul(g, op.Exp(op.Neg(y)))
 
 
 @reduction("ReduceLogSumExp")
-def reduce_log_sum_exp(op: Builder, g: Value, y: Value, x: Value, axes: Sequence[int]) -> Value:
+def reduce_log_sum_exp(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     """y = ln Σ eˣ:  x̄ = g · eˣ⁻ʸ."""
     return op.Mul(g, op.Exp(op.Sub(x, y)))
+
+
+@reduction("ReduceProd")
+def reduce_prod(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
+    """y = Π x:  x̄ⱼ = g · the product of all others, whether xⱼ is 0 or not."""
+    if axes.known is None:
+        return _other_factors(op, g, x, axes)
+    partial = [x]
+    for axis in axes.known[:-1]:
+        partial.append(op.ReduceProd(partial[-1], op.ints(axis), keepdims=1))
+    for factors, axis in reversed(list(zip(partial, axes.known, strict=False))):
+        g = op.Mul(g, op.ReduceProd(replaced_by_one(op, factors, axis), op.ints(axis + 1), keepdims=0))
+    return g
+
+
+def replaced_by_one(op: Builder, x: Value, axis: int) -> Value:
+    """z[…, j, k, …] = 1 for j = k, else x[…, k, …], the new axis before ``axis``."""
+    size = dims(x)[axis]
+    eye = op.Equal(op.Unsqueeze(positions(op, size), op.ints(1)), positions(op, size))
+    after = range(2, rank(x) - axis + 1)
+    return op.Where(op.Unsqueeze(eye, op.ints(*after)), op.const(1, like=x), op.Unsqueeze(x, op.ints(axis)))
+
+
+def _other_factors(op: Builder, g: Value, x: Value, axes: Axes) -> Value:
+    """g · P/xⱼ with P the product of all that are not 0 (and 1 for xⱼ = 0), and 0 where another one is 0."""
+    zero = indicator(op, op.Equal(x, op.const(0, like=x)), x)
+    factors = nonzero(op, x)
+    product = op.ReduceProd(factors, axes.value, keepdims=1, noop_with_empty_axes=axes.noop)
+    no_other = indicator(op, op.Equal(axes.total(op, zero), zero), x)
+    return op.Mul(op.Div(op.Mul(g, product), factors), no_other)

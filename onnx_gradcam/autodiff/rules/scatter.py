@@ -15,65 +15,62 @@ from onnx_gradcam.graph.builder import Builder, Value
 
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # onnxruntime's CPU kernels reduce neither of these
 
-Put = Callable[[Value, Value, str], Value]
+Move = Callable[[Value], Value]
 
 
 @dataclass(frozen=True)
 class Places:
-    """Places in a tensor: ``take(x)`` reads there, ``put(base, updates, reduction)`` writes there.
+    """Places in a tensor: ``take(x)`` reads there, ``put(base, updates, reduction)`` writes there."""
 
-    Where updates are added (two may share a place) there is no other operator for places that are known at run time
-    only; where they replace, the forward graph has the same operator.
-    """
-
-    take: Callable[[Value], Value]
-    put: Put
+    take: Move
+    put: Callable[[Value, Value, str], Value]
 
     @classmethod
     def elements(cls, op: Builder, indices: Value, axis: int) -> Places:
         """Those of GatherElements and ScatterElements."""
 
         def put(base: Value, updates: Value, reduction: str) -> Value:
-            return op.ScatterElements(base, indices, updates, axis=axis, reduction=reduction)
+            return put_elements(op, base, indices, updates, axis, reduction)
 
-        return cls(lambda x: op.GatherElements(x, indices, axis=axis), _in_float32(op, put))
+        return cls(lambda x: op.GatherElements(x, indices, axis=axis), put)
 
     @classmethod
     def slices(cls, op: Builder, indices: Value) -> Places:
-        """Those of GatherND and ScatterND."""
+        """Those of GatherND and ScatterND.
+
+        ScatterND does not reduce here: onnxruntime's CPU kernel works in parallel, and loses some of the updates that
+        share a place.
+        """
+
+        def take(x: Value) -> Value:
+            return op.GatherND(x, indices)
 
         def put(base: Value, updates: Value, reduction: str) -> Value:
-            return op.ScatterND(base, indices, updates, reduction=reduction)
+            if reduction == "none":
+                return op.ScatterND(base, indices, updates)
+            return put_back(op, base, updates, take, reduction)
 
-        return cls(lambda x: op.GatherND(x, indices), _in_float32(op, put))
-
-
-def _in_float32(op: Builder, put: Put) -> Put:
-    """Reductions of half-precision numbers in float32."""
-
-    def careful(base: Value, updates: Value, reduction: str) -> Value:
-        if reduction == "none" or base.dtype not in HALF:
-            return put(base, updates, reduction)
-        wide, added = op.Cast(base, to=ir.DataType.FLOAT), op.Cast(updates, to=ir.DataType.FLOAT)
-        return op.Cast(put(wide, added, reduction), to=base.dtype)
-
-    return careful
+        return cls(take, put)
 
 
-def add_elements(op: Builder, base: Value, indices: Value, updates: Value, axis: int) -> Value:
-    """``base`` with the updates added at the places of GatherElements."""
-    return Places.elements(op, indices, axis).put(base, updates, "add")
+def put_elements(op: Builder, base: Value, indices: Value, updates: Value, axis: int, reduction: str) -> Value:
+    """ScatterElements, in float32 for numbers of half precision that are reduced."""
+    if reduction == "none" or base.dtype not in HALF:
+        return op.ScatterElements(base, indices, updates, axis=axis, reduction=reduction)
+    wide, added = op.Cast(base, to=ir.DataType.FLOAT), op.Cast(updates, to=ir.DataType.FLOAT)
+    return op.Cast(op.ScatterElements(wide, indices, added, axis=axis, reduction=reduction), to=base.dtype)
 
 
-def add_at(op: Builder, base: Value, indices: Value, updates: Value) -> Value:
-    """``base`` with the updates added at the places of GatherND, which are found by gathering numbers.
+def put_back(op: Builder, base: Value, updates: Value, move: Move, reduction: str) -> Value:
+    """Updates written to where ``move``, an operator that only moves elements of ``base``, takes them from.
 
-    Not with ScatterND, which adds in parallel on onnxruntime's CPU and loses some of the updates that share a place.
+    What it makes of the elements' numbers tells the places.
     """
     zero, one = op.array(np.array(0)), op.array(np.array(1))
     numbers = op.Reshape(op.Range(zero, op.Size(base), one), op.shape_of(base))
-    at, flat = op.Reshape(op.GatherND(numbers, indices), op.ints(-1)), op.Reshape(base, op.ints(-1))
-    return reshape_like(op, add_elements(op, flat, at, op.Reshape(updates, op.ints(-1)), 0), base)
+    places, line = op.Reshape(move(numbers), op.ints(-1)), op.Reshape(base, op.ints(-1))
+    written = put_elements(op, line, places, op.Reshape(updates, op.ints(-1)), 0, reduction)
+    return reshape_like(op, written, base)
 
 
 @vjp("ScatterElements", wrt=0)

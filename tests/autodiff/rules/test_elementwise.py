@@ -106,6 +106,10 @@ CASES = [
     Case("Cast", [normal(*SHAPE)], {"to": TensorProto.DOUBLE, "saturate": 1}, opset=21, id="21"),
     Case("CastLike", [normal(*SHAPE), normal(1)]),
     Case("Neg", [normal(*SHAPE)]),
+    *[
+        Case("Mod", [10 * signed(*a), signed(*b)], {"fmod": 1}, (0, 1), id=f"{a}-{b}".replace(" ", ""))
+        for a, b in PAIRS[:4]
+    ],
     Case("Abs", [signed(*SHAPE)]),
     Case("Exp", [normal(*SHAPE)]),
     Case("Log", [positive(*SHAPE)]),

@@ -12,7 +12,6 @@ from reference_ops import REFERENCE_OPS
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back, with_gradients
 
 from onnx_gradcam.autodiff.reverse import pull_back
-from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 
 RNG = np.random.default_rng(17)
@@ -59,6 +58,7 @@ SHAPES = [
     one("Tile", "three-axes", (2, 3, 4), ints(2, 1, 3)),
     one("Tile", "once", (2, 3), ints(1, 1)),
     one("Tile", "line", (3,), ints(4)),
+    replace(one("Tile", "computed", (2, 3, 4), ints(2, 1, 3)), constants=()),
     one("DepthToSpace", "dcr", (2, 12, 2, 3), blocksize=2),
     one("DepthToSpace", "crd", (2, 12, 2, 3), blocksize=2, mode="CRD"),
     one("DepthToSpace", "crd-3", (1, 18, 2, 1), blocksize=3, mode="CRD", free=(0, 2)),
@@ -98,6 +98,14 @@ SLICES = [
     replace(sliced("computed-from-the-end", ints(-4, 1), ints(-1, 5), ints(2, 3), ints(1, 2)), constants=(3, 4)),
     replace(sliced("computed-int32", *[ints(n).astype(np.int32) for n in (-3, 9, 1)]), constants=(3,)),
     replace(sliced("computed-clamped", ints(-20), ints(3), ints(2)), constants=(3,)),
+    sliced("reverse-any", ints(-1), ints(-END), ints(2), ints(-1)),
+    sliced("negative-steps-any", ints(5, 4), ints(0, -END), ints(2, 3), ints(-2, -3)),
+    sliced("negative-step-past-the-end", ints(END, 3), ints(-END, 1), ints(2, 3), ints(-3, -1)),
+    replace(sliced("computed-backwards", ints(-2, 9), ints(0, -9), ints(2, 3), ints(-2, -3)), constants=(3, 4)),
+    replace(sliced("computed-axes", ints(1, -3), ints(5, END), ints(2, -1), ints(2, 1)), constants=(1, 2, 4)),
+    replace(sliced("computed-steps", ints(1, -1), ints(5, -END), ints(2, 3), ints(2, -2)), constants=(1, 2, 3)),
+    replace(sliced("computed-all", ints(1), ints(5), ints(2), ints(3)), constants=()),
+    replace(sliced("computed-without-axes", ints(1, 0), ints(2, 3), free=(1, 2, 3)), constants=()),
 ]
 PADS = [
     one("Pad", "constant", IMAGE, ints(0, 0, 1, 2, 0, 0, 3, 0), np.array(2.5)),
@@ -113,6 +121,26 @@ PADS = [
     one("Pad", "reflect-axes", IMAGE, ints(1, 2), None, ints(-1), mode="reflect", free=BATCH),
     one("Pad", "edge-channels", (2, 3, 4, 5), ints(1, 2), None, ints(1), mode="edge", free=(0,)),
     one("Pad", "edge-batch", (2, 3), ints(1, 0, 2, 1), mode="edge", free=()),
+    replace(one("Pad", "computed-axes", IMAGE, ints(1, -2, 0, 2), None, ints(-1, 2)), constants=(1,)),
+    *[
+        case
+        for mode in ("reflect", "edge", "wrap")
+        for case in (
+            one("Pad", f"{mode}-any-size", IMAGE, ints(0, 0, 1, 2, 0, 0, 3, 0), mode=mode, opset=19),
+            one("Pad", f"{mode}-negative", IMAGE, ints(-2, 1, 3, -2), None, ints(2, 3), mode=mode, opset=19),
+            replace(
+                one("Pad", f"{mode}-computed", IMAGE, ints(2, 1, 3, -2), None, ints(2, 3), mode=mode, opset=19),
+                constants=(3,),
+            ),
+            replace(
+                one("Pad", f"{mode}-computed-axes", IMAGE, ints(2, 1, 3, -2), None, ints(2, 3), mode=mode, opset=19),
+                constants=(1,),
+            ),
+        )
+    ],
+    Case("Pad", [tensor(2, 3), ints(1, 0, 2, -1), np.array(1.5)], {}, (0, 2), (1,), id="value"),
+    Case("Pad", [tensor(2, 3), ints(-1, 2), np.array(1.5), ints(1)], {}, (0, 2), id="value-computed"),
+    Case("Pad", [tensor(2, 3), ints(1, 2), np.array(1.5), ints(1)], {"mode": "edge"}, (2,), (1, 3), id="value-unused"),
 ]
 CASES = [*SHAPES, *JOINTS, *SLICES, *PADS]
 
@@ -211,17 +239,15 @@ def test_a_symbolic_batch_needs_no_shape_at_run_time() -> None:
         assert emitted(case, dynamic=True) == emitted(case)
 
 
-@pytest.mark.parametrize(
-    ("case", "reason"),
-    [
-        (sliced("", ints(-1), ints(-END), ints(2), ints(-1)), "a negative step along an axis whose length is not"),
-        (replace(sliced("", ints(1), ints(2), ints(2)), constants=(1, 2)), "axes or steps that are not constant"),
-        (one("Pad", "", IMAGE, ints(1, 1), None, ints(2), mode="edge"), "'edge' borders that are negative, or around"),
-        (replace(one("Pad", "", (3,), ints(1, 1), mode="edge"), constants=()), "'edge' borders whose widths are not"),
-        (replace(one("Tile", "", (2, 3), ints(2, 1)), constants=()), "repeats that are not constant"),
-    ],
-    ids=["reverse", "axes", "border", "widths", "repeats"],
-)
-def test_forms_that_are_refused(case: Case, reason: str) -> None:
-    with pytest.raises(UnsupportedGradient, match=f"{reason}.* for {case.op_type}, input 0"):
-        with_gradients(case, np.dtype("float32"), dynamic=True)
+def test_places_are_scattered_only_where_axes_or_steps_are_computed() -> None:
+    for case in [*SLICES, *PADS]:
+        computed = case.id.endswith(("computed-axes", "computed-steps", "computed-all"))
+        copies = case.op_type == "Slice" or case.id.split("-")[0] in ("reflect", "edge", "wrap")
+        for dynamic in (False, True):
+            assert ("ScatterElements" in emitted(case, dynamic)) == bool(computed and copies), case.id
+
+
+def test_an_empty_slice_of_an_axis_of_unknown_length() -> None:
+    for step in (1, 2, -1, -3):
+        case = sliced("", ints(2), ints(2), ints(0), ints(step), x=(4,))
+        np.testing.assert_array_equal(pulled_back(case, [], dynamic=True)[0], np.zeros(4))
