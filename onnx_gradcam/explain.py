@@ -349,10 +349,10 @@ class Explainer:
     ) -> LayerResult:
         layer = self.layers[k]
         images = np.array([image for image, _ in rows])
-        activation = results[layer.name].transpose(layer.axes)
+        activation = layer.arrange(results[layer.name])
         if len(images) != len(activation) or not np.array_equal(images, np.arange(len(images))):
             activation = activation[images]
-        gradient = None if gradients is None else gradients[f"grad/{layer.name}"].transpose(layer.axes)
+        gradient = None if gradients is None else layer.arrange(gradients[f"grad/{layer.name}"])
         weights, cam = compute_cam(method, activation, gradient, counterfactual=counterfactual, signed=signed)
         return LayerResult(layer.name, activation, gradient, weights, np.asarray(cam))
 

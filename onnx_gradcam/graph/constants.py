@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _compute(value: ir.Value) -> np.ndarray | None:
             if array is None:
                 return None
             arrays[given.name or ""] = array
-    return _evaluate(node, arrays, value)
+    return evaluate(node, arrays, [value])[0]
 
 
 def _static_shape(node: ir.Node) -> np.ndarray | None:
@@ -85,18 +86,17 @@ def _dims(node: ir.Node) -> list[Any] | None:
     return None if shape is None else list(shape)[slice(*ends)]
 
 
-def _evaluate(node: ir.Node, arrays: dict[str, np.ndarray], wanted: ir.Value) -> np.ndarray:
-    """One output of one node, run alone on the reference evaluator."""
+def evaluate(node: ir.Node, arrays: Mapping[str, np.ndarray], wanted: Sequence[ir.Value]) -> list[np.ndarray]:
+    """Outputs of one node, run alone on the reference evaluator."""
     graph = node.graph
     assert graph is not None
     opset = graph.opset_imports.get("", onnx.defs.onnx_opset_version())
     if node.op_type == "DequantizeLinear":
         opset = max(opset, DEQUANTIZES_FROM)
     inputs = [onnx.ValueInfoProto(name=name) for name in arrays]
-    outputs = [onnx.ValueInfoProto(name=wanted.name or "")]
+    outputs = [onnx.ValueInfoProto(name=value.name or "") for value in wanted]
     alone = onnx.helper.make_graph([ir.to_proto(node)], "constant", inputs, outputs)
     model = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", opset)])
     from onnx.reference import ReferenceEvaluator  # it loads every operator: not at import
 
-    (array,) = ReferenceEvaluator(model).run(None, arrays)
-    return np.asarray(array)
+    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, dict(arrays))]

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.errors import LayerError, nearest
 from onnx_gradcam.graph.builder import ints_of
-from onnx_gradcam.graph.flow import beginnings, carriers, downstream, results, upstream
+from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
+from onnx_gradcam.graph.grids import CONVOLUTIONS, POOLS, grids
+from onnx_gradcam.graph.positions import Layout
 from onnx_gradcam.graph.quantization import real_form
+from onnx_gradcam.graph.tokens import Stream, Tokens, may_have_tokens
 
-CONVOLUTIONS = frozenset("Conv ConvTranspose QLinearConv ConvInteger FusedConv NhwcConv DeformConv".split())
-# Operators that keep every spatial position where it is (pointwise over the grid).
-KEEPING = frozenset(
-    "Abs Add BatchNormalization Cast Celu Clip Concat DequantizeLinear Div Dropout Elu Erf Exp Gelu "
-    "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Log "
-    "LpNormalization Max Min Mish Mul Neg PRelu Pow QuantizeLinear Reciprocal Relu Selu Sigmoid Softplus Softsign "
-    "Split Sqrt Sub Sum Swish Tanh ThresholdedRelu Where DynamicQuantizeLinear QLinearAdd QLinearMul QLinearConcat "
-    "QLinearLeakyRelu QLinearSigmoid QLinearWhere".split()
-)
-POOLS = frozenset(
-    "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool QLinearAveragePool "
-    "QLinearGlobalAveragePool".split()
-)
+LAST_STAGE = "the end of the last convolutional stage"
+LAST_BLOCK = "the input of the last block of tokens"
+NO_GRID = "the grid of its tokens was not found: name it with --grid HxW"
 CARRYING = frozenset("Flatten Reshape Squeeze Unsqueeze Transpose Identity Dropout Cast Add".split())
 
 
@@ -32,7 +27,8 @@ CARRYING = frozenset("Flatten Reshape Squeeze Unsqueeze Transpose Identity Dropo
 class Layer:
     """A value that can be explained.
 
-    ``axes``: for each of (N, C, *space) the axis of the value that holds it. ``chosen``: whether "auto" takes it;
+    ``axes``: for each of (N, C, *space) the axis of the value that holds it; with ``tokens``, for (N, C, tokens), and
+    ``tokens`` (*space) holds the index of the token at each place of the grid. ``chosen``: whether "auto" takes it;
     ``reason``: why, or why not.
     """
 
@@ -40,6 +36,11 @@ class Layer:
     axes: tuple[int, ...]
     chosen: bool
     reason: str
+    tokens: np.ndarray | None = field(default=None, compare=False)
+
+    def arrange(self, array: Any) -> Any:
+        """An array of the value's shape as (N, C, *space)."""
+        return Layout(self.axes, self.tokens).arrange(array)
 
     @property
     def name(self) -> str:
@@ -52,72 +53,9 @@ class Layer:
         shape = self.value.shape
         assert shape is not None
         found = [shape[k] for k in self.axes]
+        if self.tokens is not None:
+            found[2:] = self.tokens.shape
         return tuple(d if isinstance(d, int) else (d.value or "?") for d in found)
-
-
-def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.Value, tuple[int, ...]]:
-    """The values on a convolution's grid, with their axes in the order (N, C, *space).
-
-    An operator of ``begin`` begins a grid; operators of ``KEEPING``, Transpose and pointwise MatMul carry it on, and so
-    do those between a Reshape and the one that undoes it (a group norm as exporters write it).
-    """
-    found: dict[ir.Value, tuple[int, ...]] = {}
-    reshaped: dict[ir.Value, ir.Value] = {}  # → the value on the grid that holds the same elements in the same order
-    for node in nodes:
-        value = node.outputs[0]
-        if value.shape is None:
-            continue
-        source = node.inputs[0] if node.inputs else None
-        if node.op_type in begin:
-            found[value] = tuple(range(len(value.shape)))
-        elif node.op_type == "Transpose" and source in found:
-            order = node.attributes.get_ints("perm", None) or list(reversed(range(len(value.shape))))
-            found[value] = tuple(order.index(k) for k in found[source])
-        elif node.op_type in KEEPING or _is_pointwise_matmul(node, found):
-            same = [v for v in node.inputs if v in found and v is not None and _keeps(node, v, found[v])]
-            if same:
-                found.update(dict.fromkeys(results(node), found[same[0]]))
-        origin = reshaped.get(source, source) if source is not None else None
-        if value in found or origin not in found or origin is None:
-            continue
-        if node.op_type == "Reshape" and _same_shape(value, origin):
-            found[value] = found[origin]
-        elif node.op_type == "Reshape" or (source in reshaped and node.op_type in KEEPING):
-            reshaped[value] = origin
-    return found
-
-
-def _is_pointwise_matmul(node: ir.Node, found: dict[ir.Value, tuple[int, ...]]) -> bool:
-    """x · W with channels last and a plain weight matrix: a 1×1 convolution."""
-    if node.op_type != "MatMul" or node.inputs[0] not in found or node.inputs[0] is None:
-        return False
-    weight = node.inputs[1]
-    axes = found[node.inputs[0]]
-    return weight is not None and weight.shape is not None and len(weight.shape) == 2 and axes[1] == len(axes) - 1
-
-
-def _keeps(node: ir.Node, source: ir.Value, axes: tuple[int, ...]) -> bool:
-    """Whether what ``node`` makes has the grid of ``source``: a gate is broadcast to it, a Concat may enlarge it."""
-    value = node.outputs[0]
-    assert source.shape is not None
-    if value.shape is None or len(source.shape) != len(value.shape):
-        return False
-    if node.op_type in ("Concat", "QLinearConcat") and node.attributes["axis"].as_int() % len(value.shape) in axes[2:]:
-        return False
-    return all(_may_equal(source.shape[k], value.shape[k]) for k in axes[2:])
-
-
-def _same_shape(a: ir.Value, b: ir.Value) -> bool:
-    assert a.shape is not None
-    assert b.shape is not None
-    return len(a.shape) == len(b.shape) and all(map(_may_equal, a.shape, b.shape))
-
-
-def _may_equal(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
-    """Whether two sizes are equal; one that is not known before the run equals all but 1."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a == b
-    return a != 1 and b != 1
 
 
 def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.Value) -> list[ir.Value]:
@@ -142,32 +80,53 @@ def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.
 
 
 def candidates(graph: ir.Graph, score: ir.Value) -> list[Layer]:
-    """Ends of convolutional blocks on the way to ``score``, the deepest first; the first is what "auto" takes.
+    """Ends of convolutional blocks and beginnings of blocks of tokens on the way to ``score``, the deepest first; but
+    what "auto" takes comes first.
 
-    A block begins with a convolution and ends with the last value that keeps its grid. Taken is the deepest block end
-    with more than one spatial position that every path to the score goes through.
+    A convolutional block begins with a convolution and ends with the last value that keeps its grid. A block of tokens
+    begins with the value that its first normalisation reads: behind the last one, the score may read the class token
+    alone. Taken is the deepest with more than one spatial position that every path to the score goes through.
     """
     nodes = list(graph)
     on_grid = grids(nodes)
-    begin = [v for v in beginnings(nodes, graph.inputs) if downstream(nodes, [v]) & on_grid.keys()]
+    streams = {s.value: s for s in (Tokens(graph).streams() if may_have_tokens(nodes, on_grid) else [])}
+    placed = {*on_grid, *streams}
+    begin = [v for v in beginnings(nodes, graph.inputs) if downstream(nodes, [v]) & placed]
     needed = set(bottlenecks(nodes, begin, score))
     path = downstream(nodes, begin) & upstream(nodes, score)
     depth = {v: k for k, node in enumerate(nodes) for v in node.outputs}
     ends = [v for v in on_grid if v in path and _ends_block(v, on_grid, path)]
+    ends = [v for v in ends if v not in _behind_tokens(nodes, [s for s in streams.values() if s.value in needed])]
     layers: list[Layer] = []
-    for value in sorted(ends, key=lambda v: depth[v], reverse=True):
-        axes, shown = on_grid[value], real_form(value)
+    for value in sorted({*ends, *(v for v in streams if v in path)}, key=lambda v: depth[v], reverse=True):
+        shown = real_form(value)
         if any(layer.value is shown for layer in layers):
             continue
-        if not _has_space(value, axes):
-            layers.append(Layer(shown, axes, False, "has one spatial position only"))
+        layout = streams[value].layout if value in streams else Layout(on_grid[value])
+        axes = tuple(range(len(value.shape or ()))) if layout is None else layout.axes
+        tokens = None if layout is None else layout.tokens
+        chosen = False
+        if tokens is None and not _has_space(value, axes):
+            reason = "has one spatial position only"
         elif value not in needed:
-            layers.append(Layer(shown, axes, False, "some paths to the score go around it"))
-        elif any(layer.chosen for layer in layers):
-            layers.append(Layer(shown, axes, False, "a deeper one is there"))
+            reason = "some paths to the score go around it"
+        elif any(layer.chosen or layer.reason == NO_GRID for layer in layers):
+            reason = "a deeper one is there"
+        elif layout is None:
+            reason = NO_GRID
         else:
-            layers.append(Layer(shown, axes, True, "the end of the last convolutional stage"))
+            chosen, reason = True, LAST_BLOCK if value in streams else LAST_STAGE
+        layers.append(Layer(shown, axes, chosen, reason, tokens))
     return sorted(layers, key=lambda layer: not layer.chosen)
+
+
+def _behind_tokens(nodes: Sequence[ir.Node], needed: Sequence[Stream]) -> set[ir.Value]:
+    """The values behind the last block of tokens, up to the next convolution."""
+    if not needed:
+        return set()
+    behind = downstream(nodes, [needed[-1].after])
+    convolved = [n.outputs[0] for n in nodes if n.op_type in CONVOLUTIONS and n.inputs[0] in behind]
+    return behind - downstream(nodes, convolved)
 
 
 def _ends_block(value: ir.Value, on_grid: dict[ir.Value, tuple[int, ...]], path: set[ir.Value]) -> bool:

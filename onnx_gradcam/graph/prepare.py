@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     InlinePass,
@@ -58,6 +60,20 @@ def prepare(model: ir.Model) -> ir.Model:
     _name_all(copy.graph)
     add_real_forms(copy.graph)
     return copy
+
+
+def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Graph:
+    """A copy of a prepared graph whose inputs have the sizes ``shapes``; the other shapes follow from them."""
+    model = ir.Model(graph.clone(), ir_version=10)
+    for value in model.graph.inputs:
+        value.shape = ir.Shape(shapes[value.name or ""])
+    for value in [v for node in model.graph for v in node.outputs]:
+        if value.shape is not None and not all(isinstance(d, int) for d in value.shape):
+            value.shape = None
+    infer(model)
+    while _fold_integers(model.graph):
+        infer(model)
+    return model.graph
 
 
 def _refuse_blocked(model: ir.Model) -> None:

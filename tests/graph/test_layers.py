@@ -12,16 +12,8 @@ from nets import BATCH, Net
 
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.flow import carriers
-from onnx_gradcam.graph.layers import (
-    CARRYING,
-    CONVOLUTIONS,
-    KEEPING,
-    POOLS,
-    bottlenecks,
-    candidates,
-    choose,
-    grids,
-)
+from onnx_gradcam.graph.grids import CONVOLUTIONS, KEEPING, POOLS, grids
+from onnx_gradcam.graph.layers import CARRYING, bottlenecks, candidates, choose
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.lower import LOWERINGS, MICROSOFT
 from onnx_gradcam.graph.prepare import prepare

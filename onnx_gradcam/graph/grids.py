@@ -1,0 +1,88 @@
+"""Which values are on the grid of a convolution, and which of their axes are what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+import onnx_ir as ir
+
+from onnx_gradcam.graph.flow import results
+
+CONVOLUTIONS = frozenset("Conv ConvTranspose QLinearConv ConvInteger FusedConv NhwcConv DeformConv".split())
+# Operators that keep every spatial position where it is (pointwise over the grid).
+KEEPING = frozenset(
+    "Abs Add BatchNormalization Cast Celu Clip Concat DequantizeLinear Div Dropout Elu Erf Exp Gelu "
+    "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Log "
+    "LpNormalization Max Min Mish Mul Neg PRelu Pow QuantizeLinear Reciprocal Relu Selu Sigmoid Softplus Softsign "
+    "Split Sqrt Sub Sum Swish Tanh ThresholdedRelu Where DynamicQuantizeLinear QLinearAdd QLinearMul QLinearConcat "
+    "QLinearLeakyRelu QLinearSigmoid QLinearWhere".split()
+)
+POOLS = frozenset(
+    "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool QLinearAveragePool "
+    "QLinearGlobalAveragePool".split()
+)
+
+
+def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.Value, tuple[int, ...]]:
+    """The values on a convolution's grid, with their axes in the order (N, C, *space).
+
+    An operator of ``begin`` begins a grid; operators of ``KEEPING``, Transpose and pointwise MatMul carry it on, and so
+    do those between a Reshape and the one that undoes it (a group norm as exporters write it).
+    """
+    found: dict[ir.Value, tuple[int, ...]] = {}
+    reshaped: dict[ir.Value, ir.Value] = {}  # → the value on the grid that holds the same elements in the same order
+    for node in nodes:
+        value = node.outputs[0]
+        if value.shape is None:
+            continue
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type in begin:
+            found[value] = tuple(range(len(value.shape)))
+        elif node.op_type == "Transpose" and source in found:
+            order = node.attributes.get_ints("perm", None) or list(reversed(range(len(value.shape))))
+            found[value] = tuple(order.index(k) for k in found[source])
+        elif node.op_type in KEEPING or _is_pointwise_matmul(node, found):
+            same = [v for v in node.inputs if v in found and v is not None and _keeps(node, v, found[v])]
+            if same:
+                found.update(dict.fromkeys(results(node), found[same[0]]))
+        origin = reshaped.get(source, source) if source is not None else None
+        if value in found or origin not in found or origin is None:
+            continue
+        if node.op_type == "Reshape" and _same_shape(value, origin):
+            found[value] = found[origin]
+        elif node.op_type == "Reshape" or (source in reshaped and node.op_type in KEEPING):
+            reshaped[value] = origin
+    return found
+
+
+def _is_pointwise_matmul(node: ir.Node, found: dict[ir.Value, tuple[int, ...]]) -> bool:
+    """x · W with channels last and a plain weight matrix: a 1×1 convolution."""
+    if node.op_type != "MatMul" or node.inputs[0] not in found or node.inputs[0] is None:
+        return False
+    weight = node.inputs[1]
+    axes = found[node.inputs[0]]
+    return weight is not None and weight.shape is not None and len(weight.shape) == 2 and axes[1] == len(axes) - 1
+
+
+def _keeps(node: ir.Node, source: ir.Value, axes: tuple[int, ...]) -> bool:
+    """Whether what ``node`` makes has the grid of ``source``: a gate is broadcast to it, a Concat may enlarge it."""
+    value = node.outputs[0]
+    assert source.shape is not None
+    if value.shape is None or len(source.shape) != len(value.shape):
+        return False
+    if node.op_type in ("Concat", "QLinearConcat") and node.attributes["axis"].as_int() % len(value.shape) in axes[2:]:
+        return False
+    return all(_may_equal(source.shape[k], value.shape[k]) for k in axes[2:])
+
+
+def _same_shape(a: ir.Value, b: ir.Value) -> bool:
+    assert a.shape is not None
+    assert b.shape is not None
+    return len(a.shape) == len(b.shape) and all(map(_may_equal, a.shape, b.shape))
+
+
+def _may_equal(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
+    """Whether two sizes are equal; one that is not known before the run equals all but 1."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    return a != 1 and b != 1
