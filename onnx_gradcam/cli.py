@@ -38,6 +38,15 @@ Layers = Annotated[
         show_default="auto",
     ),
 ]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        metavar="HxW[+K]",
+        help="How the tokens of the target layer lie in the image: H rows of W, behind K others (all the rest).",
+        show_default="found by following the graph",
+    ),
+]
 Provider = Annotated[
     list[str] | None,
     typer.Option(
@@ -115,6 +124,7 @@ def explain(
     ),
     method: Method = "gradcam",
     layer: Layers = None,
+    grid: Grid = None,
     score: Score = "auto",
     target: Annotated[
         list[str] | None,
@@ -173,6 +183,7 @@ def explain(
         images=tuple(images),
         method=method,
         layers=tuple(layer or ["auto"]),
+        grid=grid,
         score=score,
         targets=tuple(target or ["top1"]),
         labels=labels,
@@ -254,6 +265,7 @@ def inspect(
 def verify(
     model: Model,
     layer: Layers = None,
+    grid: Grid = None,
     score: Score = "auto",
     provider: Provider = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random input and directions.")] = 0,
@@ -269,6 +281,7 @@ def verify(
             score=score,
             providers=tuple(provider) if provider else None,
             seed=seed,
+            grid=grid,
         )
     print(json.dumps(report.as_dict(), indent=2) if as_json else report)
     if not report.ok:

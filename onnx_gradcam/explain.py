@@ -34,6 +34,7 @@ from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.image import decode
 from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
@@ -50,7 +51,8 @@ class Explainer:
 
     Args:
         model: path, bytes or ``onnx.ModelProto``.
-        target_layer: value or node name(s); several are fused. "auto": the end of the last convolutional stage.
+        target_layer: value or node name(s); several are fused. "auto": the end of the last convolutional stage, or the
+            input of the last block of tokens.
         score: name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
         providers: execution providers by short or full name, in order. None: CUDA if it initialises, else CPU.
         labels: class names by index, a file of them, or "imagenet"; None: the model's own metadata, else ImageNet's for
@@ -58,6 +60,8 @@ class Explainer:
         check_forward: compare outputs with the untouched model on the first run.
         session_options: an ``onnxruntime.SessionOptions``. provider_options: by provider name.
         custom_ops: shared libraries with custom operators.
+        grid: how the tokens of the target layer lie in the image: "14x14" for 14 rows of 14, the last of all tokens, or
+            "14x14+1" for those behind the first. None: it is found by following the graph.
 
     Raises:
         ModelError, ScoreError, LayerError; ProviderError when a session is opened.
@@ -74,6 +78,7 @@ class Explainer:
         session_options: Any = None,
         provider_options: Mapping[str, Mapping[str, str]] | None = None,
         custom_ops: Sequence[str] = (),
+        grid: str | None = None,
     ) -> None:
         self.source = load(model)
         self._prepared = prepare(self.source.model)
@@ -82,7 +87,8 @@ class Explainer:
         names = [target_layer] if isinstance(target_layer, str) else list(target_layer)
         if not names:
             raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
-        self.layers = layer_choice.choose(graph, self.score.value, names)
+        self.grid = None if grid is None else Grid.parse(grid)
+        self.layers = layer_choice.choose(graph, self.score.value, names, self.grid)
         self.metadata = dict(self.source.model.metadata_props)
         found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
         self.labels, self.labels_source = found.names, found.source

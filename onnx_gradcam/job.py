@@ -33,6 +33,7 @@ class Request:
     labels: str | None = None
     preprocess: str = "auto"
     providers: tuple[str, ...] | None = None
+    grid: str | None = None
     inputs: tuple[str, ...] = ()
     counterfactual: bool = False
     signed: bool = False
@@ -113,6 +114,7 @@ def open_explainer(request: Request) -> Explainer:
         score=request.score,
         providers=request.providers,
         labels=request.labels,
+        grid=request.grid,
     )
 
 

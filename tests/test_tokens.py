@@ -112,3 +112,75 @@ def test_input_gradient_in_float32(name: str, exporter: str) -> None:
 def test_verify(name: str, exporter: str) -> None:
     report = ogc.verify(model(name, exporter), x=images(name)[:1])
     assert report.ok, str(report)
+
+
+# ------------------------------------------------------------------------------------- the map is where it belongs
+
+SPOTTERS = {
+    "class token": lambda: token_nets.ViT(width=4),
+    "registers before": lambda: token_nets.ViT(leading=3, width=4),
+    "registers behind": lambda: token_nets.ViT(trailing=2, width=4),
+    "down the columns": lambda: token_nets.ColumnOrder(width=4),
+}
+
+
+def spots() -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """For each place of the grid an image in which this patch alone is bright."""
+    rows, columns = token_nets.GRID
+    places = [(r, c) for r in range(rows) for c in range(columns)]
+    images = np.zeros((len(places), 3, rows, token_nets.PATCH, columns, token_nets.PATCH), np.float32)
+    for k, (r, c) in enumerate(places):
+        images[k, :, r, :, c] = 1
+    return images.reshape(len(places), 3, *token_nets.ViT.size), places
+
+
+@pytest.mark.parametrize("kind", SPOTTERS)
+@both_exporters
+def test_the_patch_that_decides_is_the_maximum(kind: str, exporter: str) -> None:
+    x, places = spots()
+    exported = exports.export(token_nets.spotter(SPOTTERS[kind]()), torch.zeros(2, *x.shape[1:]), exporter)
+    with ogc.Explainer(exported, session_options=parity.one_thread()) as explainer:
+        found = explainer.explain(x, target=0)
+    at = [np.unravel_index(cam.argmax(), cam.shape) for cam in found.cam]
+    assert [(int(r), int(c)) for r, c in at] == places
+    pixels = [np.unravel_index(row.argmax(), row.shape) for row in found.heatmap]
+    assert [(int(y) // token_nets.PATCH, int(v) // token_nets.PATCH) for y, v in pixels] == places
+
+
+# -------------------------------------------------------------------------------------------- grids by the user
+
+
+def layers_of(explainer: ogc.Explainer) -> tuple[str, tuple[int | str, ...]]:
+    (layer,) = explainer.layers
+    return layer.name, layer.dims[1:]
+
+
+@both_exporters
+def test_a_grid_by_the_user(exporter: str) -> None:
+    """The same as the one found; with other tokens before it, another part of the stream."""
+    exported, x = model("deit_distilled", exporter), images("deit_distilled")
+    with ogc.Explainer(exported) as explainer:
+        name, dims = layers_of(explainer)
+        expected = explainer.explain(x)
+    assert dims == (12, 3, 5)
+    for grid in ("3x5", "3x5+2"):
+        with ogc.Explainer(exported, name, grid=grid) as explainer:
+            np.testing.assert_array_equal(explainer.explain(x).activation, expected.activation)
+    with ogc.Explainer(exported, name, grid="3x5+0") as explainer:
+        shifted = explainer.explain(x).activation.reshape(COUNT, 12, 15)
+    np.testing.assert_array_equal(shifted[:, :, 2:], expected.activation.reshape(COUNT, 12, 15)[:, :, :-2])
+    with pytest.raises(ogc.LayerError, match="3x6 does not fit"):
+        ogc.Explainer(exported, name, grid="3x6")
+
+
+def test_tokens_that_are_no_grid_are_refused_with_the_way_out() -> None:
+    exported = exports.export(token_nets.Cropped(), torch.zeros(2, 3, *token_nets.ViT.size), "dynamo")
+    with pytest.raises(ogc.LayerError, match="not a grid that could be found") as error:
+        ogc.Explainer(exported)
+    assert "--grid HxW" in error.value.hint
+    with pytest.raises(ogc.LayerError, match="could not be found by following the graph"):
+        ogc.Explainer(exported, error.value.name)
+    assert not any(layer.chosen for layer in ogc.layers(exported))
+    with ogc.Explainer(exported, grid="1x13") as explainer:
+        assert layers_of(explainer) == (error.value.name, (12, 1, 13))
+    assert ogc.verify(exported, grid="1x13", x=np.zeros((1, 3, *token_nets.ViT.size), np.float32)).ok

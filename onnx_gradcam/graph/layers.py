@@ -15,7 +15,7 @@ from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.grids import CONVOLUTIONS, POOLS, grids
 from onnx_gradcam.graph.positions import Layout
 from onnx_gradcam.graph.quantization import real_form
-from onnx_gradcam.graph.tokens import Stream, Tokens, may_have_tokens
+from onnx_gradcam.graph.tokens import Grid, Stream, Tokens, may_have_tokens
 
 LAST_STAGE = "the end of the last convolutional stage"
 LAST_BLOCK = "the input of the last block of tokens"
@@ -79,7 +79,7 @@ def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.
     return [v for v in values if to[v] * back[v] == total]
 
 
-def candidates(graph: ir.Graph, score: ir.Value) -> list[Layer]:
+def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None) -> list[Layer]:
     """Ends of convolutional blocks and beginnings of blocks of tokens on the way to ``score``, the deepest first; but
     what "auto" takes comes first.
 
@@ -102,7 +102,10 @@ def candidates(graph: ir.Graph, score: ir.Value) -> list[Layer]:
         shown = real_form(value)
         if any(layer.value is shown for layer in layers):
             continue
-        layout = streams[value].layout if value in streams else Layout(on_grid[value])
+        if value in streams:
+            layout = streams[value].layout if grid is None else grid.layout(shown)
+        else:
+            layout = Layout(on_grid[value])
         axes = tuple(range(len(value.shape or ()))) if layout is None else layout.axes
         tokens = None if layout is None else layout.tokens
         chosen = False
@@ -142,15 +145,17 @@ def _has_space(value: ir.Value, axes: tuple[int, ...]) -> bool:
     return any(value.shape[k] != 1 for k in axes[2:])
 
 
-def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str]) -> list[Layer]:
+def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str], grid: Grid | None = None) -> list[Layer]:
     """The target layers: by value or node name, or the automatic choice for ``["auto"]``.
 
-    Raises ``LayerError`` for an unknown name, or where no convolutional stage is found.
+    ``grid``: how the tokens of these layers lie; None: it is found by following the graph. Raises ``LayerError`` for an
+    unknown name, where no layer is found, and for tokens whose grid is not known.
     """
     if list(names) == ["auto"]:
-        ranked = candidates(graph, score)
+        ranked = candidates(graph, score, grid)
         if not ranked or not ranked[0].chosen:
             _refuse_broken_path(graph, score)
+            _refuse_unplaced_tokens(ranked)
             raise LayerError(
                 "no convolutional stage was found between the input and the score",
                 where=f"score {score.name!r}",
@@ -158,7 +163,18 @@ def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str]) -> list[Layer
             )
         return ranked[:1]
     on_grid = grids(list(graph), begin=CONVOLUTIONS | POOLS)
-    return [_named(graph, name, on_grid) for name in names]
+    return [_named(graph, name, on_grid, grid) for name in names]
+
+
+def _refuse_unplaced_tokens(ranked: Sequence[Layer]) -> None:
+    for layer in ranked:
+        if layer.reason == NO_GRID:
+            raise LayerError(
+                f"the tokens of {layer.name!r} are not a grid that could be found by following the graph",
+                where=f"shape {layer.value.shape}, {LAST_BLOCK}",
+                hint="--grid HxW, or HxW+1 with one token before it; or another layer: --layer NAME",
+                name=layer.name,
+            )
 
 
 def _refuse_broken_path(graph: ir.Graph, score: ir.Value) -> None:
@@ -177,7 +193,7 @@ def _refuse_broken_path(graph: ir.Graph, score: ir.Value) -> None:
     )
 
 
-def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]]) -> Layer:
+def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]], grid: Grid | None) -> Layer:
     values = {k: v for k, v in ir.convenience.create_value_mapping(graph).items() if not v.is_initializer()}
     by_node = {node.name: node.outputs[0] for node in graph if node.name}
     value = values.get(name) or by_node.get(name)
@@ -185,18 +201,32 @@ def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]])
         close = nearest(name, [*(v.name or "" for v in on_grid), *by_node, *values])
         raise LayerError(f"the model has no value or node {name!r}", hint=f"one of {close}", name=name)
     value = real_form(value)
-    axes = on_grid.get(value)
-    if axes is None:
-        rank = 0 if value.shape is None else len(value.shape)
-        if rank < 3:
-            raise LayerError(
-                f"{name!r} has no spatial axes: Grad-CAM needs a value of shape (N, C, *space)",
-                where=f"shape {'?' if value.shape is None else value.shape}",
-                hint="a layer before the pooling or flattening: `onnx-gradcam inspect MODEL` lists them",
-                name=name,
-            )
-        axes = tuple(range(rank))
-    return Layer(value, axes, True, "named by the user")
+    if value in on_grid and grid is None:
+        layout = Layout(on_grid[value])
+    else:
+        layout = _placed(graph, value, name) if grid is None else grid.layout(value)
+    return Layer(value, layout.axes, True, "named by the user", layout.tokens)
+
+
+def _placed(graph: ir.Graph, value: ir.Value, name: str) -> Layout:
+    """The layout of a value that no convolution's grid reaches."""
+    rank = 0 if value.shape is None else len(value.shape)
+    if rank < 3:
+        raise LayerError(
+            f"{name!r} has no spatial axes: Grad-CAM needs a value of shape (N, C, *space)",
+            where=f"shape {'?' if value.shape is None else value.shape}",
+            hint="a layer before the pooling or flattening: `onnx-gradcam inspect MODEL` lists them",
+            name=name,
+        )
+    layout = Tokens(graph).layout(value.name)
+    if layout is None and rank == 3:
+        raise LayerError(
+            f"how the tokens of {name!r} lie in the image could not be found by following the graph",
+            where=f"shape {value.shape}",
+            hint="--grid HxW, or HxW+1 with one token before it",
+            name=name,
+        )
+    return layout or Layout(tuple(range(rank)))
 
 
 def has_linear_head(nodes: Sequence[ir.Node], layer: ir.Value, score: ir.Value) -> bool:

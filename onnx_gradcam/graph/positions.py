@@ -125,7 +125,7 @@ def _is_matrix(value: ir.Value | None) -> bool:
 def _contracted(node: ir.Node, positions: Positions) -> Positions:
     """The means over the last axis; () where places are mixed."""
     dims = static_dims(node.outputs[0])
-    if dims is None or node.attributes.get_int("transA", 0):
+    if dims is None or node.attributes.get_int("transA", 0) == 1:
         return ()
     last = positions[0].ndim - 1
     means = [p[..., :1] if not varies(p, last) else p.mean(axis=-1, keepdims=True) for p in positions]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
+from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.flow import downstream
 from onnx_gradcam.graph.grids import grids
-from onnx_gradcam.graph.positions import Layout, Positions, follow, layout_of
+from onnx_gradcam.graph.positions import Layout, follow, layout_of
 from onnx_gradcam.graph.prepare import with_shapes
 
 ADDING = frozenset(("Add", "Sum", "SkipLayerNormalization"))
@@ -87,8 +91,52 @@ def _alike(a: ir.Value, b: ir.Value) -> bool:
 def nominal_sizes(graph: ir.Graph) -> dict[str, tuple[int, ...]]:
     """The declared sizes of the inputs; two images where the batch is open, ``SIDE`` where the size is."""
     return {
-        v.name or "": tuple(
-            d if isinstance(d, int) else 2 if k == 0 else SIDE for k, d in enumerate(v.shape or ())
-        )
+        v.name or "": tuple(d if isinstance(d, int) else 2 if k == 0 else SIDE for k, d in enumerate(v.shape or ()))
         for v in graph.inputs
     }
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid that the user says: its sizes, and how many tokens come before it (None: all that are too many)."""
+
+    sizes: tuple[int, ...]
+    before: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Grid:
+        """ "14x14", or "14x14+1" with one token before the grid. Raises ``LayerError``."""
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*(\+\d+)?", text):
+            raise LayerError(
+                f"{text!r} is no grid",
+                hint="14x14, or 14x14+1: 14 rows of 14 tokens after one token that has no place in the image",
+                grid=text,
+            )
+        sizes, _, before = text.partition("+")
+        return cls(tuple(int(size) for size in sizes.split("x")), int(before) if before else None)
+
+    def __str__(self) -> str:
+        """As ``parse`` reads it."""
+        return "x".join(map(str, self.sizes)) + ("" if self.before is None else f"+{self.before}")
+
+    def layout(self, value: ir.Value) -> Layout:
+        """How ``value``, of shape (N, tokens, C), (N, *grid, C) or (N, C, *grid), becomes (N, C, *grid).
+
+        Raises ``LayerError`` for a value that this grid does not fit.
+        """
+        dims = [d if isinstance(d, int) else None for d in value.shape or ()]
+        count, rank = math.prod(self.sizes), len(self.sizes) + 2
+        if len(dims) == rank and dims[1:-1] == [*self.sizes] and rank > 3:
+            return Layout((0, rank - 1, *range(1, rank - 1)))
+        if len(dims) == rank and dims[2:] == [*self.sizes] and rank > 3:
+            return Layout(tuple(range(rank)))
+        if len(dims) == 3 and (dims[1] is not None or self.before is not None):
+            first = self.before if self.before is not None else (dims[1] or 0) - count
+            if first >= 0 and (dims[1] is None or first + count <= dims[1]):
+                return Layout((0, 2, 1), first + np.arange(count).reshape(self.sizes))
+        raise LayerError(
+            f"the grid {self} does not fit {value.name!r}",
+            where=f"shape {'?' if value.shape is None else value.shape}",
+            hint="of a value (N, tokens, C) the grid holds at most the tokens: 14x14 of 197, or 14x14+1",
+            name=value.name,
+        )

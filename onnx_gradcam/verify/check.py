@@ -18,6 +18,7 @@ from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, nodes, sample
@@ -37,6 +38,7 @@ def verify(
     providers: Sequence[str] | None = None,
     seed: int = 0,
     table: Mapping[Key, Rule] = RULES,
+    grid: str | None = None,
 ) -> Report:
     """Check forward pass and gradient of ``model`` numerically, on the runtime and in the precision that explain it.
 
@@ -52,13 +54,14 @@ def verify(
         providers: execution providers; None: CUDA if it initialises, else CPU.
         seed: of the noise, the cotangents and the directions.
         table: the VJP rules.
+        grid: how the tokens of the target layer lie in the image, as in ``Explainer``.
 
     Raises:
         ModelError, ScoreError, LayerError, InputError, ProviderError; UnsupportedGradient and NoGradientPath where the
         score cannot be differentiated at a target layer.
     """
     options = Options(None if providers is None else tuple(providers))
-    subject = _Subject.of(load(model), target_layer, score, options, table)
+    subject = _Subject.of(load(model), target_layer, score, options, table, None if grid is None else Grid.parse(grid))
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
@@ -97,11 +100,12 @@ class _Subject:
         score: str,
         options: Options,
         table: Mapping[Key, Rule],
+        grid: Grid | None,
     ) -> _Subject:
         prepared = prepare(source.model)
         found = find_score(prepared.graph, score)
         named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
-        chosen = layer_choice.choose(prepared.graph, found.value, named)
+        chosen = layer_choice.choose(prepared.graph, found.value, named, grid)
         layers = tuple(dict.fromkeys(layer.name for layer in chosen))
         image = inputs.image_input(inputs.specs(prepared.graph)).name
         notes: tuple[str, ...] = ()
