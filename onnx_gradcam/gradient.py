@@ -119,7 +119,8 @@ def split(whole: GradientGraph) -> Cut:
     varying = _varying(graph)
     backward = [n for n in graph if (n.name or "").startswith("grad/")]
     made = {v for n in backward for v in n.outputs}
-    read = {v: None for n in backward for v in n.inputs if v is not None and v not in made and v in varying}
+    given = [v for n in backward for v in [*n.inputs, *captured(n)]]
+    read = {v: None for v in given if v is not None and v not in made and v in varying}
     boundary = [v for v in read if v.name != INDEX]
     results = [v for v in graph.outputs if (v.name or "").startswith("grad/")]
     part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if v.name == INDEX)], results)

@@ -40,6 +40,8 @@ BESIDE = {
     "TopK": "ScatterElements",
     "ScatterElements": "ScatterElements GatherElements",
     "ScatterND": "ScatterND GatherND ScatterElements",
+    # a length that is known at run time only; the body, which repeats activations, falls back to the CPU in places
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), "Scan Relu LeakyRelu ThresholdedRelu HardSigmoid Elu Softsign Softplus"),
     # where the model's own node has a kernel, so has the one of its rule
     **{name: name for name in "CumProd CumSum Det Einsum ReduceProd ReverseSequence Trilu".split()},
 }
@@ -250,8 +252,9 @@ def check_torch(
 
 def lint(model: ir.Model) -> None:
     """Added nodes are standard, and of operators that every provider has."""
-    added = [node for node in model.graph if (node.name or "").startswith("grad/")]
-    own = {op_type for node in set(model.graph).difference(added) for op_type in BESIDE.get(node.op_type, "").split()}
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    added = [node for node in nodes if (node.name or "").startswith("grad/")]
+    own = {op_type for node in set(nodes).difference(added) for op_type in BESIDE.get(node.op_type, "").split()}
     for node in added:
         assert node.domain == ""
         integer = node.outputs[0].dtype in (ir.DataType.INT64, ir.DataType.BOOL)

@@ -29,12 +29,14 @@ class Rule:
 
     ``broadcasts``: takes a cotangent whose size-1 axes still broadcast to y (all others get it expanded).
     ``multi``: is given the cotangents and values of all outputs, as tuples with None where none arrives.
+    ``nested``: differentiates bodies, and is given the table of rules for them as the keyword ``rules``.
     """
 
     function: Callable[..., Value]
     signature: inspect.Signature
     broadcasts: bool
     multi: bool
+    nested: bool
 
 
 RULES: dict[Key, Rule] = {}
@@ -46,6 +48,7 @@ def vjp(
     wrt: int,
     broadcasts: bool = False,
     multi: bool = False,
+    nested: bool = False,
     table: dict[Key, Rule] = RULES,
 ) -> Callable[[F], F]:
     """Register the rule for input ``wrt`` of the ai.onnx operator ``op_type``."""
@@ -53,7 +56,7 @@ def vjp(
     def register(function: F) -> F:
         if (op_type, wrt) in table:
             raise ValueError(f"two VJP rules for {op_type}, input {wrt}")
-        table[op_type, wrt] = Rule(function, inspect.signature(function), broadcasts, multi)
+        table[op_type, wrt] = Rule(function, inspect.signature(function), broadcasts, multi, nested)
         return function
 
     return register
@@ -85,7 +88,7 @@ def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Seq
     if not rule.broadcasts:
         gs = [None if g is None else op.expand(g, y) for g, y in zip(gs, ys, strict=True)]
     first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
-    attributes = {a.name: a.value for a in node.attributes.values()} | extra
+    attributes = {a.name: a.value for a in node.attributes.values()} | extra | ({"rules": rules} if rule.nested else {})
     inputs = [op.exact(v) for v in node.inputs]
     try:
         rule.signature.bind(op, *first, *inputs, **attributes)

@@ -61,6 +61,20 @@ class Builder:
         self.written.append(node)
         return tuple(values)
 
+    def inside(self, hint: str, body: ir.Graph | None = None) -> Builder:
+        """A builder for the body of a node to come (``body``, else an empty one); no name is taken twice."""
+        name = self._name(hint)
+        body = ir.Graph([], [], nodes=[], opset_imports=self.graph.opset_imports, name=name) if body is None else body
+        inner = Builder(body, name)
+        inner._taken |= self._taken
+        return inner
+
+    def request(self, value: Value) -> Value:
+        """An output of a forward node; one that the model leaves out gets a name, and so is computed."""
+        if not value.name:
+            value.name = self._name("requested")
+        return value
+
     def const(self, array: object, like: Value) -> Value:
         """An initializer with the dtype of ``like``."""
         if like.dtype is None:
@@ -121,7 +135,9 @@ class Builder:
         return self._name(hint) if name in self._taken else name
 
     def _infer(self, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
-        """Set dtype and shape of the node's outputs from those of its inputs."""
+        """Set dtype and shape of the node's outputs from those of its inputs; who writes a body knows them."""
+        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
+            return
         known = {v.name: v for v in node.inputs if v is not None and v.name is not None}
         types = {n: ir.serde.serialize_value(v).type for n, v in known.items() if v.type is not None}
         if len(types) < len(known):

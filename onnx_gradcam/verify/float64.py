@@ -1,8 +1,8 @@
 """One node in float64, without the runtime: what its VJP rules are held against.
 
 Most operators run on onnx's reference evaluator. Not those where it rounds to float32 (Erf, Gelu, GroupNormalization),
-is wrong (LRN counts images where it means channels; grouped ConvTranspose) or slow (14 s for a ConvTranspose of 64
-channels of 113×113).
+is wrong (LRN counts images where it means channels; grouped ConvTranspose), incomplete (LSTM, GRU, RNN) or slow (14 s
+for a ConvTranspose of 64 channels of 113×113).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.verify import windows
+from onnx_gradcam.verify.recurrent import STEPS, recurrent
 from onnx_gradcam.verify.windows import Attributes
 
 Arrays = Sequence[np.ndarray | None]
@@ -34,10 +35,12 @@ def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
 
     The function raises ``NoReference`` for what the reference evaluator cannot run.
     """
+    attributes = {a.name: a.value for a in node.attributes.values()}
+    if node.op_type in STEPS:
+        return lambda arrays: recurrent(node.op_type, attributes, arrays)
     own = OWN.get(node.op_type)
     if own is None:
         return _on_reference(node)
-    attributes = {a.name: a.value for a in node.attributes.values()}
     return lambda arrays: [own(shape, attributes, *(a for a in arrays if a is not None))]
 
 

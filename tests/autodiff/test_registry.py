@@ -84,6 +84,8 @@ def test_keywords_are_the_attributes_of_the_specification(key: Key) -> None:
     keywords = {p.name: p for p in RULES[key].signature.parameters.values() if p.kind == p.KEYWORD_ONLY}
     if wrt == EACH:
         assert keywords.pop("i").default is inspect.Parameter.empty
+    if RULES[key].nested:
+        assert keywords.pop("rules").default is inspect.Parameter.empty
     attributes = {name: a for schema in schemas(op_type) for name, a in schema.attributes.items()}
     for name, parameter in keywords.items():
         assert name in attributes, f"{op_type} has no attribute {name}"
@@ -104,7 +106,9 @@ def same_default(default: object, attribute: OpSchema.Attribute) -> bool:
         case float():
             return isinstance(default, float) and np.float32(default) == np.float32(value)
         case list():
-            return isinstance(default, Sequence) and list(default) == value
+            return isinstance(default, Sequence) and list(default) == [
+                v.decode() if isinstance(v, bytes) else v for v in value
+            ]
         case _:
             return default == value and type(default) is type(value)
 

@@ -1,0 +1,137 @@
+"""Backpropagation through time, for any recurrent cell that is written as one step.
+
+    x_t = X_t·Wᵀ + b_W     r_t = h_{t−1}·Rᵀ + b_R     (h_t, c_t) = step(x_t, r_t, h_{t−1}, c_{t−1})
+
+Only the step is derived at run time place by place, in one Scan from the last to the first; x_t, r_t and X̄ are single
+matrix products over all t, because h_t is an output of the deployed node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_gradcam.autodiff import reverse
+from onnx_gradcam.autodiff.registry import Key, Rule
+from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.nested import scan
+
+Rules = Mapping[Key, Rule]
+
+LAST = 2**31 - 1  # where a Slice to the end ends
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One direction of a recurrent node.
+
+    ``step(op, x + r, c) → (h, c)``, without c where the cell has no memory; a ``gated`` step takes x and r apart, and
+    h: ``step(op, x, r, h) → (h,)``. W is (G·H, I), R (≤ G·H, H); the biases are vectors.
+    """
+
+    step: Callable[..., Sequence[Value]]
+    W: Value
+    R: Value
+    bias_w: Value | None
+    bias_r: Value | None
+    gated: bool = False
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one direction reads and returns, time first: x (T, N, I), h (T, N, H), initial states (N, H).
+
+    ``backwards``: it goes from the last place to the first. ``mask`` (T, N, 1) is 1 before the end of each sequence,
+    None where all are of full length. ``g_states`` are the cotangents of the last states.
+    """
+
+    x: Value
+    h: Value
+    initial: Sequence[Value | None]
+    zero: Value
+    mask: Value | None
+    backwards: bool
+    g_h: Value | None
+    g_states: Sequence[Value | None]
+
+
+def pull_through_time(op: Builder, rules: Rules, cell: Cell, run: Pass) -> tuple[Value, ...]:
+    """The cotangents of x (T, N, I) and of the initial states (N, H)."""
+    operands = _operands(op, cell, run)
+    g_states = [_only_begun(op, run, run.zero if g is None else g) for g in run.g_states]
+    extras = [v for v in (_masked(op, run.g_h, run.mask), run.mask) if v is not None]
+
+    def back(inner: Builder, *values: Value) -> list[Value]:
+        states, rest = list(values[: len(g_states)]), values[len(g_states) :]
+        given, more = rest[: len(operands)], list(rest[len(operands) :])
+        if run.g_h is not None:
+            states[0] = inner.Add(states[0], more.pop(0))
+        mask = more.pop() if more else None
+        live = [g if mask is None else inner.Mul(g, mask) for g in states]
+        before = len(inner.graph)
+        made = cell.step(inner, *given)
+        nodes = list(inner.graph)[before:]
+        g_x, *shares = reverse.pull_back(inner, nodes, dict(zip(made, live, strict=True)), given, rules)
+        into = inner.MatMul(shares.pop(0) if cell.gated else g_x, cell.R)
+        shares = [inner.Add(into, shares[0])] if cell.gated else [into, *shares]
+        if mask is not None:
+            rest_of = inner.Sub(inner.const(1, like=mask), mask)
+            shares = [inner.Add(s, inner.Mul(g, rest_of)) for s, g in zip(shares, states, strict=True)]
+        return [*shares, g_x]
+
+    *first, g_pre = scan(op, back, g_states, [*operands, *extras], backwards=not run.backwards)
+    return op.MatMul(g_pre, cell.W), *first
+
+
+def _operands(op: Builder, cell: Cell, run: Pass) -> list[Value]:
+    """What the step takes, for all t."""
+    before = _before(op, run)
+    x = _affine(op, run.x, cell.W, cell.bias_w)
+    r = _affine(op, before, cell.R, cell.bias_r)
+    if cell.gated:
+        return [x, r, before]
+    both = op.Add(x, r)
+    return [both, _memory(op, cell, run, both)] if len(run.g_states) > 1 else [both]
+
+
+def _affine(op: Builder, x: Value, matrix: Value, bias: Value | None) -> Value:
+    product = op.MatMul(x, op.Transpose(matrix, perm=[1, 0]))
+    return product if bias is None else op.Add(product, bias)
+
+
+def _before(op: Builder, run: Pass) -> Value:
+    """h_{t−1} for all t: h moved on by one place, with the initial state in front."""
+    h, start = run.h, op.Unsqueeze(run.initial[0] or run.zero, op.ints(0))
+    if run.initial[0] is not None and run.mask is not None:  # backwards, a sequence begins at its own last place
+        h = op.Add(h, op.Mul(start, op.Sub(op.const(1, like=h), run.mask)))
+    if run.backwards:
+        moved = op.Concat(op.Slice(h, op.ints(1), op.ints(LAST), op.ints(0)), start, axis=0)
+    else:
+        moved = op.Concat(start, op.Slice(h, op.ints(0), op.ints(-1), op.ints(0)), axis=0)
+    moved.shape = run.h.shape
+    return moved
+
+
+def _memory(op: Builder, cell: Cell, run: Pass, pre: Value) -> Value:
+    """c_{t−1} for all t, which the node does not return: its memory is run again."""
+
+    def forward(inner: Builder, c: Value, x: Value, *mask: Value) -> list[Value]:
+        _, new = cell.step(inner, x, c)
+        if mask:
+            new = inner.Add(c, inner.Mul(mask[0], inner.Sub(new, c)))
+        return [new, c]
+
+    start = run.initial[1] or run.zero
+    slices = [pre] if run.mask is None else [pre, run.mask]
+    return scan(op, forward, [start], slices, backwards=run.backwards)[1]
+
+
+def _masked(op: Builder, g: Value | None, mask: Value | None) -> Value | None:
+    return g if g is None or mask is None else op.Mul(g, mask)
+
+
+def _only_begun(op: Builder, run: Pass, g: Value) -> Value:
+    """The last states of a sequence of length 0 are zeros, whatever they were before."""
+    return g if run.mask is None else op.Mul(g, op.Gather(run.mask, op.array(np.array(0, np.int64)), axis=0))

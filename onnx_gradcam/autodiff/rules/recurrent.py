@@ -1,0 +1,322 @@
+"""LSTM, GRU and RNN: the equations of one step; recurrence.py derives them through time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_gradcam.autodiff.registry import EACH, Refused, Unwritten, vjp
+from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, Rules, pull_through_time
+from onnx_gradcam.graph.builder import Builder, Value
+
+Activation = Callable[[Builder, Value], Value]
+
+INITIAL = {5: "initial_h", 6: "initial_c"}
+
+# activation → its parameters, and what onnxruntime takes where they are left out; the case of a name does not matter
+PARAMETERS: dict[str, dict[str, float]] = {
+    "affine": {"alpha": 0.0, "beta": 0.0},
+    "scaledtanh": {"alpha": 0.0, "beta": 0.0},
+    "leakyrelu": {"alpha": 0.01},
+    "thresholdedrelu": {"alpha": 0.0},
+    "elu": {"alpha": 1.0},
+    "hardsigmoid": {"alpha": 0.2, "beta": 0.5},
+}
+OPERATORS = {
+    name.lower(): name
+    for name in "Relu Tanh Sigmoid Softsign Softplus LeakyRelu ThresholdedRelu Elu HardSigmoid".split()
+}
+
+
+def _written(name: str, parameters: dict[str, float]) -> Activation:
+    """The activation as a function that writes it."""
+
+    def affine(op: Builder, x: Value) -> Value:
+        return op.Add(op.Mul(x, op.const(parameters["alpha"], like=x)), op.const(parameters["beta"], like=x))
+
+    def scaled_tanh(op: Builder, x: Value) -> Value:
+        return op.Mul(op.Tanh(op.Mul(x, op.const(parameters["beta"], like=x))), op.const(parameters["alpha"], like=x))
+
+    def operator(op: Builder, x: Value) -> Value:
+        return op.node(OPERATORS[name], x, outputs=1, **parameters)[0]
+
+    found: Activation = {"affine": affine, "scaledtanh": scaled_tanh}.get(name, operator)
+    return found
+
+
+def _activations(
+    names: Sequence[str], alphas: Sequence[float] | None, betas: Sequence[float] | None
+) -> list[Activation]:
+    """The activations in their order; each takes the next alpha and beta if it has such a parameter."""
+    given = {"alpha": iter(alphas or ()), "beta": iter(betas or ())}
+    found = []
+    for name in map(str.lower, names):
+        if name not in OPERATORS and name not in ("affine", "scaledtanh"):
+            raise Refused(f"activation {name!r}")
+        defaults = PARAMETERS.get(name, {})
+        found.append(_written(name, {k: next(given[k], v) for k, v in defaults.items()}))
+    return found
+
+
+def _clipped(activation: Activation, clip: float | None) -> Activation:
+    """What the activation reads is clipped to ±clip; as onnxruntime has it, not what the last one of an LSTM reads."""
+    if not clip:
+        return activation
+    return lambda op, x: activation(op, op.Clip(x, op.const(-clip, like=x), op.const(clip, like=x)))
+
+
+@vjp("RNN", wrt=EACH, multi=True, nested=True)
+def rnn(
+    op: Builder,
+    gs: tuple[Value | None, ...],
+    ys: tuple[Value, ...],
+    X: Value,
+    W: Value,
+    R: Value,
+    B: Value | None = None,
+    sequence_lens: Value | None = None,
+    initial_h: Value | None = None,
+    *,
+    activation_alpha: Sequence[float] | None = None,
+    activation_beta: Sequence[float] | None = None,
+    activations: Sequence[str] = ("Tanh", "Tanh"),
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    i: int,
+    rules: Rules,
+) -> Value:
+    """h = f(W·x + R·h + b):  backpropagation through time; X and initial_h."""
+    ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), direction, layout)
+    acts = _activations(activations, activation_alpha, activation_beta)
+
+    def cell(d: int) -> Cell:
+        f = _clipped(acts[d], clip)
+
+        def step(op: Builder, pre: Value) -> tuple[Value]:
+            return (f(op, pre),)
+
+        return Cell(step, ways.of(W, d), ways.of(R, d), *ways.biases(d))
+
+    return ways.pull(rules, cell, i)
+
+
+@vjp("GRU", wrt=EACH, multi=True, nested=True)
+def gru(
+    op: Builder,
+    gs: tuple[Value | None, ...],
+    ys: tuple[Value, ...],
+    X: Value,
+    W: Value,
+    R: Value,
+    B: Value | None = None,
+    sequence_lens: Value | None = None,
+    initial_h: Value | None = None,
+    *,
+    activation_alpha: Sequence[float] | None = None,
+    activation_beta: Sequence[float] | None = None,
+    activations: Sequence[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+    i: int,
+    rules: Rules,
+) -> Value:
+    """h = (1 − z)·n + z·h, n = g(W·x + R·(r·h)) or g(W·x + r·(R·h)):  backpropagation through time; X and initial_h."""
+    ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), direction, layout)
+    names = activations or ["Sigmoid", "Tanh"] * len(ways)
+    acts = _activations(names, activation_alpha, activation_beta)
+
+    def cell(d: int) -> Cell:
+        f, g = (_clipped(a, clip) for a in acts[2 * d : 2 * d + 2])
+        recurrent, (bias_w, bias_r) = ways.of(R, d), ways.biases(d)
+        new = None
+        if not linear_before_reset:
+            recurrent, *new = op.node("Split", recurrent, ways.thirds(2, 1), outputs=2, axis=0)
+            if bias_r is not None:
+                bias_r, late = op.node("Split", bias_r, ways.thirds(2, 1), outputs=2, axis=0)
+                new.append(late)
+
+        def step(op: Builder, x: Value, r: Value, h: Value) -> tuple[Value]:
+            x_z, x_r, x_n = op.node("Split", x, outputs=3, axis=1, num_outputs=3)
+            if new is None:
+                r_z, r_r, r_n = op.node("Split", r, outputs=3, axis=1, num_outputs=3)
+                n = op.Mul(f(op, op.Add(x_r, r_r)), r_n)
+            else:
+                r_z, r_r = op.node("Split", r, outputs=2, axis=1, num_outputs=2)
+                n = op.Gemm(op.Mul(f(op, op.Add(x_r, r_r)), h), *new, transB=1)
+            z, n = f(op, op.Add(x_z, r_z)), g(op, op.Add(x_n, n))
+            return (op.Add(n, op.Mul(z, op.Sub(h, n))),)
+
+        return Cell(step, ways.of(W, d), recurrent, bias_w, bias_r, gated=True)
+
+    return ways.pull(rules, cell, i)
+
+
+@vjp("LSTM", wrt=EACH, multi=True, nested=True)
+def lstm(
+    op: Builder,
+    gs: tuple[Value | None, ...],
+    ys: tuple[Value, ...],
+    X: Value,
+    W: Value,
+    R: Value,
+    B: Value | None = None,
+    sequence_lens: Value | None = None,
+    initial_h: Value | None = None,
+    initial_c: Value | None = None,
+    P: Value | None = None,
+    *,
+    activation_alpha: Sequence[float] | None = None,
+    activation_beta: Sequence[float] | None = None,
+    activations: Sequence[str] | None = None,
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    layout: int = 0,
+    i: int,
+    rules: Rules,
+) -> Value:
+    """c = f·c + i·n, h = o·tanh(c):  backpropagation through time; X, initial_h and initial_c."""
+    ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h, initial_c), direction, layout)
+    names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(ways)
+    acts = _activations(names, activation_alpha, activation_beta)
+
+    def cell(d: int) -> Cell:
+        f, g = (_clipped(a, clip) for a in acts[3 * d : 3 * d + 2])
+        h = acts[3 * d + 2]
+        peepholes = None if P is None else op.node("Split", ways.of(P, d), outputs=3, axis=0, num_outputs=3)
+
+        def seen(op: Builder, gate: Value, k: int, c: Value) -> Value:
+            return gate if peepholes is None else op.Add(gate, op.Mul(peepholes[k], c))
+
+        def step(op: Builder, pre: Value, c: Value) -> tuple[Value, Value]:
+            i, o, forget, new = op.node("Split", pre, outputs=4, axis=1, num_outputs=4)
+            i = f(op, seen(op, i, 0, c))
+            forget = op.Sub(op.const(1, like=i), i) if input_forget else f(op, seen(op, forget, 2, c))
+            memory = op.Add(op.Mul(forget, c), op.Mul(i, g(op, new)))
+            o = f(op, seen(op, o, 1, memory))
+            return op.Mul(o, h(op, memory)), memory
+
+        return Cell(step, ways.of(W, d), ways.of(R, d), *ways.biases(d))
+
+    return ways.pull(rules, cell, i)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """The inputs, outputs and cotangents of a node, taken apart into its directions."""
+
+    op: Builder
+    gs: Sequence[Value | None]
+    ys: Sequence[Value]
+    X: Value
+    W: Value
+    R: Value
+    B: Value | None
+    lengths: Value | None
+    initial: Sequence[Value | None]
+    direction: str
+    layout: int
+
+    def __len__(self) -> int:
+        return 2 if self.direction == "bidirectional" else 1
+
+    def of(self, value: Value, d: int, axis: int = 0) -> Value:
+        """The part of direction d."""
+        return self.op.Gather(value, self.op.array(np.array(d, np.int64)), axis=axis)
+
+    def biases(self, d: int) -> tuple[Value | None, Value | None]:
+        """b_W and b_R."""
+        if self.B is None:
+            return None, None
+        bias_w, bias_r = self.op.node("Split", self.of(self.B, d), outputs=2, axis=0, num_outputs=2)
+        return bias_w, bias_r
+
+    def thirds(self, *parts: int) -> Value:
+        """Lengths in units of H."""
+        return self.op.ints(*(n * self.hidden for n in parts))
+
+    @property
+    def hidden(self) -> int:
+        """H, the length of h."""
+        size = None if self.R.shape is None else self.R.shape[-1]
+        if not isinstance(size, int):
+            raise Unwritten("weights of unknown shape")
+        return size
+
+    def pull(self, rules: Rules, cell: Callable[[int], Cell], i: int) -> Value:
+        """The cotangent of input i, of all directions."""
+        if i and i not in INITIAL:
+            raise Unwritten("weights that depend on the target layer")
+        op = self.op
+        found = [pull_through_time(op, rules, cell(d), run) for d, run in enumerate(self._passes())]
+        if i == 0:
+            g_x = found[0][0] if len(found) == 1 else op.Add(found[0][0], found[1][0])
+            return op.Transpose(g_x, perm=[1, 0, 2]) if self.layout else g_x
+        place = op.ints(1 if self.layout else 0)
+        parts = [op.Unsqueeze(g[i - 4], place) for g in found]
+        return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1 if self.layout else 0)
+
+    def _passes(self) -> Iterator[Pass]:
+        """Each direction, time first."""
+        op, axis = self.op, 1 if self.layout else 0
+        x = op.Transpose(self.X, perm=[1, 0, 2]) if self.layout else self.X
+        mask = None if self.lengths is None else self._mask(x, self.lengths)
+        g_h, *g_states = [*self.gs, *[None] * 3][: 1 + len(self.initial)]
+        y = self._y(x)
+        for d in range(len(self)):
+            yield Pass(
+                x=x,
+                h=self._sequence(y, d),
+                initial=[None if v is None else self.of(v, d, axis) for v in self.initial],
+                zero=self._zero(x),
+                mask=mask,
+                backwards=d == 1 or self.direction == "reverse",
+                g_h=None if g_h is None else self._sequence(g_h, d),
+                g_states=[None if g is None else self.of(g, d, axis) for g in g_states],
+            )
+
+    def _sequence(self, y: Value, d: int) -> Value:
+        """h of all places (T, N, H), out of Y or of its cotangent."""
+        if self.layout:
+            return self.op.Transpose(self.of(y, d, 2), perm=[1, 0, 2])
+        return self.of(y, d, 1)
+
+    def _y(self, x: Value) -> Value:
+        """Y, which the node may leave out."""
+        y = self.op.request(self.ys[0])
+        if y.shape is None:
+            assert x.shape is not None
+            length, batch = x.shape[0], x.shape[1]
+            dims = [batch, length, len(self), self.hidden] if self.layout else [length, len(self), batch, self.hidden]
+            y.type, y.shape = x.type, type(x.shape)(dims)
+        return y
+
+    def _mask(self, x: Value, lengths: Value) -> Value:
+        """(T, N, 1): 1 before the end of each sequence, else 0."""
+        op = self.op
+        size = op.Squeeze(op.Slice(op.shape_of(x), op.ints(0), op.ints(1), op.ints(0)), op.ints(0))
+        places = op.Cast(
+            op.Range(op.array(np.array(0, np.int64)), size, op.array(np.array(1, np.int64))), to=lengths.dtype
+        )
+        mask = op.Cast(op.Less(op.Unsqueeze(places, op.ints(1)), lengths), to=x.dtype)
+        return op.Unsqueeze(mask, op.ints(2))
+
+    def _zero(self, x: Value) -> Value:
+        """(N, H)"""
+        op = self.op
+        assert x.shape is not None
+        batch = x.shape[1]
+        rows = (
+            op.ints(batch) if isinstance(batch, int) else op.Slice(op.shape_of(x), op.ints(1), op.ints(2), op.ints(0))
+        )
+        zero = op.Expand(op.const(0, like=x), op.Concat(rows, op.ints(self.hidden), axis=0))
+        zero.shape = type(x.shape)([batch, self.hidden])
+        return zero
