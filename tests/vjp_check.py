@@ -44,6 +44,8 @@ BESIDE = {
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "Scan Relu LeakyRelu ThresholdedRelu HardSigmoid Elu Softsign Softplus"),
     # where the model's own node has a kernel, so has the one of its rule
     **{name: name for name in "CumProd CumSum Det Einsum ReduceProd ReverseSequence Trilu".split()},
+    # places between elements are rounded; what is read there is added back
+    "GridSample": "ScatterElements GatherElements Floor Round",
 }
 
 
@@ -248,6 +250,33 @@ def check_torch(
         expected = tensors[i].grad.numpy()
         scale = max(float(np.abs(expected).max(initial=0)), 1.0)
         np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance, rtol=0, err_msg=str(case))
+
+
+def check_forward(case: Case, *, reference_ops: Sequence[type] = (), tolerance: float = 2e-5) -> None:
+    """ONNX Runtime computes what the reference evaluator does with ``reference_ops``."""
+    evaluator = ReferenceEvaluator(forward_model(case, np.dtype("float64"), False), new_ops=list(reference_ops))
+    expected = evaluator.run(None, _feeds(case, np.dtype("float64")))
+    data = forward_model(case, np.dtype("float32"), False).SerializeToString()
+    names = [f"y{i}" for i in range(case.outputs)]
+    for found, y in zip(_run_ort(data, names, _feeds(case, np.dtype("float32")), True), expected, strict=True):
+        np.testing.assert_allclose(found, y, atol=tolerance, rtol=tolerance, err_msg=str(case))
+
+
+def check_affine(case: Case, *, tolerance: float = 1e-5) -> None:
+    """For an operator that is affine in its first input: ⟨g, y(x) − y(0)⟩ = ⟨x̄, x⟩, all of it on ONNX Runtime.
+
+    The reference evaluator is not asked: what is transposed is what the runtime does.
+    """
+    feeds = _feeds(case, np.dtype("float32"))
+    data = forward_model(case, np.dtype("float32"), False).SerializeToString()
+    y, at_zero = (_run_ort(data, ["y0"], feeds | {"x0": s * feeds["x0"]}, True)[0].astype(float) for s in (1, 0))
+    rng = np.random.default_rng(0)
+    alone = replace(case, wrt=(0,))
+    for _ in range(3):
+        g = rng.standard_normal(y.shape)
+        (found,) = pulled_back(alone, g)
+        scale = max(float(np.linalg.norm(found)), 1.0)
+        assert abs(np.vdot(g, y - at_zero) - np.vdot(found, feeds["x0"])) <= tolerance * scale, str(case)
 
 
 def lint(model: ir.Model) -> None:

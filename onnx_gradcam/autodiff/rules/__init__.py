@@ -15,6 +15,7 @@ from onnx_gradcam.autodiff.rules import (
     recurrent,
     reduction,
     resize,
+    sampling,
     scatter,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "recurrent",
     "reduction",
     "resize",
+    "sampling",
     "scatter",
 ]
