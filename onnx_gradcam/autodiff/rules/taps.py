@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.autodiff.rules.axes import Dim, reshape_like, vector
 from onnx_gradcam.autodiff.rules.elementwise import indicator
-from onnx_gradcam.autodiff.rules.scatter import HALF, add_elements
+from onnx_gradcam.autodiff.rules.scatter import HALF, put_elements
 from onnx_gradcam.graph.builder import Builder, Value
 
 
@@ -92,7 +92,7 @@ class Samples:
         total = op.Expand(op.const(0, like=wide), size)
         for index, taps in self.each(op):
             share = op.Mul(wide, op.Unsqueeze(_product(op, [t.weight for t in taps]), op.ints(1)))
-            total = add_elements(op, total, op.Expand(index, shape), share, 2)
+            total = put_elements(op, total, op.Expand(index, shape), share, 2, "add")
         return reshape_like(op, narrowed(op, total, x), x)
 
     def read(self, op: Builder, x: Value, shape: Value) -> Iterator[tuple[Value, tuple[Tap, ...]]]:
