@@ -122,6 +122,7 @@ class ConvTranspose(OpRun):
         ]
         if output_shape or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
             wanted = output_shape or [i * s for i, s in zip(sizes, strides, strict=True)]
+            full = [max(f, o) for f, o in zip(full, wanted, strict=True)]  # more than there is: zeros at the end
             total = [f - o for f, o in zip(full, wanted, strict=True)]
             less, more = [t // 2 for t in total], [t - t // 2 for t in total]
             before, after = (less, more) if auto_pad == "SAME_UPPER" else (more, less)

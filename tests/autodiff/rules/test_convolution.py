@@ -71,30 +71,16 @@ ON_IMAGE: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 NAMED = {id: conv(id, IMAGE, w, **form) for id, (w, form) in ON_IMAGE.items()}
 
 
-def with_computed_weights(id: str) -> Case:
-    """The same with weights that are an input of the graph."""
-    w, form = ON_IMAGE[id]
-    return Case("Conv", [tensor(*IMAGE), tensor(*w)], {"kernel_shape": w[2:], **form}, id=f"{id}-computed")
+def with_computed_weights(case: Case, kernel: bool = True) -> Case:
+    """The same with weights and bias that are inputs of the graph, where they may have a gradient."""
+    form = dict(case.attributes) | ({"kernel_shape": list(np.shape(case.inputs[1])[2:])} if kernel else {})
+    wrt = tuple(range(len(case.inputs)))
+    return replace(case, constants=(), attributes=form, wrt=wrt, id=f"{case.id}-computed{'' if kernel else '-bare'}")
 
 
 UPPER = {"strides": [1, 1], "dilations": [1, 1], "output_shape": [8, 9], "auto_pad": "SAME_UPPER"}
-OUTPUT_SHAPES = [  # what they mean depends on the size of the image, which must be known
-    replace(transposed("output-shape", (4, 3, 3, 3), strides=[2, 2], output_shape=[14, 16]), free=BATCH),
-    replace(transposed("output-shape-upper", (4, 3, 3, 3), **UPPER), free=BATCH),
-]
-CASES = [
-    *NAMED.values(),
-    *map(with_computed_weights, ["padded", "groups-dilated", "wide-pads-uneven", "depthwise-by-2", "same-upper"]),
-    conv("1d", (2, 4, 9), (6, 2, 3), group=2, pads=[1, 1]),
-    conv("1d-strided", (2, 4, 9), (6, 4, 4), strides=[3], pads=[1, 2]),
-    conv("1d-depthwise-by-2", (2, 4, 9), (4, 1, 3), group=4, strides=[2], pads=[1, 1]),
-    conv("3d", (1, 2, 4, 5, 3), (4, 2, 3, 2, 1), pads=[1, 0, 0, 1, 1, 0]),
-    conv("3d-strided", (1, 2, 4, 5, 6), (4, 1, 3, 2, 2), group=2, strides=[2, 1, 3], dilations=[1, 2, 1]),
-    conv("3d-same", (1, 2, 4, 5, 6), (2, 2, 3, 2, 2), strides=[2, 2, 3], auto_pad="SAME_UPPER"),
-    conv("batch", IMAGE, (6, 4, 3, 3), BATCH, strides=[2, 2], pads=[1, 1, 1, 1]),
-    conv("batch-uneven", IMAGE, (6, 4, 3, 3), BATCH, strides=[2, 2], pads=[0, 0, 1, 1]),
-    conv("batch-depthwise", IMAGE, (4, 1, 3, 3), BATCH, group=4, strides=[2, 2], pads=[1, 1, 1, 1]),
-    Case("Conv", [tensor(*IMAGE), tensor(6, 4, 3, 3)], {"strides": [2, 2]}, constants=(1,), opset=21, id="opset21"),
+BIASED = transposed("biased", (4, 3, 3, 3), strides=[2, 2])
+TRANSPOSED = [
     transposed("plain", (4, 3, 3, 3)),
     transposed("padded", (4, 3, 3, 2), pads=[1, 0, 2, 1]),
     transposed("strided", (4, 3, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
@@ -106,7 +92,32 @@ CASES = [
     transposed("valid", (4, 3, 3, 4), strides=[2, 3], auto_pad="VALID"),
     transposed("1d", (4, 3, 3), (2, 4, 5), strides=[2], output_padding=[1]),
     transposed("3d", (2, 3, 2, 3, 1), (1, 2, 3, 2, 4), strides=[2, 1, 3]),
-    *OUTPUT_SHAPES,
+    transposed("output-shape", (4, 3, 3, 3), strides=[2, 2], output_shape=[14, 16]),
+    transposed("output-shape-upper", (4, 3, 3, 3), **UPPER),
+    transposed("output-shape-larger", (4, 3, 3, 3), strides=[2, 2], output_shape=[16, 17]),
+    transposed("output-shape-padded", (4, 3, 3, 3), strides=[2, 3], output_shape=[15, 24], output_padding=[1, 2]),
+    replace(BIASED, inputs=[*BIASED.inputs, tensor(3)], constants=(1, 2)),
+]
+COMPUTED = "padded groups-dilated wide-pads-uneven depthwise-by-2 same-upper same-upper-strided strided-dilated".split()
+CASES = [
+    *NAMED.values(),
+    *TRANSPOSED,
+    *[with_computed_weights(NAMED[id]) for id in COMPUTED],
+    *[with_computed_weights(NAMED[id], kernel=False) for id in ("padded", "groups-strided", "strided-uneven-pads")],
+    *[with_computed_weights(case) for case in TRANSPOSED],
+    *[with_computed_weights(case, kernel=False) for case in TRANSPOSED[1:6]],
+    with_computed_weights(conv("1d-strided", (2, 4, 9), (6, 2, 4), group=2, strides=[3], pads=[1, 2])),
+    with_computed_weights(conv("3d-strided", (1, 2, 4, 5, 6), (4, 1, 3, 2, 2), group=2, strides=[2, 1, 3])),
+    conv("1d", (2, 4, 9), (6, 2, 3), group=2, pads=[1, 1]),
+    conv("1d-strided", (2, 4, 9), (6, 4, 4), strides=[3], pads=[1, 2]),
+    conv("1d-depthwise-by-2", (2, 4, 9), (4, 1, 3), group=4, strides=[2], pads=[1, 1]),
+    conv("3d", (1, 2, 4, 5, 3), (4, 2, 3, 2, 1), pads=[1, 0, 0, 1, 1, 0]),
+    conv("3d-strided", (1, 2, 4, 5, 6), (4, 1, 3, 2, 2), group=2, strides=[2, 1, 3], dilations=[1, 2, 1]),
+    conv("3d-same", (1, 2, 4, 5, 6), (2, 2, 3, 2, 2), strides=[2, 2, 3], auto_pad="SAME_UPPER"),
+    conv("batch", IMAGE, (6, 4, 3, 3), BATCH, strides=[2, 2], pads=[1, 1, 1, 1]),
+    conv("batch-uneven", IMAGE, (6, 4, 3, 3), BATCH, strides=[2, 2], pads=[0, 0, 1, 1]),
+    conv("batch-depthwise", IMAGE, (4, 1, 3, 3), BATCH, group=4, strides=[2, 2], pads=[1, 1, 1, 1]),
+    Case("Conv", [tensor(*IMAGE), tensor(6, 4, 3, 3)], {"strides": [2, 2]}, constants=(1,), opset=21, id="opset21"),
     # ONNX Runtime refuses an output_padding as large as the stride, which the specification and torch allow
     replace(transposed("wide-padding", (4, 3, 3, 3), dilations=[3, 3], output_padding=[2, 1]), ort=False),
 ]
@@ -196,13 +207,16 @@ def test_stride_one_needs_no_shapes_at_run_time(id: str) -> None:
             conv("same-dilated", IMAGE, (6, 4, 3, 3), auto_pad="SAME_UPPER", dilations=[2, 2]),
             "SAME padding with dilations, which onnxruntime's kernels do not take, for Conv, input 0",
         ),
-        (Case("Conv", [tensor(*IMAGE), tensor(6, 4, 3, 3)], id="weights"), "weights of unknown size for Conv"),
         (
-            replace(OUTPUT_SHAPES[0], free=None),
-            "output_shape, for an image whose size is not known before the run, for ConvTranspose",
+            Case("Conv", [tensor(*IMAGE), tensor(6, 4, 3, 3)], {"auto_pad": "SAME_UPPER"}, id="weights"),
+            "SAME padding for weights of unknown size for Conv",
         ),
         (
-            replace(transposed("negative", (4, 3, 3, 3), **{**UPPER, "output_shape": [10, 12]}), free=BATCH),
+            replace(transposed("weights", (4, 3, 3, 3), auto_pad="SAME_LOWER"), constants=()),
+            "output_shape or SAME padding for weights of unknown size for ConvTranspose",
+        ),
+        (
+            transposed("negative", (4, 3, 3, 3), strides=[4, 4], auto_pad="SAME_UPPER"),
             "padding that would be negative for ConvTranspose",
         ),
     ],
