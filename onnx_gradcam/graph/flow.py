@@ -10,12 +10,23 @@ from onnx_gradcam.graph.quantization import quantization
 
 # Operators whose derivative is zero, or not defined, by definition: no gradient flows through them.
 NO_GRADIENT = frozenset(
-    "ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil ConstantOfShape Equal EyeLike Floor "
-    "Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual NonMaxSuppression NonZero Not And Or Xor OneHot "
-    "RandomNormalLike RandomUniformLike Range Round Shape Sign Size".split()
+    "ArgMax ArgMin BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil ConstantOfShape Equal EyeLike "
+    "Floor Greater GreaterOrEqual Hardmax IsInf IsNaN Less LessOrEqual MelWeightMatrix Multinomial NonMaxSuppression "
+    "NonZero Not And Or Xor RandomNormalLike RandomUniformLike Range Round Shape Sign Size".split()
 )
 # (operator, input) pairs of floating-point inputs that only steer the operator.
-STEERING = frozenset({("Resize", 1), ("Resize", 2), ("Upsample", 1), ("Dropout", 1), ("Bernoulli", 0), ("CastLike", 1)})
+STEERING = frozenset(
+    {
+        ("Bernoulli", 0),
+        ("CastLike", 1),
+        ("Dropout", 1),
+        ("OneHot", 0),
+        ("OneHot", 1),
+        ("Resize", 1),
+        ("Resize", 2),
+        ("Upsample", 1),
+    }
+)
 # (operator, output) pairs of floating-point outputs that are constants as far as the gradient goes.
 SETTLED = frozenset({("DynamicQuantizeLinear", 1)})
 

@@ -22,6 +22,7 @@ from onnx_gradcam.autodiff.rules.axes import (
     vector,
     zeros_like,
 )
+from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.autodiff.rules.scatter import Places, put_elements
 from onnx_gradcam.graph.builder import Builder, Value, rank, static_dims
 from onnx_gradcam.graph.constants import constant
@@ -136,3 +137,49 @@ def reverse_sequence(
 ) -> Value:
     """y = x with the beginning of each sequence reversed, which is its own inverse:  x̄ = the same of g."""
     return op.ReverseSequence(g, sequence_lens, batch_axis=batch_axis, time_axis=time_axis)
+
+
+@vjp("Unique", wrt=0, multi=True)
+def unique(
+    op: Builder,
+    gs: tuple[Value | None, ...],
+    ys: tuple[Value, ...],
+    X: Value,
+    *,
+    axis: int | None = None,
+    sorted: int = 1,
+) -> Value:
+    """y = the different elements (or slices) of x:  x̄ = g of its equal; those that are equal share evenly."""
+    assert gs[0] is not None
+    x, y, g = (_as_rows(op, v, axis) for v in (X, ys[0], gs[0]))
+    different = op.Not(op.Equal(op.Unsqueeze(x, op.ints(1)), op.Unsqueeze(y, op.ints(0))))
+    apart = op.ReduceSum(indicator(op, different, X), op.ints(2), keepdims=0)
+    same = indicator(op, op.Equal(apart, op.const(0, like=X)), X)
+    rows = op.MatMul(op.Div(same, op.ReduceSum(same, op.ints(0), keepdims=1)), g)
+    if axis is None:
+        return reshape_like(op, rows, X)
+    order = _axis_first(X, axis)
+    rows = reshape(op, rows, [dims(X)[k] for k in order])
+    return op.Transpose(rows, perm=[int(k) for k in np.argsort(order)])
+
+
+def _as_rows(op: Builder, x: Value, axis: int | None) -> Value:
+    """One row for each element of x, or for each slice along ``axis``."""
+    if axis is None:
+        return op.Reshape(x, op.ints(-1, 1))
+    return op.Reshape(op.Transpose(x, perm=_axis_first(x, axis)), op.ints(0, -1))
+
+
+def _axis_first(x: Value, axis: int) -> list[int]:
+    axis %= rank(x)
+    return [axis, *(k for k in range(rank(x)) if k != axis)]
+
+
+@vjp("OneHot", wrt=2)
+def one_hot_values(
+    op: Builder, g: Value, y: Value, indices: Value, depth: Value, values: Value, *, axis: int = -1
+) -> Value:
+    """y = v₁ at an index, v₀ elsewhere:  v̄₁ and v̄₀ are the sums of g over these places."""
+    hot = op.Mul(g, op.OneHot(indices, depth, op.const([0, 1], like=g), axis=axis))
+    on, all_ = (op.Unsqueeze(op.ReduceSum(v, keepdims=0), op.ints(0)) for v in (hot, g))
+    return op.Concat(op.Sub(all_, on), on, axis=0)

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import vjp
-from onnx_gradcam.autodiff.rules.axes import reshape_like, zeros_like
+from onnx_gradcam.autodiff.rules.axes import dims, one_hot, positions, reshape, reshape_like, zeros_like
 from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero
-from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.builder import Builder, Value, rank
 
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # onnxruntime's CPU kernels reduce neither of these
 
@@ -161,3 +161,52 @@ def _other_factors(op: Builder, g: Value, x: Value, u: Value, at: Places) -> Val
     zeros = at.put(zeros_like(op, x), zero, "add")
     no_other = indicator(op, op.Equal(at.take(zeros), zero), u)
     return op.Mul(op.Div(at.take(product), divisor), no_other)
+
+
+@vjp("TensorScatter", wrt=0)
+def tensor_scatter_past(
+    op: Builder,
+    g: Value,
+    y: Value,
+    past_cache: Value,
+    update: Value,
+    write_indices: Value | None = None,
+    *,
+    axis: int = -2,
+    mode: str = "linear",
+) -> Value:
+    """y = the cache with the update in it, from a place of each row on:  x̄ = g, 0 where replaced."""
+    axis %= rank(past_cache)
+    replaced = op.ReduceSum(_written(op, g, update, write_indices, axis), op.ints(1), keepdims=0)
+    others = op.ints(*(k for k in range(1, rank(past_cache)) if k != axis))
+    return op.Mul(g, op.Unsqueeze(op.Sub(op.const(1, like=g), replaced), others))
+
+
+@vjp("TensorScatter", wrt=1)
+def tensor_scatter_update(
+    op: Builder,
+    g: Value,
+    y: Value,
+    past_cache: Value,
+    update: Value,
+    write_indices: Value | None = None,
+    *,
+    axis: int = -2,
+    mode: str = "linear",
+) -> Value:
+    """ū = g at its place."""
+    axis %= rank(past_cache)
+    order = [0, axis, *(k for k in range(1, rank(g)) if k != axis)]
+    rows = op.Transpose(g, perm=order)
+    taken = op.MatMul(_written(op, g, update, write_indices, axis), op.Reshape(rows, op.ints(0, 0, -1)))
+    lengths = dims(update)
+    taken = reshape(op, taken, [lengths[k] for k in order])
+    return op.Transpose(taken, perm=[int(k) for k in np.argsort(order)])
+
+
+def _written(op: Builder, g: Value, update: Value, start: Value | None, axis: int) -> Value:
+    """[row, element of the update, element of the cache] = 1 where the one goes to the other; the end may run over."""
+    places = op.Unsqueeze(positions(op, dims(update)[axis]), op.ints(0))
+    if start is not None:
+        places = op.Add(places, op.Unsqueeze(start, op.ints(1)))
+    return one_hot(op, places, dims(g)[axis], like=g)

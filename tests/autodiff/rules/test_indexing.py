@@ -105,7 +105,14 @@ CHOICES = [
     Case("ReverseSequence", [tensor(4, 3, 2), ints(1, 4, 2)], constants=(1,), id="default"),
     Case("ReverseSequence", [tensor(3, 4), ints(1, 4, 2)], {"batch_axis": 0, "time_axis": 1}, id="batch-first"),
 ]
-CASES = [*GATHERS, *ELEMENTS, *PLACES, *CHOICES]
+DIFFERENT = [
+    Case("Unique", [tensor(2, 3)], id="flat"),
+    Case("Unique", [tensor(3, 4)], {"axis": 0}, id="rows"),
+    Case("Unique", [tensor(2, 3, 2)], {"axis": -2}, outputs=4, id="slices"),
+    Case("OneHot", [draw(4, 2, 3), np.array(4), tensor(2)], {}, (2,), id="last-axis"),
+    Case("OneHot", [ints(1, 0, 3), np.array(3), tensor(2)], {"axis": 0}, (2,), (0, 1), id="first-axis"),
+]
+CASES = [*GATHERS, *ELEMENTS, *PLACES, *CHOICES, *DIFFERENT]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -113,7 +120,7 @@ def test_vjp(case: Case) -> None:
     check_vjp(case, reference_ops=REFERENCE_OPS)
 
 
-@pytest.mark.parametrize("case", CASES[::2] + CASES[-9:], ids=str)
+@pytest.mark.parametrize("case", CASES[::2] + CHOICES, ids=str)
 def test_float16(case: Case) -> None:
     check_float16(case, reference_ops=REFERENCE_OPS)
 
@@ -143,6 +150,15 @@ def line(op_type: str, index: Any, id: str = "", **form: Any) -> Case:
     """On [1, 2, 3, 4], with an index that is a constant."""
     x = np.arange(1.0, 5)
     return Case(op_type, [x, np.array(index)], form, constants=(1,), id=id, outputs=2 if op_type == "TopK" else 1)
+
+
+def test_equal_elements_share_evenly() -> None:
+    flat = Case("Unique", [np.array([3.0, 1, 3, 2, 3])])
+    rows = Case("Unique", [np.array([[1.0, 2], [1, 3], [1, 2]])], {"axis": 0})
+    for dtype in ("float64", "float32"):
+        np.testing.assert_array_equal(pulled_back(flat, [5, 7, 6], dtype=dtype)[0], [2, 5, 2, 7, 2])
+        found = pulled_back(rows, [[2, 4], [6, 8]], dtype=dtype)[0]
+        np.testing.assert_array_equal(found, [[1, 2], [6, 8], [1, 2]])
 
 
 KNOWN = [

@@ -37,10 +37,27 @@ CASES = [
     *[scattered("ScatterND", f"{r}-elements", (3, 4), PLACES, (2, 2), reduction=r) for r in REDUCTIONS],
     *[scattered("ScatterND", f"{r}-rows", (3, 4), PLACES[..., :1], (2, 2, 4), reduction=r) for r in REDUCTIONS],
 ]
+
+
+def cached(id: str, x: tuple[int, ...], u: tuple[int, ...], start: list[int] | None, **form: Any) -> Case:
+    index = None if start is None else np.array(start)
+    return Case("TensorScatter", [tensor(*x), tensor(*u), index], form, (0, 1), opset=24, id=id)
+
+
+CACHES = [
+    cached("default", (2, 3, 5, 4), (2, 3, 2, 4), [3, 0]),
+    cached("first", (2, 3, 4), (2, 1, 4), [1, 2], axis=1),
+    cached("last-axis", (2, 3, 5), (2, 3, 2), [3, 0], axis=-1),
+    cached("circular", (2, 5, 4), (2, 3, 4), [3, 0], mode="circular"),
+    cached("from-the-start", (2, 5, 4), (2, 3, 4), None),
+]
 COMPUTED = [replace(case, constants=(), id=f"{case.id}-computed") for case in CASES[::2]]
 
 
-@pytest.mark.parametrize("case", CASES + COMPUTED, ids=str)
+CASES += [*COMPUTED, *CACHES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_vjp(case: Case) -> None:
     check_vjp(case, reference_ops=REFERENCE_OPS)
 
