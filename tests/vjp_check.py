@@ -38,12 +38,13 @@ BESIDE = {
     "Pad": "ScatterElements",
     # their places differ, so that nothing is added: providers have ScatterElements without a reduction
     "TopK": "ScatterElements",
+    "STFT": "DFT",
     "ScatterElements": "ScatterElements GatherElements",
     "ScatterND": "ScatterND GatherND ScatterElements",
     # a length that is known at run time only; the body, which repeats activations, falls back to the CPU in places
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "Scan Relu LeakyRelu ThresholdedRelu HardSigmoid Elu Softsign Softplus"),
     # where the model's own node has a kernel, so has the one of its rule
-    **{name: name for name in "CumProd CumSum Det Einsum OneHot ReduceProd ReverseSequence Trilu".split()},
+    **{name: name for name in "CumProd CumSum DFT Det Einsum OneHot ReduceProd ReverseSequence Trilu".split()},
     # places between elements are rounded; what is read there is added back
     "GridSample": "ScatterElements GatherElements Floor Round",
 }

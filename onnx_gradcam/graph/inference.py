@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from onnx_gradcam.graph import lowerings  # noqa: F401 (importing the lowerings registers them)
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.constants import forget
+from onnx_gradcam.graph.constants import constant, forget
 from onnx_gradcam.graph.lower import Unlowered, is_lowered, lower
 from onnx_gradcam.graph.pools import make_explicit
 from onnx_gradcam.graph.site import OPSET
@@ -28,7 +29,7 @@ def infer(model: ir.Model) -> None:
     declared = {v: v.shape for v in model.graph.outputs}
     try:
         _infer_once(model)
-        while _type_the_unknown(model.graph) | _correct_pools(model.graph):
+        while _type_the_unknown(model.graph) | _correct(model.graph):
             _infer_once(model)
     finally:
         log.setLevel(level)
@@ -40,16 +41,35 @@ def _infer_once(model: ir.Model) -> None:
     infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
 
 
-def _correct_pools(graph: ir.Graph) -> bool:
-    """Where a pool has another shape than was found or declared, forget the shapes of all that follows it."""
-    wrong = [node for node in ir.traversal.RecursiveGraphIterator(graph) if make_explicit(node)]
-    reached = {v for node in wrong for v in node.outputs}
+def _correct(graph: ir.Graph) -> bool:
+    """Where a node has another shape than was found or declared, forget the shapes of all that follows it."""
+    pools = [node for node in ir.traversal.RecursiveGraphIterator(graph) if make_explicit(node)]
+    spectra = {node: shape for node in graph if (shape := _spectrum_shape(node)) is not None}
+    reached = {v for node in [*pools, *spectra] for v in node.outputs}
     for node in graph:
         if reached.intersection(node.inputs):
             reached.update(node.outputs)
     for value in reached:
         value.shape = None
-    return bool(wrong)
+    for node, shape in spectra.items():
+        node.outputs[0].shape = shape
+    return bool(pools or spectra)
+
+
+def _spectrum_shape(node: ir.Node) -> ir.Shape | None:
+    """The shape of an STFT where onnx gives none, or that of the whole spectrum for a half; None where it is right."""
+    if node.op_type != "STFT" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+        return None
+    signal, _, window, length = [*node.inputs, None, None][:4]
+    known, found = constant(length), node.outputs[0].shape
+    size: Any = window.shape[0] if window is not None and window.shape is not None else None
+    size = size if known is None else int(known)
+    half = node.attributes.get_int("onesided", 1)
+    places = size // 2 + 1 if half and isinstance(size, int) else None if half else size
+    if found is not None and len(found) == 4 and found[2] == places:
+        return None
+    batch = None if signal is None or signal.shape is None else signal.shape[0]
+    return ir.Shape([batch, found[1] if found is not None and len(found) == 4 else None, places, 2])
 
 
 def _type_the_unknown(graph: ir.Graph) -> bool:

@@ -81,3 +81,27 @@ def _double(model: onnx.ModelProto) -> onnx.ModelProto:
             onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
         )
     return double
+
+
+@pytest.mark.parametrize(
+    ("length", "samples", "onesided", "expected"),
+    [
+        ("size", "16", 1, [1, 6, 4, 2]),
+        ("size", "16", 0, [1, 6, 6, 2]),
+        ("size", "n", 1, [1, None, 4, 2]),
+        ("given", "16", 1, [1, None, None, 2]),
+    ],
+)
+def test_half_a_spectrum(length: str, samples: str, onesided: int, expected: list[int | None]) -> None:
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 19]>
+    net (float[1, {samples}, 1] x, int64 given) => (float[a, b, c, d] y) {{
+        s = STFT <onesided = {onesided}> (x, step, , {length})
+        y = Relu (s)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    for name, number in (("step", 2), ("size", 6)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(number), name))
+    values = ir.convenience.create_value_mapping(prepare(ir.from_proto(model)).graph)
+    for name in ("s", "y"):
+        assert [d if isinstance(d, int) else None for d in values[name].shape] == expected

@@ -1,0 +1,117 @@
+"""Rules of Fourier transforms, whose numbers have a real and an imaginary part along the last axis."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.autodiff.registry import Unwritten, vjp
+from onnx_gradcam.autodiff.rules.axes import dims, length, pad, pad_at_run_time, positions, vector
+from onnx_gradcam.autodiff.rules.elementwise import indicator
+from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
+from onnx_gradcam.graph.constants import constant
+
+
+@vjp("DFT", wrt=0)
+def dft(
+    op: Builder,
+    g: Value,
+    y: Value,
+    input: Value,
+    dft_length: Value | None = None,
+    axis: Value | int | None = None,
+    *,
+    inverse: int = 0,
+    onesided: int = 0,
+) -> Value:
+    """y = F x over N places:  x̄ = Fᴴ g, that is N · the inverse transform of g (or, of an inverse one, F g / N).
+
+    One half of a spectrum is transformed back with zeros in place of the other, of which the real parts are x̄. Real
+    numbers from half a spectrum have the half of F g as their x̄, doubled for places that stand for two.
+    """
+    along = _axis(op, axis, rank(input))
+    n = dft_length
+    if n is None:
+        whole = input if onesided and not inverse else y
+        size = dims(whole)[along]
+        n = op.array(np.array(size)) if isinstance(size, int) else op.Squeeze(vector(op, [size]), op.ints(0))
+    count = op.Cast(n, to=g.dtype)
+    if onesided and inverse:
+        z = _transform(op, g, n, along, inverse=0, onesided=1)
+        z = op.Div(op.Mul(z, _weights(op, z, n, along)), count)
+    else:
+        z = _transform(op, g, n, along, inverse=1 - inverse, onesided=0)
+        z = op.Div(z, count) if inverse else op.Mul(z, count)
+    if length(input, -1) == 1:
+        z = op.Slice(z, op.ints(0), op.ints(1), op.ints(-1))
+    return _fitted(op, z, input, along)
+
+
+def _axis(op: Builder, axis: Value | int | None, axes: int) -> int:
+    """The axis, an attribute before opset 20, where its default was 1."""
+    if axis is None:
+        return 1 if op.opset < 20 else axes - 2
+    if isinstance(axis, Value):
+        known = ints_of(axis)
+        if known is None:
+            raise Unwritten("an axis that is not constant")
+        (axis,) = known
+    return axis % axes
+
+
+def _transform(op: Builder, g: Value, n: Value, axis: int, inverse: int, onesided: int) -> Value:
+    form = {"inverse": inverse, "onesided": onesided}
+    found = op.DFT(g, n, axis=axis, **form) if op.opset < 20 else op.DFT(g, n, op.array(np.array(axis)), **form)
+    if found.shape is None:  # as onnx before opset 20 where N is not a constant
+        found.shape = ir.Shape([None] * (rank(g) - 1) + [2])
+    return found
+
+
+def _weights(op: Builder, spectrum: Value, n: Value, axis: int) -> Value:
+    """2 for places that stand for two, 1 for the first and for the one in the middle of N."""
+    place = positions(op, dims(spectrum)[axis])
+    alone = op.Equal(op.Mod(op.Mul(place, op.ints(2)), op.Cast(n, to=ir.DataType.INT64)), op.ints(0))
+    weights = op.Sub(op.const(2, like=spectrum), indicator(op, alone, spectrum))
+    return op.Unsqueeze(weights, op.ints(*range(1, rank(spectrum) - axis)))
+
+
+def _fitted(op: Builder, z: Value, x: Value, axis: int) -> Value:
+    """``z`` cut, or continued with zeros, to the length of x along ``axis``."""
+    have, want = length(z, axis), length(x, axis)
+    if have is not None and want is not None:
+        return pad(op, z, {axis: (0, want - have)})
+    size = vector(op, [dims(x)[axis]])
+    missing = op.Max(op.Sub(size, vector(op, [dims(z)[axis]])), op.ints(0))
+    return op.Slice(pad_at_run_time(op, z, axis, op.ints(0), missing), op.ints(0), size, op.ints(axis))
+
+
+@vjp("STFT", wrt=0)
+def stft(
+    op: Builder,
+    g: Value,
+    y: Value,
+    signal: Value,
+    frame_step: Value,
+    window: Value | None = None,
+    frame_length: Value | None = None,
+    *,
+    onesided: int = 1,
+) -> Value:
+    """y = F (w · x) of frames that begin every s places:  x̄ = the frames w · Fᴴ g, added where they overlap.
+
+    They are added by a ConvTranspose of stride s, whose kernel puts element t of a frame at place t.
+    """
+    step, width = constant(frame_step), constant(frame_length)
+    size = length(window, 0) if width is None and window is not None else None if width is None else int(width)
+    if step is None or size is None:
+        raise Unwritten("a frame length or step that is not constant")
+    frames = _transform(op, g, op.array(np.array(size)), 2, inverse=1, onesided=0)
+    frames = op.Mul(frames, op.const(size, like=g))
+    if window is not None:
+        frames = op.Mul(frames, op.Unsqueeze(window, op.ints(1)))
+    parts = length(signal, -1) or 1
+    frames = op.Transpose(op.Slice(frames, op.ints(0), op.ints(parts), op.ints(-1)), perm=[0, 3, 2, 1])
+    taps = op.const(np.tile(np.eye(size)[:, None], (parts, 1, 1)), like=g)
+    lines = op.Reshape(frames, op.ints(0, parts * size, -1))
+    added = op.ConvTranspose(lines, taps, strides=[int(step)], group=parts)
+    return _fitted(op, op.Transpose(added, perm=[0, 2, 1]), signal, 1)
