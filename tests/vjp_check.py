@@ -46,6 +46,7 @@ BESIDE = {
     # where the model's own node has a kernel, so has the one of its rule
     **{name: name for name in "CumProd CumSum DFT Det Einsum OneHot ReduceProd ReverseSequence Trilu".split()},
     # places between elements are rounded; what is read there is added back
+    "MaxUnpool": "ScatterElements",  # of numbers, none of which is added
     "GridSample": "ScatterElements GatherElements Floor Round",
 }
 

@@ -54,8 +54,8 @@ def max_pool(
     Pooling an image is pooling each row, then the columns of the result. The way back takes the same two steps: the
     first row that holds the maximum, then the first place in it. That is k + k taps instead of k · k.
     """
-    if _same_at_run_time(x, auto_pad, strides):
-        whole, begin, end = _padded_as_same(op, x, kernel_shape, strides, auto_pad, _lowest(x))
+    if same_at_run_time(x, auto_pad, strides):
+        whole, begin, end = padded_as_same(op, x, kernel_shape, strides, auto_pad, _lowest(x))
         g = max_pool(op, g, y, whole, kernel_shape=kernel_shape, strides=strides, dilations=dilations)
         return op.Slice(g, begin, end, op.ints(*range(2, rank(x))))
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
@@ -78,13 +78,13 @@ def _check_counts(at: Windows, y: Value) -> None:
             raise Unwritten("ceil_mode with windows both beyond and in the padding, which counts,")
 
 
-def _same_at_run_time(x: Value, auto_pad: str, strides: Sequence[int] | None) -> bool:
+def same_at_run_time(x: Value, auto_pad: str, strides: Sequence[int] | None) -> bool:
     """Whether the padding is known at run time only."""
     strided = any(s > 1 for s in strides or ())
     return auto_pad in SAME and strided and None in [length(x, k) for k in range(2, rank(x))]
 
 
-def _padded_as_same(
+def padded_as_same(
     op: Builder,
     x: Value,
     kernel: Sequence[int],
@@ -225,7 +225,7 @@ def average_pool(
     strides: Sequence[int] | None = None,
 ) -> Value:
     """y(o) = Σ_t x(s·o + d·t − p) / count(o):  x̄(i) = Σ g(o) / count(o) over the windows o that cover i."""
-    if _same_at_run_time(x, auto_pad, strides):
+    if same_at_run_time(x, auto_pad, strides):
         return _average_pool_same(op, g, y, x, kernel_shape, strides, dilations, auto_pad, count_include_pad)
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
     _check_counts(at, y)
@@ -244,12 +244,12 @@ def _average_pool_same(
     include_pad: int,
 ) -> Value:
     """The rule of AveragePool where the padding is known at run time only."""
-    whole, begin, end = _padded_as_same(op, x, kernel, strides, auto_pad, 0.0)
+    whole, begin, end = padded_as_same(op, x, kernel, strides, auto_pad, 0.0)
     at = windows(whole, kernel, strides, None, dilations, "VALID")
     share = op.Mul(g, op.const(1 / math.prod(kernel), like=x))
     if not include_pad:
         ones = op.Expand(op.const(1, like=x), op.Concat(op.ints(1, 1), vector(op, dims(x)[2:]), axis=0))
-        counted, _, _ = _padded_as_same(op, ones, kernel, strides, auto_pad, 0.0)
+        counted, _, _ = padded_as_same(op, ones, kernel, strides, auto_pad, 0.0)
         taps = op.const(np.ones((1, 1, *kernel)), like=x)
         share = op.Div(g, op.Conv(counted, taps, strides=at.strides, dilations=at.dilations))
     return op.Slice(spread(op, share, y, whole, at), begin, end, op.ints(*range(2, rank(x))))
