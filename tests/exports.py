@@ -25,7 +25,10 @@ NOISE: tuple[tuple[type[Warning], str], ...] = (
     (DeprecationWarning, "You are using the legacy TorchScript-based ONNX export"),
     (DeprecationWarning, "The feature will be removed"),
     (FutureWarning, r"`isinstance\(treespec, LeafSpec\)` is deprecated"),
+    (FutureWarning, "_check_is_size will be removed"),
     (UserWarning, "Constant folding - Only steps=1 can be constant folded"),
+    (UserWarning, "Exporting a model to ONNX with a batch_size other than 1, with a variable length"),
+    (UserWarning, r"The tensor attributes self\.\w+\._flat_weights"),
     (torch.jit.TracerWarning, "Converting a tensor to a Python boolean"),
 )
 
