@@ -38,9 +38,12 @@ BESIDE = {
     "Pad": "ScatterElements",
     # their places differ, so that nothing is added: providers have ScatterElements without a reduction
     "TopK": "ScatterElements",
-    "STFT": "DFT",
     "ScatterElements": "ScatterElements GatherElements",
     "ScatterND": "ScatterND GatherND ScatterElements",
+    # the derivative is the other one; the transform of frames is that of each
+    "Sin": "Cos",
+    "Cos": "Sin",
+    "STFT": "DFT",
     # a length that is known at run time only; the body, which repeats activations, falls back to the CPU in places
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "Scan Relu LeakyRelu ThresholdedRelu HardSigmoid Elu Softsign Softplus"),
     # where the model's own node has a kernel, so has the one of its rule

@@ -54,8 +54,7 @@ LEFT = {
     "a body that runs many times": "Loop Scan",
     "not a tensor": "ConcatFromSequence Optional OptionalGetElement SequenceAt SequenceConstruct SequenceErase "
     "SequenceInsert SequenceMap SplitToSequence",
-    "not yet written": "Acos Acosh Asin Asinh Atan Atanh Cos Cosh Sin Sinh Tan Col2Im DeformConv GRU LSTM RNN "
-    "GlobalLpPool LpPool GridSample MaxRoiPool MaxUnpool RoiAlign",
+    "not yet written": "Col2Im DeformConv GRU LSTM RNN GlobalLpPool LpPool GridSample MaxRoiPool MaxUnpool RoiAlign",
 }
 
 

@@ -20,6 +20,7 @@ from onnx_gradcam.autodiff.rules import (
     resize,
     sampling,
     scatter,
+    trigonometric,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "resize",
     "sampling",
     "scatter",
+    "trigonometric",
 ]
