@@ -17,6 +17,7 @@ from onnx_gradcam.explain import Explainer
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.layers import Layer, candidates
 from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.lower import is_body, is_lowered
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.preprocess import PRESETS, InputSpec, choose, labels_from
@@ -37,7 +38,11 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of the model. ``status``: "rule", "no gradient" (by definition), "off the path", or "missing"."""
+    """An operator of the model.
+
+    ``status``: "rule", "lowered" (differentiated through standard operators that compute the same), "function body"
+    (through those that ONNX defines it by), "no gradient" (by definition), "off the path", or "missing".
+    """
 
     op_type: str
     domain: str
@@ -173,7 +178,11 @@ def _status(node: ir.Node, path: set[ir.Value]) -> str:
     needed = [i for i, v in carriers(node) if v in path]
     if not needed or not any(v in path for v in node.outputs):
         return "off the path"
-    return "rule" if all(find(RULES, node, i) for i in needed) else "missing"
+    if all(find(RULES, node, i) for i in needed):
+        return "rule"
+    if is_lowered(node):
+        return "function body" if is_body(node) else "lowered"
+    return "missing"
 
 
 def presets_on(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import numpy as np
 import onnx
 import onnx.inliner
 import onnx_ir as ir
@@ -47,7 +48,7 @@ def lowering(op_type: str, *, domain: str = "") -> Callable[[F], F]:
 
 def is_lowered(node: ir.Node) -> bool:
     """Whether ``node`` can be differentiated through standard operators that compute the same."""
-    return _written(node) is not None or is_moved(node) or has_body(node)
+    return _written(node) is not None or is_moved(node) or is_body(node)
 
 
 def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
@@ -67,7 +68,7 @@ def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
         attributes = {a.name: a.value for a in node.attributes.values()}
         inputs = [None if v is None else real(op, v) for v in node.inputs]
         return op.node(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
-    return _expand(op, node) if has_body(node) else None
+    return _expand(op, node) if is_body(node) else None
 
 
 def real(op: Builder, value: Value) -> Value:
@@ -91,14 +92,18 @@ def is_moved(node: ir.Node) -> bool:
     return any(quantization(v) is not None for v in node.inputs)
 
 
-def has_body(node: ir.Node) -> bool:
-    """Whether ONNX itself defines the operator by a function body of simpler ones."""
-    if node.domain not in ("", "ai.onnx") or node.graph is None:
+def is_body(node: ir.Node) -> bool:
+    """Whether ``node`` is lowered to the function body of simpler operators by which ONNX defines it."""
+    if node.domain not in ("", "ai.onnx") or node.graph is None or _written(node) is not None or is_moved(node):
         return False
-    opset = node.graph.opset_imports.get("", 1)
-    if not onnx.defs.has(node.op_type, opset):
+    return has_body(node.op_type, node.graph.opset_imports.get("", 1))
+
+
+def has_body(op_type: str, opset: int) -> bool:
+    """Whether ONNX defines the operator by a function body of simpler ones."""
+    if not onnx.defs.has(op_type, opset):
         return False
-    schema = onnx.defs.get_schema(node.op_type, opset)
+    schema = onnx.defs.get_schema(op_type, opset)
     return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
@@ -110,10 +115,19 @@ def _expand(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
     known: dict[str, Value | None] = {v.name or "": v for v in node.inputs if v is not None} | {"": None}
     for proto in body:
         attributes = {a.name: ir.serde.deserialize_attribute(a).value for a in proto.attribute}
+        if proto.op_type == "Constant":
+            known[proto.output[0]] = op.array(_constant(attributes))
+            continue
         inputs = [known[name] for name in proto.input]
         made = op.node(proto.op_type, *inputs, outputs=len(proto.output), **attributes)
         known.update(zip(proto.output, (_folded(op, value) for value in made), strict=True))
     return tuple(known[v.name or ""] for v in node.outputs)
+
+
+def _constant(attributes: Mapping[str, Any]) -> np.ndarray:
+    """What a Constant node with these attributes makes."""
+    ((name, value),) = attributes.items()
+    return value.numpy() if name == "value" else np.array(value, np.int64 if "int" in name else np.float32)
 
 
 def _has_graphs(node: onnx.NodeProto) -> bool:
@@ -133,6 +147,9 @@ def _body(opset: int, node: ir.Node) -> list[onnx.NodeProto]:
     """
     values = [ir.serde.serialize_value(v) for v in dict.fromkeys(node.inputs) if v is not None]
     alone = ir.serde.serialize_node(node)
+    given = {a.name for a in alone.attribute}
+    defaults = onnx.defs.get_schema(node.op_type, opset).attributes.values()  # the inliner leaves them out
+    alone.attribute.extend(a.default_value for a in defaults if a.default_value.name and a.name not in given)
     outputs = [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name]
     graph = onnx.helper.make_graph([alone], "body", values, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)

@@ -1,5 +1,5 @@
 """Operators in terms of standard ones, by theme; importing this package registers all of them."""
 
-from onnx_gradcam.graph.lowerings import activation, attention, convolution, linear, normalization, quantized
+from onnx_gradcam.graph.lowerings import activation, attention, convolution, linear, normalization, quantized, sampling
 
-__all__ = ["activation", "attention", "convolution", "linear", "normalization", "quantized"]
+__all__ = ["activation", "attention", "convolution", "linear", "normalization", "quantized", "sampling"]

@@ -1,0 +1,162 @@
+"""Operators that are differentiated through the function body by which ONNX defines them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx.reference.op_run import OpRun
+from vjp_check import Case, check_float16, check_torch, check_vjp
+
+RNG = np.random.default_rng(23)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape)
+
+
+def attention(id: str, *rest: np.ndarray | None, heads: tuple[int, int] = (2, 2), opset: int = 23, **more: Any) -> Case:
+    """Of 5 queries and 4 keys of size 16: the factor 1/√√16 is exact in float32, in which ONNX defines it."""
+    inputs = [normal(2, heads[0], 5, 16), normal(2, heads[1], 4, 16), normal(2, heads[1], 4, 3), *rest]
+    floats = [i for i, x in enumerate(inputs) if x is not None and x.dtype.kind == "f"]
+    return Case("Attention", inputs, more, wrt=floats, opset=opset, id=id)
+
+
+ATTENTION = [
+    attention("plain"),
+    attention("opset-24", opset=24),
+    attention("causal", is_causal=1),
+    attention("scale-and-cap", scale=0.7, softcap=2.0),
+    attention("shared-keys", heads=(4, 2)),
+    attention("added-mask", normal(2, 1, 5, 4)),
+    attention("boolean-mask", RNG.random((5, 4)) < np.where(np.eye(5, 4) + np.eye(5, 4, -1), 1, 0.5)),
+    Case(
+        "Attention",
+        [normal(2, 5, 32), normal(2, 4, 32), normal(2, 4, 8)],
+        {"q_num_heads": 2, "kv_num_heads": 2},
+        wrt=(0, 1, 2),
+        opset=23,
+        id="heads-side-by-side",
+        free=(0, 1),
+    ),
+]
+
+CASES = [
+    *ATTENTION,
+    Case("RMSNormalization", [normal(2, 3, 5), normal(5)], wrt=(0, 1), opset=23),
+    Case("RMSNormalization", [normal(2, 3, 5), normal(3, 5)], {"axis": 1, "epsilon": 0.1}, (0, 1), opset=23, id="axis"),
+    Case("RotaryEmbedding", [normal(2, 3, 5, 8), normal(2, 5, 4), normal(2, 5, 4)], opset=23),
+    Case(
+        "RotaryEmbedding",
+        [normal(2, 5, 24), normal(9, 2), normal(9, 2), RNG.integers(0, 9, (2, 5))],
+        {"num_heads": 3, "rotary_embedding_dim": 4, "interleaved": 1},
+        opset=23,
+        id="partial",
+    ),
+    *[Case("Swish", [3 * normal(3, 4)], {"alpha": a}, opset=24, id=f"{a}", ort=False) for a in (1.0, 1.702)],
+    Case("Shrink", [2 * normal(3, 4)], {"bias": 0.3, "lambd": 0.7}),
+    Case("Shrink", [2 * normal(3, 4)], id="default"),
+    Case("AffineGrid", [normal(2, 2, 3), np.array([2, 3, 4, 5])], constants=(1,), opset=20),
+    Case(
+        "AffineGrid",
+        [normal(2, 2, 3), np.array([2, 3, 4, 5])],
+        {"align_corners": 1},
+        constants=(1,),
+        opset=20,
+        id="corners",
+    ),
+    Case("AffineGrid", [normal(2, 3, 4), np.array([2, 3, 2, 4, 5])], constants=(1,), opset=20, id="3-D"),
+    Case("CenterCropPad", [normal(2, 3, 6, 5), np.array([4, 7])], {"axes": [2, 3]}, constants=(1,)),
+    Case("CenterCropPad", [normal(5, 6), np.array([8, 3])], constants=(1,), id="all-axes"),
+    *[
+        Case(op_type, [normal(4, 3, 2), RNG.integers(0, 3, (4, 2))], {"reduction": reduction}, id=reduction)
+        for op_type in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+        for reduction in ("none", "sum", "mean")
+    ],
+]
+
+
+class AffineGrid(OpRun):
+    """Point by point, in the dtype of θ; the reference evaluator's own rounds to float32."""
+
+    op_domain = ""
+
+    def _run(self, theta, size, align_corners=0):  # type: ignore[no-untyped-def]
+        space = size[2:]
+        y = np.zeros((len(theta), *space, len(space)), theta.dtype)
+        for at in np.ndindex(*space):
+            point = [
+                i / (n - 1) * 2 - 1 if align_corners else (i + 0.5) / n * 2 - 1 for i, n in zip(at, space, strict=True)
+            ]
+            y[(slice(None), *at)] = theta @ [*reversed(point), 1]
+        return (y,)
+
+
+class RMSNormalization(OpRun):
+    """In the dtype of x; the reference evaluator's own computes in float32 only."""
+
+    op_domain = ""
+
+    def _run(self, x, scale, axis=-1, epsilon=1e-5, stash_type=1):  # type: ignore[no-untyped-def]
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        return (x / np.sqrt((x * x).mean(axes, keepdims=True) + epsilon) * scale,)
+
+
+REFERENCE_OPS = [AffineGrid, RMSNormalization]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_finite_differences(case: Case) -> None:
+    check_vjp(case, reference_ops=REFERENCE_OPS)
+
+
+def test_half_precision() -> None:
+    check_float16(Case("RMSNormalization", [normal(2, 3, 5), normal(5)], wrt=(0, 1), opset=23))
+
+
+def attend(torch: Any, q: Any, k: Any, v: Any, mask: Any = None, **options: Any) -> Any:
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, **options)
+
+
+TORCH = [
+    (ATTENTION[0], attend),
+    (ATTENTION[2], lambda torch, *x: attend(torch, *x, is_causal=True)),
+    (ATTENTION[4], lambda torch, *x: attend(torch, *x, enable_gqa=True)),
+    (ATTENTION[5], attend),
+    (
+        Case("RMSNormalization", [normal(2, 3, 5), normal(5)], {"epsilon": 0.125, "stash_type": 11}, (0, 1), opset=23),
+        lambda torch, x, w: torch.nn.functional.rms_norm(x, w.shape, w, 0.125),
+    ),
+    (Case("Swish", [3 * normal(3, 4)], opset=24), lambda torch, x: torch.nn.functional.silu(x)),
+    (
+        Case("Shrink", [2 * normal(3, 4)], {"bias": 0.5, "lambd": 0.5}, id="soft"),
+        lambda torch, x: torch.nn.functional.softshrink(x, 0.5),
+    ),
+    (
+        Case("Shrink", [2 * normal(3, 4)], {"lambd": 0.5}, id="hard"),
+        lambda torch, x: torch.nn.functional.hardshrink(x, 0.5),
+    ),
+    *[
+        (
+            Case("AffineGrid", [normal(2, n, n + 1), np.array(size)], {"align_corners": c}, constants=(1,), opset=20),
+            lambda torch, theta, size, c=c: torch.nn.functional.affine_grid(
+                theta, size.tolist(), align_corners=bool(c)
+            ),
+        )
+        for n, size in ((2, [2, 3, 4, 5]), (3, [2, 3, 2, 4, 5]))
+        for c in (0, 1)
+    ],
+    *[
+        (
+            Case("SoftmaxCrossEntropyLoss", [normal(4, 3, 2), RNG.integers(0, 3, (4, 2))], {"reduction": r}, id=r),
+            lambda torch, x, y, r=r: torch.nn.functional.cross_entropy(x, y, reduction=r),
+        )
+        for r in ("none", "sum", "mean")
+    ],
+]
+
+
+@pytest.mark.parametrize(("case", "function"), TORCH, ids=lambda x: str(x) if isinstance(x, Case) else "torch")
+def test_torch(case: Case, function: Any) -> None:
+    check_torch(case, function, reference_ops=REFERENCE_OPS)
