@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff import registry
 from onnx_gradcam.autodiff.registry import Key, Rule
+from onnx_gradcam.autodiff.reverse import pull_through
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.verify.float64 import Arrays
@@ -53,7 +53,8 @@ def alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
     for i in site.wrt:
         x = inputs[i]
         assert x is not None
-        gradient = op.Identity(op.expand(registry.apply(table, op, copy, i, gs), x))
+        ((_, share),) = pull_through(op, copy, [i], gs, table)
+        gradient = op.Identity(op.expand(share, x))
         gradient.name = f"grad{i}"
         part.outputs.append(gradient)
     return ir.Model(part, ir_version=10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,19 @@ from onnx_gradcam.batches import batch_size
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.gradient import CLASS, INDEX, GradientGraph, differentiate, forward_only
 from onnx_gradcam.graph import layers as layer_choice
+from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.quantization import is_quantized, quantized_form
 from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, nodes, sample
-from onnx_gradcam.verify.path import sites, spread, values_of
+from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
+from onnx_gradcam.verify.path import Site, sites, spread, values_of
 from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
+from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 
 NAMED = 3  # nodes, in the message of a check
 Arrays = Mapping[str, np.ndarray]
@@ -160,6 +164,10 @@ def _forward_pass(subject: _Subject, run: _Run) -> Check:
     message = f"output {worst.output!r}, against the untouched model"
     if not np.isfinite(worst.error):
         return Check("forward pass", "fail", None, worst.limit, f"{message}, has another shape or other non-numbers")
+    if not worst.ok and is_quantized(subject.prepared.graph):
+        own = forward.own_difference(subject.source, subject.options, run.feeds, run.batch)
+        worst = replace(worst, limit=worst.limit + own)
+        message += "; which kernels are fused decides how it rounds, by as much as the limit"
     return Check("forward pass", "pass" if worst.ok else "fail", worst.error, worst.limit, message)
 
 
@@ -169,10 +177,16 @@ def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tup
     values = ir.convenience.create_value_mapping(graph)
     on_path = sites(graph, [values[name] for name in subject.whole.activations], subject.score.value)
     chosen = spread(on_path)
-    names = [name for name in values_of(chosen) if name not in run.feeds]
+    extra = [v.name or "" for site in chosen for v in parameters(site) if constant(v) is None]
+    names = [name for name in dict.fromkeys([*values_of(chosen), *extra]) if name not in run.feeds]
     known = {**run.feeds, **Session(forward_only(subject.prepared, names), subject.options).run(names, run.feeds)}
-    found = [check for site in chosen for check in nodes.check_site(site, known, subject.options, subject.table, rng)]
+    found = [check for site in chosen for check in _check_site(site, known, subject, rng)]
     return found, len(on_path) - len(chosen)
+
+
+def _check_site(site: Site, known: Arrays, subject: _Subject, rng: np.random.Generator) -> list[NodeCheck]:
+    check = check_lowered if is_lowered_site(site, subject.table) else nodes.check_site
+    return check(site, known, subject.options, subject.table, rng)
 
 
 def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
@@ -188,15 +202,39 @@ def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
 
 
 def _gradients(subject: _Subject, run: _Run, rng: np.random.Generator) -> list[Check]:
-    """At every target layer and at the image."""
+    """At every target layer and at the image; of a quantized model on its surrogate, which does not round."""
     whole = subject.whole
+    feeds = {**run.feeds, INDEX: run.results[CLASS]}
+    if is_quantized(subject.prepared.graph):
+        try:
+            return _without_rounding(subject, feeds, rng)
+        except NoSurrogate as reason:
+            return [Check("gradient without rounding", "undecided", None, network.LIMIT, str(reason))]
     values = {name: run.feeds[name] if name in run.feeds else run.results[name] for name in whole.activations}
+    at = network.Probe.of(subject.prepared, subject.score, subject.table, subject.options, feeds, values)
+    return [network.check_gradient(at, name, rng) for name in whole.activations]
+
+
+def _without_rounding(subject: _Subject, feeds: Arrays, rng: np.random.Generator) -> list[Check]:
+    """The whole surrogate, where differences mean something; its quantized values go by their integers' names."""
+    values = ir.convenience.create_value_mapping(subject.prepared.graph)
+    names = [quantized_form(values[name]).name or "" for name in subject.whole.activations]
+    score = quantized_form(subject.score.value).name or ""
+    smooth = surrogate(subject.prepared, {score})
+    made = [name for name in names if name not in feeds]
+    session = Session(forward_only(smooth, made or [score]), subject.options)
+    run = session.run(session.outputs, {name: feeds[name] for name in session.inputs})
+    found = ir.convenience.create_value_mapping(smooth.graph)[score]
     at = network.Probe.of(
-        subject.prepared,
-        subject.score,
+        smooth,
+        replace(subject.score, value=found),
         subject.table,
         subject.options,
-        {**run.feeds, INDEX: run.results[CLASS]},
-        values,
+        feeds,
+        {name: feeds[name] if name in feeds else run[name] for name in names},
     )
-    return [network.check_gradient(at, name, rng) for name in whole.activations]
+    checks = [network.check_gradient(at, name, rng) for name in names]
+    return [
+        replace(check, name=f"gradient at {name!r}, without rounding")
+        for check, name in zip(checks, subject.whole.activations, strict=True)
+    ]

@@ -139,7 +139,7 @@ class _Trial:
         for step in STEPS:
             pairs = [self._slopes(i, at, step, rng) for _ in range(DIRECTIONS)]
             claimed, measured = np.array(pairs).transpose(1, 2, 0)
-            found.append(_judge(claimed, measured, at.size))
+            found.append(judge(claimed, measured, at.size))
             if (found[-1][1] or 0) <= CLEAR:
                 break
         return self.result(i, *min(found, key=lambda judged: (judged[1] is None, judged[1])))
@@ -163,7 +163,7 @@ class _Trial:
         return NodeCheck(node.name or "", node.op_type, i, name, status, error, message)
 
 
-def _judge(claimed: np.ndarray, measured: np.ndarray, size: np.ndarray) -> tuple[Status, float | None, str]:
+def judge(claimed: np.ndarray, measured: np.ndarray, size: np.ndarray) -> tuple[Status, float | None, str]:
     """Of slopes (cotangents, directions); ``size``: ‖g · y‖ for each cotangent."""
     if not (np.isfinite(claimed).all() and np.isfinite(measured).all()):
         return "undecided", None, "its derivative is not finite"

@@ -1,0 +1,108 @@
+"""A quantized model without its rounding: what its gradient is the gradient of.
+
+Differences of a rounded model prove nothing. In the surrogate QuantizeLinear only clips, and every quantized tensor
+holds the real numbers that it stands for:  Q → clip(x, (qmin − z)·s, (qmax − z)·s),  DQ → identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from onnx_gradcam.autodiff.registry import RULES, find
+from onnx_gradcam.autodiff.rules.quantized import BOUNDS
+from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.flow import carriers
+from onnx_gradcam.graph.inference import infer
+from onnx_gradcam.graph.lower import Unlowered, is_lowered, is_moved, lower
+from onnx_gradcam.graph.quantization import only_requantizes, quantization
+
+Bounds = tuple[np.ndarray, np.ndarray]
+REAL = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+class NoSurrogate(Exception):
+    """A node cannot be written without rounding."""
+
+
+def clip_bounds(node: ir.Node) -> Bounds:
+    """The least and the largest number that a QuantizeLinear can stand for, in float64.
+
+    Raises ``NoSurrogate`` where scale or zero point are not constant, or differ along an axis.
+    """
+    scale = constant(node.inputs[1])
+    zero = constant(node.inputs[2]) if len(node.inputs) > 2 else np.array(0)
+    dtype = node.outputs[0].dtype
+    if scale is None or zero is None or scale.size != 1 or dtype not in BOUNDS:
+        raise NoSurrogate(f"{node.op_type} {node.name!r} has no constant scale for the whole tensor")
+    low, high = ((bound - np.float64(zero.item())) * np.float64(scale.item()) for bound in BOUNDS[dtype])
+    return np.asarray(low), np.asarray(high)
+
+
+def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Model:
+    """``prepared`` without rounding; the values keep their names. ``unsaturated``: values that are not clipped either.
+
+    Raises ``NoSurrogate``.
+    """
+    model = prepared.clone()
+    graph = model.graph
+    for node in list(graph):
+        if is_moved(node) or (is_lowered(node) and any(find(RULES, node, i) is None for i, _ in carriers(node))):
+            _write_out(graph, node)
+    settled = [_settled(node, unsaturated) for node in graph if node.op_type in REAL]
+    reading = {id(node) for node, _ in settled if quantization(node.inputs[0]) is not None}
+    op = Builder(graph, "surrogate")
+    for node, bounds in settled:
+        if node.op_type != "DequantizeLinear" or id(node) in reading:
+            _replace(op, node, node.outputs[0], bounds)
+    RemoveUnusedNodesPass()(model)
+    infer(model)
+    return model
+
+
+def _settled(node: ir.Node, unsaturated: Set[str]) -> tuple[ir.Node, Bounds | None]:
+    """How ``node`` clips, looked up before the graph changes."""
+    clips = node.op_type == "QuantizeLinear" and (node.outputs[0].name or "") not in unsaturated
+    return node, clip_bounds(node) if clips and not only_requantizes(node) else None
+
+
+def _write_out(graph: ir.Graph, node: ir.Node) -> None:
+    """The standard operators for ``node`` in its place."""
+    op = Builder(graph, f"surrogate/{node.name}")
+    try:
+        made = lower(op, node)
+    except Unlowered as reason:
+        raise NoSurrogate(str(reason)) from None
+    pairs = [(theirs, _as_integers(op, mine, theirs)) for theirs, mine in zip(node.outputs, made or (), strict=True)]
+    for inner in op.written:
+        graph.remove(inner)
+        graph.insert_before(node, inner)
+    for theirs, mine in pairs:
+        if mine is not None:
+            theirs.replace_all_uses_with(mine, replace_graph_outputs=True)
+            theirs.name, mine.name = f"{theirs.name}/replaced", theirs.name
+    graph.remove(node, safe=True)
+
+
+def _as_integers(op: Builder, mine: Value | None, theirs: Value) -> Value | None:
+    """Real numbers that stand for quantized ones are quantized again, for what reads these."""
+    q = quantization(theirs)
+    if mine is None or q is None or q.scale is None or mine.dtype == theirs.dtype:
+        return mine
+    return op.QuantizeLinear(mine, q.scale, q.zero_point)
+
+
+def _replace(op: Builder, node: ir.Node, value: Value, bounds: Bounds | None) -> None:
+    """In the place of ``value`` comes what ``node`` reads, clipped where there are bounds."""
+    source = node.inputs[0]
+    assert source is not None
+    limits = [] if bounds is None else [op.array(bound.astype(np.float32)) for bound in bounds]
+    mine = ir.val(f"{value.name}/real", type=source.type, shape=value.shape)
+    node_type = "Clip" if limits else "Identity"
+    op.graph.insert_before(node, ir.node(node_type, [source, *limits], outputs=[mine], name=f"{node.name}/real"))
+    value.replace_all_uses_with(mine, replace_graph_outputs=True)
+    value.name, mine.name = mine.name, value.name

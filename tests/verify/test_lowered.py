@@ -1,0 +1,139 @@
+"""verify on quantized models, in each form of onnxruntime's quantizer: what is right passes, what is wrong is named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from nets import Net
+from test_quantized import FORMS, quantize
+
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.verify import Report, verify
+from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
+
+SIDE = 16
+X = np.random.default_rng(3).standard_normal((24, 3, SIDE, SIDE)).astype(np.float32)
+FORM = ("qdq", "qoperator", "dynamic")
+
+
+def small() -> onnx.ModelProto:
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", ["N", 3, SIDE, SIDE]), (3, 6), out="stem"), out="relu1")
+    x = net.op("MaxPool", x, out="pool", kernel_shape=[2, 2], strides=[2, 2])
+    x = net.op("Relu", net.conv(x, (6, 8), out="wide"), out="relu2")
+    x = net.op("Add", net.conv(x, (8, 8), kernel=1, out="pointwise"), x, out="sum")
+    net.op("Softmax", net.head(net.op("Relu", x, out="relu3"), 8), out="probabilities", axis=1)
+    return net.model({"probabilities": ["N", 5]})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    folder = tmp_path_factory.mktemp("small")
+    onnx.save(small(), folder / "float.onnx")
+    for form in FORMS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantize(folder / "float.onnx", folder / f"{form}.onnx", form, "x", X)
+    return {form: folder / f"{form}.onnx" for form in FORMS}
+
+
+def status(report: Report) -> list[str]:
+    return [check.status for check in report.checks]
+
+
+def failing(report: Report) -> set[str]:
+    return {n.op_type for n in report.nodes if n.status == "fail"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_right_rules_pass(form: str, models: Mapping[str, Path]) -> None:
+    report = verify(models[form], x=X[:1])
+    assert report.ok, str(report)
+    assert [check.name for check in report.checks][2:] == [
+        f"gradient at {name!r}, without rounding" for name in (*report.layers, "x")
+    ]
+    errors = [node.error for node in report.nodes if node.error is not None]
+    assert max(errors) < 1e-5
+    assert len(errors) >= 8
+
+
+def planted(op_type: str, wrong: Callable[..., Value]) -> Mapping[Key, Rule]:
+    rule = RULES[op_type, 0]
+
+    def spoiled(op: Builder, *args: Value, **attributes: Any) -> Value:
+        return wrong(op, rule.function(op, *args, **attributes), *args)
+
+    return {**RULES, (op_type, 0): replace(rule, function=spoiled)}
+
+
+def scaled(factor: float) -> Callable[..., Value]:
+    return lambda op, x_bar, *_: op.Mul(x_bar, op.const(factor, like=x_bar))
+
+
+def unmasked(op: Builder, x_bar: Value, g: Value, *_: Value) -> Value:
+    return g
+
+
+def rolled(op: Builder, x_bar: Value, *_: Value) -> Value:
+    rest = op.Slice(x_bar, op.ints(1), op.ints(2**31), op.ints(3))
+    return op.Concat(rest, op.Slice(x_bar, op.ints(0), op.ints(1), op.ints(3)), axis=3)
+
+
+PLANTED = {
+    "sign of Conv": ("Conv", scaled(-1), {"Conv", "QLinearConv", "ConvInteger"}),
+    "Conv times 1.01": ("Conv", scaled(1.01), {"Conv", "QLinearConv", "ConvInteger"}),
+    "Conv shifted by a pixel": ("Conv", rolled, {"Conv", "QLinearConv", "ConvInteger"}),
+    "MaxPool times 1.01": ("MaxPool", scaled(1.01), {"MaxPool"}),
+    "saturation passed over": ("QuantizeLinear", unmasked, {"QuantizeLinear", "QLinearConv", "QLinearAdd"}),
+}
+
+
+@pytest.mark.parametrize("form", FORM)
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_error_is_caught_and_its_operator_named(name: str, form: str, models: Mapping[str, Path]) -> None:
+    op_type, wrong, operators = PLANTED[name]
+    if op_type == "QuantizeLinear" and form == "dynamic":
+        assert not any(n.op_type == "QuantizeLinear" for n in onnx.load(models[form]).graph.node)  # nothing to plant in
+        return
+    report = verify(models[form], x=3 * X[:1], table=planted(op_type, wrong))  # beyond what was calibrated: it clips
+    assert not report.ok
+    assert failing(report)
+    assert failing(report) <= operators
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_surrogate_is_the_model_but_for_rounding(form: str, models: Mapping[str, Path]) -> None:
+    """It is nearer to the float model than the quantized one is, and has no QuantizeLinear."""
+    smooth = surrogate(prepare(ir.load(models[form])))
+    assert not any(n.op_type == "QuantizeLinear" for n in smooth.graph)
+
+    def run(model: bytes) -> np.ndarray:
+        session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+        return np.concatenate([session.run(["probabilities"], {"x": row[None]})[0] for row in X])
+
+    exact, deployed = run(small().SerializeToString()), run(models[form].read_bytes())
+    found = run(ir.to_proto(smooth).SerializeToString())
+    assert np.abs(found - exact).mean() < np.abs(deployed - exact).mean()
+    assert np.abs(found - deployed).max() < 0.1
+
+
+def test_a_scale_for_each_channel_of_an_activation_has_no_surrogate() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 18]>
+        channels (float[1, 2, 4] x) => (float[1, 2, 4] y)
+        <float[2] scale = {0.1, 0.2}, uint8[2] zero = {3, 4}>
+        { q = QuantizeLinear <axis = 1> (x, scale, zero)  y = DequantizeLinear <axis = 1> (q, scale, zero) }"""
+    )
+    with pytest.raises(NoSurrogate, match="no constant scale"):
+        surrogate(prepare(ir.from_proto(model)))
