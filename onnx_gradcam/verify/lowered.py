@@ -126,10 +126,11 @@ class _One:
         name = f"r{i}"
         f = _in_float64(self._surrogate())
         exact = {k: widened(a) for k, a in self.real.items()}
-        values = f(exact)
+        values, unclipped = f(exact), _in_float64(self._surrogate(clips=False))(exact)
         ys = {k: values[f"y{k}"] for k in self.site.outputs}
+        near = {k: self._near_a_bound(k, unclipped[f"y{k}"]) for k in ys}
         probes = zip(*(cotangents(y.astype(np.float32), rng) for y in ys.values()), strict=True)
-        gs = [{k: np.where(self._near_a_bound(k, ys[k]), 0, g) for k, g in zip(ys, row, strict=True)} for row in probes]
+        gs = [{k: np.where(near[k], 0, g) for k, g in zip(ys, row, strict=True)} for row in probes]
         gradients = self._gradients(i, gs, options, table)
         step = STEP * scale_of(exact[name])
         pairs = []
@@ -155,9 +156,10 @@ class _One:
             for check in found
         ]
 
-    def _surrogate(self) -> ir.Model:
-        given = {f"x{i}" for i in range(len(self.node.inputs))}
-        return surrogate(self.model, given)
+    def _surrogate(self, clips: bool = True) -> ir.Model:
+        """Its inputs are never clipped: they are within the bounds, at most on one."""
+        free = {f"x{i}" for i in range(len(self.node.inputs))}
+        return surrogate(self.model, free if clips else free | {f"y{k}" for k in self.site.outputs})
 
     def _near_a_bound(self, k: int, y: np.ndarray) -> np.ndarray:
         q = quantization(self.node.outputs[k])

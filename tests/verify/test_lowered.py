@@ -95,7 +95,11 @@ PLANTED = {
     "Conv times 1.01": ("Conv", scaled(1.01), {"Conv", "QLinearConv", "ConvInteger"}),
     "Conv shifted by a pixel": ("Conv", rolled, {"Conv", "QLinearConv", "ConvInteger"}),
     "MaxPool times 1.01": ("MaxPool", scaled(1.01), {"MaxPool"}),
-    "saturation passed over": ("QuantizeLinear", unmasked, {"QuantizeLinear", "QLinearConv", "QLinearAdd"}),
+    "saturation passed over": (
+        "QuantizeLinear",
+        unmasked,
+        {"QuantizeLinear", "QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm"},
+    ),
 }
 
 
