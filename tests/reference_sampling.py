@@ -53,6 +53,13 @@ def taps_of(place: float, size: int, mode: str, padding: str, corners: int) -> l
     return [(int(i), w) for i, w in weights.items() if 0 <= i < size]
 
 
+def around(place: float, size: int) -> list[tuple[int, float]]:
+    """The two elements around a place on the axis; at its end twice the last one, once with a weight of 0."""
+    place = min(max(place, 0), size - 1)
+    first = math.floor(place)
+    return [(first, 1 - (place - first)), (min(first + 1, size - 1), place - first)]
+
+
 class GridSample(OpRun):
     op_domain = ""
 
@@ -70,6 +77,49 @@ class GridSample(OpRun):
         return (y,)
 
 
+class RoiAlign(OpRun):
+    """As onnxruntime has it: the maximum is over the four weighted elements of each sample, not over their sum."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self,
+        x,
+        rois,
+        batch,
+        coordinate_transformation_mode=None,
+        mode=None,
+        output_height=None,
+        output_width=None,
+        sampling_ratio=None,
+        spatial_scale=None,
+    ):
+        half = coordinate_transformation_mode == "half_pixel"
+        y = np.zeros((len(rois), x.shape[1], output_height, output_width), x.dtype)
+        for r, box in enumerate(rois):
+            edges = box * spatial_scale - (0.5 if half else 0)
+            lines = []
+            for k, cells, size in ((1, output_height, x.shape[2]), (0, output_width, x.shape[3])):
+                extent = edges[k + 2] - edges[k]
+                cell = (extent if half else max(extent, 1)) / cells
+                lines.append((edges[k], cell, sampling_ratio or max(math.ceil(cell), 0), size))
+            for p, q in np.ndindex(output_height, output_width):
+                samples = [
+                    [(first + at * cell + (s + 0.5) * cell / count, size) for s in range(count)]
+                    for at, (first, cell, count, size) in zip((p, q), lines, strict=True)
+                ]
+                terms = []
+                for pair in itertools.product(*samples):
+                    outside = any(place < -1 or place > size for place, size in pair)
+                    axes = [around(place, size) for place, size in pair]
+                    for (i, v), (j, w) in itertools.product(*axes):
+                        terms.append(x[batch[r], :, i, j] * (0 if outside else v * w))
+                if terms:
+                    count = len(samples[0]) * len(samples[1])
+                    y[r, :, p, q] = np.sum(terms, axis=0) / count if mode == "avg" else np.max(terms, axis=0)
+        return (y,)
+
+
 class GatherElements(OpRun):
     op_domain = ""
 
@@ -77,4 +127,4 @@ class GatherElements(OpRun):
         return (np.take_along_axis(data, indices % data.shape[axis or 0], axis or 0),)
 
 
-REFERENCE_SAMPLING = (GridSample, GatherElements)
+REFERENCE_SAMPLING = (GridSample, RoiAlign, GatherElements)

@@ -53,6 +53,7 @@ BESIDE = {
     **{name: name for name in "CumProd CumSum DFT Det Einsum OneHot ReduceProd ReverseSequence Trilu".split()},
     # places between elements are rounded; what is read there is added back
     "MaxUnpool": "ScatterElements",  # of numbers, none of which is added
+    "RoiAlign": "ScatterElements GatherElements Floor Ceil",
     "GridSample": "ScatterElements GatherElements Floor Round",
 }
 

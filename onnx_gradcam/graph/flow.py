@@ -24,6 +24,7 @@ STEERING = frozenset(
         ("OneHot", 1),
         ("Resize", 1),
         ("Resize", 2),
+        ("RoiAlign", 1),  # boxes, to which torchvision has no gradient either
         ("Upsample", 1),
     }
 )
