@@ -160,7 +160,7 @@ def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: Line, columns:
     def by_cell(parts: list[Value]) -> Value:
         """(C, R, P, Q, samples · 4)."""
         stacked = op.Concat(*[op.Unsqueeze(op.Expand(part, wide), op.ints(3)) for part in parts], axis=3)
-        return op.Reshape(stacked, cells)
+        return op.Reshape(stacked, cells, allowzero=1)  # there may be no boxes
 
     terms, weight, index = by_cell(found), by_cell(weights), by_cell(places)
     share = op.Unsqueeze(op.Transpose(g, perm=[1, 0, 2, 3]), op.ints(4))
