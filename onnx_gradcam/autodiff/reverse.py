@@ -11,7 +11,7 @@ from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
-from onnx_gradcam.graph.lower import Unlowered, is_moved, lower, real
+from onnx_gradcam.graph.lower import Unlowered, is_lowered, is_moved, lower, real
 from onnx_gradcam.graph.quantization import only_requantizes
 
 Gs = Sequence[Value | None]
@@ -44,8 +44,25 @@ def pull_back(
                 outputs=tuple(v.name for v in seeds),
                 value=value.name,
             )
+    _refuse_missing(nodes, seeds, wrt, table)
     cotangents = _walk(op, nodes, seeds, wrt, table, unsaturated)
     return [op.expand(cotangents[value], value) for value in wrt]
+
+
+def _refuse_missing(
+    nodes: Sequence[ir.Node], seeds: Mapping[Value, Value], wrt: Sequence[Value], table: Mapping[Key, Rule]
+) -> None:
+    """Raise ``UnsupportedGradient`` for an operator without a rule, before others stumble over shapes that it hides."""
+    path = downstream(nodes, wrt)
+    needed = set(seeds)
+    for node in reversed(nodes):
+        if needed.isdisjoint(node.outputs):
+            continue
+        for i, value in carriers(node):
+            if value in path:
+                needed.add(value)
+                if registry.find(table, node, i) is None and not is_lowered(node):
+                    raise registry.refusal(node, i, "no VJP rule")
 
 
 def _walk(

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_gradcam.errors import ScoreError, nearest
-from onnx_gradcam.graph.flow import carries, dependents, is_float
+from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
+from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
 from onnx_gradcam.graph.quantization import quantized_form, real_form
 from onnx_gradcam.graph.site import OPSET
 
 SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid")
 INSERTED = f"opset{OPSET}/"  # how the names of values begin that raising the opset made
+STEPS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
 Batches = Set[int | ir.SymbolicDim | None]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear")  # saturation is never applied to the score
 PASSING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "Dropout", *QUANTIZED)
@@ -45,7 +46,8 @@ class Score:
 def find_score(graph: ir.Graph, name: str = "auto") -> Score:
     """The score tensor called ``name``, or that of the first output that looks like a classifier's.
 
-    Raises ``ScoreError`` where no value has that name, or no output has one score per class.
+    Raises ``ScoreError`` where no value has that name, or no output has one score per class, and ``NoGradientPath``
+    where such an output depends on the inputs through steps and comparisons only.
     """
     if name != "auto":
         return _named(graph, name)
@@ -53,6 +55,7 @@ def find_score(graph: ir.Graph, name: str = "auto") -> Score:
     batches = _batches(graph)
     found = [s for v in _float_ends(graph) if v in reached and (s := _walk_back(v, batches)) is not None]
     if not found:
+        _refuse_steps(graph, reached, batches)
         shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
         raise ScoreError(
             "no output holds one score per class and image",
@@ -61,6 +64,34 @@ def find_score(graph: ir.Graph, name: str = "auto") -> Score:
             outputs=tuple(v.name for v in graph.outputs),
         )
     return max(found, key=lambda s: (s.kind == "classes", s.activation != ""))  # the first of the best kind
+
+
+def _refuse_steps(graph: ir.Graph, reached: Set[ir.Value], batches: Batches) -> None:
+    """Raise ``NoGradientPath``, naming the operator, where an output is a score but its gradient zero by definition."""
+    for value in _float_ends(graph):
+        if value not in reached and _walk_back(value, batches) is not None:
+            steps = [n for n in _makers(value) if n.op_type in STEPS and any(v in reached for v in n.inputs)]
+            if steps:
+                raise NoGradientPath(
+                    f"the gradient of {value.name!r} is zero by definition: no path from the input goes around "
+                    f"{steps[0].op_type}",
+                    where=f"node {steps[0].name!r}",
+                    hint="a score before that node: --score NAME",
+                    outputs=(value.name,),
+                    node=steps[0].name,
+                )
+
+
+def _makers(value: ir.Value) -> Iterator[ir.Node]:
+    """The nodes that ``value`` is made by, the nearest first."""
+    seen: set[ir.Node] = set()
+    pending = [value]
+    while pending:
+        node = pending.pop(0).producer()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            pending.extend(v for v in node.inputs if v is not None)
 
 
 def _named(graph: ir.Graph, name: str) -> Score:

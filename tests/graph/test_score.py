@@ -11,7 +11,7 @@ from builders import ending
 from nets import BATCH, Net
 from onnx import TensorProto
 
-from onnx_gradcam.errors import ScoreError
+from onnx_gradcam.errors import NoGradientPath, ScoreError
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
@@ -231,6 +231,15 @@ def test_the_error_carries_the_outputs() -> None:
         score_of(ending(("Reshape", {"shape": [0, 5, 2, 2]}), classes=20, declared=[BATCH, 5, 2, 2]))
     assert error.value.outputs == ("out",)
     assert "outputs: out (N, 5, 2, 2)" in str(error.value)
+
+
+def test_a_score_behind_steps_is_refused_with_the_operator() -> None:
+    net = Net()
+    features = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)))
+    net.head(net.op("Identity", net.op("Round", features, out="steps")), 4)
+    with pytest.raises(NoGradientPath, match=r"gradient of 'logits' is zero by definition.*Round") as error:
+        score_of(net.model({"logits": [BATCH, 5]}))
+    assert error.value.node == "node_steps"
 
 
 def test_a_model_whose_outputs_do_not_depend_on_the_image() -> None:
