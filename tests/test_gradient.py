@@ -314,24 +314,6 @@ def test_an_operator_without_a_rule_is_named() -> None:
     gradient_model(proto, ["sampled"])
 
 
-def test_a_branch_that_the_input_decides_is_named() -> None:
-    net = Net()
-    relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
-    bright = net.op("Greater", net.op("ReduceMax", relu, keepdims=0), net.array(np.float32(1)))
-    branches = {
-        f"{name}_branch": helper.make_graph(
-            [helper.make_node(op_type, ["relu"], [name])], name, [], [helper.make_empty_tensor_value_info(name)]
-        )
-        for name, op_type in (("then", "Neg"), ("else", "Identity"))
-    }
-    net.head(net.op("If", bright, out="chosen", **branches), 4)
-    proto = net.model({"logits": None})
-    with pytest.raises(UnsupportedGradient) as error:
-        gradient_model(proto, ["relu"])
-    assert "If" in error.value.what
-    assert "'node_chosen'" in str(error.value)
-
-
 @pytest.mark.parametrize("name", ["score", "class_index"])
 def test_a_value_whose_gradient_would_be_called_like_another_output(name: str) -> None:
     net = Net()

@@ -49,6 +49,7 @@ BESIDE = {
     "STFT": "DFT",
     # a length that is known at run time only; the body, which repeats activations, falls back to the CPU in places
     **dict.fromkeys(("LSTM", "GRU", "RNN"), "Scan Relu LeakyRelu ThresholdedRelu HardSigmoid Elu Softsign Softplus"),
+    "If": "If",
     # where the model's own node has a kernel, so has the one of its rule
     **{name: name for name in "CumProd CumSum DFT Det Einsum OneHot ReduceProd ReverseSequence Trilu".split()},
     # places between elements are rounded; what is read there is added back

@@ -39,6 +39,8 @@ class Rule:
     nested: bool
 
 
+Rules = Mapping[Key, Rule]
+
 RULES: dict[Key, Rule] = {}
 
 

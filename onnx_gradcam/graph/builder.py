@@ -64,7 +64,9 @@ class Builder:
     def inside(self, hint: str, body: ir.Graph | None = None) -> Builder:
         """A builder for the body of a node to come (``body``, else an empty one); no name is taken twice."""
         name = self._name(hint)
-        body = ir.Graph([], [], nodes=[], opset_imports=self.graph.opset_imports, name=name) if body is None else body
+        if body is None:
+            body = ir.Graph([], [], nodes=[], name=name)
+        body.opset_imports.update(self.graph.opset_imports)
         inner = Builder(body, name)
         inner._taken |= self._taken
         return inner

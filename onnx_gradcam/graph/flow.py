@@ -62,6 +62,11 @@ def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
     return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
 
 
+def operands(node: ir.Node) -> list[ir.Value | None]:
+    """All that ``node`` reads, in the positions that ``carriers`` counts: its inputs, then what its bodies capture."""
+    return [*node.inputs, *captured(node)]
+
+
 def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
     """The inputs of ``node``, with their positions, through which a gradient can flow; captured ones come last."""
     if _has_no_gradient(node):

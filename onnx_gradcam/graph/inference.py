@@ -11,6 +11,7 @@ from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from onnx_gradcam.graph import lowerings  # noqa: F401 (importing the lowerings registers them)
 from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.carried import carry_ranks, contain
 from onnx_gradcam.graph.constants import constant, forget
 from onnx_gradcam.graph.lower import Unlowered, is_lowered, lower
 from onnx_gradcam.graph.pools import make_explicit
@@ -29,7 +30,7 @@ def infer(model: ir.Model) -> None:
     declared = {v: v.shape for v in model.graph.outputs}
     try:
         _infer_once(model)
-        while _type_the_unknown(model.graph) | _correct(model.graph):
+        while _type_the_unknown(model.graph) | _correct(model.graph) | carry_ranks(model.graph):
             _infer_once(model)
     finally:
         log.setLevel(level)
@@ -39,6 +40,8 @@ def infer(model: ir.Model) -> None:
 
 def _infer_once(model: ir.Model) -> None:
     infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        contain(node)
 
 
 def _correct(graph: ir.Graph) -> bool:

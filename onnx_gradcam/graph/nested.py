@@ -41,6 +41,30 @@ def scan(
     return (*outputs[: len(states)], *([_turned(op, v) for v in stacked] if backwards else stacked))
 
 
+def choose(
+    op: Builder,
+    condition: Value,
+    then_branch: ir.Graph,
+    else_branch: ir.Graph,
+    step: Callable[[Builder], Value],
+    like: Value,
+) -> Value:
+    """An If whose branches are copies of the two given ones and return ``step(inner)``, of the kind of ``like``.
+
+    ``step`` may add nodes to those of the copy, and read the copy's outputs.
+    """
+    bodies = {}
+    for name, branch in (("then_branch", then_branch), ("else_branch", else_branch)):
+        inner = op.inside(name, branch.clone(allow_outer_scope_values=True))
+        result = inner.Identity(step(inner))
+        result.type, result.shape = like.type, like.shape
+        inner.graph.outputs[:] = [result]
+        bodies[name] = inner.graph
+    (output,) = op.node("If", condition, outputs=1, **bodies)
+    output.type, output.shape = like.type, like.shape
+    return output
+
+
 def _like(value: Value, name: str, drop: int) -> Value:
     """A value of the same dtype and shape, but for the first ``drop`` axes."""
     shape = None if value.shape is None else ir.Shape(value.shape[drop:])

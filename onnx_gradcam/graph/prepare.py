@@ -57,7 +57,8 @@ def prepare(model: ir.Model) -> ir.Model:
     while _fold_integers(copy.graph) | _inline_decided_ifs(copy.graph):
         infer(copy)
     RemoveUnusedNodesPass()(copy)
-    _name_all(copy.graph)
+    for graph in copy.graphs():
+        _name_all(graph)
     add_real_forms(copy.graph)
     return copy
 

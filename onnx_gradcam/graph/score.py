@@ -204,7 +204,7 @@ def _describe(value: ir.Value, activation: str, output: str, batches: Batches) -
     """The Score for ``value``, or None where it is not one score per class and image."""
     value = real_form(value)
     dims = [] if value.shape is None else list(value.shape)
-    if not dims or not is_float(value):
+    if not dims or not is_float(value) or isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
         return None
     if all(isinstance(d, int) for d in (dims[0], *batches)) and dims[0] not in batches:
         return None

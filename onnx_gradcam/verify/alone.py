@@ -11,6 +11,7 @@ from onnx_gradcam.autodiff.registry import Key, Rule
 from onnx_gradcam.autodiff.reverse import pull_through
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.flow import operands
 from onnx_gradcam.verify.float64 import Arrays
 from onnx_gradcam.verify.path import Site
 
@@ -29,15 +30,14 @@ def alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
     """
     node, graph = site.node, site.node.graph
     assert graph is not None
-    inputs = [
-        None if a is None else _like(v, f"x{i}", a) for i, (v, a) in enumerate(zip(node.inputs, arrays, strict=True))
-    ]
-    copy = ir.Node(
-        node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs), name=node.name
-    )
-    for k, (mine, theirs) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
-        mine.name = f"y{k}" if theirs.name else ""
-        mine.type, mine.shape = theirs.type, theirs.shape
+    theirs = operands(node)
+    inputs = [None if a is None else _like(v, f"x{i}", a) for i, (v, a) in enumerate(zip(theirs, arrays, strict=True))]
+    attributes = _rebound(node, {old: new for old, new in zip(theirs, inputs, strict=True) if old and new})
+    count = len(node.inputs)
+    copy = ir.Node(node.domain, node.op_type, inputs[:count], attributes, num_outputs=len(node.outputs), name=node.name)
+    for k, (mine, output) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
+        mine.name = f"y{k}" if output.name else ""
+        mine.type, mine.shape = output.type, output.shape
     given = [v for v in inputs if v is not None]
     part = ir.Graph(
         [v for v in given if v.const_value is None],
@@ -58,6 +58,22 @@ def alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
         gradient.name = f"grad{i}"
         part.outputs.append(gradient)
     return ir.Model(part, ir_version=10)
+
+
+def _rebound(node: ir.Node, inputs: Mapping[ir.Value, ir.Value]) -> list[ir.Attr]:
+    """The attributes of ``node``; its bodies, copied, read ``inputs[v]`` in place of each outer value v."""
+    attributes = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            body = attribute.as_graph().clone(allow_outer_scope_values=True)
+            for inner in ir.traversal.RecursiveGraphIterator(body):
+                for k, value in enumerate(inner.inputs):
+                    if value is not None and value in inputs:
+                        inner.replace_input_with(k, inputs[value])
+            body.outputs[:] = [inputs.get(v, v) for v in body.outputs]
+            attribute = ir.AttrGraph(attribute.name, body)
+        attributes.append(attribute)
+    return attributes
 
 
 def _cotangent(y: ir.Value, k: int) -> ir.Value:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from onnx_gradcam.graph.flow import captured
 from onnx_gradcam.verify import windows
 from onnx_gradcam.verify.recurrent import STEPS, recurrent
 from onnx_gradcam.verify.windows import Attributes
@@ -110,9 +111,10 @@ class Erf(OpRun):
 
 def _on_reference(node: ir.Node) -> Function:
     assert node.graph is not None
-    given = [f"x{i}" if v is not None else "" for i, v in enumerate(node.inputs)]
+    inputs = [f"x{i}" if v is not None else "" for i, v in enumerate(node.inputs)]
+    given = [*inputs, *(v.name or "" for v in captured(node))]
     made = [f"y{i}" if v.name else "" for i, v in enumerate(node.outputs)]
-    alone = onnx.helper.make_node(node.op_type, given, made)
+    alone = onnx.helper.make_node(node.op_type, inputs, made)
     for attribute in ir.to_proto(node).attribute:
         if attribute.name == "to" and attribute.i in FLOATS:
             attribute.i = onnx.TensorProto.DOUBLE

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnx_gradcam.autodiff.registry import Key, Rule
 from onnx_gradcam.forward import relative_difference
+from onnx_gradcam.graph.flow import operands
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.verify.alone import alone, array_of
 from onnx_gradcam.verify.float64 import Arrays, Function, NoReference, in_float64, widened
@@ -105,7 +106,7 @@ class _Trial:
     @classmethod
     def of(cls, site: Site, known: Mapping[str, np.ndarray], options: Options, table: Mapping[Key, Rule]) -> _Trial:
         node = site.node
-        inputs = [None if v is None else array_of(v, known) for v in node.inputs]
+        inputs = [None if v is None else array_of(v, known) for v in operands(node)]
         outputs = {k: known[node.outputs[k].name or ""] for k in site.outputs}
         function = in_float64(node, next(iter(outputs.values())).shape)
         return cls(site, inputs, outputs, function, Session(alone(site, inputs, table), options))
@@ -158,7 +159,7 @@ class _Trial:
     def result(self, i: int, status: Status, error: float | None, message: str) -> NodeCheck:
         """What is found at input ``i``."""
         node = self.site.node
-        value = node.inputs[i]
+        value = operands(node)[i]
         name = "" if value is None else value.name or ""
         return NodeCheck(node.name or "", node.op_type, i, name, status, error, message)
 

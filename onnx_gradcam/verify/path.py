@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.flow import carriers, downstream, upstream
+from onnx_gradcam.graph.flow import carriers, downstream, operands, upstream
 
 REPEATS = 3  # how many nodes of one signature are checked
 
@@ -50,7 +50,7 @@ def spread(found: Sequence[Site]) -> list[Site]:
 def _signature(site: Site) -> tuple[object, ...]:
     """Operator, attributes, shapes, and the content of integer constants (axes, pads, indices)."""
     attributes = sorted((a.name, str(a.value)) for a in site.node.attributes.values())
-    inputs = [None if v is None else (v.dtype, str(v.shape), _integers(v)) for v in site.node.inputs]
+    inputs = [None if v is None else (v.dtype, str(v.shape), _integers(v)) for v in operands(site.node)]
     return site.node.op_type, tuple(attributes), tuple(inputs), site.wrt, site.outputs
 
 
@@ -61,6 +61,6 @@ def _integers(value: Value) -> bytes | None:
 
 def values_of(found: Sequence[Site]) -> list[str]:
     """The names of the values that a run of the model must give before the sites can be checked."""
-    given = [v for site in found for v in site.node.inputs if v is not None and constant(v) is None]
+    given = [v for site in found for v in operands(site.node) if v is not None and constant(v) is None]
     made = [site.node.outputs[k] for site in found for k in site.outputs]
     return list(dict.fromkeys(v.name or "" for v in [*given, *made]))

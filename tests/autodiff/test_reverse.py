@@ -214,11 +214,11 @@ def test_symbolic_batch() -> None:
 
 
 def test_a_value_that_a_body_captures_is_on_the_path() -> None:
-    """An If reads x without naming it as an input: its share must not be dropped."""
-    text = """g (float[2] x, bool c) => (float[2] y) {
-        z = If (c) <then_branch = then () => (float[2] t) { t = Relu(x) },
-                    else_branch = other () => (float[2] e) { e = Neg(x) }>
+    """A Loop reads x without naming it as an input: its share must not be dropped."""
+    text = """g (float[2] x, float[2] s, int64 n) => (float[2] y) {
+        z = Loop (n, , s) <body = b (int64 i, bool go, float[2] v) => (bool more, float[2] u)
+            { more = Identity(go)\n u = Add(v, x) }>
         y = Add(x, z)
     }"""
-    with pytest.raises(UnsupportedGradient, match="If, a value that its body captures"):
+    with pytest.raises(UnsupportedGradient, match="Loop, a value that its body captures"):
         Graph(text).pull_back(["x"])

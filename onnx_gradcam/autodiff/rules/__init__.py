@@ -3,6 +3,7 @@
 from onnx_gradcam.autodiff.rules import (
     activation,
     contraction,
+    control,
     convolution,
     cumulative,
     elementwise,
@@ -27,6 +28,7 @@ from onnx_gradcam.autodiff.rules import (
 __all__ = [
     "activation",
     "contraction",
+    "control",
     "convolution",
     "cumulative",
     "elementwise",

@@ -8,17 +8,15 @@ matrix products over all t, because h_t is an output of the deployed node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_gradcam.autodiff import reverse
-from onnx_gradcam.autodiff.registry import Key, Rule
+from onnx_gradcam.autodiff.registry import Rules
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.nested import scan
-
-Rules = Mapping[Key, Rule]
 
 LAST = 2**31 - 1  # where a Slice to the end ends
 

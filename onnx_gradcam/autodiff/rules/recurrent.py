@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_gradcam.autodiff.registry import EACH, Refused, Unwritten, vjp
-from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, Rules, pull_through_time
+from onnx_gradcam.autodiff.registry import EACH, Refused, Rules, Unwritten, vjp
+from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, pull_through_time
 from onnx_gradcam.graph.builder import Builder, Value
 
 Activation = Callable[[Builder, Value], Value]
