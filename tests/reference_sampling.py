@@ -120,6 +120,43 @@ class RoiAlign(OpRun):
         return (y,)
 
 
+class DeformConv(OpRun):
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self,
+        x,
+        w,
+        offset,
+        b=None,
+        mask=None,
+        dilations=None,
+        group=None,
+        kernel_shape=None,
+        offset_group=None,
+        pads=None,
+        strides=None,
+    ):
+        strides, dilations, pads = strides or [1, 1], dilations or [1, 1], pads or [0] * 4
+        images, outer, taps = len(x), offset.shape[2:], w.shape[2:]
+        moves = offset.reshape(images, offset_group, math.prod(taps), 2, *outer)
+        kept = np.ones_like(moves[:, :, :, 0]) if mask is None else mask.reshape(images, offset_group, -1, *outer)
+        share, y = x.shape[1] // offset_group, np.zeros((images, len(w), *outer), x.dtype)
+        for n, o in itertools.product(range(images), np.ndindex(*outer)):
+            columns = np.zeros((x.shape[1], *taps), x.dtype)
+            for d, (t, tap) in itertools.product(range(offset_group), enumerate(np.ndindex(*taps))):
+                at = [o[k] * strides[k] + tap[k] * dilations[k] - pads[k] + moves[(n, d, t, k, *o)] for k in (0, 1)]
+                lines = [
+                    taps_of(place, size, "linear", "zeros", 1) for place, size in zip(at, x.shape[2:], strict=True)
+                ]
+                channels = slice(d * share, (d + 1) * share)
+                for (i, u), (j, v) in itertools.product(*lines):
+                    columns[(channels, *tap)] += kept[(n, d, t, *o)] * u * v * x[n, channels, i, j]
+            grouped = columns.reshape(group, -1)
+            y[(n, slice(None), *o)] = np.einsum("gmk,gk->gm", w.reshape(group, -1, grouped.shape[1]), grouped).ravel()
+        return (y if b is None else y + b.reshape(-1, 1, 1),)
+
+
 class GatherElements(OpRun):
     op_domain = ""
 
@@ -127,4 +164,4 @@ class GatherElements(OpRun):
         return (np.take_along_axis(data, indices % data.shape[axis or 0], axis or 0),)
 
 
-REFERENCE_SAMPLING = (GridSample, RoiAlign, GatherElements)
+REFERENCE_SAMPLING = (GridSample, RoiAlign, DeformConv, GatherElements)

@@ -55,6 +55,7 @@ BESIDE = {
     # places between elements are rounded; what is read there is added back
     "MaxUnpool": "ScatterElements",  # of numbers, none of which is added
     "RoiAlign": "ScatterElements GatherElements Floor Ceil",
+    "DeformConv": "ScatterElements GatherElements Floor",
     "GridSample": "ScatterElements GatherElements Floor Round",
 }
 
