@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -21,8 +20,7 @@ from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare import prepare
 
 
-@dataclass(frozen=True)
-class Branching:
+class Branching(NamedTuple):
     """``text``: a graph with inputs x (2, 3), z (2, 3), c (bool) and outputs y…; "F" stands for the dtype."""
 
     id: str
