@@ -304,14 +304,23 @@ def test_a_value_that_does_not_lead_to_the_score() -> None:
 def test_an_operator_without_a_rule_is_named() -> None:
     net = Net()
     relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
-    grid = net.array(np.zeros((1, 4, 4, 2), np.float32))
-    net.head(net.op("GridSample", relu, grid, out="sampled"), 4)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["more"]), helper.make_node("Tanh", ["v"], ["u"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [BATCH, 4, 8, 8]),
+        ],
+        [helper.make_empty_tensor_value_info(name) for name in ("more", "u")],
+    )
+    net.head(net.op("Loop", net.array(np.int64(3)), "", relu, out="repeated", body=body), 4)
     proto = net.model({"logits": None})
     with pytest.raises(UnsupportedGradient) as error:
         gradient_model(proto, ["relu"])
-    assert "GridSample" in str(error.value)
-    assert "'node_sampled'" in str(error.value)
-    gradient_model(proto, ["sampled"])
+    assert "Loop" in str(error.value)
+    assert "'node_repeated'" in str(error.value)
+    gradient_model(proto, ["repeated"])
 
 
 @pytest.mark.parametrize("name", ["score", "class_index"])
