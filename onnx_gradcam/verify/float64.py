@@ -1,8 +1,8 @@
 """One node in float64, without the runtime: what its VJP rules are held against.
 
 Most operators run on onnx's reference evaluator. Not those where it rounds to float32 (Erf, Gelu, GroupNormalization),
-is wrong (LRN counts images where it means channels; grouped ConvTranspose), incomplete (LSTM, GRU, RNN) or slow (14 s
-for a ConvTranspose of 64 channels of 113×113).
+is wrong (LRN counts images where it means channels; grouped ConvTranspose; GridSample at the border), incomplete (LSTM,
+GRU, RNN) or slow (14 s for a ConvTranspose of 64 channels of 113×113).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.graph.flow import captured
-from onnx_gradcam.verify import windows
+from onnx_gradcam.verify import sampling, windows
 from onnx_gradcam.verify.recurrent import STEPS, recurrent
 from onnx_gradcam.verify.windows import Attributes
 
@@ -85,15 +85,26 @@ def _group_normalization(
     return np.asarray(standard * each[0] + each[1])
 
 
+def _global_lp_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
+    p = attributes.get("p", 2)
+    return np.asarray((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p))
+
+
 OWN: dict[str, Callable[..., np.ndarray]] = {
     "AveragePool": windows.average_pool,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
+    "DeformConv": sampling.deform_conv,
     "Erf": lambda shape, attributes, x: _erf(x),
     "Gelu": _gelu,
+    "GlobalLpPool": _global_lp_pool,
+    "GridSample": sampling.grid_sample,
     "GroupNormalization": _group_normalization,
     "LRN": _lrn,
+    "LpPool": windows.lp_pool,
     "MaxPool": windows.max_pool,
+    "MaxUnpool": sampling.max_unpool,
+    "RoiAlign": sampling.roi_align,
 }
 
 

@@ -57,6 +57,13 @@ def max_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> n
     return y
 
 
+def lp_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
+    """The p-norm of each window."""
+    p = attributes.get("p", 2)
+    total = sum(np.abs(part) ** p for _, part in _taps(x, shape, attributes["kernel_shape"], attributes, fill=0))
+    return np.asarray(total ** (1 / p))
+
+
 def average_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
     """The mean of each window. With ``count_include_pad`` padding counts, but not what lies beyond it."""
     kernel = attributes["kernel_shape"]
