@@ -28,6 +28,7 @@ NOISE: tuple[tuple[type[Warning], str], ...] = (
     (FutureWarning, "_check_is_size will be removed"),
     (UserWarning, "Constant folding - Only steps=1 can be constant folded"),
     (UserWarning, "Exporting a model to ONNX with a batch_size other than 1, with a variable length"),
+    (UserWarning, "Exporting aten::index operator of advanced indexing in opset"),
     (UserWarning, r"The tensor attributes self\.\w+\._flat_weights"),
     (torch.jit.TracerWarning, "Converting a tensor to a Python boolean"),
 )

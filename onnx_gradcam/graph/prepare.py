@@ -152,6 +152,7 @@ def _inline_decided_ifs(graph: ir.Graph) -> bool:
             node.prepend(inner)
             for value in inner.outputs:
                 _rename(value, taken)
+                value.shape = None  # torch declares ranks of branches wrongly; it is inferred anew
         for before, after in zip(list(node.outputs), results, strict=True):
             before.replace_all_uses_with(after, replace_graph_outputs=True)
             before.name, after.name = None, before.name

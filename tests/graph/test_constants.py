@@ -56,6 +56,13 @@ def test_random_numbers_and_what_cannot_be_evaluated_are_not_constant(op_type: s
     assert computed(net, "y") is None
 
 
+def test_what_the_evaluator_refuses_though_the_runtime_does_not_is_not_constant() -> None:
+    """torch writes the axis of CumSum as a vector."""
+    net = Net()
+    net.op("CumSum", net.array(np.arange(3)), net.array(np.array([0])), out="y")
+    assert computed(net, "y") is None
+
+
 def test_other_domains_are_not_evaluated() -> None:
     net = Net()
     net.domains["com.microsoft"] = 1

@@ -120,6 +120,20 @@ def test_the_branch_that_is_always_taken_replaces_the_if(batch: int | str, size:
     assert "Equal" not in made.values()
 
 
+def test_what_a_branch_declares_wrongly_is_inferred() -> None:
+    """As torch does: a branch that squeezes nothing declared as having one axis."""
+    body = helper.make_node("Identity", ["relu"], ["same"])
+    for declared in ([BATCH], [BATCH, 9, 9, 9, 9]):
+        net = Net()
+        net.op("Relu", net.input("x", [BATCH, 3, 8, 8]), out="relu")
+        out = helper.make_tensor_value_info("same", onnx.TensorProto.FLOAT, declared)
+        branch = helper.make_graph([body], "branch", [], [out])
+        net.op("If", net.array(np.array(True)), out="chosen", then_branch=branch, else_branch=branch)
+        net.op("Neg", "chosen", out="y")
+        values = ir.convenience.create_value_mapping(prepared(net.model({"y": [BATCH, 3, 8, 8]})).graph)
+        assert [list(values[name].shape)[1:] for name in ("chosen", "y")] == [[3, 8, 8]] * 2
+
+
 def test_an_if_that_the_input_decides_stays() -> None:
     net = Net()
     relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
