@@ -110,6 +110,7 @@ def test_what_has_no_gradient_is_refused_by_name(kind: str) -> None:
     with pytest.raises(UnsupportedGradient, match=kind) as caught:
         ogc.gradient_model(model(kind), ["h"])
     assert "target layer after this node" in caught.value.hint
+    assert caught.value.by_design
 
 
 @pytest.mark.parametrize("kind", REFUSED)

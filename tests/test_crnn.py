@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,29 @@ def test_the_explanation_in_float32(kind: str, exporter: str, batch_first: bool)
     np.testing.assert_allclose(found.activation, features, atol=1e-5)
     np.testing.assert_allclose(found.gradient / scale, expected / scale, atol=1e-5)
     np.testing.assert_allclose(several.gradient[::2] / scale, expected / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_any_width(kind: str) -> None:
+    """The number of steps is known at run time only."""
+    file = io.BytesIO()
+    net = Crnn(kind, False, True).requires_grad_(False)
+    with exports.quiet():
+        torch.onnx.export(
+            net, (torch.zeros(2, 3, 16, 40),), file, dynamo=False, opset_version=17, input_names=["x"],
+            output_names=["logits"], dynamic_axes={"x": {0: "N", 3: "W"}, "logits": {0: "N"}},
+        )  # fmt: skip
+    layer = last_relu(prepare(load(file.getvalue()).model).graph)
+    with ogc.Explainer(file.getvalue(), target_layer=layer, session_options=one_thread()) as explainer:
+        for columns in (16, 40, 64):
+            x = np.random.default_rng(columns).standard_normal((2, 3, 16, columns))
+            found = explainer.explain(x.astype(np.float32))
+            double = Crnn(kind, False, True).double()
+            features = double.features(torch.tensor(x)).detach().requires_grad_()
+            double.features = nn.Identity()
+            (expected,) = torch.autograd.grad(double(features).amax(1).sum(), features)
+            scale = float(expected.abs().max())
+            np.testing.assert_allclose(found.gradient / scale, expected.numpy() / scale, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "exporter", "batch_first"), [form for form in FORMS if form[0] == "LSTM"])

@@ -111,9 +111,11 @@ class Refused(Unwritten):
 
 
 def is_foreign(node: ir.Node) -> bool:
-    """Whether no rule is meant to be written: sequences, strings, and operators of other domains, which have no body
-    (one with a body is replaced by it before)."""
+    """Whether no rule is meant to be written: loops, sequences, strings, and operators of other domains, which have no
+    body (one with a body is replaced by it before)."""
     if node.domain in ("", "ai.onnx"):
+        if node.op_type in ("Loop", "Scan"):
+            return True
         return node.op_type.startswith(("Sequence", "SplitToSequence", "ConcatFromSequence", "String", "Optional"))
     return not node.domain.startswith(KNOWN)
 

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 from reference_recurrent import RECURRENT_OPS
-from vjp_check import Case, check_vjp, forward_model, pulled_back, with_gradients
+from vjp_check import Case, check_float16, check_vjp, forward_model, pulled_back, with_gradients
 
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
@@ -231,3 +231,10 @@ def test_weights_that_depend_on_the_layer_are_refused() -> None:
 def test_an_unknown_activation_is_refused() -> None:
     with pytest.raises(UnsupportedGradient, match="activation 'cosine' for RNN, input 0"):
         with_gradients(activated("RNN", "cosine"), np.dtype("float32"), False)
+
+
+@pytest.mark.parametrize(
+    "made", [c for c in CASES if c.ort and c.id in ("bidirectional-lengths", "clip", "linear-forward")], ids=str
+)
+def test_float16(made: Case) -> None:
+    check_float16(made, reference_ops=RECURRENT_OPS)
