@@ -120,6 +120,26 @@ class RoiAlign(OpRun):
         return (y,)
 
 
+class MaxRoiPool(OpRun):
+    op_domain = ""
+
+    def _run(self, x, rois, pooled_shape=None, spatial_scale=None):  # type: ignore[no-untyped-def]
+        y = np.full((len(rois), x.shape[1], *pooled_shape), -np.inf, x.dtype)
+        for r, box in enumerate(np.asarray(rois, np.float64)):
+            corners = [math.copysign(math.floor(abs(v * spatial_scale) + 0.5), v) for v in box[1:]]
+            for (p, i), (q, j) in itertools.product(
+                *(itertools.product(range(n), range(size)) for n, size in zip(pooled_shape, x.shape[2:], strict=True))
+            ):
+                inside = True
+                for at, element, n, k in ((p, i, pooled_shape[0], 1), (q, j, pooled_shape[1], 0)):
+                    cell = max(corners[k + 2] - corners[k] + 1, 1) / n
+                    first, end = math.floor(at * cell + 1e-9), math.ceil((at + 1) * cell - 1e-9)
+                    inside &= first <= element - corners[k] < end
+                if inside:
+                    y[r, :, p, q] = np.maximum(y[r, :, p, q], x[int(box[0]), :, i, j])
+        return (np.where(np.isinf(y), 0, y).astype(x.dtype),)
+
+
 class DeformConv(OpRun):
     op_domain = ""
 
@@ -164,4 +184,4 @@ class GatherElements(OpRun):
         return (np.take_along_axis(data, indices % data.shape[axis or 0], axis or 0),)
 
 
-REFERENCE_SAMPLING = (GridSample, RoiAlign, DeformConv, GatherElements)
+REFERENCE_SAMPLING = (GridSample, RoiAlign, MaxRoiPool, DeformConv, GatherElements)

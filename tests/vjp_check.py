@@ -56,6 +56,7 @@ BESIDE = {
     "MaxUnpool": "ScatterElements",  # of numbers, none of which is added
     "RoiAlign": "ScatterElements GatherElements Floor Ceil",
     "DeformConv": "ScatterElements GatherElements Floor",
+    "MaxRoiPool": "Floor Ceil",
     "GridSample": "ScatterElements GatherElements Floor Round",
 }
 

@@ -20,6 +20,7 @@ STEERING = frozenset(
         ("Bernoulli", 0),
         ("CastLike", 1),
         ("Dropout", 1),
+        ("MaxRoiPool", 1),  # boxes, as those of RoiAlign
         ("OneHot", 0),
         ("OneHot", 1),
         ("Resize", 1),

@@ -103,6 +103,7 @@ OWN: dict[str, Callable[..., np.ndarray]] = {
     "LRN": _lrn,
     "LpPool": windows.lp_pool,
     "MaxPool": windows.max_pool,
+    "MaxRoiPool": sampling.max_roi_pool,
     "MaxUnpool": sampling.max_unpool,
     "RoiAlign": sampling.roi_align,
 }

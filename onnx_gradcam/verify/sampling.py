@@ -119,6 +119,25 @@ def _line(
         yield elements.ravel(), (np.stack([u, v], axis=1) * inside[:, None]).ravel()
 
 
+def max_roi_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, rois: np.ndarray) -> np.ndarray:
+    """The largest element of every cell of a box (image, x₁, y₁, x₂, y₂); 0 for a cell without elements."""
+    y = np.zeros(shape)
+    for r, (image, *box) in enumerate(rois):
+        scaled = np.array(box) * attributes.get("spatial_scale", 1.0)
+        edges = np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)
+        rows, columns = (_cells(edges[k], edges[k + 2], shape[3 - k], x.shape[3 - k]) for k in (1, 0))
+        for p, q in np.ndindex(*shape[2:]):
+            cell = x[int(image), :, rows[p], columns[q]]
+            y[r, :, p, q] = cell.max((1, 2)) if cell.size else 0
+    return y
+
+
+def _cells(first: float, last: float, count: int, size: int) -> list[slice]:
+    cell = np.float32(max(last - first + 1, 1)) / np.float32(count)
+    edges = [(math.floor(k * cell) + first, math.ceil((k + 1) * cell) + first) for k in range(count)]
+    return [slice(int(min(max(a, 0), size)), int(min(max(b, 0), size))) for a, b in edges]
+
+
 def deform_conv(
     shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, w: np.ndarray, offset: np.ndarray, *more: np.ndarray
 ) -> np.ndarray:

@@ -23,6 +23,7 @@ IMAGE, GRID = normal(2, 3, 6, 7), RNG.uniform(-2.3, 2.3, (2, 4, 5, 2))
 VOLUME, PLACES = normal(1, 2, 3, 4, 5), RNG.uniform(-1.7, 1.7, (1, 2, 2, 3, 3))
 BOXES = np.array([[0.4, 1.1, 4.3, 5.2], [-2.3, -1.4, 9.1, 3.3], [3.1, 3.2, 2.0, 2.1], [30.0, 30, 33, 34]])
 ROIS = [IMAGE, BOXES, np.array([1, 0, 1, 0])]
+CORNERS = np.array([[1, 0, 0.5, 4.3, 5.2], [0, -2.5, -1.4, 9.1, 3.3], [1, 3.1, 3.2, 2.0, 2.1], [0, 30, 30, 33, 34]])
 OFFSET, MASK = normal(2, 16, 4, 5) * 2, RNG.uniform(0, 1, (2, 8, 4, 5))
 DEFORMED = [normal(2, 4, 5, 6), normal(6, 2, 2, 2), OFFSET]
 CASES: list[tuple[str, list[np.ndarray | None], dict[str, Any], int]] = [
@@ -44,6 +45,8 @@ CASES: list[tuple[str, list[np.ndarray | None], dict[str, Any], int]] = [
             {"coordinate_transformation_mode": "output_half_pixel"},
         )
     ],
+    ("MaxRoiPool", [IMAGE, CORNERS], {"pooled_shape": [2, 3], "spatial_scale": 0.75}, 18),
+    ("MaxRoiPool", [IMAGE, CORNERS], {"pooled_shape": [3, 2]}, 18),
     ("DeformConv", DEFORMED, {"group": 2, "offset_group": 2}, 19),
     ("DeformConv", [*DEFORMED, normal(6), MASK], {"group": 2, "offset_group": 2}, 19),
     ("DeformConv", [*DEFORMED, None, MASK], {"group": 2, "offset_group": 2}, 19),
