@@ -8,18 +8,23 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.flow import results
 
-CONVOLUTIONS = frozenset("Conv ConvTranspose QLinearConv ConvInteger FusedConv NhwcConv DeformConv".split())
+CHANNELS_LAST = frozenset(("NhwcConv", "NhwcFusedConv", "NhwcMaxPool"))
+CONVOLUTIONS = frozenset(
+    "Conv ConvTranspose ConvTransposeWithDynamicPads QLinearConv ConvInteger FusedConv NhwcConv NhwcFusedConv "
+    "DeformConv".split()
+)
 # Operators that keep every spatial position where it is (pointwise over the grid).
 KEEPING = frozenset(
     "Abs Add BatchNormalization Cast Celu Clip Concat DequantizeLinear Div Dropout Elu Erf Exp Gelu "
     "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LRN LayerNormalization LeakyRelu Log "
     "LpNormalization Max Min Mish Mul Neg PRelu Pow QuantizeLinear Reciprocal Relu Selu Sigmoid Softplus Softsign "
     "Split Sqrt Sub Sum Swish Tanh ThresholdedRelu Where DynamicQuantizeLinear QLinearAdd QLinearMul QLinearConcat "
-    "QLinearLeakyRelu QLinearSigmoid QLinearWhere".split()
+    "QLinearLeakyRelu QLinearSigmoid QLinearWhere BiasAdd BiasGelu FastGelu GroupNorm QuickGelu SkipGroupNorm "
+    "SkipLayerNormalization".split()
 )
 POOLS = frozenset(
     "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool QLinearAveragePool "
-    "QLinearGlobalAveragePool".split()
+    "QLinearGlobalAveragePool NhwcMaxPool".split()
 )
 
 
@@ -37,7 +42,7 @@ def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.V
             continue
         source = node.inputs[0] if node.inputs else None
         if node.op_type in begin:
-            found[value] = tuple(range(len(value.shape)))
+            found[value] = _axes(node, len(value.shape))
         elif node.op_type == "Transpose" and source in found:
             order = node.attributes.get_ints("perm", None) or list(reversed(range(len(value.shape))))
             found[value] = tuple(order.index(k) for k in found[source])
@@ -53,6 +58,12 @@ def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.V
         elif node.op_type == "Reshape" or (source in reshaped and node.op_type in KEEPING):
             reshaped[value] = origin
     return found
+
+
+def _axes(node: ir.Node, rank: int) -> tuple[int, ...]:
+    """(N, C, *space) among the axes of what a convolution makes."""
+    last = node.op_type in CHANNELS_LAST or node.attributes.get_int("channels_last", 0)
+    return (0, rank - 1, *range(1, rank - 1)) if last else tuple(range(rank))
 
 
 def _is_pointwise_matmul(node: ir.Node, found: dict[ir.Value, tuple[int, ...]]) -> bool:

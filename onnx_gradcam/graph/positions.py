@@ -85,7 +85,7 @@ def _through(node: ir.Node, found: Mapping[ir.Value, Positions]) -> dict[ir.Valu
     value = node.outputs[0]
     if node.op_type in STAYING:
         same = [v for v in known if static_dims(v) == static_dims(value)]
-        return {value: found[same[0]]} if same else {}
+        return dict.fromkeys((v for v in node.outputs if v.name), found[same[0]]) if same else {}
     if node.op_type in LINEAR and node.inputs[0] in found and _is_matrix(node.inputs[1]):
         positions = _contracted(node, found[known[0]])
         return {value: positions} if positions else {}

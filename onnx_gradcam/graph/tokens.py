@@ -71,8 +71,8 @@ class Tokens:
         reached = downstream(self._nodes, [v for v, p in self._found.items() if p])
         found = []
         for node in self._nodes:
-            if node.op_type in ADDING:
-                value = node.outputs[0]
+            if node.op_type in ADDING and node.outputs[-1].name:
+                value = node.outputs[-1]  # that of SkipLayerNormalization is the sum
                 same = [v for v in node.inputs if v in reached and v is not None and _alike(v, value)]
                 placed = [v for v in same if self._found.get(v)]
                 if placed and len(placed) < len(same):
