@@ -16,7 +16,9 @@ from onnx_ir.passes.common import (
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.inference import infer
+from onnx_gradcam.graph.lower import MICROSOFT
 from onnx_gradcam.graph.quantization import add_real_forms
+from onnx_gradcam.graph.unfuse import write_out_sums
 from onnx_gradcam.graph.upgrade import raise_opset
 
 NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
@@ -42,6 +44,7 @@ def prepare(model: ir.Model) -> ir.Model:
     for step in passes:
         step(copy)
     _name_all(copy.graph)
+    _declare_microsoft(copy.graph)
     _free_literal_dims(copy.graph)
     opset = copy.graph.opset_imports.setdefault("", copy.graph.opset_imports.pop("ai.onnx", 1))
     if opset > NEWEST:
@@ -56,6 +59,7 @@ def prepare(model: ir.Model) -> ir.Model:
         infer(copy)
     while _fold_integers(copy.graph) | _inline_decided_ifs(copy.graph):
         infer(copy)
+    write_out_sums(copy.graph)
     RemoveUnusedNodesPass()(copy)
     for graph in copy.graphs():
         _name_all(graph)
@@ -107,6 +111,12 @@ def _name_all(graph: ir.Graph) -> None:
     for node in graph:
         if not node.name:
             node.name = node.outputs[0].name
+
+
+def _declare_microsoft(graph: ir.Graph) -> None:
+    """onnxruntime runs its own operators in models that do not import them; shape inference refuses to."""
+    if any(node.domain == MICROSOFT for node in ir.traversal.RecursiveGraphIterator(graph)):
+        graph.opset_imports.setdefault(MICROSOFT, 1)
 
 
 def _free_literal_dims(graph: ir.Graph) -> None:

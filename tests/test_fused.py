@@ -1,0 +1,100 @@
+"""Models as onnxruntime's optimisers save them: the layer and the map are those of the original file."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import onnx_gradcam as ogc
+from onnx_gradcam.overview import overview
+
+torch = pytest.importorskip("torch", reason="torch: not installed")
+exports = importlib.import_module("exports")  # imports torch
+architectures = importlib.import_module("test_architectures")
+tokens = importlib.import_module("test_tokens")
+
+# What the optimiser makes of them, by network.
+FUSED = {
+    "alexnet": {"FusedConv", "FusedGemm"},
+    "resnet18": {"FusedConv"},
+    "mobilenet_v2": {"FusedConv"},
+    "mobilenet_v3": {"FusedConv"},
+    "efficientnet_b0": {"FusedConv", "QuickGelu"},
+    "inception_v3": {"FusedConv"},
+    "shufflenet_v2": {"FusedConv"},
+    "convnext_tiny": {"BiasGelu"},
+    "vit": {"BiasGelu"},
+    "swin": {"BiasGelu"},
+    "swin_flat": {"BiasGelu"},
+    "mobilevit": {"BiasGelu", "QuickGelu"},
+}
+DYNAMO = {  # and what it finds in the newer exporter's graphs only
+    "vit": {"FusedMatMul", "SkipLayerNormalization"},
+    "swin": {"FusedMatMul"},
+    "swin_flat": {"FusedMatMul"},
+    "mobilevit": {"FusedMatMul", "SkipLayerNormalization"},
+}
+
+
+@functools.cache
+def original(name: str, exporter: str) -> tuple[bytes, np.ndarray]:
+    if name in exports.SMALL:
+        return exports.small_model(name, exporter), architectures.images(name)[:2]
+    return tokens.model(name, exporter), tokens.images(name)[:2]
+
+
+def saved(model: bytes, path: Path) -> onnx.ModelProto:
+    """As onnxruntime writes it after its extended optimisations."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path)
+    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnx.load(path)
+
+
+def fused(model: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in model.graph.node if node.domain == "com.microsoft"}
+
+
+def check(model: onnx.ModelProto, name: str, exporter: str) -> None:
+    data, x = original(name, exporter)
+    with ogc.Explainer(data, session_options=architectures.one_thread()) as explainer:
+        expected = explainer.explain(x)
+    with ogc.Explainer(model, session_options=architectures.one_thread()) as explainer:
+        found = explainer.explain(x)
+    assert found.target_layer == expected.target_layer
+    assert not found.warnings
+    assert np.abs(found.cam - expected.cam).max() <= 1e-4 * np.abs(expected.cam).max()
+    assert np.abs(expected.cam).max() > 0
+    statuses = {operator.status for operator in overview(model).operators if operator.domain}
+    assert statuses <= {"lowered", "off the path"}
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("exporter", exports.EXPORTERS)
+def test_extended_optimisations(name: str, exporter: str, tmp_path: Path) -> None:
+    model = saved(original(name, exporter)[0], tmp_path / "saved.onnx")
+    assert fused(model) == FUSED[name] | (DYNAMO.get(name, set()) if exporter == "dynamo" else set())
+    check(model, name, exporter)
+
+
+@pytest.mark.parametrize("name", ["vit", "deit_distilled", "mobilevit"])
+def test_the_optimiser_of_transformers(name: str, tmp_path: Path) -> None:
+    """Every addition of a block is part of a SkipLayerNormalization."""
+    optimizer = importlib.import_module("onnxruntime.transformers.optimizer")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(original(name, "dynamo")[0])
+    logging.disable(logging.WARNING)
+    try:
+        model = optimizer.optimize_model(str(path), model_type="vit", num_heads=2, hidden_size=32, opt_level=0).model
+    finally:
+        logging.disable(logging.NOTSET)
+    assert fused(model) >= {"BiasGelu", "SkipLayerNormalization"}
+    check(model, name, "dynamo")
