@@ -62,7 +62,7 @@ def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.V
 
 def _axes(node: ir.Node, rank: int) -> tuple[int, ...]:
     """(N, C, *space) among the axes of what a convolution makes."""
-    last = node.op_type in CHANNELS_LAST or node.attributes.get_int("channels_last", 0)
+    last = node.op_type in CHANNELS_LAST or node.attributes.get_int("channels_last", 0) == 1
     return (0, rank - 1, *range(1, rank - 1)) if last else tuple(range(rank))
 
 
