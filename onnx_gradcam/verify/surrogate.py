@@ -59,6 +59,10 @@ def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Mod
     for node, bounds in settled:
         if node.op_type != "DequantizeLinear" or id(node) in reading:
             _replace(op, node, node.outputs[0], bounds)
+    for node in list(graph):  # else onnxruntime rounds what is multiplied with a DequantizeLinear
+        for k, value in enumerate(node.inputs):
+            if (exact := op.exact(value)) is not value:
+                node.replace_input_with(k, exact)
     RemoveUnusedNodesPass()(model)
     infer(model)
     return model
