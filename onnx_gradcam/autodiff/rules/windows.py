@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from onnx_gradcam.autodiff.registry import Unwritten
+from onnx_gradcam.autodiff.registry import Refused
 from onnx_gradcam.autodiff.rules.axes import crop, length
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.pools import SAME, last_pad, same_pads, window_count
@@ -52,6 +52,7 @@ def windows(
     pads = tuple(pads) if pads and auto_pad == "NOTSET" else (0,) * (2 * n)
     before, after = pads[:n], pads[n:]
     if auto_pad in SAME:  # with dilations, onnxruntime pads for the bare kernel
+        refuse_gaps(kernel, strides, dilations)
         before, after = _same(sizes, kernel, strides, auto_pad)
     at = Windows(tuple(kernel), strides, dilations, before, after, sizes, sizes, bool(ceil_mode))
     return replace(at, counts=tuple(None if i is None else _count(at, j, i) for j, i in enumerate(sizes)))
@@ -76,14 +77,20 @@ def _same(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     pads = []
     for size, k, s in zip(sizes, kernel, strides, strict=True):
-        if size is None and s > 1:
-            raise Unwritten("SAME padding with a stride, of an image whose size is not known before the run,")
+        assert size is not None or s == 1, "same_pads_at_run_time"
         pads.append(same_pads(size or 1, k, s, auto_pad))  # with stride 1 it is the same for every size
     return tuple(before for before, _ in pads), tuple(after for _, after in pads)
 
 
+def refuse_gaps(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> None:
+    """Where SAME padding may have to be negative."""
+    if any(k < s - 1 or (k < s and max(dilations) > 1) for k, s in zip(kernel, strides, strict=True)):
+        raise Refused("SAME padding of windows with gaps between them, which onnxruntime's kernels place differently,")
+
+
 def same_pads_at_run_time(op: Builder, x: Value, at: Windows, auto_pad: str) -> tuple[Value, Value, Value]:
     """SAME padding of an image whose size is known at run time only: before, after, and the size itself."""
+    refuse_gaps(at.kernel, at.strides, at.dilations)
     strides = op.ints(*at.strides)
     size = op.Gather(op.shape_of(x), op.ints(*range(2, 2 + len(at.kernel))))
     last = op.Div(op.Sub(size, op.ints(1)), strides)
