@@ -34,6 +34,7 @@ SHAPE_ARITHMETIC = frozenset(
 # What the rules of single operators emit besides.
 BESIDE = {
     # nothing else adds at places that are known at run time only; constant ones are written with Gather
+    "Gather": "ScatterElements",
     "GatherElements": "ScatterElements",
     "GatherND": "ScatterElements GatherND",
     # only where axes or steps, or with the former borders that copy, are not constant

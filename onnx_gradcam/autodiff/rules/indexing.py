@@ -23,9 +23,12 @@ from onnx_gradcam.autodiff.rules.axes import (
     zeros_like,
 )
 from onnx_gradcam.autodiff.rules.elementwise import indicator
-from onnx_gradcam.autodiff.rules.scatter import Places, put_elements
+from onnx_gradcam.autodiff.rules.scatter import Places, put_back, put_elements
 from onnx_gradcam.graph.builder import Builder, Value, rank, static_dims
 from onnx_gradcam.graph.constants import constant
+
+ONE_HOT = 2**15  # elements of a matrix of ones and zeros, up to which a product with it is as fast as to scatter
+UNKNOWN = 2**10  # what a length is taken for that is not known before the run
 
 
 @vjp("Gather", wrt=0)
@@ -37,14 +40,16 @@ def gather(op: Builder, g: Value, y: Value, data: Value, indices: Value, *, axis
         start = int(index.ravel()[0]) % size
         g = reshape(op, g, [*dims(y)[:axis], 1, *dims(y)[axis + taken :]])
         return pad(op, g, {axis: (start, size - start - 1)})
-    if taken != 1:
-        g = op.Reshape(g, vector(op, [*dims(y)[:axis], -1, *dims(y)[axis + taken :]]))
+    rows = g if taken == 1 else op.Reshape(g, vector(op, [*dims(y)[:axis], -1, *dims(y)[axis + taken :]]))
     if index is not None and size is not None:
-        placed = place(op, g, index.ravel() % size, size, axis)
+        placed = place(op, rows, index.ravel() % size, size, axis)
         if placed is not None:
             return placed
+    counts = [d if isinstance(d, int) else UNKNOWN for d in [*dims(indices), dims(data)[axis]]]
+    if math.prod(counts) > ONE_HOT:
+        return put_back(op, zeros_like(op, data), g, lambda x: op.Gather(x, indices, axis=axis), "add")
     flat = op.Reshape(indices, op.ints(-1)) if taken != 1 else indices
-    return contract(op, g, one_hot(op, flat, dims(data)[axis], like=g), axis)
+    return contract(op, rows, one_hot(op, flat, dims(data)[axis], like=g), axis)
 
 
 @vjp("GatherElements", wrt=0)

@@ -252,21 +252,35 @@ def _unpad_at_run_time(op: Builder, g: Value, pads: Value, along: Sequence[int])
 
 
 def _add_borders(op: Builder, g: Value, x: Value, along: Sequence[int], pads: Value, mode: str) -> Value:
-    """Axis by axis a product with the matrix [y's element, x's element] = 1 where one is a copy of the other."""
+    """Axis by axis. Where a length or a width is not known before the run, a product with the matrix [y's element, x's
+    element] = 1 where one is a copy of the other; that of a large image costs more than its convolutions.
+    """
     amounts = ints_of(pads)
     for k, axis in enumerate(along):
         size = length(x, axis)
         border = None if amounts is None else (amounts[k], amounts[k + len(along)])
-        if border == (0, 0):
-            continue
         if size is not None and border is not None:
-            matrix = op.const(np.eye(size)[_copied(size, border, mode)], like=g)
-        else:
+            g = _fold(op, g, axis, size, border, mode)
+        elif border != (0, 0):
             widths = op.Gather(pads, op.ints(k, k + len(along)))
             copied = op.Pad(positions(op, dims(x)[axis]), widths, None, mode=mode)
-            matrix = one_hot(op, copied, dims(x)[axis], like=g)
-        g = contract(op, g, matrix, axis)
+            g = contract(op, g, one_hot(op, copied, dims(x)[axis], like=g), axis)
     return g
+
+
+def _fold(op: Builder, g: Value, axis: int, size: int, border: tuple[int, int], mode: str) -> Value:
+    """The middle of ``g`` plus its two borders, each brought to the elements that it repeats."""
+    copied = _copied(size, border, mode)
+    inner, outer = max(border[0], 0), len(copied) - max(border[1], 0)
+    folded = pad(op, g, {axis: (-border[0], -border[1])})
+    for first, last in ((0, inner), (outer, len(copied))):
+        if first < last:
+            sources = copied[first:last]
+            low, high = int(sources.min()), int(sources.max()) + 1
+            part = op.Slice(g, op.ints(first), op.ints(last), op.ints(axis))
+            part = contract(op, part, op.const(np.eye(high - low)[sources - low], like=g), axis)
+            folded = op.Add(folded, pad(op, part, {axis: (low, size - high)}))
+    return folded
 
 
 def _copied(size: int, border: tuple[int, int], mode: str) -> np.ndarray:

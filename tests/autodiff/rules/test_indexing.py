@@ -197,12 +197,22 @@ def emitted(case: Case, dynamic: bool = False) -> set[str]:
 
 
 def test_constant_places_are_gathered_not_scattered() -> None:
-    for case in CASES:
-        known = case.op_type in ("GatherElements", "GatherND") and 1 in case.constants and case.id != "often"
-        scatters = {"ScatterElements", "ScatterND"} & emitted(case)
-        assert bool(scatters) == (case.op_type[:6] == "Gather" and case.op_type != "Gather" and not known) or (
-            case.op_type == "TopK"
-        )
+    for case in [*GATHERS, *ELEMENTS, *PLACES]:
+        known = 1 in case.constants and not case.id.startswith("often")
+        assert ("ScatterElements" in emitted(case)) == (case.op_type != "Gather" and not known), case.id
+        assert "ScatterND" not in emitted(case)
+
+
+def test_many_places_that_the_run_gives_are_scattered() -> None:
+    """One large matrix of ones and zeros would cost more."""
+    few, many = (Case("Gather", [tensor(n, 2), draw(n, n)], id=str(n)) for n in (100, 200))
+    assert "ScatterElements" not in emitted(few)
+    assert {"ScatterElements"} <= emitted(many)
+    assert {"ScatterElements"} <= emitted(few, dynamic=True)
+    often = Case("Gather", [tensor(200, 2), np.repeat(np.arange(40), 5)], constants=(1,))
+    for case in (many, often):
+        check_vjp(case)
+    check_float16(many)
 
 
 def test_a_symbolic_batch_needs_no_shape_at_run_time() -> None:
