@@ -30,6 +30,7 @@ from onnx_gradcam.gradient import (
     split,
 )
 from onnx_gradcam.graph import layers as layer_choice
+from onnx_gradcam.graph.layers import Layer, at_size
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
@@ -89,6 +90,7 @@ class Explainer:
             raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
         self.grid = None if grid is None else Grid.parse(grid)
         self.layers = layer_choice.choose(graph, self.score.value, names, self.grid)
+        self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
         self.metadata = dict(self.source.model.metadata_props)
         found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
         self.labels, self.labels_source = found.names, found.source
@@ -191,8 +193,8 @@ class Explainer:
         wanted = resolve(target, count, self.score.count, self.labels)
         results, rows, gradients = self._evaluate(feeds, wanted, method in NEEDS_GRADIENT)
         found = [
-            self._layer_result(k, results, rows, gradients, method, counterfactual=counterfactual, signed=signed)
-            for k in range(len(self.layers))
+            self._layer_result(layer, results, rows, gradients, method, counterfactual=counterfactual, signed=signed)
+            for layer in self._layers_at(feeds)
         ]
         size = self._input_size(feeds, found[0].cam.ndim - 1)
         drawn = self._heatmap(found, size, fusion)
@@ -342,9 +344,17 @@ class Explainer:
     def _scores(self, results: dict[str, Any]) -> npt.NDArray[Any]:
         return by_class(self.score, results[self.score.value.name or ""])
 
+    def _layers_at(self, feeds: Mapping[str, np.ndarray]) -> list[Layer]:
+        """The target layers, with the tokens where they lie in inputs of these sizes."""
+        sizes = {name: (self.inputs[name].shape[0] or 2, *x.shape[1:]) if x.ndim else () for name, x in feeds.items()}
+        if sizes != self._sizes:
+            self._placed = [at_size(self._prepared.graph, layer, sizes) for layer in self.layers]
+            self._sizes = sizes
+        return self._placed
+
     def _layer_result(
         self,
-        k: int,
+        layer: Layer,
         results: dict[str, Any],
         rows: list[tuple[int, int]],
         gradients: dict[str, np.ndarray] | None,
@@ -353,7 +363,6 @@ class Explainer:
         counterfactual: bool,
         signed: bool,
     ) -> LayerResult:
-        layer = self.layers[k]
         images = np.array([image for image, _ in rows])
         activation = layer.arrange(results[layer.name])
         if len(images) != len(activation) or not np.array_equal(images, np.arange(len(images))):

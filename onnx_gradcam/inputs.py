@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_gradcam.errors import InputError, nearest
+from onnx_gradcam.graph.grids import input_axes
 from onnx_gradcam.preprocess import InputSpec
 
 Array = npt.NDArray[Any]
@@ -18,7 +20,8 @@ Array = npt.NDArray[Any]
 
 def specs(graph: ir.Graph) -> dict[str, InputSpec]:
     """The inputs of the model as declared."""
-    return {v.name or "": spec_of(v) for v in graph.inputs}
+    nodes = list(graph)
+    return {v.name or "": replace(spec_of(v), axes=input_axes(nodes, v)) for v in graph.inputs}
 
 
 def spec_of(value: ir.Value) -> InputSpec:
@@ -100,8 +103,11 @@ def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
-    """The ``count`` spatial axes of an input: the last ones, or those before a channel axis at the end."""
+    """The ``count`` spatial axes of an input, by the model's convolutions; without one, the last axes, or those before
+    a channel axis at the end."""
     rank = len(spec.shape)
+    if spec.axes is not None and rank == count + 2:
+        return spec.axes[2:]
     last_is_channels = spec.shape[-1] in (1, 3, 4) and (rank < 2 or spec.shape[1] not in (1, 3, 4))
     if rank == count + 2 and last_is_channels:
         return tuple(range(1, 1 + count))

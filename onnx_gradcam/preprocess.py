@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A model input as declared: ``shape`` has None for dynamic dims, ``dtype`` is NumPy's name."""
+    """A model input as declared: ``shape`` has None for dynamic dims, ``dtype`` is NumPy's name.
+
+    ``axes``: for each of (N, C, *space) the axis that holds it, where the model's convolutions tell.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    axes: tuple[int, ...] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """'x' (1, 3, ?, ?) float32."""
@@ -88,6 +92,8 @@ def _settle_input(found: Found, spec: InputSpec) -> tuple[int | None, tuple[int 
     """Settle layout and dtype; return the number of channels and (H, W), None where they are dynamic."""
     shape = tuple(d if d and d > 0 else None for d in spec.shape)
     known = [n for n, axes in LAYOUTS.items() if len(shape) == 4 and shape[axes[0]] in (1, 3, 4)]
+    told = [n for n, axes in LAYOUTS.items() if spec.axes == (0, *axes) and shape[axes[0]] in (1, 3, 4, None)]
+    known = told or known
     options = known or [n for n, axes in LAYOUTS.items() if len(shape) == 4 and shape[axes[0]] is None]
     if not options or not _is_numeric(spec.dtype):
         what = f"a photo does not fit input {spec}: it gives 4 dims with 1, 3 or 4 channels, in numbers"

@@ -65,20 +65,28 @@ def small_model(
 
 
 def export(
-    module: Any, x: torch.Tensor, exporter: Exporter, *, dynamic_batch: bool = True, opset: int | None = None
+    module: Any,
+    x: torch.Tensor,
+    exporter: Exporter,
+    *,
+    dynamic_batch: bool = True,
+    opset: int | None = None,
+    space: Sequence[str] = (),
 ) -> bytes:
     """Export ``module``: "x" in, "logits" out. No ``opset``: 17 for TorchScript, its own default for dynamo.
 
-    A dynamic batch needs an ``x`` of two images or more: dynamo takes a batch of one for a constant.
+    ``space``: names for the spatial axes that are dynamic. A dynamic batch needs an ``x`` of two images or more: dynamo
+    takes a batch of one for a constant.
     """
     names: dict[str, Any] = {"input_names": ["x"], "output_names": ["logits"]}
     file = io.BytesIO()
+    named = {**({0: "N"} if dynamic_batch else {}), **dict(enumerate(space, 2))}
     with quiet():
         if exporter == "torchscript":
-            axes = {"x": {0: "N"}, "logits": {0: "N"}} if dynamic_batch else None
+            axes = {"x": named, "logits": {0: "N"} if dynamic_batch else {}} if named else None
             torch.onnx.export(module, (x,), file, dynamo=False, opset_version=opset or 17, dynamic_axes=axes, **names)
         else:
-            shapes = ({0: torch.export.Dim("N")},) if dynamic_batch else None
+            shapes = ({axis: torch.export.Dim(name) for axis, name in named.items()},) if named else None
             program = torch.onnx.export(
                 module, (x,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False, **names
             )

@@ -6,10 +6,12 @@ import builders
 import numpy as np
 import onnx_ir as ir
 import pytest
+from nets import Net
 
-from onnx_gradcam import inputs
+from onnx_gradcam import Explainer, inputs
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.preprocess import InputSpec
 
 IMAGE = InputSpec("image", (None, 3, 4, None), "float32")
@@ -210,3 +212,52 @@ def test_values_that_are_not_finite(value: float) -> None:
 def test_values_that_a_half_cannot_hold() -> None:
     error = refusal(X * 1e6, {"image": InputSpec("image", IMAGE.shape, "float16")})
     assert "NaN or infinity, as float16" in error.what
+
+
+# --------------------------------------------------------------------------- which axes are channels, by the graph
+
+
+def axes_of(dims: list[int | str], perm: list[int] | None, *before: str) -> tuple[int, ...] | None:
+    """Of an input that goes through the operators ``before`` and a Transpose to a convolution."""
+    net = Net()
+    x = net.input("x", dims)
+    for op_type in before:
+        x = net.op(op_type, x, *([net.array(np.float32([2]))] if op_type == "Mul" else []))
+    x = x if perm is None else net.op("Transpose", x, perm=perm)
+    channels = dims[1] if perm is None else dims[perm[1]]
+    weight = net.random(4, int(channels), *[1] * (len(dims) - 2))
+    net.op("Conv", x, weight, out="y")
+    return inputs.specs(prepare(load(net.model({"y": None})).model).graph)["x"].axes
+
+
+@pytest.mark.parametrize(
+    ("dims", "perm", "axes"),
+    [
+        (["N", 3, 8, 4], [0, 3, 1, 2], (0, 3, 1, 2)),
+        (["N", 3, 8, 4], None, (0, 1, 2, 3)),
+        (["N", 8, 3, 4], [0, 2, 1, 3], (0, 2, 1, 3)),
+        (["N", 5, 3], [0, 2, 1], (0, 2, 1)),
+        ([1, 4, 5, 6, 1], [0, 4, 1, 2, 3], (0, 4, 1, 2, 3)),
+    ],
+)
+def test_channels_are_what_the_convolution_takes_for_them(
+    dims: list[int | str], perm: list[int] | None, axes: tuple[int, ...]
+) -> None:
+    assert axes_of(dims, perm, "Relu", "Mul") == axes
+
+
+def test_channels_that_the_size_would_not_tell() -> None:
+    """Three rows of eight pixels with four channels: the map lies in rows and columns."""
+    net = Net()
+    x = net.op("Transpose", net.input("x", ["N", 3, 8, 4]), perm=[0, 3, 1, 2])
+    x = net.op("Relu", net.op("Conv", x, net.array(np.ones((1, 4, 1, 1), np.float32))), out="relu")
+    net.op("Gemm", net.op("Flatten", net.op("GlobalAveragePool", x)), net.array(np.ones((1, 2), np.float32)), out="y")
+    image = np.zeros((1, 3, 8, 4), np.float32)
+    image[0, 1, 6] = 1
+    with Explainer(net.model({"y": ["N", 2]})) as explainer:
+        found = explainer.explain(image, target=0)
+        preprocess = explainer.preprocessing().preprocess
+    assert found.heatmap.shape == (1, 3, 8)
+    assert found.heatmap[0].argmax() == 8 + 6
+    assert (preprocess.layout, preprocess.size) == ("NHWC", (3, 8))
+    assert found.pictures[0]().shape == (3, 8, 3)

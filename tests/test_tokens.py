@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 from reference_ops import REFERENCE_OPS
 from vjp_check import Erf
 
@@ -184,3 +186,38 @@ def test_tokens_that_are_no_grid_are_refused_with_the_way_out() -> None:
     with ogc.Explainer(exported, grid="1x13") as explainer:
         assert layers_of(explainer) == (error.value.name, (12, 1, 13))
     assert ogc.verify(exported, grid="1x13", x=np.zeros((1, 3, *token_nets.ViT.size), np.float32)).ok
+
+
+# ------------------------------------------------------------------------------------------------- quantized
+
+
+class Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """The images, once."""
+
+    def __init__(self, name: str) -> None:
+        self._left = [{"x": images(name)}]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self._left.pop() if self._left else None
+
+
+def quantized(name: str, form: str, folder: Path) -> bytes:
+    before, after = folder / "float.onnx", folder / "quantized.onnx"
+    before.write_bytes(model(name, "torchscript"))
+    if form == "dynamic":
+        quantize_dynamic(before, after)
+    else:
+        quantize_static(before, after, Calibration(name), quant_format=QuantFormat[form])
+    return after.read_bytes()
+
+
+@pytest.mark.parametrize("form", ["dynamic", "QDQ", "QOperator"])
+@pytest.mark.parametrize("name", ["vit", "swin", "mixer"])
+def test_the_same_layer_of_a_quantized_model(name: str, form: str, tmp_path: Path) -> None:
+    with ogc.Explainer(quantized(name, form, tmp_path), session_options=parity.one_thread()) as explainer:
+        found = explainer.explain(images(name)[:1])
+    with ogc.Explainer(model(name, "torchscript"), session_options=parity.one_thread()) as explainer:
+        expected = explainer.explain(images(name)[:1], target=found.class_index.tolist())
+    assert found.target_layer.startswith(expected.target_layer)
+    assert parity.cosine(found.activation, expected.activation).min() >= 0.98
+    assert parity.cosine(found.gradient, expected.gradient).min() >= 0.9

@@ -139,6 +139,14 @@ class ColumnOrder(ViT):
         return x.reshape(*x.shape[:2], GRID[1], GRID[0]).swapaxes(2, 3)
 
 
+class Unplaced(ViT):
+    """A ViT that does not know where its patches lie, so that it takes images of any size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.token_first.expand(x.shape[0], -1, -1)
+        return self.head(self.norm(self.blocks(torch.cat([first, self.patches(x)], 1)))[:, 0])
+
+
 class Cropped(ViT):
     """A ViT that leaves the last two patches out: what is left is no grid."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 
 import onnx_ir as ir
 
@@ -27,12 +27,41 @@ POOLS = frozenset(
     "QLinearGlobalAveragePool NhwcMaxPool".split()
 )
 
+# Operators that leave every axis where it is, whatever becomes of its length.
+IN_AXES = KEEPING | POOLS | frozenset("CastLike Gather Mean Mod Pad QLinearMul Resize Round Slice Upsample".split())
 
-def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.Value, tuple[int, ...]]:
+
+def input_axes(nodes: Sequence[ir.Node], value: ir.Value) -> tuple[int, ...] | None:
+    """For each of (N, C, *space) the axis of the graph input ``value`` that holds it, by the first convolution.
+
+    None where only reshapes, or nothing, lead to one.
+    """
+    if value.shape is None:
+        return None
+    held = {value: tuple(range(len(value.shape)))}  # for each axis the axis of the input that it holds
+    for node in nodes:
+        source = next((v for v in node.inputs if v in held), None)
+        if source is None:
+            continue
+        axes = held[source]
+        if node.op_type in CONVOLUTIONS:
+            return tuple(axes[k] for k in convolved_axes(node, len(axes)))
+        if node.op_type == "Transpose":
+            order = node.attributes.get_ints("perm", None) or list(reversed(range(len(axes))))
+            held[node.outputs[0]] = tuple(axes[k] for k in order)
+        elif node.op_type in IN_AXES:
+            held.update({v: axes for v in node.outputs if v.shape is not None and len(v.shape) == len(axes)})
+    return None
+
+
+def grids(
+    nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS, without: Collection[ir.Node] = ()
+) -> dict[ir.Value, tuple[int, ...]]:
     """The values on a convolution's grid, with their axes in the order (N, C, *space).
 
-    An operator of ``begin`` begins a grid; operators of ``KEEPING``, Transpose and pointwise MatMul carry it on, and so
-    do those between a Reshape and the one that undoes it (a group norm as exporters write it).
+    An operator of ``begin`` begins a grid, if it is not one of ``without``; operators of ``KEEPING``, Transpose and
+    pointwise MatMul carry it on, and so do those between a Reshape and the one that undoes it (a group norm as
+    exporters write it).
     """
     found: dict[ir.Value, tuple[int, ...]] = {}
     reshaped: dict[ir.Value, ir.Value] = {}  # → the value on the grid that holds the same elements in the same order
@@ -41,8 +70,8 @@ def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.V
         if value.shape is None:
             continue
         source = node.inputs[0] if node.inputs else None
-        if node.op_type in begin:
-            found[value] = _axes(node, len(value.shape))
+        if node.op_type in begin and node not in without:
+            found[value] = convolved_axes(node, len(value.shape))
         elif node.op_type == "Transpose" and source in found:
             order = node.attributes.get_ints("perm", None) or list(reversed(range(len(value.shape))))
             found[value] = tuple(order.index(k) for k in found[source])
@@ -60,8 +89,8 @@ def grids(nodes: Sequence[ir.Node], begin: Set[str] = CONVOLUTIONS) -> dict[ir.V
     return found
 
 
-def _axes(node: ir.Node, rank: int) -> tuple[int, ...]:
-    """(N, C, *space) among the axes of what a convolution makes."""
+def convolved_axes(node: ir.Node, rank: int) -> tuple[int, ...]:
+    """(N, C, *space) among the axes of what a convolution reads and makes."""
     last = node.op_type in CHANNELS_LAST or node.attributes.get_int("channels_last", 0) == 1
     return (0, rank - 1, *range(1, rank - 1)) if last else tuple(range(rank))
 

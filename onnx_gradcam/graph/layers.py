@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.grids import CONVOLUTIONS, POOLS, grids
 from onnx_gradcam.graph.positions import Layout
 from onnx_gradcam.graph.quantization import real_form
-from onnx_gradcam.graph.tokens import Grid, Stream, Tokens, may_have_tokens
+from onnx_gradcam.graph.tokens import Grid, Stream, Tokens, is_open, may_have_tokens
 
 LAST_STAGE = "the end of the last convolutional stage"
 LAST_BLOCK = "the input of the last block of tokens"
@@ -28,8 +28,8 @@ class Layer:
     """A value that can be explained.
 
     ``axes``: for each of (N, C, *space) the axis of the value that holds it; with ``tokens``, for (N, C, tokens), and
-    ``tokens`` (*space) holds the index of the token at each place of the grid. ``chosen``: whether "auto" takes it;
-    ``reason``: why, or why not.
+    ``tokens`` (*space) holds the index of the token at each place of the grid, for an image of nominal size where
+    ``is_open``. ``chosen``: whether "auto" takes it; ``reason``: why, or why not.
     """
 
     value: ir.Value
@@ -37,6 +37,7 @@ class Layer:
     chosen: bool
     reason: str
     tokens: np.ndarray | None = field(default=None, compare=False)
+    is_open: bool = False
 
     def arrange(self, array: Any) -> Any:
         """An array of the value's shape as (N, C, *space)."""
@@ -52,10 +53,10 @@ class Layer:
         """The shape, channels first; a string where it is not known before the run."""
         shape = self.value.shape
         assert shape is not None
-        found = [shape[k] for k in self.axes]
+        found = [d if isinstance(d, int) else (d.value or "?") for d in (shape[k] for k in self.axes)]
         if self.tokens is not None:
-            found[2:] = self.tokens.shape
-        return tuple(d if isinstance(d, int) else (d.value or "?") for d in found)
+            found[2:] = ["?"] * self.tokens.ndim if self.is_open else self.tokens.shape
+        return tuple(found)
 
 
 def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.Value) -> list[ir.Value]:
@@ -89,7 +90,10 @@ def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None) -> li
     """
     nodes = list(graph)
     on_grid = grids(nodes)
-    streams = {s.value: s for s in (Tokens(graph).streams() if may_have_tokens(nodes, on_grid) else [])}
+    streams: dict[ir.Value, Stream] = {}
+    if may_have_tokens(nodes, on_grid):
+        tokens = Tokens(graph)
+        on_grid, streams = tokens.on_grid(), {s.value: s for s in tokens.streams()}
     placed = {*on_grid, *streams}
     begin = [v for v in beginnings(nodes, graph.inputs) if downstream(nodes, [v]) & placed]
     needed = set(bottlenecks(nodes, begin, score))
@@ -107,9 +111,9 @@ def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None) -> li
         else:
             layout = Layout(on_grid[value])
         axes = tuple(range(len(value.shape or ()))) if layout is None else layout.axes
-        tokens = None if layout is None else layout.tokens
+        places = None if layout is None else layout.tokens
         chosen = False
-        if tokens is None and not _has_space(value, axes):
+        if places is None and not _has_space(value, axes):
             reason = "has one spatial position only"
         elif value not in needed:
             reason = "some paths to the score go around it"
@@ -119,8 +123,27 @@ def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None) -> li
             reason = NO_GRID
         else:
             chosen, reason = True, LAST_BLOCK if value in streams else LAST_STAGE
-        layers.append(Layer(shown, axes, chosen, reason, tokens))
+        layers.append(Layer(shown, axes, chosen, reason, places, _is_open(graph, places, grid)))
     return sorted(layers, key=lambda layer: not layer.chosen)
+
+
+def _is_open(graph: ir.Graph, tokens: np.ndarray | None, grid: Grid | None) -> bool:
+    return tokens is not None and grid is None and is_open(graph)
+
+
+def at_size(graph: ir.Graph, layer: Layer, sizes: Mapping[str, Sequence[int]]) -> Layer:
+    """``layer`` with its tokens where they lie in inputs of these sizes. Raises ``LayerError`` where it is no grid."""
+    if not layer.is_open:
+        return layer
+    layout = Tokens(graph, sizes).layout(layer.name)
+    if layout is None:
+        raise LayerError(
+            f"the tokens of {layer.name!r} are no grid that could be found for inputs of {dict(sizes)}",
+            where=f"shape {layer.value.shape}",
+            hint="--grid HxW, or another size",
+            name=layer.name,
+        )
+    return replace(layer, axes=layout.axes, tokens=layout.tokens)
 
 
 def _behind_tokens(nodes: Sequence[ir.Node], needed: Sequence[Stream]) -> set[ir.Value]:
@@ -205,7 +228,8 @@ def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]],
         layout = Layout(on_grid[value])
     else:
         layout = _placed(graph, value, name) if grid is None else grid.layout(value)
-    return Layer(value, layout.axes, True, "named by the user", layout.tokens)
+    opened = _is_open(graph, layout.tokens, grid)
+    return Layer(value, layout.axes, True, "named by the user", layout.tokens, opened)
 
 
 def _placed(graph: ir.Graph, value: ir.Value, name: str) -> Layout:

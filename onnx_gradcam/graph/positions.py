@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.constants import constant, evaluate
+from onnx_gradcam.graph.grids import KEEPING
 
 # For each of the batch and the spatial axes the coordinate of every element; NaN where an element has no place.
 Positions = tuple[np.ndarray, ...]
@@ -20,12 +21,11 @@ MOVING = frozenset(
     "Transpose Unsqueeze".split()
 )
 # Operators that compute from an element and, at most, the statistics of its neighbours what stays in its place.
-STAYING = frozenset(
-    "Add BatchNormalization BiasGelu Cast Clip DequantizeLinear Div Dropout Elu FastGelu Gelu HardSigmoid HardSwish "
-    "Identity LayerNormalization LeakyRelu Mish Mul Neg PRelu Pow QuantizeLinear QuickGelu RMSNormalization Relu "
-    "Sigmoid SimplifiedLayerNormalization SkipLayerNormalization Softplus Sqrt Sub Sum Swish Tanh Where".split()
+STAYING = (KEEPING - {"Concat", "QLinearConcat", "Split"}) | frozenset(
+    "BiasGelu FastGelu QuickGelu RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization".split()
 )
-LINEAR = frozenset(("MatMul", "Gemm", "FusedMatMul"))
+# Linear operators over the last axis → the position of their weight among the inputs.
+LINEAR = {"MatMul": 1, "Gemm": 1, "FusedMatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "QGemm": 3}
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,29 @@ def _through(node: ir.Node, found: Mapping[ir.Value, Positions]) -> dict[ir.Valu
     known = [v for v in node.inputs if v is not None and found.get(v)]
     if not known:
         return {}
-    if node.op_type in MOVING:
+    if node.op_type in MOVING or node.op_type == "QLinearConcat":
         return _moved(node, found, len(found[known[0]]))
     value = node.outputs[0]
     if node.op_type in STAYING:
         same = [v for v in known if static_dims(v) == static_dims(value)]
         return dict.fromkeys((v for v in node.outputs if v.name), found[same[0]]) if same else {}
-    if node.op_type in LINEAR and node.inputs[0] in found and _is_matrix(node.inputs[1]):
-        positions = _contracted(node, found[known[0]])
-        return {value: positions} if positions else {}
-    return {}
+    positions = _contracted(node, found[known[0]]) if is_linear(node) and node.inputs[0] in found else ()
+    return {value: positions} if positions else {}
+
+
+def is_linear(node: ir.Node) -> bool:
+    """Whether ``node`` multiplies the last axis of its first input with a weight."""
+    weight = node.inputs[LINEAR[node.op_type]] if node.op_type in LINEAR else None
+    return weight is not None and weight.shape is not None and len(weight.shape) == 2 and constant(weight) is not None
 
 
 def _moved(node: ir.Node, found: Mapping[ir.Value, Positions], count: int) -> dict[ir.Value, Positions]:
     """Moved as the elements are; elements of other values have no place."""
     results: list[list[np.ndarray]] = []
+    data = node.inputs[2::3] if node.op_type == "QLinearConcat" else node.inputs
     for k in range(count):
         arrays: dict[str, np.ndarray] = {}
-        for value in node.inputs:
+        for value in data:
             if value is None:
                 continue
             positions = found.get(value, ())
@@ -105,21 +110,21 @@ def _moved(node: ir.Node, found: Mapping[ir.Value, Positions], count: int) -> di
             if array is None:
                 return {}
             arrays[value.name or ""] = array
-        results.append(evaluate(node, arrays, node.outputs))
+        if node.op_type == "QLinearConcat":
+            results.append(
+                [np.concatenate([arrays[v.name or ""] for v in data if v], node.attributes["axis"].as_int())]
+            )
+        else:
+            results.append(evaluate(node, arrays, node.outputs))
     return {value: tuple(r[i] for r in results) for i, value in enumerate(node.outputs)}
 
 
 def _elsewhere(value: ir.Value) -> np.ndarray | None:
-    """Integers as they are, floats without a place; None where not known."""
-    if value.dtype is not None and value.dtype.is_integer():
+    """Integers as they are, numbers without a place; None where not known."""
+    if value.dtype is not None and value.dtype.is_integer() and value.dtype.itemsize > 1:
         return constant(value)
     dims = static_dims(value)
     return None if dims is None else np.broadcast_to(np.float64(np.nan), dims)
-
-
-def _is_matrix(value: ir.Value | None) -> bool:
-    """Whether ``value`` is the weight of a linear layer."""
-    return value is not None and value.shape is not None and len(value.shape) == 2 and constant(value) is not None
 
 
 def _contracted(node: ir.Node, positions: Positions) -> Positions:

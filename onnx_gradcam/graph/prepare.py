@@ -72,12 +72,13 @@ def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Grap
     model = ir.Model(graph.clone(), ir_version=10)
     for value in model.graph.inputs:
         value.shape = ir.Shape(shapes[value.name or ""])
-    for value in [v for node in model.graph for v in node.outputs]:
-        if value.shape is not None and not all(isinstance(d, int) for d in value.shape):
-            value.shape = None
-    infer(model)
-    while _fold_integers(model.graph):
+    changed = True
+    while changed:
+        for value in [v for node in model.graph for v in node.outputs]:
+            if value.shape is not None and not all(isinstance(d, int) for d in value.shape):
+                value.shape = None
         infer(model)
+        changed = _fold_integers(model.graph)
     return model.graph
 
 

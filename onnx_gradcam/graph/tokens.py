@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,15 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.builder import static_dims
-from onnx_gradcam.graph.flow import downstream
-from onnx_gradcam.graph.grids import grids
-from onnx_gradcam.graph.positions import Layout, follow, layout_of
+from onnx_gradcam.graph.flow import carriers, downstream, upstream
+from onnx_gradcam.graph.grids import CONVOLUTIONS, convolved_axes, grids, input_axes
+from onnx_gradcam.graph.positions import LINEAR, Layout, Positions, follow, is_linear, layout_of, varies
 from onnx_gradcam.graph.prepare import with_shapes
 
-ADDING = frozenset(("Add", "Sum", "SkipLayerNormalization"))
-MIXING = frozenset("Attention Einsum FusedMatMul Gemm MatMul MultiHeadAttention".split())
+ADDING = frozenset(("Add", "Sum", "SkipLayerNormalization", "QLinearAdd"))
+PRODUCTS = frozenset(("Einsum", *LINEAR))
+MIXING = frozenset("Attention DFT GRU GroupQueryAttention LSTM MultiHeadAttention QAttention RNN Scan".split())
+COPYING = frozenset(("Cast", "DequantizeLinear", "Identity", "QuantizeLinear"))
 SIDE = 224  # of an image whose size the model leaves open
 Axes = tuple[int, ...]
 
@@ -36,9 +38,13 @@ class Stream:
 
 
 def may_have_tokens(nodes: Sequence[ir.Node], on_grid: Mapping[ir.Value, Axes]) -> bool:
-    """Whether something is computed of a value with three or more axes that is off the grid."""
+    """Whether a product off the grid is taken of a value with three or more axes."""
     return any(
-        node.op_type in MIXING and v is not None and v not in on_grid and v.shape is not None and len(v.shape) > 2
+        node.op_type in PRODUCTS | MIXING
+        and node.outputs[0] not in on_grid
+        and v is not None
+        and v.shape is not None
+        and len(v.shape) > 2
         for node in nodes
         for v in node.inputs[:1]
     )
@@ -51,10 +57,24 @@ class Tokens:
         self._original = ir.convenience.create_value_mapping(graph)
         self._graph = with_shapes(graph, sizes or nominal_sizes(graph))
         self._nodes = list(self._graph)
-        begin = grids(self._nodes)
-        begin.update({v: tuple(range(len(v.shape or ()))) for v in self._graph.inputs if len(v.shape or ()) > 2})
-        self._found = follow(self._nodes, begin, self._graph.inputs)
+        images = {v: _image_axes(self._nodes, v) for v in self._graph.inputs if len(v.shape or ()) > 2}
+        self._begin = grids(self._nodes)
+        self._found = follow(self._nodes, {**self._begin, **images}, self._graph.inputs)
+        if mixing := [n for n in self._nodes if n.op_type in CONVOLUTIONS and self._mixes_channels(n)]:
+            self._begin = grids(self._nodes, without=mixing)
+            self._found = follow(self._nodes, {**self._begin, **images}, self._graph.inputs)
         self._by_name = {v.name: v for v in self._found}
+
+    def on_grid(self) -> dict[ir.Value, Axes]:
+        """As ``grids`` of the graph, without the convolutions that take tokens for channels."""
+        return {self._original[v.name]: axes for v, axes in self._begin.items() if v.name in self._original}
+
+    def _mixes_channels(self, node: ir.Node) -> bool:
+        """Whether the places differ along the channel axis of a convolution: it is a linear layer over tokens."""
+        return any(varies(p, convolved_axes(node, p.ndim)[1]) for p in self._places(node.inputs[0])[1:])
+
+    def _places(self, value: ir.Value | None) -> Positions:
+        return () if value is None else self._found.get(value, ())
 
     def layout(self, name: str | None) -> Layout | None:
         """How the value called ``name`` becomes (N, C, *space), where that is known."""
@@ -66,26 +86,62 @@ class Tokens:
         """What the blocks of tokens read, in graph order.
 
         A block ends in an Add of two values of one shape that both depend on the image: one whose elements are still in
-        their places, the stream, and one in which places are mixed.
+        their places, the stream, and one that was mixed on the way from the stream.
         """
         reached = downstream(self._nodes, [v for v, p in self._found.items() if p])
+        mixed = {v for node in self._nodes if self._mixes(node, reached) for v in node.outputs}
         found = []
-        for node in self._nodes:
+        for node in self._nodes if mixed else ():
             if node.op_type in ADDING and node.outputs[-1].name:
                 value = node.outputs[-1]  # that of SkipLayerNormalization is the sum
-                same = [v for v in node.inputs if v in reached and v is not None and _alike(v, value)]
-                placed = [v for v in same if self._found.get(v)]
-                if placed and len(placed) < len(same):
+                given = [v for v in node.inputs if v in reached and v is not None and _may_be_alike(v, value)]
+                placed = [v for v in given if self._places(v)]
+                others = [v for v in given if not self._places(v)]
+                if placed and any(mixed & upstream(self._nodes, v) & self._behind(placed[0]) for v in others):
                     found.append(self._stream(placed[0], value))
         return found
+
+    def _behind(self, value: ir.Value) -> set[ir.Value]:
+        """What depends on ``value``, or on what it is a quantized or dequantized copy of."""
+        copies = [value]
+        while (node := copies[-1].producer()) is not None and node.op_type in COPYING and node.inputs[0] is not None:
+            copies.append(node.inputs[0])
+        return downstream(self._nodes, copies)
+
+    def _mixes(self, node: ir.Node, reached: Set[ir.Value]) -> bool:
+        """Whether tokens meet in ``node``: attention, a product of two values that depend on the image, a recurrence, a
+        linear layer over tokens."""
+        dynamic = [v for _, v in carriers(node) if v in reached]
+        if node.op_type in MIXING:
+            return bool(dynamic)
+        if node.op_type in CONVOLUTIONS:
+            return self._mixes_channels(node)
+        if is_linear(node):
+            places = self._places(node.inputs[0])[1:]
+            return any(varies(p, p.ndim - 1) for p in places) and not self._places(node.outputs[0])
+        return node.op_type in PRODUCTS and len(dynamic) > 1
 
     def _stream(self, value: ir.Value, after: ir.Value) -> Stream:
         names = value.name or "", after.name or ""
         return Stream(self._original[names[0]], self._original[names[1]], self.layout(names[0]))
 
 
-def _alike(a: ir.Value, b: ir.Value) -> bool:
-    return static_dims(a) is not None and static_dims(a) == static_dims(b)
+def _image_axes(nodes: Sequence[ir.Node], value: ir.Value) -> Axes:
+    """As a convolution reads the image; where none does, channels are last if there are 1, 3 or 4 of them."""
+    dims = static_dims(value) or ()
+    last = len(dims) - 1
+    by_size = (0, last, *range(1, last)) if dims[last] in (1, 3, 4) and dims[1] not in (1, 3, 4) else range(last + 1)
+    return input_axes(nodes, value) or tuple(by_size)
+
+
+def _may_be_alike(a: ir.Value, b: ir.Value) -> bool:
+    """Whether two values have one shape, as far as is known."""
+    return static_dims(a) is None or static_dims(a) == static_dims(b)
+
+
+def is_open(graph: ir.Graph) -> bool:
+    """Whether a size of an input, other than the batch, is not known before the run."""
+    return any(not isinstance(d, int) for v in graph.inputs for d in list(v.shape or ())[1:])
 
 
 def nominal_sizes(graph: ir.Graph) -> dict[str, tuple[int, ...]]:
