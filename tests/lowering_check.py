@@ -13,6 +13,7 @@ import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from reference_ops import REFERENCE_OPS
+from reference_sampling import GridSample
 from vjp_check import Erf
 
 from onnx_gradcam.autodiff.reverse import pull_back
@@ -31,7 +32,7 @@ class Gelu(OpRun):
         return (x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),)
 
 
-NEW_OPS = [Erf, Gelu, *REFERENCE_OPS]
+NEW_OPS = [Erf, Gelu, GridSample, *REFERENCE_OPS]
 DOUBLE, SINGLE = np.dtype("float64"), np.dtype("float32")
 
 

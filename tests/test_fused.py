@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 import onnx_gradcam as ogc
 from onnx_gradcam.overview import overview
@@ -50,10 +52,10 @@ def original(name: str, exporter: str) -> tuple[bytes, np.ndarray]:
     return tokens.model(name, exporter), tokens.images(name)[:2]
 
 
-def saved(model: bytes, path: Path) -> onnx.ModelProto:
-    """As onnxruntime writes it after its extended optimisations."""
+def saved(model: bytes, path: Path, level: str = "EXTENDED") -> onnx.ModelProto:
+    """As onnxruntime writes it after its optimisations of that level."""
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
     options.optimized_model_filepath = str(path)
     ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return onnx.load(path)
@@ -98,3 +100,38 @@ def test_the_optimiser_of_transformers(name: str, tmp_path: Path) -> None:
         logging.disable(logging.NOTSET)
     assert fused(model) >= {"BiasGelu", "SkipLayerNormalization"}
     check(model, name, "dynamo")
+
+
+class Images(CalibrationDataReader):
+    def __init__(self, x: np.ndarray) -> None:
+        self.left = iter([{"x": row[None]} for row in x])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+        return next(self.left, None)
+
+
+def test_quantized_with_channels_last(tmp_path: Path) -> None:
+    """All optimisations together turn the quantized convolutions of a CPU's model around."""
+    data, x = original("resnet18", "torchscript")
+    (tmp_path / "float.onnx").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize_static(
+            tmp_path / "float.onnx",
+            tmp_path / "quantized.onnx",
+            Images(x),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    quantized = (tmp_path / "quantized.onnx").read_bytes()
+    model = saved(quantized, tmp_path / "saved.onnx", "ALL")
+    if not fused(model) & {"NhwcMaxPool"}:
+        pytest.skip("hardware: onnxruntime does not turn convolutions around on this processor")
+    with ogc.Explainer(quantized, session_options=architectures.one_thread()) as explainer:
+        expected = explainer.explain(x)
+    with ogc.Explainer(model, session_options=architectures.one_thread()) as explainer:
+        found = explainer.explain(x)
+    assert not found.warnings
+    assert found.cam.shape == expected.cam.shape
+    assert np.abs(found.cam - expected.cam).max() <= 1e-4 * np.abs(expected.cam).max()
+    assert np.abs(expected.cam).max() > 0
