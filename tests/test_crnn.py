@@ -125,14 +125,14 @@ def test_the_explanation_in_float32(kind: str, exporter: str, batch_first: bool)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_of_any_width(kind: str) -> None:
-    """The number of steps is known at run time only."""
+def test_images_of_any_size(kind: str) -> None:
+    """The number of steps is known at run time only; torch asks in an If whether the height is 1."""
     file = io.BytesIO()
     net = Crnn(kind, False, True).requires_grad_(False)
     with exports.quiet():
         torch.onnx.export(
             net, (torch.zeros(2, 3, 16, 40),), file, dynamo=False, opset_version=17, input_names=["x"],
-            output_names=["logits"], dynamic_axes={"x": {0: "N", 3: "W"}, "logits": {0: "N"}},
+            output_names=["logits"], dynamic_axes={"x": {0: "N", 2: "H", 3: "W"}, "logits": {0: "N"}},
         )  # fmt: skip
     layer = last_relu(prepare(load(file.getvalue()).model).graph)
     with ogc.Explainer(file.getvalue(), target_layer=layer, session_options=one_thread()) as explainer:

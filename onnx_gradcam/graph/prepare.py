@@ -14,6 +14,7 @@ from onnx_ir.passes.common import (
 )
 
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.branches import inline_decided_ifs
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.inference import infer
 from onnx_gradcam.graph.lower import MICROSOFT
@@ -57,7 +58,7 @@ def prepare(model: ir.Model) -> ir.Model:
     if opset < 18:
         raise_opset(copy)
         infer(copy)
-    while _fold_integers(copy.graph) | _inline_decided_ifs(copy.graph):
+    while _fold_integers(copy.graph) | inline_decided_ifs(copy.graph):
         infer(copy)
     write_out_sums(copy.graph)
     RemoveUnusedNodesPass()(copy)
@@ -142,42 +143,3 @@ def _fold_integers(graph: ir.Graph) -> bool:
             value.replace_all_uses_with(folded)
             changed = True
     return changed
-
-
-def _inline_decided_ifs(graph: ir.Graph) -> bool:
-    """Put the branch that is always taken in the place of each If whose condition is constant."""
-    changed = False
-    taken = set(ir.convenience.create_value_mapping(graph, include_subgraphs=False))
-    for node in list(graph):
-        if node.op_type != "If" or node.domain != "" or (condition := constant(node.inputs[0])) is None:
-            continue
-        branch = node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
-        for value in list(branch.initializers.values()):
-            branch.initializers.pop(value.name or "")
-            _rename(value, taken)
-            graph.register_initializer(value)
-        results = list(branch.outputs)
-        branch.outputs.clear()
-        for inner in list(branch):
-            branch.remove(inner)
-            node.prepend(inner)
-            for value in inner.outputs:
-                _rename(value, taken)
-                value.shape = None  # torch declares ranks of branches wrongly; it is inferred anew
-        for before, after in zip(list(node.outputs), results, strict=True):
-            before.replace_all_uses_with(after, replace_graph_outputs=True)
-            before.name, after.name = None, before.name
-        graph.remove(node, safe=True)
-        changed = True
-    return changed
-
-
-def _rename(value: ir.Value, taken: set[str]) -> None:
-    """Names of one branch may stand in the branches of another If, too."""
-    name = value.name or ""
-    number = 1
-    while value.name in taken:
-        number += 1
-        value.name = f"{name}_{number}"
-    if value.name:
-        taken.add(value.name)

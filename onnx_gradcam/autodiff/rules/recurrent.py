@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_gradcam.autodiff.registry import EACH, Refused, Rules, Unwritten, vjp
 from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, pull_through_time
-from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.builder import Builder, Value, rank
 
 Activation = Callable[[Builder, Value], Value]
 
@@ -256,6 +256,7 @@ class _Ways:
         if i and i not in INITIAL:
             raise Unwritten("weights that depend on the target layer")
         op = self.op
+        rank(self.X)
         found = [pull_through_time(op, rules, cell(d), run) for d, run in enumerate(self._passes())]
         if i == 0:
             g_x = found[0][0] if len(found) == 1 else op.Add(found[0][0], found[1][0])

@@ -14,7 +14,7 @@ from reference_recurrent import RECURRENT_OPS
 from vjp_check import Case, check_float16, check_vjp, forward_model, pulled_back, with_gradients
 
 from onnx_gradcam.autodiff.reverse import pull_back
-from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.errors import ModelError, UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 
 RNG = np.random.default_rng(5)
@@ -238,3 +238,12 @@ def test_an_unknown_activation_is_refused() -> None:
 )
 def test_float16(made: Case) -> None:
     check_float16(made, reference_ops=RECURRENT_OPS)
+
+
+def test_a_sequence_of_unknown_rank_is_an_error() -> None:
+    model = ir.from_proto(forward_model(case("LSTM", "unknown"), np.dtype("float32"), False))
+    graph = model.graph
+    x, y = graph.inputs[0], graph.outputs[0]
+    x.shape = None
+    with pytest.raises(ModelError, match="'x0'"):
+        pull_back(Builder(graph), list(graph), {y: ir.val("g", dtype=y.dtype, shape=y.shape)}, [x])
