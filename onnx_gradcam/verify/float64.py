@@ -2,7 +2,8 @@
 
 Most operators run on onnx's reference evaluator. Not those where it rounds to float32 (Erf, Gelu, GroupNormalization),
 is wrong (LRN counts images where it means channels; grouped ConvTranspose; GridSample at the border), incomplete (LSTM,
-GRU, RNN) or slow (14 s for a ConvTranspose of 64 channels of 113×113).
+GRU, RNN, Pad by a negative amount, GatherElements by a smaller index) or slow (14 s for a ConvTranspose of 64 channels
+of 113×113).
 """
 
 from __future__ import annotations
@@ -90,12 +91,34 @@ def _global_lp_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarra
     return np.asarray((np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p))
 
 
+def _gather_elements(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, index: np.ndarray) -> np.ndarray:
+    axis = attributes.get("axis", 0) % x.ndim
+    within = tuple(slice(None) if k == axis else slice(n) for k, n in enumerate(index.shape))
+    return np.asarray(np.take_along_axis(x[within], index, axis))
+
+
+def _pad(
+    shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, pads: np.ndarray, *more: np.ndarray
+) -> np.ndarray:
+    """Negative amounts take away before the others add; after them may come the fill (a float) and the axes."""
+    fill = next((a.item() for a in more if a.dtype.kind == "f"), 0.0)
+    axes = next((a for a in more if a.dtype.kind == "i"), np.arange(x.ndim))
+    added, kept = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
+    for axis, before, after in zip(axes, *pads.reshape(2, -1), strict=True):
+        added[axis] = (max(before, 0), max(after, 0))
+        kept[axis] = slice(max(-before, 0), min(after, 0) or None)
+    mode = attributes.get("mode", "constant")
+    value = {"constant_values": fill} if mode == "constant" else {}
+    return np.asarray(np.pad(x[tuple(kept)], added, mode=mode, **value))
+
+
 OWN: dict[str, Callable[..., np.ndarray]] = {
     "AveragePool": windows.average_pool,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
     "DeformConv": sampling.deform_conv,
     "Erf": lambda shape, attributes, x: _erf(x),
+    "GatherElements": _gather_elements,
     "Gelu": _gelu,
     "GlobalLpPool": _global_lp_pool,
     "GridSample": sampling.grid_sample,
@@ -103,6 +126,7 @@ OWN: dict[str, Callable[..., np.ndarray]] = {
     "LRN": _lrn,
     "LpPool": windows.lp_pool,
     "MaxPool": windows.max_pool,
+    "Pad": _pad,
     "MaxRoiPool": sampling.max_roi_pool,
     "MaxUnpool": sampling.max_unpool,
     "RoiAlign": sampling.roi_align,

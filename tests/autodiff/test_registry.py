@@ -54,7 +54,6 @@ LEFT = {
     "a body that runs many times": "Loop Scan",
     "not a tensor": "ConcatFromSequence Optional OptionalGetElement SequenceAt SequenceConstruct SequenceErase "
     "SequenceInsert SequenceMap SplitToSequence",
-    "not yet written": "Col2Im DeformConv GRU LSTM RNN GlobalLpPool LpPool GridSample MaxRoiPool MaxUnpool RoiAlign",
 }
 
 

@@ -60,6 +60,26 @@ WINDOWS: list[tuple[str, list[np.ndarray], dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+LINE, ROWS = np.arange(1.0, 6), np.arange(6.0).reshape(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "inputs", "attributes", "expected"),
+    [
+        ("Pad", [LINE, np.array([-1, 2])], {}, [2, 3, 4, 5, 0, 0]),
+        ("Pad", [LINE, np.array([1, -3]), np.array(7.0)], {}, [7, 1, 2]),
+        ("Pad", [LINE, np.array([3, -2])], {"mode": "wrap"}, [1, 2, 3, 1, 2, 3]),
+        ("Pad", [LINE, np.array([-1, 2])], {"mode": "reflect"}, [2, 3, 4, 5, 4, 3]),
+        ("Pad", [ROWS, np.array([1, -2]), np.array(9.0), np.array([-1])], {}, [[9, 0], [9, 3]]),
+        ("GatherElements", [ROWS, np.array([[2, -3, 0]])], {"axis": 1}, [[2, 0, 0]]),
+        ("GatherElements", [ROWS, np.array([[1], [-2]])], {}, [[3], [0]]),
+    ],
+)
+def test_places(op_type: str, inputs: list[np.ndarray], attributes: dict[str, Any], expected: list[Any]) -> None:
+    model = node_of(op_type, inputs, attributes)
+    assert expected == evaluate(model, inputs, np.shape(expected)).tolist()
+
+
 @pytest.mark.parametrize(("op_type", "inputs", "attributes"), WINDOWS)
 def test_windows(op_type: str, inputs: list[np.ndarray], attributes: dict[str, Any]) -> None:
     model = node_of(op_type, inputs, attributes)
