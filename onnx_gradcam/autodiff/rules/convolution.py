@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.registry import Unwritten, vjp
+from onnx_gradcam.autodiff.registry import Refused, Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import END, crop, dims, length, repeat, reshape, vector
 from onnx_gradcam.autodiff.rules.windows import SAME, Windows, same_pads_at_run_time, scatter, windows
 from onnx_gradcam.graph.builder import Builder, Value, rank
@@ -41,7 +41,7 @@ def conv_x(
         return scatter(op, g, w, _windows_of_unknown(x, strides, pads, dilations, auto_pad), x, group)
     strided = any(s > 1 for s in strides or ())
     if auto_pad in SAME and any(d > 1 for d in dilations or ()):
-        raise Unwritten("SAME padding with dilations, which onnxruntime's kernels do not take,")
+        raise Refused("SAME padding with dilations, which onnxruntime's kernels do not take,")
     if auto_pad in SAME and strided and None in [length(x, k) for k in range(2, rank(x))]:
         at = windows(x, kernel, strides, None, dilations, "VALID")
         return _scatter_same(op, g, w, at, x, group, auto_pad)

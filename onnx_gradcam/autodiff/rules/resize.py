@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.autodiff.registry import Unwritten, vjp
+from onnx_gradcam.autodiff.registry import Refused, Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import contract, dims, length, vector
 from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
@@ -106,7 +106,7 @@ def _regions(roi: Value | None, count: int) -> dict[int, tuple[float, float]]:
     """Start and end of the part of each axis that is resized, as fractions of it."""
     given = constant(roi)
     if given is None:
-        raise Unwritten("tf_crop_and_resize with a region that is not constant")
+        raise Refused("tf_crop_and_resize with a region that is not constant")
     return {i: (float(given[i]), float(given[count + i])) for i in range(count)}
 
 
