@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from onnx_gradcam.autodiff.registry import vjp
+from onnx_gradcam.autodiff.registry import Refused, vjp
 from onnx_gradcam.autodiff.rules.axes import dims, positions
 from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero, sign
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
 
-UNREDUCED = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp"})  # y = x without axes
+# y = x without axes; where f(x) is summed, onnxruntime 1.20 returns x, and 1.31, as ONNX says, f(x)
+UNREDUCED = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceProd"})
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ def reduction(op_type: str) -> Callable[[Formula], Formula]:
             known = sorted(a % rank(data) for a in given)
             if not given and not noop_with_empty_axes:
                 known = list(range(rank(data)))
-            if not known and op_type in UNREDUCED:
-                return g
+            if not known:
+                if op_type in UNREDUCED:
+                    return g
+                raise Refused("noop_with_empty_axes without axes, of which runtimes make different things,")
             if not keepdims:
                 g, y = (op.Unsqueeze(v, op.ints(*known)) for v in (g, y))
             return formula(op, g, y, data, Axes(known, op.ints(*known)))

@@ -247,6 +247,13 @@ def test_places_are_scattered_only_where_axes_or_steps_are_computed() -> None:
             assert ("ScatterElements" in emitted(case, dynamic)) == bool(computed and copies), case.id
 
 
+@pytest.mark.parametrize("computed", [False, True])
+@pytest.mark.parametrize(("target", "axes"), [((5, 6), [1, 2]), ((3, 8), [-2, -1]), ((2, 7, 3), None)])
+def test_center_crop_pad_goes_through_its_body(target: tuple[int, ...], axes: list[int] | None, computed: bool) -> None:
+    form = {} if axes is None else {"axes": axes}
+    check_vjp(Case("CenterCropPad", [tensor(2, 5, 6), ints(*target)], form, constants=() if computed else (1,)))
+
+
 def test_an_empty_slice_of_an_axis_of_unknown_length() -> None:
     for step in (1, 2, -1, -3):
         case = sliced("", ints(2), ints(2), ints(0), ints(step), x=(4,))
