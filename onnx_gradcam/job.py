@@ -163,10 +163,17 @@ def _lines(explanation: Explanation, entry: Mapping[str, Any], folder: Path) -> 
             row["label"],
             float("nan") if row["probability"] is None else row["probability"],
             str(folder / (row["png"] or row["npy"])),
-            explanation.warnings if k == 0 else (),
+            (*explanation.warnings, *_undrawn(explanation)) if k == 0 else (),
         )
         for k, row in enumerate(entry["rows"])
     ]
+
+
+def _undrawn(explanation: Explanation) -> tuple[str, ...]:
+    count = explanation.heatmap.ndim - 1
+    if count == 2:
+        return ()
+    return (f"maps with {count} spatial {'axis' if count == 1 else 'axes'} are not drawn: the .npy holds the numbers",)
 
 
 @dataclass(frozen=True)

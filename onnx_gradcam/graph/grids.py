@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence, Set
 
 import onnx_ir as ir
 
+from onnx_gradcam.graph.builder import ints_of
 from onnx_gradcam.graph.flow import results
 
 CHANNELS_LAST = frozenset(("NhwcConv", "NhwcFusedConv", "NhwcMaxPool"))
@@ -38,17 +39,21 @@ def input_axes(nodes: Sequence[ir.Node], value: ir.Value) -> tuple[int, ...] | N
     """
     if value.shape is None:
         return None
-    held = {value: tuple(range(len(value.shape)))}  # for each axis the axis of the input that it holds
+    held: dict[ir.Value, tuple[int | None, ...]] = {value: tuple(range(len(value.shape)))}  # axis → that of the input
     for node in nodes:
         source = next((v for v in node.inputs if v in held), None)
         if source is None:
             continue
         axes = held[source]
         if node.op_type in CONVOLUTIONS:
-            return tuple(axes[k] for k in convolved_axes(node, len(axes)))
+            found = [axes[k] for k in convolved_axes(node, len(axes))]
+            return tuple(k for k in found if k is not None)
         if node.op_type == "Transpose":
             order = node.attributes.get_ints("perm", None) or list(reversed(range(len(axes))))
             held[node.outputs[0]] = tuple(axes[k] for k in order)
+        elif node.op_type == "Unsqueeze" and (added := _axes_of(node, node.outputs[0])) is not None:
+            old = iter(axes)
+            held[node.outputs[0]] = tuple(None if k in added else next(old) for k in range(len(axes) + len(added)))
         elif node.op_type in IN_AXES:
             held.update({v: axes for v in node.outputs if v.shape is not None and len(v.shape) == len(axes)})
     return None
@@ -75,6 +80,9 @@ def grids(
         elif node.op_type == "Transpose" and source in found:
             order = node.attributes.get_ints("perm", None) or list(reversed(range(len(value.shape))))
             found[value] = tuple(order.index(k) for k in found[source])
+        elif node.op_type == "Squeeze" and source in found and (gone := _axes_of(node, source)) == _lifted(source):
+            kept = [k for k in range(len(found[source])) if k not in (gone or ())]
+            found[value] = tuple(kept.index(k) for k in found[source] if k in kept)
         elif node.op_type in KEEPING or _is_pointwise_matmul(node, found):
             same = [v for v in node.inputs if v in found and v is not None and _keeps(node, v, found[v])]
             if same:
@@ -93,6 +101,22 @@ def convolved_axes(node: ir.Node, rank: int) -> tuple[int, ...]:
     """(N, C, *space) among the axes of what a convolution reads and makes."""
     last = node.op_type in CHANNELS_LAST or node.attributes.get_int("channels_last", 0) == 1
     return (0, rank - 1, *range(1, rank - 1)) if last else tuple(range(rank))
+
+
+def _axes_of(node: ir.Node, value: ir.Value) -> set[int] | None:
+    """The axes of ``value`` that a Squeeze takes away or an Unsqueeze adds, where they are constant."""
+    axes = ints_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    return None if axes is None or value.shape is None else {k % len(value.shape) for k in axes}
+
+
+def _lifted(value: ir.Value) -> set[int]:
+    """The axes that an Unsqueeze added for the convolution that made ``value``, as exporters do for one of 1-D."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type in CONVOLUTIONS else None
+    before = source.producer() if source is not None else None
+    if source is None or before is None or before.op_type != "Unsqueeze":
+        return set()
+    return _axes_of(before, source) or set()
 
 
 def _is_pointwise_matmul(node: ir.Node, found: dict[ir.Value, tuple[int, ...]]) -> bool:
