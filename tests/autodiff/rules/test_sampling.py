@@ -31,6 +31,7 @@ CASES = [
         for mode in modes
         for padding in ("zeros", "border", "reflection")
         for corners in (0, 1)
+        if opset == 20 or (padding, corners) == ("zeros", 0)  # the older names of the same
     ],
     *[
         sample(mode, padding, corners, 20, n=3)
