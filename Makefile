@@ -6,7 +6,7 @@ ENV = .venv
 CHECK_ENV = .venv-check
 ORACLES_ENV = .venv-oracles
 
-.PHONY: demo test check bench oracles docs clean
+.PHONY: demo test check sweep bench oracles docs clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
@@ -24,6 +24,9 @@ check: $(CHECK_ENV)/.ready
 
 docs: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/docs.py
+
+sweep: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/sweep.py --update
 
 bench: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/bench.py

@@ -6,7 +6,6 @@ import copy
 import functools
 import importlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,22 +26,12 @@ every_net = pytest.mark.parametrize("name", token_nets.NETS)
 both_exporters = pytest.mark.parametrize("exporter", exports.EXPORTERS)
 
 
-@functools.cache
-def net(name: str) -> Any:
-    return token_nets.NETS[name]()
+net, model = token_nets.net, token_nets.model
 
 
 @functools.cache
 def images(name: str) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((COUNT, 3, *net(name).size), np.float32)
-
-
-@functools.cache
-def model(name: str, exporter: str, dtype: Any = torch.float32, dynamic_batch: bool = True) -> bytes:
-    network = copy.deepcopy(net(name)).to(dtype)
-    x = torch.zeros(2 if dynamic_batch else 1, 3, *network.size, dtype=dtype)
-    found: bytes = exports.export(network, x, exporter, dynamic_batch=dynamic_batch)
-    return found
 
 
 @functools.cache

@@ -5,8 +5,11 @@ Each has ``stream``: the submodule whose input is the target layer, as a functio
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
+import exports
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -310,3 +313,17 @@ NETS = {
     "swin_flat": lambda: Swin(flat=True),
     "mobilevit": MobileViT,
 }
+
+
+@functools.cache
+def net(name: str) -> Any:
+    """The network ``name``."""
+    return NETS[name]()
+
+
+@functools.cache
+def model(name: str, exporter: exports.Exporter, dtype: Any = torch.float32, dynamic_batch: bool = True) -> bytes:
+    """The same as an ONNX model, exported once."""
+    network = copy.deepcopy(net(name)).to(dtype)
+    x = torch.zeros(2 if dynamic_batch else 1, 3, *network.size, dtype=dtype)
+    return exports.export(network, x, exporter, dynamic_batch=dynamic_batch)

@@ -105,7 +105,7 @@ def photo_rows(zoo: Path) -> Iterator[Evidence]:
 
 def declared(entry: Mapping[str, Any]) -> ogc.Preprocess:
     """The preprocessing that zoo.json states; its README adds the crop of the ImageNet models."""
-    is_imagenet = entry["labels"] == "imagenet-1k.txt"
+    is_imagenet = entry.get("labels") == "imagenet-1k.txt"
     mean, std = (tuple(map(float, entry[key])) for key in ("mean", "std"))
     return ogc.Preprocess(
         tuple(entry["size"]), "crop" if is_imagenet else "stretch", 256 if is_imagenet else None,
