@@ -102,6 +102,18 @@ def test_the_optimiser_of_transformers(name: str, tmp_path: Path) -> None:
     check(model, name, "dynamo")
 
 
+@pytest.mark.parametrize("name", ["vit", "deit_distilled", "swin"])
+@pytest.mark.parametrize("opset", [23, 24])
+def test_attention_of_new_opsets(name: str, opset: int) -> None:
+    """Parity with torch: the newer exporter writes one operator for all of attention."""
+    network = tokens.net(name)
+    x = torch.zeros(2, 3, *network.size)
+    model = exports.export(network, x, "dynamo", dynamic_batch=True, opset=opset)
+    assert ("Attention" in {node.op_type for node in onnx.load_from_string(model).graph.node}) == (name != "swin")
+    with ogc.Explainer(model, session_options=architectures.one_thread()) as explainer:
+        tokens.check(explainer.explain(tokens.images(name)), tokens.truth(name))
+
+
 class Images(CalibrationDataReader):
     def __init__(self, x: np.ndarray) -> None:
         self.left = iter([{"x": row[None]} for row in x])

@@ -57,18 +57,30 @@ def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
     Raises ``Unlowered`` for a form of the operator that the lowering was not written for.
     """
     if (function := _written(node)) is not None:
-        attributes = {a.name: a.value for a in node.attributes.values()}
         try:
-            inspect.signature(function).bind(op, *node.inputs, **attributes)
-        except TypeError as error:
-            raise Unlowered(f"no VJP rule for this form ({error})") from None
-        found = function(op, *node.inputs, **attributes)
-        return found[: len(node.outputs)] if isinstance(found, tuple) else (found,)
+            return _by(function, op, node)
+        except Unlowered:
+            if not _has_body(node):
+                raise
+            return _expand(op, node)
     if is_moved(node):
         attributes = {a.name: a.value for a in node.attributes.values()}
         inputs = [None if v is None else real(op, v) for v in node.inputs]
         return op.node(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
     return _expand(op, node) if is_body(node) else None
+
+
+def _by(function: Lowering, op: Builder, node: ir.Node) -> tuple[Value | None, ...]:
+    attributes = {a.name: a.value for a in node.attributes.values()}
+    try:
+        inspect.signature(function).bind(op, *node.inputs, **attributes)
+    except TypeError as error:
+        raise Unlowered(f"no VJP rule for this form ({error})") from None
+    made = function(op, *node.inputs, **attributes)
+    found = made if isinstance(made, tuple) else (made,)
+    if len(found) < len(node.outputs):
+        raise Unlowered("no VJP rule for so many outputs")
+    return found[: len(node.outputs)]
 
 
 def real(op: Builder, value: Value) -> Value:
@@ -94,7 +106,11 @@ def is_moved(node: ir.Node) -> bool:
 
 def is_body(node: ir.Node) -> bool:
     """Whether ``node`` is lowered to the function body of simpler operators by which ONNX defines it."""
-    if node.domain not in ("", "ai.onnx") or node.graph is None or _written(node) is not None or is_moved(node):
+    return _written(node) is None and not is_moved(node) and _has_body(node)
+
+
+def _has_body(node: ir.Node) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.graph is None:
         return False
     return has_body(node.op_type, node.graph.opset_imports.get("", 1))
 

@@ -40,7 +40,7 @@ def attention(
     q, k, v = _parts(op, qkv if bias is None else op.Add(qkv, bias), qkv_hidden_sizes)
     q, k, v = (_heads(op, x, num_heads) for x in (q, k, v))
     added = _masks(op, q, k, mask_index, attention_bias, mask_filter_value, unidirectional)
-    return _attend(op, q, k, v, scale, added)[0], None
+    return _side_by_side(op, _attend(op, q, k, v, scale, added)[0]), None
 
 
 @lowering("MultiHeadAttention", domain=MICROSOFT)
@@ -80,17 +80,51 @@ def multi_head_attention(
         )
     added = _masks(op, q, k, key_padding_mask, attention_bias, mask_filter_value, unidirectional)
     y, probability = _attend(op, q, k, v, scale, added)
-    return y, k, v, probability
+    return _side_by_side(op, y), k, v, probability
+
+
+@lowering("Attention")
+def standard_attention(
+    op: Builder,
+    Q: Value,
+    K: Value,
+    V: Value,
+    attn_mask: Value | None = None,
+    *,
+    q_num_heads: int = 0,
+    kv_num_heads: int = 0,
+    scale: float = 0.0,
+    softcap: float = 0.0,
+    is_causal: int = 0,
+    qk_matmul_output_mode: int = 0,
+) -> Value:
+    """Softmax(s · Q·Kᵀ + mask) · V; other forms go through the function body, which takes three times the nodes."""
+    if softcap or is_causal:
+        raise Unlowered("no VJP rule of its own")
+    flat = rank(Q) == 3
+    q, k, v = (_heads(op, x, n) if flat else x for x, n in ((Q, q_num_heads), (K, kv_num_heads), (V, kv_num_heads)))
+    assert q.shape is not None
+    assert k.shape is not None
+    if not same_dim(q.shape[1], k.shape[1]):
+        raise Unlowered("no VJP rule of its own")
+    if attn_mask is not None and attn_mask.dtype == ir.DataType.BOOL:
+        attn_mask = op.Where(attn_mask, op.const(0, like=q), op.const(-math.inf, like=q))
+    y, _ = _attend(op, q, k, v, scale, [] if attn_mask is None else [attn_mask])
+    return _side_by_side(op, y) if flat else y
 
 
 def _attend(op: Builder, q: Value, k: Value, v: Value, scale: float, added: Sequence[Value]) -> tuple[Value, Value]:
-    """Softmax(s · Q·Kᵀ + added) · V with the heads side by side again, and the softmax; s = 1/√size unless given."""
+    """Softmax(s · Q·Kᵀ + added) · V, and the softmax; s = 1/√size unless given."""
     scores = scaled(op, op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale or 1 / math.sqrt(_size(q)))
     for extra in added:
         scores = op.Add(scores, extra)
     probability = op.Softmax(scores, axis=-1)
-    y = op.Transpose(op.MatMul(probability, v), perm=[0, 2, 1, 3])
-    return op.Reshape(y, op.ints(0, 0, -1)), probability
+    return op.MatMul(probability, v), probability
+
+
+def _side_by_side(op: Builder, x: Value) -> Value:
+    """(batch, heads, length, size) → (batch, length, heads · size)."""
+    return op.Reshape(op.Transpose(x, perm=[0, 2, 1, 3]), op.ints(0, 0, -1))
 
 
 def _parts(op: Builder, qkv: Value, sizes: Sequence[int] | None) -> tuple[Value, ...]:

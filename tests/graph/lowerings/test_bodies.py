@@ -1,4 +1,4 @@
-"""Operators that are differentiated through the function body by which ONNX defines them."""
+"""Operators that ONNX defines by a function body, through it or through a shorter form of the same."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def attention(id: str, *rest: np.ndarray | None, heads: tuple[int, int] = (2, 2)
 ATTENTION = [
     attention("plain"),
     attention("opset-24", opset=24),
+    attention("as-torch-exports-it", is_causal=0, softcap=0.0, qk_matmul_output_mode=0),
     attention("causal", is_causal=1),
     attention("scale-and-cap", scale=0.7, softcap=2.0),
     attention("shared-keys", heads=(4, 2)),
@@ -121,9 +122,9 @@ def attend(torch: Any, q: Any, k: Any, v: Any, mask: Any = None, **options: Any)
 
 TORCH = [
     (ATTENTION[0], attend),
-    (ATTENTION[2], lambda torch, *x: attend(torch, *x, is_causal=True)),
-    (ATTENTION[4], lambda torch, *x: attend(torch, *x, enable_gqa=True)),
-    (ATTENTION[5], attend),
+    (ATTENTION[3], lambda torch, *x: attend(torch, *x, is_causal=True)),
+    (ATTENTION[5], lambda torch, *x: attend(torch, *x, enable_gqa=True)),
+    (ATTENTION[6], attend),
     (
         Case("RMSNormalization", [normal(2, 3, 5), normal(5)], {"epsilon": 0.125, "stash_type": 11}, (0, 1), opset=23),
         lambda torch, x, w: torch.nn.functional.rms_norm(x, w.shape, w, 0.125),
