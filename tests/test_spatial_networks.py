@@ -66,6 +66,11 @@ NETS: dict[str, Net] = {
         18,
     ),
     "antialias": ('m = Resize <mode = "linear", antialias = 1> (a, , , size)', {"size": np.array([1, 4, 11, 7])}, 18),
+    "fractional-corners": (
+        'm = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (a, none, scales)',
+        {"none": np.zeros(0), "scales": np.array([1, 1, 1.27, 0.63])},
+        13,
+    ),
     "crop": (
         'm = Resize <mode = "linear", coordinate_transformation_mode = "tf_crop_and_resize"> (a, roi, , size)',
         {"roi": np.array([0, 0, 0.1, 0.2, 1, 1, 0.9, 0.8]), "size": np.array([1, 4, 11, 7])},

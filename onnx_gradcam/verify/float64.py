@@ -20,6 +20,7 @@ from onnx.reference.op_run import OpRun
 from onnx_gradcam.graph.flow import captured
 from onnx_gradcam.verify import sampling, windows
 from onnx_gradcam.verify.recurrent import STEPS, recurrent
+from onnx_gradcam.verify.resizing import resize
 from onnx_gradcam.verify.windows import Attributes
 
 Arrays = Sequence[np.ndarray | None]
@@ -41,7 +42,7 @@ def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
     if node.op_type in STEPS:
         return lambda arrays: recurrent(node.op_type, attributes, arrays)
     own = OWN.get(node.op_type)
-    if own is None:
+    if own is None or attributes.get("antialias", 0):
         return _on_reference(node)
     return lambda arrays: [own(shape, attributes, *(a for a in arrays if a is not None))]
 
@@ -129,6 +130,7 @@ OWN: dict[str, Callable[..., np.ndarray]] = {
     "Pad": _pad,
     "MaxRoiPool": sampling.max_roi_pool,
     "MaxUnpool": sampling.max_unpool,
+    "Resize": resize,
     "RoiAlign": sampling.roi_align,
 }
 

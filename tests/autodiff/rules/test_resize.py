@@ -228,6 +228,20 @@ def test_it_is_the_transpose_of_what_the_runtime_does(case: Case) -> None:
     check_affine(case)
 
 
+FRACTIONS = [
+    scaled(f"fraction-{mode}-{coordinates}-{scales[2]}", scales, x=(1, 2, 7, 5), **form(mode, coordinates))
+    for mode in ("nearest", "linear", "cubic")
+    for coordinates in COORDINATES
+    for scales in ([1, 1, 1.5, 1.7], [1, 1, 0.6, 0.7])
+]
+
+
+@pytest.mark.parametrize("case", FRACTIONS, ids=str)
+def test_lengths_that_are_rounded(case: Case) -> None:
+    """Where the reference evaluator computes with the length before rounding, and ONNX Runtime with the one after."""
+    check_affine(case)
+
+
 UNMOVED = [
     scaled("nothing-changes", [1, 1, 1.2, 1], **form("linear", "asymmetric")),
     scaled("nothing-changes-cubic", [1, 1, 1.2, 1.1], **form("cubic", "half_pixel"), free=(0,)),
