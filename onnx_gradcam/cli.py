@@ -144,6 +144,15 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    image_input: Annotated[
+        str | None,
+        typer.Option(
+            "--image-input",
+            metavar="NAME",
+            help="The input that takes the images.",
+            show_default="the first with the most axes",
+        ),
+    ] = None,
     labels: Labels = None,
     preprocess: Preprocess = "auto",
     provider: Provider = None,
@@ -184,6 +193,7 @@ def explain(
         method=method,
         layers=tuple(layer or ["auto"]),
         grid=grid,
+        image_input=image_input,
         score=score,
         targets=tuple(target or ["top1"]),
         labels=labels,

@@ -63,6 +63,7 @@ class Explainer:
         custom_ops: shared libraries with custom operators.
         grid: how the tokens of the target layer lie in the image: "14x14" for 14 rows of 14, the last of all tokens, or
             "14x14+1" for those behind the first. None: it is found by following the graph.
+        image_input: the input that is explained. None: the first with the most axes.
 
     Raises:
         ModelError, ScoreError, LayerError; ProviderError when a session is opened.
@@ -80,6 +81,7 @@ class Explainer:
         provider_options: Mapping[str, Mapping[str, str]] | None = None,
         custom_ops: Sequence[str] = (),
         grid: str | None = None,
+        image_input: str | None = None,
     ) -> None:
         self.source = load(model)
         self._prepared = prepare(self.source.model)
@@ -89,13 +91,14 @@ class Explainer:
         if not names:
             raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
         self.grid = None if grid is None else Grid.parse(grid)
-        self.layers = layer_choice.choose(graph, self.score.value, names, self.grid)
+        self.inputs = inputs.specs(graph)
+        self.image_input = inputs.image_input(self.inputs, image_input)
+        self._alike = [] if image_input else inputs.image_like(self.inputs)
+        self.layers = layer_choice.choose(graph, self.score.value, names, self.grid, self.image_input.name)
         self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
         self.metadata = dict(self.source.model.metadata_props)
         found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
         self.labels, self.labels_source = found.names, found.source
-        self.inputs = inputs.specs(graph)
-        self.image_input = inputs.image_input(self.inputs)
         self._batch = batch_size(graph, self.image_input.name)
         self._unchecked = check_forward
         self._apart: float | None = None  # how far the gradient graph's outputs are from the deployed model's
@@ -392,6 +395,11 @@ class Explainer:
 
     def _warnings(self, blank: np.ndarray) -> list[str]:
         found = []
+        if len(self._alike) > 1:
+            found.append(
+                f"each of the inputs {', '.join(self._alike)} could be the image: {self.image_input.name!r} is "
+                "explained, another with --image-input NAME"
+            )
         if self._apart is not None:
             found.append(
                 f"exposing values changed the outputs by up to {self._apart:.2g} of the largest, as the runtime's own "

@@ -30,9 +30,20 @@ def spec_of(value: ir.Value) -> InputSpec:
     return InputSpec(value.name or "", dims, "unknown" if value.dtype is None else value.dtype.numpy().name)
 
 
-def image_input(known: Mapping[str, InputSpec]) -> InputSpec:
-    """The input that takes the image: the first with the most axes."""
-    return max(known.values(), key=lambda spec: len(spec.shape))
+def image_input(known: Mapping[str, InputSpec], name: str | None = None) -> InputSpec:
+    """The input that takes the image: the one called ``name``, or else the first with the most axes.
+
+    Raises ``InputError`` for a name that does not exist.
+    """
+    if name is not None and name not in known:
+        raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, known)}", name=name)
+    return known[name] if name is not None else max(known.values(), key=lambda spec: len(spec.shape))
+
+
+def image_like(known: Mapping[str, InputSpec]) -> list[str]:
+    """The inputs that could take the image: those with the most axes."""
+    most = max(len(spec.shape) for spec in known.values())
+    return [name for name, spec in known.items() if len(spec.shape) == most]
 
 
 def feeds(x: Any, known: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:

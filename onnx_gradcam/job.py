@@ -34,6 +34,7 @@ class Request:
     preprocess: str = "auto"
     providers: tuple[str, ...] | None = None
     grid: str | None = None
+    image_input: str | None = None
     inputs: tuple[str, ...] = ()
     counterfactual: bool = False
     signed: bool = False
@@ -115,6 +116,7 @@ def open_explainer(request: Request) -> Explainer:
         providers=request.providers,
         labels=request.labels,
         grid=request.grid,
+        image_input=request.image_input,
     )
 
 

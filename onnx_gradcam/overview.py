@@ -107,7 +107,8 @@ def layers(model: ModelLike, score: str = "auto") -> tuple[LayerInfo, ...]:
 
 
 def _layers(graph: ir.Graph, score: Score) -> tuple[LayerInfo, ...]:
-    return tuple(_info(layer) for layer in candidates(graph, score.value))
+    image = inputs.image_input(inputs.specs(graph)).name
+    return tuple(_info(layer) for layer in candidates(graph, score.value, image=image))
 
 
 def _info(layer: Layer) -> LayerInfo:

@@ -24,7 +24,7 @@ def test_names() -> None:
 def test_arguments() -> None:
     assert list(inspect.signature(ogc.Explainer).parameters) == [
         "model", "target_layer", "score", "providers", "labels", "check_forward", "session_options",
-        "provider_options", "custom_ops", "grid",
+        "provider_options", "custom_ops", "grid", "image_input",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
         "self", "x", "target", "method", "counterfactual", "signed", "fusion",

@@ -80,13 +80,14 @@ def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.
     return [v for v in values if to[v] * back[v] == total]
 
 
-def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None) -> list[Layer]:
+def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None, image: str | None = None) -> list[Layer]:
     """Ends of convolutional blocks and beginnings of blocks of tokens on the way to ``score``, the deepest first; but
     what "auto" takes comes first.
 
     A convolutional block begins with a convolution and ends with the last value that keeps its grid. A block of tokens
     begins with the value that its first normalisation reads: behind the last one, the score may read the class token
-    alone. Taken is the deepest with more than one spatial position that every path to the score goes through.
+    alone. Taken is the deepest with more than one spatial position that every path from the input called ``image``
+    (None: from any that is convolved) to the score goes through.
     """
     nodes = list(graph)
     on_grid = grids(nodes)
@@ -95,7 +96,8 @@ def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None) -> li
         tokens = Tokens(graph)
         on_grid, streams = tokens.on_grid(), {s.value: s for s in tokens.streams()}
     placed = {*on_grid, *streams}
-    begin = [v for v in beginnings(nodes, graph.inputs) if downstream(nodes, [v]) & placed]
+    images = [v for v in graph.inputs if image in (None, v.name)]
+    begin = [v for v in beginnings(nodes, images) if downstream(nodes, [v]) & placed]
     needed = set(bottlenecks(nodes, begin, score))
     path = downstream(nodes, begin) & upstream(nodes, score)
     depth = {v: k for k, node in enumerate(nodes) for v in node.outputs}
@@ -168,14 +170,17 @@ def _has_space(value: ir.Value, axes: tuple[int, ...]) -> bool:
     return any(value.shape[k] != 1 for k in axes[2:])
 
 
-def choose(graph: ir.Graph, score: ir.Value, names: Sequence[str], grid: Grid | None = None) -> list[Layer]:
+def choose(
+    graph: ir.Graph, score: ir.Value, names: Sequence[str], grid: Grid | None = None, image: str | None = None
+) -> list[Layer]:
     """The target layers: by value or node name, or the automatic choice for ``["auto"]``.
 
-    ``grid``: how the tokens of these layers lie; None: it is found by following the graph. Raises ``LayerError`` for an
+    ``grid``: how the tokens of these layers lie; None: it is found by following the graph. ``image``: the input that is
+    explained; None: all. Raises ``LayerError`` for an
     unknown name, where no layer is found, and for tokens whose grid is not known.
     """
     if list(names) == ["auto"]:
-        ranked = candidates(graph, score, grid)
+        ranked = candidates(graph, score, grid, image)
         if not ranked or not ranked[0].chosen:
             _refuse_broken_path(graph, score)
             _refuse_unplaced_tokens(ranked)

@@ -109,9 +109,9 @@ class _Subject:
         prepared = prepare(source.model)
         found = find_score(prepared.graph, score)
         named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
-        chosen = layer_choice.choose(prepared.graph, found.value, named, grid)
-        layers = tuple(dict.fromkeys(layer.name for layer in chosen))
         image = inputs.image_input(inputs.specs(prepared.graph)).name
+        chosen = layer_choice.choose(prepared.graph, found.value, named, grid, image)
+        layers = tuple(dict.fromkeys(layer.name for layer in chosen))
         notes: tuple[str, ...] = ()
         try:
             whole = differentiate(prepared, found, [*layers, image], table)
