@@ -113,7 +113,7 @@ def _crop(sizes: Sequence[int], reach: Sequence[int], attributes: Attributes) ->
     if not attributes.get("output_shape") and not auto_pad.startswith("SAME"):
         return _pads_before(sizes, sizes, attributes)
     extra = attributes.get("output_padding") or [0] * len(sizes)
-    surplus = [r + e - n for r, e, n in zip(reach, extra, sizes, strict=True)]
+    surplus = [max(r + e - n, 0) for r, e, n in zip(reach, extra, sizes, strict=True)]
     return [s // 2 if auto_pad == "SAME_UPPER" else s - s // 2 for s in surplus]
 
 

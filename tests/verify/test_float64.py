@@ -48,6 +48,7 @@ WINDOWS: list[tuple[str, list[np.ndarray], dict[str, Any]]] = [
     ("ConvTranspose", [normal(1, 2, 4, 4), normal(2, 3, 3, 3)], {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     ("ConvTranspose", [normal(1, 2, 4, 4), normal(2, 3, 3, 3)], {"strides": [2, 2], "auto_pad": "SAME_LOWER"}),
     ("ConvTranspose", [normal(1, 2, 4, 4), normal(2, 3, 3, 3)], {"strides": [2, 2], "output_shape": [10, 8]}),
+    ("ConvTranspose", [normal(1, 2, 4, 4), normal(2, 3, 3, 3)], {"strides": [2, 2], "output_shape": [10, 9]}),
     ("MaxPool", [normal(2, 3, 7, 8) - 5], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 1, 1, 0]}),
     ("MaxPool", [normal(1, 2, 9) - 5], {"kernel_shape": [3], "strides": [2], "dilations": [2], "ceil_mode": 1}),
     ("MaxPool", [normal(1, 2, 8, 8) - 5], {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_LOWER"}),
