@@ -135,7 +135,8 @@ def test_images_of_any_size(kind: str) -> None:
             output_names=["logits"], dynamic_axes={"x": {0: "N", 2: "H", 3: "W"}, "logits": {0: "N"}},
         )  # fmt: skip
     layer = last_relu(prepare(load(file.getvalue()).model).graph)
-    with ogc.Explainer(file.getvalue(), target_layer=layer, session_options=one_thread()) as explainer:
+    with ogc.Explainer(file.getvalue(), session_options=one_thread()) as explainer:  # the layer that "auto" takes
+        assert explainer.explain(np.zeros((1, 3, 16, 40), np.float32)).target_layer == layer
         for columns in (16, 40, 64):
             x = np.random.default_rng(columns).standard_normal((2, 3, 16, columns))
             found = explainer.explain(x.astype(np.float32))

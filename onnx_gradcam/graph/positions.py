@@ -98,6 +98,8 @@ def is_linear(node: ir.Node) -> bool:
 
 def _moved(node: ir.Node, found: Mapping[ir.Value, Positions], count: int) -> dict[ir.Value, Positions]:
     """Moved as the elements are; elements of other values have no place."""
+    if any(v.name and static_dims(v) is None for v in node.outputs):
+        return {}  # as of a Squeeze whose axis is longer in images of the size that is tried
     results: list[list[np.ndarray]] = []
     data = node.inputs[2::3] if node.op_type == "QLinearConcat" else node.inputs
     for k in range(count):
