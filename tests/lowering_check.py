@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -225,3 +225,30 @@ def run_ort(model: ir.Model, fed: dict[str, np.ndarray], optimized: bool = True)
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     used = {x.name for x in session.get_inputs()}
     return [np.asarray(a) for a in session.run(None, {k: v for k, v in fed.items() if k in used})]
+
+
+def check_half(case: Case, *, tolerance: float = 4e-3) -> None:
+    """The gradient of the standard form in float16 is that of float64 at the same (rounded) inputs and cotangent."""
+    half = np.dtype("float16")
+    rounded = replace(
+        case, inputs=[None if x is None else typed_array(typed_array(x, half), DOUBLE) for x in case.inputs]
+    )
+    found = {}
+    for dtype in (half, DOUBLE):
+        model, made = lowered(rounded, dtype)
+        assert made[0] is not None
+        assert made[0].shape is not None
+        g = np.random.default_rng(0).standard_normal([int(d) for d in made[0].shape]).astype(half)
+        model = _with_gradients(rounded, model, made[0])
+        model.graph.outputs[:] = [v for v in model.graph.outputs if (v.name or "").startswith("grad")]
+        fed = feeds(rounded, dtype) | {"g": g.astype(dtype)}
+        if dtype == half:
+            found[dtype] = run_ort(model, fed)
+        else:
+            found[dtype] = [
+                np.asarray(a) for a in ReferenceEvaluator(ir.to_proto(model), new_ops=NEW_OPS).run(None, fed)
+            ]
+    for array, expected in zip(found[half], found[DOUBLE], strict=True):
+        assert array.dtype == half
+        scale = max(float(np.abs(expected).max(initial=0)), 1.0)
+        np.testing.assert_allclose(array / scale, expected / scale, atol=tolerance, rtol=0, err_msg=str(case))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
+from onnx_gradcam.graph.builder import Builder, Value, ints_of
 from onnx_gradcam.graph.lower import MICROSOFT, Unlowered, lowering, real
 from onnx_gradcam.graph.lowerings.activation import activated
 from onnx_gradcam.graph.lowerings.quantized import channels_first, to_channels_last
@@ -99,7 +99,8 @@ def trilu(op: Builder, X: Value, k: Value | None = None, *, upper: int = 1) -> V
 @lowering("Pad", domain=MICROSOFT)
 def pad(op: Builder, data: Value, pads: Value, value: Value | None = None, *, mode: str = "constant") -> Value:
     """Pad; the amounts may come as one row."""
-    amounts = pads if rank(pads) == 1 else op.Reshape(pads, op.ints(-1))
+    known = ints_of(pads)
+    amounts = op.Reshape(pads, op.ints(-1)) if known is None else op.ints(*known)
     return op.Pad(data, amounts, None if value is None else op.Reshape(value, op.ints(1)), mode=mode)
 
 

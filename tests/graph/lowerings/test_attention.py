@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from lowering_check import SINGLE, Case, check_lowering, graph_of
+from lowering_check import SINGLE, Case, check_half, check_lowering, graph_of
 
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
@@ -141,6 +141,11 @@ ROTARY = [
 @pytest.mark.parametrize("case", [*ATTENTION, *ROTARY], ids=str)
 def test_lowering(case: Case) -> None:
     check_lowering(case)
+
+
+@pytest.mark.parametrize("case", [*ATTENTION, *ROTARY], ids=str)
+def test_half_precision(case: Case) -> None:
+    check_half(case)
 
 
 def test_a_past_state_is_refused_by_name() -> None:

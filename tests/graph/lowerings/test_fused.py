@@ -7,16 +7,11 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
-from lowering_check import Case, check_lowering, run_ort
+from lowering_check import Case, check_half, check_lowering
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
-from onnx_gradcam.autodiff.reverse import pull_back
-from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.lower import LOWERINGS
-from onnx_gradcam.graph.prepare import prepare
 
 RNG = np.random.default_rng(7)
 
@@ -362,6 +357,11 @@ def test_lowering(case: Case) -> None:
     check_lowering(case)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_half_precision(case: Case) -> None:
+    check_half(case)
+
+
 def test_every_lowering_has_a_case() -> None:
     elsewhere = {"attention", "quantized", "recurrent", "sampling"}  # tested in files of their own
     written = {key for key, f in LOWERINGS.items() if f.__module__.rpartition(".")[2] not in elsewhere}
@@ -388,64 +388,3 @@ def test_a_lowering_knows_every_input_and_attribute(key: tuple[str, str]) -> Non
     assert len(tensors) == len(schema.inputs) or any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         assert set(schema.attributes) - names == REFUSED.get(key[1], set())
-
-
-def test_a_quantized_pool_of_channels_last() -> None:
-    """The gradient goes to the first maximum of each window, read from the integers."""
-    q = RNG.integers(0, 256, (2, 4, 6, 3)).astype(np.uint8)
-    text = """<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>
-        g (float[2,4,6,3] x) => (float[2,2,3,3] y)
-        <float s = {0.5}, uint8 z = {10}> {
-            q = QuantizeLinear(x, s, z)
-            p = com.microsoft.NhwcMaxPool<kernel_shape = [2, 2], strides = [2, 2]>(q)
-            y = DequantizeLinear(p, s, z)
-        }"""
-    x = (q.astype(np.float32) - 10) / 2
-    g = RNG.standard_normal((2, 2, 3, 3)).astype(np.float32)
-    y, found = gradient(text, "q", x, g)
-    np.testing.assert_array_equal(y, pooled(x))
-    expected = np.zeros_like(x)
-    for n, h, w, c in np.ndindex(g.shape):
-        window = x[n, 2 * h : 2 * h + 2, 2 * w : 2 * w + 2, c]
-        i, j = np.unravel_index(window.argmax(), (2, 2))
-        expected[n, 2 * h + i, 2 * w + j, c] = g[n, h, w, c]
-    np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("op_type", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"])
-def test_matmul_of_numbers_quantized_on_the_way(op_type: str, bias: bool) -> None:
-    """ā = g · Bᵀ, B as its integers mean it; the kernel's y is that of the standard form."""
-    integers = op_type == "MatMulIntegerToFloat"
-    b, scale = RNG.integers(-127, 128, (4, 5)).astype(np.int8), RNG.uniform(0.01, 0.02, 5).astype(np.float32)
-    quantized = "q, scale, zero = DynamicQuantizeLinear(a)" if integers else ""
-    inputs = (
-        f"q, b, scale, b_scale, zero, b_zero{', c' if bias else ''}"
-        if integers
-        else (f"a, b, b_scale, b_zero{', c' if bias else ''}")
-    )
-    text = f"""<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>
-        g (float[2,3,4] a) => (float[2,3,5] y)
-        <int8[4,5] b = {{{", ".join(map(str, b.ravel()))}}}, float[5] b_scale = {{{", ".join(map(str, scale))}}},
-         int8[5] b_zero = {{0, 0, 0, 0, 0}}, float[5] c = {{1, 2, 3, 4, 5}}>
-        {{ {quantized}
-           y = com.microsoft.{op_type}({inputs}) }}"""
-    a, g = (RNG.standard_normal(shape).astype(np.float32) for shape in [(2, 3, 4), (2, 3, 5)])
-    y, found = gradient(text, "a", a, g)
-    real = b * scale
-    step = (max(a.max(), 0) - min(a.min(), 0)) / 255
-    assert np.abs(y - a @ real - (np.arange(1, 6) if bias else 0)).max() <= step / 2 * np.abs(real).sum(0).max()
-    np.testing.assert_allclose(found, g @ real.T, rtol=1e-5, atol=1e-6)
-
-
-def gradient(text: str, wrt: str, x: np.ndarray, g: np.ndarray) -> list[np.ndarray]:
-    """y and the cotangent of ``wrt`` on ONNX Runtime, given the cotangent of y."""
-    model = prepare(ir.from_proto(onnx.parser.parse_model(text)))
-    values = ir.convenience.create_value_mapping(model.graph)
-    seed = ir.val("g", dtype=ir.DataType.FLOAT, shape=g.shape)
-    nodes, y = list(model.graph), values["y"]
-    (found,) = pull_back(Builder(model.graph), nodes, {y: seed}, [values[wrt]])
-    fed = {model.graph.inputs[0].name or "": x, "g": g}
-    model.graph.inputs.append(seed)
-    model.graph.outputs[:] = [y, found]
-    return run_ort(model, fed)
