@@ -221,7 +221,8 @@ def _explain(request: Any, out: Path, overwrite: bool, as_json: bool) -> None:
                     log.warning("warning: %s", warning)
             if not as_json:
                 p = "" if line.probability != line.probability else f"  {line.probability:.3f}"
-                print(f"{line.image}  {line.label}{p}  {line.path}", flush=True)
+                cell = "" if line.cell is None else f"  cell {','.join(map(str, line.cell))}"
+                print(f"{line.image}  {line.label}{p}{cell}  {line.path}", flush=True)
             tick(line.image)
 
         log.info("%s", {k: v for k, v in request.as_dict().items() if v})

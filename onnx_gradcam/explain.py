@@ -91,10 +91,13 @@ class Explainer:
         if not names:
             raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
         self.grid = None if grid is None else Grid.parse(grid)
+        self._automatic = names == ["auto"]
         self.inputs = inputs.specs(graph)
         self.image_input = inputs.image_input(self.inputs, image_input)
         self._alike = [] if image_input else inputs.image_like(self.inputs)
-        self.layers = layer_choice.choose(graph, self.score.value, names, self.grid, self.image_input.name)
+        self.layers = layer_choice.choose(
+            graph, self.score.value, names, self.grid, self.image_input.name, self.score.dense
+        )
         self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
         self.metadata = dict(self.source.model.metadata_props)
         found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
@@ -123,6 +126,12 @@ class Explainer:
         Raises ``UnsupportedGradient``, ``NoGradientPath``, ``ProviderError``, ``ModelError``.
         """
         _ = self._whole_session
+
+    @property
+    def _by_level(self) -> bool:
+        """Whether there is one layer for each level of a detector, of which the cell's own is drawn."""
+        levels = () if self.score.dense is None else self.score.dense.levels
+        return self._automatic and len(self.layers) == len(levels)
 
     @property
     def target_layers(self) -> tuple[str, ...]:
@@ -156,7 +165,7 @@ class Explainer:
 
     @cached_property
     def _deployed(self) -> Session:
-        names = [*self._output_names, self.score.value.name or ""]
+        names = [*self._output_names, *self.score.results]
         return Session(forward_only(self._prepared, names), self.options)
 
     @property
@@ -165,7 +174,7 @@ class Explainer:
 
     @property
     def _forward_names(self) -> list[str]:
-        return list(dict.fromkeys([*self._output_names, self.score.value.name or "", *self.target_layers]))
+        return list(dict.fromkeys([*self._output_names, *self.score.results, *self.target_layers]))
 
     # --- explaining -----------------------------------------------------------------------------------------
 
@@ -200,10 +209,10 @@ class Explainer:
             for layer in self._layers_at(feeds)
         ]
         size = self._input_size(feeds, found[0].cam.ndim - 1)
-        drawn = self._heatmap(found, size, fusion)
         image_index = np.array([image for image, _ in rows], np.int64)
-        scores = self._scores(results)
         class_index = np.array([index for _, index in rows], np.int64)
+        drawn = self._heatmap(found, size, fusion, self._beside("level", results, image_index, class_index))
+        scores = self._scores(results)
         blank = maps.is_blank(drawn)
         variant = " counterfactual" * counterfactual + " signed" * signed
         explanation = Explanation(
@@ -211,12 +220,13 @@ class Explainer:
             image_index=image_index,
             class_index=class_index,
             score=scores[image_index, class_index],
-            probability=probabilities(self.score, scores)[image_index, class_index],
+            probability=self._probabilities(results)[image_index, class_index],
+            cell=self._beside("cell", results, image_index, class_index),
             is_blank=blank,
             heatmap=drawn,
             seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(rows), 1)),
             layers=tuple(found),
-            score_name=self.score.value.name or "",
+            score_name=self.score.name,
             score_activation=self.score.activation,
             outputs={name: results[name] for name in self._output_names},
             labels=self.labels,
@@ -324,7 +334,7 @@ class Explainer:
         allowed = worst.limit
         if is_quantized(self._prepared.graph):
             allowed += own_difference(self.source, self.options, feeds, self._batch)
-            same = np.array_equal(*(self._scores(r).argmax(axis=1) for r in (results, self._deployed_results(feeds))))
+            same = np.array_equal(*(self._ranking(r).argmax(axis=1) for r in (results, self._deployed_results(feeds))))
             if same and worst.error <= allowed:
                 self._apart = worst.error
                 return
@@ -337,15 +347,37 @@ class Explainer:
         )
 
     def _rows(self, wanted: list[tuple[int, ...]] | TopK, results: dict[str, Any]) -> list[tuple[int, int]]:
-        scores = self._scores(results)
+        ranking = self._ranking(results)
         if isinstance(wanted, TopK):
-            order = np.argsort(-scores, axis=1, kind="stable")[:, : wanted.k]
+            order = np.argsort(-ranking, axis=1, kind="stable")[:, : wanted.k]
             return [(i, int(c)) for i, row in enumerate(order) for c in row]
-        best = scores.argmax(axis=1)
+        best = ranking.argmax(axis=1)
         return [(i, int(best[i]) if c == TOP1 else c) for i, w in enumerate(wanted) for c in w]
 
     def _scores(self, results: dict[str, Any]) -> npt.NDArray[Any]:
         return by_class(self.score, results[self.score.value.name or ""])
+
+    def _ranking(self, results: dict[str, Any]) -> npt.NDArray[Any]:
+        """(N, K), by which classes are ranked."""
+        dense = self.score.dense
+        found: npt.NDArray[Any] = self._scores(results) if dense is None else results[dense.ranking.name or ""]
+        return found
+
+    def _probabilities(self, results: dict[str, Any]) -> npt.NDArray[Any]:
+        dense = self.score.dense
+        if dense is None:
+            return probabilities(self.score, self._scores(results))
+        found: npt.NDArray[Any] = results[dense.probability.name or ""].astype(np.float32)
+        return found
+
+    def _beside(
+        self, name: str, results: dict[str, Any], images: np.ndarray, classes: np.ndarray
+    ) -> npt.NDArray[Any] | None:
+        """What goes with a dense score, row by row."""
+        if self.score.dense is None:
+            return None
+        found: npt.NDArray[Any] = results[getattr(self.score.dense, name).name][images, classes]
+        return found
 
     def _layers_at(self, feeds: Mapping[str, np.ndarray]) -> list[Layer]:
         """The target layers, with the tokens where they lie in inputs of these sizes."""
@@ -378,9 +410,14 @@ class Explainer:
         axes = inputs.spatial_axes(self.image_input, count)
         return tuple(feeds[self.image_input.name].shape[k] for k in axes)
 
-    def _heatmap(self, found: Sequence[LayerResult], size: Sequence[int], fusion: str) -> np.ndarray:
+    def _heatmap(
+        self, found: Sequence[LayerResult], size: Sequence[int], fusion: str, level: npt.NDArray[Any] | None
+    ) -> np.ndarray:
         if len(found) == 1:
             return maps.normalise(maps.upsample(found[0].cam, size))
+        if level is not None and self._by_level:
+            drawn = np.stack([maps.upsample(found[k].cam[r : r + 1], size)[0] for r, k in enumerate(level)])
+            return maps.normalise(drawn)
         return maps.normalise(maps.fuse([layer.cam for layer in found], size, fusion))
 
     def _require_linear_head(self) -> None:
@@ -418,7 +455,7 @@ class Explainer:
         return {
             "source": self.source,
             "providers": self._session_providers(),
-            "score": self.score.value.name,
+            "score": self.score.name,
             "score_activation": self.score.activation,
             "labels": self.labels_source,
             "layers": list(self.target_layers),
@@ -426,7 +463,7 @@ class Explainer:
             "method": method,
             "counterfactual": counterfactual,
             "signed": signed,
-            "fusion": fusion if len(self.layers) > 1 else None,
+            "fusion": None if len(self.layers) == 1 else "the level of the cell" if self._by_level else fusion,
             "check_forward": self.check_forward,
         }
 

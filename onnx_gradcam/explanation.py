@@ -51,6 +51,9 @@ class Explanation:
         score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
         outputs: the deployed model's outputs by name.
         labels: class names by index, where known.
+        cell: (R, n) int64 for segmenters, detectors and sequences: the index of the explained cell in the axes of
+            the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
+            None for models with one score per class.
         pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
             array's values stretched to 0..255; uint8 (H, W, 3).
         warnings: what the user should know, one sentence each.
@@ -71,6 +74,7 @@ class Explanation:
     score_activation: str
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
+    cell: Array | None = None
     pictures: tuple[Callable[[], Array], ...] = ()
     warnings: tuple[str, ...] = ()
     attribution: Array | None = None

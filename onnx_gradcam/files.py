@@ -150,6 +150,7 @@ def _row(explanation: Explanation, row: int, stem: str) -> dict[str, Any]:
         "label": explanation.label(row),
         "score": float(explanation.score[row]),
         "probability": None if np.isnan(probability) else probability,
+        "cell": None if explanation.cell is None else [int(k) for k in explanation.cell[row]],
         "is_blank": bool(explanation.is_blank[row]),
         "seen": [int(v) for v in explanation.seen[row]],
         "png": f"{stem}.png" if explanation.heatmap.ndim == 3 else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import onnx
@@ -30,14 +30,14 @@ CLASS = "grad/class_index"
 class GradientGraph:
     """A model whose extra outputs are activations and gradients.
 
-    ``outputs``: the deployed model's; ``logits``: the score tensor; ``activations``: the explained values; their
-    gradients are called ``grad/<name>``. The score (N,) and the explained class (N,) are ``grad/score`` and
-    ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1.
+    ``outputs``: the deployed model's; ``scores``: the score tensor and what goes with it; ``activations``: the
+    explained values; their gradients are called ``grad/<name>``. The score (N,) and the explained class (N,) are
+    ``grad/score`` and ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1.
     """
 
     model: ir.Model
     outputs: tuple[str, ...]
-    logits: str
+    scores: tuple[str, ...]
     activations: tuple[str, ...]
 
     @property
@@ -63,7 +63,7 @@ def differentiate(
     model = prepared.clone()
     graph = model.graph
     values = ir.convenience.create_value_mapping(graph)
-    score = replace(score, value=values[score.value.name or ""])
+    score = score.on(values)
     targets = [values[name] for name in names]
     wrt = [quantized_form(target) for target in targets]
     outputs = tuple(v.name or "" for v in graph.outputs)
@@ -79,11 +79,11 @@ def differentiate(
         _output(graph, op, output, name)
     for target, gradient in zip(targets, gradients, strict=True):
         _output(graph, op, gradient, f"grad/{target.name}", target)
-    for extra in [score.value, *targets]:
+    for extra in [*(values[name] for name in score.results), *targets]:
         if extra.name not in {v.name for v in graph.outputs}:
             graph.outputs.append(extra)
     RemoveUnusedNodesPass()(model)
-    return GradientGraph(model, outputs, score.value.name or "", tuple(names))
+    return GradientGraph(model, outputs, score.results, tuple(names))
 
 
 def _batch(score: Score) -> int | str:
@@ -127,7 +127,7 @@ def split(whole: GradientGraph) -> Cut:
     second = ir.Model(part, ir_version=whole.model.ir_version)
     part.opset_imports.update(graph.opset_imports)
     names = tuple(v.name or "" for v in boundary)
-    first = forward_only(whole.model, [*whole.outputs, whole.logits, *whole.activations, *names])
+    first = forward_only(whole.model, [*whole.outputs, *whole.scores, *whole.activations, *names])
     return Cut(first, second, names)
 
 

@@ -55,6 +55,7 @@ class Line:
     probability: float
     path: str
     warnings: tuple[str, ...]
+    cell: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -166,6 +167,7 @@ def _lines(explanation: Explanation, entry: Mapping[str, Any], folder: Path) -> 
             float("nan") if row["probability"] is None else row["probability"],
             str(folder / (row["png"] or row["npy"])),
             (*explanation.warnings, *_undrawn(explanation)) if k == 0 else (),
+            None if row["cell"] is None else tuple(row["cell"]),
         )
         for k, row in enumerate(entry["rows"])
     ]

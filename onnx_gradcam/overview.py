@@ -14,6 +14,7 @@ from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules regis
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.explain import Explainer
+from onnx_gradcam.graph.dense import PREFIX
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.layers import Layer, candidates
 from onnx_gradcam.graph.load import ModelLike, load
@@ -108,7 +109,7 @@ def layers(model: ModelLike, score: str = "auto") -> tuple[LayerInfo, ...]:
 
 def _layers(graph: ir.Graph, score: Score) -> tuple[LayerInfo, ...]:
     image = inputs.image_input(inputs.specs(graph)).name
-    return tuple(_info(layer) for layer in candidates(graph, score.value, image=image))
+    return tuple(_info(layer) for layer in candidates(graph, score.value, image=image, dense=score.dense))
 
 
 def _info(layer: Layer) -> LayerInfo:
@@ -147,7 +148,7 @@ def overview(model: ModelLike, score: str = "auto") -> Overview:
         opset=dict(source.model.graph.opset_imports),
         inputs=tuple(known.values()),
         outputs=tuple(inputs.spec_of(v) for v in source.model.graph.outputs),
-        score=found.value.name or "" if found else "",
+        score=found.name if found else "",
         score_note=_note(found),
         classes=found.count if found else 0,
         labels=len(labels_from(metadata) or ()),
@@ -162,6 +163,10 @@ def _note(score: Score | None) -> str:
     if score is None:
         return "not found"
     before = f"before the {score.activation} that makes {score.output!r}" if score.activation else "the output itself"
+    if score.dense is not None:
+        what = "boxes" if score.dense.detector else "cells"
+        before = f"before the {score.activation}" if score.activation else "as the model leaves them"
+        return f"{score.count} classes for each of many {what}, {before}; the most probable is explained"
     kinds = {"classes": f"{score.count} classes", "binary": "one sigmoid logit", "regression": "one value"}
     return f"{kinds[score.kind]}, {before}"
 
@@ -169,7 +174,8 @@ def _note(score: Score | None) -> str:
 def _operators(graph: ir.Graph, score: Score | None) -> tuple[Operator, ...]:
     nodes = list(graph)
     path = downstream(nodes, beginnings(nodes, graph.inputs)) & upstream(nodes, score.value) if score else set()
-    counted = Counter((n.op_type, n.domain, _status(n, path)) for n in nodes)
+    own = [n for n in nodes if not (n.name or "").startswith(f"{PREFIX}/")]
+    counted = Counter((n.op_type, n.domain, _status(n, path)) for n in own)
     return tuple(Operator(op, domain, count, status) for (op, domain, status), count in sorted(counted.items()))
 
 

@@ -40,7 +40,8 @@ def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
     """The score of class ``index`` (int64 (N,), −1 for top-1) as graph: (score (N,), class index (N,)).
 
     Several classes: y_c, the entry of the score tensor. One logit z with a Sigmoid: z for class 1, −z for class 0; its
-    top-1 is class 1 where z > 0. A regression: the value itself.
+    top-1 is class 1 where z > 0. A regression: the value itself. Many scores per image: the logit of the class at its
+    most probable cell; top-1 is the most probable class.
     """
     y = score.value
     per_row = op.ints(-1)
@@ -55,7 +56,8 @@ def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
         return op.Mul(z, sign), chosen
     axis = score.class_axis
     assert axis is not None
-    best = op.Reshape(op.ArgMax(y, axis=axis, keepdims=0), per_row)
+    ranking = y if score.dense is None else score.dense.ranking
+    best = op.Reshape(op.ArgMax(ranking, axis=axis, keepdims=0), per_row)
     chosen = op.Where(top1, best, index)
     ones = [1] * (rank(y) - 1)
     classes = op.array(np.arange(score.count, dtype=np.int64).reshape([-1, *ones[axis:]]))

@@ -51,7 +51,7 @@ def test_two_parts_give_what_the_whole_gives(name: str) -> None:
     fed = feeds(proto, 4)
     count = len(max(fed.values(), key=np.ndim))
     passed = run(ir.to_proto(forward), fed)
-    assert set(passed) == {*graph.outputs, graph.logits, *graph.activations, *boundary}
+    assert set(passed) == {*graph.outputs, *graph.scores, *graph.activations, *boundary}
     free = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value <= 0
     rows = [i for i in range(count) for _ in range(3)] if free else list(range(count))
     wanted = np.tile(classes(proto, 3), count) if free else classes(proto, count)

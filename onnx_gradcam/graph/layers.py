@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import LayerError, nearest
 from onnx_gradcam.graph.builder import ints_of
+from onnx_gradcam.graph.dense import Dense
+from onnx_gradcam.graph.dense_layers import taken
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.grids import CONVOLUTIONS, POOLS, grids
 from onnx_gradcam.graph.positions import Layout
@@ -80,7 +82,9 @@ def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.
     return [v for v in values if to[v] * back[v] == total]
 
 
-def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None, image: str | None = None) -> list[Layer]:
+def candidates(
+    graph: ir.Graph, score: ir.Value, grid: Grid | None = None, image: str | None = None, dense: Dense | None = None
+) -> list[Layer]:
     """Ends of convolutional blocks and beginnings of blocks of tokens on the way to ``score``, the deepest first; but
     what "auto" takes comes first.
 
@@ -89,6 +93,8 @@ def candidates(graph: ir.Graph, score: ir.Value, grid: Grid | None = None, image
     alone. Taken is the deepest with more than one spatial position that every path from the input called ``image``
     (None: from any that is convolved) to the score goes through.
     """
+    if dense is not None and (found := taken(graph, score, dense)):
+        return [Layer(real_form(value), axes, True, reason) for value, axes, reason in found]
     nodes = list(graph)
     on_grid = grids(nodes)
     streams: dict[ir.Value, Stream] = {}
@@ -171,7 +177,12 @@ def _has_space(value: ir.Value, axes: tuple[int, ...]) -> bool:
 
 
 def choose(
-    graph: ir.Graph, score: ir.Value, names: Sequence[str], grid: Grid | None = None, image: str | None = None
+    graph: ir.Graph,
+    score: ir.Value,
+    names: Sequence[str],
+    grid: Grid | None = None,
+    image: str | None = None,
+    dense: Dense | None = None,
 ) -> list[Layer]:
     """The target layers: by value or node name, or the automatic choice for ``["auto"]``.
 
@@ -180,7 +191,7 @@ def choose(
     unknown name, where no layer is found, and for tokens whose grid is not known.
     """
     if list(names) == ["auto"]:
-        ranked = candidates(graph, score, grid, image)
+        ranked = candidates(graph, score, grid, image, dense)
         if not ranked or not ranked[0].chosen:
             _refuse_broken_path(graph, score)
             _refuse_unplaced_tokens(ranked)
@@ -189,7 +200,7 @@ def choose(
                 where=f"score {score.name!r}",
                 hint="name a value of shape (N, C, H, W) with --layer NAME (`onnx-gradcam inspect MODEL`)",
             )
-        return ranked[:1]
+        return [layer for layer in ranked if layer.chosen]
     on_grid = grids(list(graph), begin=CONVOLUTIONS | POOLS)
     return [_named(graph, name, on_grid, grid) for name in names]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
+from onnx_gradcam.graph.dense import Dense, write
 from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
 from onnx_gradcam.graph.quantization import quantized_form, real_form
 from onnx_gradcam.graph.site import OPSET
@@ -26,7 +27,8 @@ class Score:
 
     ``class_axis``: the axis of the classes, None for a single value per image. ``activation``: the squashing operator
     that was walked back over ("" if none). ``count``: the number of classes; 2 for a single logit with a Sigmoid, 1 for
-    a regression. ``output``: the graph output that it leads to.
+    a regression. ``output``: the graph output that it leads to. ``dense``: what goes with the score of a model that has
+    many for each image; ``value`` (N, K) is then written by ``graph.dense``.
     """
 
     value: ir.Value
@@ -34,33 +36,56 @@ class Score:
     activation: str
     count: int
     output: str
+    dense: Dense | None = None
 
     @property
     def kind(self) -> str:
-        """ "classes", "binary" (one logit and a Sigmoid) or "regression"."""
+        """ "classes", "dense", "binary" (one logit and a Sigmoid) or "regression"."""
+        if self.dense is not None:
+            return "dense"
         if self.class_axis is not None:
             return "classes"
         return "binary" if self.activation == "Sigmoid" else "regression"
+
+    @property
+    def name(self) -> str:
+        """The model's own value, or values, that hold the scores."""
+        return (self.value.name or "") if self.dense is None else ", ".join(self.dense.names)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The names of the values that a run has to return."""
+        beside = () if self.dense is None else self.dense.results
+        return tuple(v.name or "" for v in (self.value, *beside))
+
+    def on(self, values: Mapping[str, ir.Value]) -> Score:
+        """The same score in a copy of the graph, whose values are given by name."""
+        dense = None if self.dense is None else self.dense.on(values)
+        return replace(self, value=values[self.value.name or ""], dense=dense)
 
 
 def find_score(graph: ir.Graph, name: str = "auto") -> Score:
     """The score tensor called ``name``, or that of the first output that looks like a classifier's.
 
-    Raises ``ScoreError`` where no value has that name, or no output has one score per class, and ``NoGradientPath``
-    where such an output depends on the inputs through steps and comparisons only.
+    Where there is none, the entries of outputs with many scores for each image: nodes that make one score per class of
+    them are written into ``graph``. Raises ``ScoreError`` where no value has that name, or no output has scores, and
+    ``NoGradientPath`` where such an output depends on the inputs through steps and comparisons only.
     """
     if name != "auto":
         return _named(graph, name)
     reached = dependents(graph, graph.inputs)
     batches = _batches(graph)
     found = [s for v in _float_ends(graph) if v in reached and (s := _walk_back(v, batches)) is not None]
+    if all(s.kind == "regression" for s in found) and (dense := _dense(graph, name, batches)) is not None:
+        return dense
     if not found:
         _refuse_steps(graph, reached, batches)
         shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
         raise ScoreError(
-            "no output holds one score per class and image",
+            "no output holds one score per class and image, or entries that pass through a Sigmoid or Softmax",
             where=f"outputs: {shapes}",
-            hint="name the tensor of shape (N, classes) with --score NAME (`onnx-gradcam inspect MODEL` lists values)",
+            hint="--score NAME: a value (N, classes), or one with scores of classes in cells, as (N, classes, H, W) or "
+            "(N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)",
             outputs=tuple(v.name for v in graph.outputs),
         )
     return max(found, key=lambda s: (s.kind == "classes", s.activation != ""))  # the first of the best kind
@@ -101,14 +126,23 @@ def _named(graph: ir.Graph, name: str) -> Score:
     if value is None:
         raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
     activation, output = _leads_to(value)
-    score = _describe(value, activation, output or name, _batches(graph))
+    batches = _batches(graph)
+    score = _describe(value, activation, output or name, batches) or _dense(graph, name, batches)
     if score is None:
         raise ScoreError(
             f"{name!r} of shape {_dims(value)} is not one score per class and image",
-            hint="a floating-point value of shape (N, classes), (N, 1) or (N,)",
+            hint="a floating-point value of shape (N, classes), (N, 1) or (N,), or scores of classes in cells",
             name=name,
         )
     return score
+
+
+def _dense(graph: ir.Graph, name: str, batches: Batches) -> Score | None:
+    found = write(graph, name, batches)
+    if found is None:
+        return None
+    value, dense = found
+    return Score(value, 1, dense.activation, dense.count, name, dense)
 
 
 def _batches(graph: ir.Graph) -> Batches:

@@ -30,6 +30,7 @@ from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 
 NAMED = 3  # nodes, in the message of a check
+NO_PART = "which feeds another level than that of the explained cell"
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -69,17 +70,18 @@ def verify(
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
-    checks = [_forward_pass(subject, run), _summary(found, alike), *_gradients(subject, run, rng)]
+    idle = _idle(subject, run)
+    checks = [_forward_pass(subject, run), _summary(found, alike), *_gradients(subject, run, idle, rng)]
     return Report(
         model=subject.source.name,
-        score=subject.score.value.name or "",
+        score=subject.score.name,
         class_index=tuple(int(i) for i in run.results[CLASS]),
         layers=subject.layers,
         providers=run.providers,
         checks=tuple(checks),
         nodes=tuple(found),
         alike=alike,
-        notes=subject.notes,
+        notes=(*subject.notes, *(f"not checked: {name!r}, {NO_PART}" for name in idle)),
     )
 
 
@@ -110,7 +112,7 @@ class _Subject:
         found = find_score(prepared.graph, score)
         named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
         image = inputs.image_input(inputs.specs(prepared.graph)).name
-        chosen = layer_choice.choose(prepared.graph, found.value, named, grid, image)
+        chosen = layer_choice.choose(prepared.graph, found.value, named, grid, image, found.dense)
         layers = tuple(dict.fromkeys(layer.name for layer in chosen))
         notes: tuple[str, ...] = ()
         try:
@@ -154,6 +156,16 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
         where="the user's input" if x is not None else f"noise for {', '.join(map(str, specs.values()))}",
         hint="x=, an input that the model takes",
     )
+
+
+def _place(subject: _Subject, run: _Run) -> np.ndarray | None:
+    """The cells that a dense score was taken at: they are held while values move."""
+    dense = subject.score.dense
+    if dense is None:
+        return None
+    name = dense.place.name or ""
+    found: np.ndarray = Session(forward_only(subject.prepared, [name]), subject.options).run([name], run.feeds)[name]
+    return found
 
 
 def _forward_pass(subject: _Subject, run: _Run) -> Check:
@@ -201,40 +213,57 @@ def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
     return Check("node by node", status, worst, nodes.LIMIT, message)
 
 
-def _gradients(subject: _Subject, run: _Run, rng: np.random.Generator) -> list[Check]:
+def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
+    """The layers of the levels of a detector that the explained cell does not lie on, where nothing comes from them."""
+    dense = subject.score.dense
+    if dense is None or len(dense.levels) != len(subject.layers):
+        return ()
+    of = np.asarray(run.results[dense.level.name or ""])
+    used = {int(of[i, c]) for i, c in enumerate(run.results[CLASS])}
+    others = [name for k, name in enumerate(subject.layers) if k not in used]
+    return tuple(name for name in others if not np.any(run.results[f"grad/{name}"]))
+
+
+def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random.Generator) -> list[Check]:
     """At every target layer and at the image; of a quantized model on its surrogate, which does not round."""
     whole = subject.whole
     feeds = {**run.feeds, INDEX: run.results[CLASS]}
     if is_quantized(subject.prepared.graph):
         try:
-            return _without_rounding(subject, feeds, rng)
+            return _without_rounding(subject, feeds, _place(subject, run), idle, rng)
         except NoSurrogate as reason:
             return [Check("gradient without rounding", "undecided", None, network.LIMIT, str(reason))]
     values = {name: run.feeds[name] if name in run.feeds else run.results[name] for name in whole.activations}
-    at = network.Probe.of(subject.prepared, subject.score, subject.table, subject.options, feeds, values)
-    return [network.check_gradient(at, name, rng) for name in whole.activations]
+    place = _place(subject, run)
+    at = network.Probe.of(subject.prepared, subject.score, subject.table, subject.options, feeds, values, place)
+    return [network.check_gradient(at, name, rng) for name in whole.activations if name not in idle]
 
 
-def _without_rounding(subject: _Subject, feeds: Arrays, rng: np.random.Generator) -> list[Check]:
+def _without_rounding(
+    subject: _Subject, feeds: Arrays, place: np.ndarray | None, idle: Sequence[str], rng: np.random.Generator
+) -> list[Check]:
     """The whole surrogate, where differences mean something; its quantized values go by their integers' names."""
     values = ir.convenience.create_value_mapping(subject.prepared.graph)
-    names = [quantized_form(values[name]).name or "" for name in subject.whole.activations]
+    shown = {quantized_form(values[name]).name or "": name for name in subject.whole.activations if name not in idle}
+    names = list(shown)
     score = quantized_form(subject.score.value).name or ""
     smooth = surrogate(subject.prepared, {score})
     made = [name for name in names if name not in feeds]
     session = Session(forward_only(smooth, made or [score]), subject.options)
     run = session.run(session.outputs, {name: feeds[name] for name in session.inputs})
-    found = ir.convenience.create_value_mapping(smooth.graph)[score]
+    there = ir.convenience.create_value_mapping(smooth.graph)
+    dense = None if subject.score.dense is None else subject.score.dense.on(there)
     at = network.Probe.of(
         smooth,
-        replace(subject.score, value=found),
+        replace(subject.score, value=there[score], dense=dense),
         subject.table,
         subject.options,
         feeds,
         {name: feeds[name] if name in feeds else run[name] for name in names},
+        place,
     )
     checks = [network.check_gradient(at, name, rng) for name in names]
     return [
-        replace(check, name=f"gradient at {name!r}, without rounding")
-        for check, name in zip(checks, subject.whole.activations, strict=True)
+        replace(check, name=f"gradient at {shown[name]!r}, without rounding")
+        for check, name in zip(checks, names, strict=True)
     ]

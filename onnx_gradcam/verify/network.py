@@ -60,13 +60,16 @@ class Probe:
         options: Options,
         feeds: Mapping[str, np.ndarray],
         values: Mapping[str, np.ndarray],
+        place: np.ndarray | None = None,
     ) -> Probe:
-        """Open the two sessions; ``feeds`` hold the class (``target_index``) too."""
+        """Open the two sessions; ``feeds`` hold ``target_index`` too; ``place``: the cells of a dense score."""
         model = prepared.clone()
         known = ir.convenience.create_value_mapping(model.graph)
         for name in values:
             _add_delta(model.graph, known[name])
-        score = replace(score, value=known[score.value.name or ""])
+        score = score.on(known)
+        if score.dense is not None and place is not None:
+            _hold(model.graph, score.dense.place, place)
         whole = differentiate(model, score, [f"moved/{name}" for name in values], table).model
         forward = whole.clone()
         forward.graph.outputs[:] = [v for v in forward.graph.outputs if v.name == SCORE]
@@ -98,6 +101,14 @@ def _add_delta(graph: ir.Graph, value: ir.Value) -> None:
     else:
         graph.insert_after(producer, add)
     graph.inputs.append(delta)
+
+
+def _hold(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
+    """Every reader of ``value`` reads ``array`` instead."""
+    name = f"held/{value.name}"
+    held = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(held)
+    value.replace_all_uses_with(held)
 
 
 def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:

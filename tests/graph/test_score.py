@@ -197,7 +197,7 @@ def test_a_name_that_is_not_there() -> None:
     assert "'w0'" not in refusal(builders.plain(), "w00"), "weights are no scores"
 
 
-@pytest.mark.parametrize("name", ["relu", "x", "pooled_wide"])
+@pytest.mark.parametrize("name", ["x", "pooled_wide"])
 def test_a_name_that_is_no_score(name: str) -> None:
     net = Net()
     relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
@@ -212,14 +212,12 @@ def test_a_name_that_is_no_score(name: str) -> None:
     "steps",
     [
         [("Reshape", {"shape": [0, 5, 4]})],
-        [("Reshape", {"shape": [0, 5, 4]}), ("Softmax", {"axis": 1})],
-        [("Reshape", {"shape": [0, 10, 2]}), ("Softmax", {"axis": 2}), ("Reshape", {"shape": [0, 5, 4]})],
         [("Reshape", {"shape": [0, 5, 2, 2]}), ("Sigmoid", {})],
         [("Softmax", {"axis": 0})],
         [("Reshape", {"shape": [-1, 20, 1]}), ("Softmax", {"axis": 2}), ("Reshape", {"shape": [0, 5, 4]})],
     ],
 )
-def test_dense_outputs_are_listed(steps: list[builders.Step]) -> None:
+def test_outputs_that_are_no_scores_are_listed(steps: list[builders.Step]) -> None:
     message = refusal(ending(*steps, classes=20))
     assert "no output holds one score per class and image" in message
     assert "outputs: out (" in message
