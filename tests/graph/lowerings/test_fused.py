@@ -328,6 +328,10 @@ CHANNELS_LAST = [
 
 MOVEMENTS = [
     Case("ExpandDims", [normal(3, 4), np.array(1, np.int32)], constants=(1,)),
+    *[
+        Case("Inverse", [normal(*shape) + 3 * np.eye(shape[-1])], id=str(shape).replace(" ", ""))
+        for shape in ((2, 2), (4, 2, 2), (3, 3), (2, 4, 3, 3))
+    ],
     Case("Trilu", [normal(3, 4)], {"upper": 0}),
     Case("Trilu", [normal(2, 3, 4), np.array(1)], constants=(1,), id="k"),
     Case("GatherND", [normal(3, 4, 2), np.array([[0, 1], [2, 3]])], constants=(1,), id="int64"),
@@ -363,11 +367,12 @@ def test_half_precision(case: Case) -> None:
 
 
 def test_every_lowering_has_a_case() -> None:
-    elsewhere = {"attention", "quantized", "recurrent", "sampling"}  # tested in files of their own
+    elsewhere = {"attention", "quantized", "recurrent"}  # tested in files of their own
     written = {key for key, f in LOWERINGS.items() if f.__module__.rpartition(".")[2] not in elsewhere}
     assert written - {(case.domain, case.op_type) for case in CASES} == {
         ("com.microsoft", "DynamicQuantizeMatMul"),
         ("com.microsoft", "MatMulIntegerToFloat"),
+        ("", "AffineGrid"),
     }
 
 
