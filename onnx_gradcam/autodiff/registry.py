@@ -11,13 +11,12 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.constants import TWINS
 from onnx_gradcam.graph.flow import carriers
 
 EACH = -1  # "any input": the rule learns which one as the keyword ``i``
 
 KNOWN = ("ai.onnx", "com.microsoft", "com.ms.internal")
-# Operators of other domains that are the standard ones with more dtypes.
-TWINS = frozenset({("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear")})
 
 Key = tuple[str, int]
 F = TypeVar("F", bound=Callable[..., Value])

@@ -12,8 +12,10 @@ import onnx_ir as ir
 
 UNKNOWN = "onnx_gradcam.not_constant"
 RANDOM = frozenset("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli".split())
+# Operators of other domains that are the standard ones for more dtypes.
+TWINS = frozenset({("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear")})
 UNWRITTEN = frozenset("GlobalLpPool MaxRoiPool Scatter".split())  # in the reference evaluator
-DEQUANTIZES_FROM = 19  # the evaluator's oldest DequantizeLinear; it computes what that of opset 13 does
+DEQUANTIZES_FROM = 21  # the evaluator's DequantizeLinear for all integers; it computes what that of opset 13 does
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -43,7 +45,9 @@ def forget(value: ir.Value) -> None:
 
 def _compute(value: ir.Value) -> np.ndarray | None:
     node = value.producer()
-    if node is None or node.domain not in ("", "ai.onnx") or node.op_type in RANDOM | UNWRITTEN:
+    if node is None or node.op_type in RANDOM | UNWRITTEN:
+        return None
+    if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
         return None
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return None
@@ -98,7 +102,9 @@ def evaluate(node: ir.Node, arrays: Mapping[str, np.ndarray], wanted: Sequence[i
         opset = max(opset, DEQUANTIZES_FROM)
     inputs = [onnx.ValueInfoProto(name=name) for name in arrays]
     outputs = [onnx.ValueInfoProto(name=value.name or "") for value in wanted]
-    alone = onnx.helper.make_graph([ir.to_proto(node)], "constant", inputs, outputs)
+    proto = ir.to_proto(node)
+    proto.domain = ""
+    alone = onnx.helper.make_graph([proto], "constant", inputs, outputs)
     model = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", opset)])
     from onnx.reference import ReferenceEvaluator  # it loads every operator: not at import
 

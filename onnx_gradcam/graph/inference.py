@@ -12,7 +12,7 @@ from onnx_ir.passes.common.shape_inference import infer_shapes
 from onnx_gradcam.graph import lowerings  # noqa: F401 (importing the lowerings registers them)
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.carried import carry_ranks, contain
-from onnx_gradcam.graph.constants import constant, forget
+from onnx_gradcam.graph.constants import TWINS, constant, forget
 from onnx_gradcam.graph.lower import Unlowered, is_lowered, lower
 from onnx_gradcam.graph.pools import make_explicit
 from onnx_gradcam.graph.site import OPSET
@@ -76,17 +76,27 @@ def _spectrum_shape(node: ir.Node) -> ir.Shape | None:
 
 
 def _type_the_unknown(graph: ir.Graph) -> bool:
-    """What onnx infers nothing of: GroupNormalization returns what is like its input; an operator of another domain,
-    what the standard operators return that compute the same."""
+    """Give types and shapes to what onnx infers nothing of."""
     changed = False
     for node in graph:
-        if node.outputs[0].shape is None and is_lowered(node):
-            alike = node.inputs[:1] if node.op_type == "GroupNormalization" else _standard_outputs(node)
-            for value, like in zip(node.outputs, alike, strict=False):
+        if node.outputs[0].shape is None:
+            for value, like in zip(node.outputs, _returned(node), strict=False):
                 if like is not None and like.shape is not None:
                     value.type, value.shape = like.type, like.shape
                     changed = True
     return changed
+
+
+def _returned(node: ir.Node) -> Sequence[ir.Value | None]:
+    """What is like the outputs of ``node``: its input, for GroupNormalization and com.microsoft's QuantizeLinear (but
+    for the dtype); what the standard operators return that compute the same."""
+    if node.op_type == "GroupNormalization":
+        return node.inputs[:1]
+    if (node.domain, node.op_type) in TWINS and len(node.inputs) == 3:
+        x, scale, zero_point = node.inputs
+        typed = zero_point if node.op_type == "QuantizeLinear" else scale
+        return [] if x is None or typed is None else [ir.val("", type=typed.type, shape=x.shape)]
+    return _standard_outputs(node) if is_lowered(node) else ()
 
 
 def _standard_outputs(node: ir.Node) -> Sequence[ir.Value | None]:

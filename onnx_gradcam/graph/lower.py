@@ -23,6 +23,7 @@ Lowering = Callable[..., Value | tuple[Value | None, ...]]
 F = TypeVar("F", bound=Lowering)
 
 MICROSOFT = "com.microsoft"
+WIDE = frozenset({ir.DataType.INT16, ir.DataType.UINT16})  # for which DequantizeLinear came with opset 21
 LOWERINGS: dict[tuple[str, str], Lowering] = {}
 
 
@@ -90,7 +91,14 @@ def real(op: Builder, value: Value) -> Value:
         return value
     if q.scale is None:
         return op.Cast(value, to=ir.DataType.FLOAT)
+    if value.dtype in WIDE and op.opset < 21:
+        centred = op.Cast(value, to=q.scale.dtype)
+        return op.Mul(_minus(op, centred, q.zero_point), q.scale)
     return op.DequantizeLinear(value, q.scale, q.zero_point, axis=q.axis)
+
+
+def _minus(op: Builder, x: Value, zero_point: Value | None) -> Value:
+    return x if zero_point is None else op.Sub(x, op.Cast(zero_point, to=x.dtype))
 
 
 def _written(node: ir.Node) -> Lowering | None:
