@@ -101,7 +101,9 @@ def test_outputs_are_the_deployed_models(pair) -> None:  # type: ignore[no-untyp
     name = session.get_inputs()[0].name
     rows = [session.run(None, {name: row[None]})[0][0] for row in x[:4]]
     (output,) = found.outputs.values()
-    np.testing.assert_array_equal(output, rows)
+    # without integer kernels for 16 bits, sums of floats decide the last of them
+    tolerance = 1e-4 * np.abs(rows).max() if "bits" in path.name else 0
+    np.testing.assert_allclose(output, rows, rtol=0, atol=tolerance)
 
 
 def test_integer_kernels_stay(pair) -> None:  # type: ignore[no-untyped-def]
