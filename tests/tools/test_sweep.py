@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 import onnx_gradcam as ogc
 
-LIMITS = sweep.Limits(seconds=120)
+LIMITS = sweep.Limits(seconds=300)
 
 
 def check(title: str, subjects: list[Subject]) -> None:
