@@ -153,18 +153,17 @@ def judged(error: Any) -> tuple[Verdict, str]:
 
 
 def remarks(method: str, explanation: Any) -> list[str]:
-    """What is odd about the maps: blank, not finite, or all in one place."""
+    """What is odd about the map: blank, not finite, or all in one place."""
     import numpy as np
 
-    found = []
-    for cam in (layer.cam[0] for layer in explanation.layers):
-        if not np.isfinite(cam).all():
-            found.append(f"{method} is not finite")
-        elif not (cam > 0).any():
-            found.append(f"{method} is blank")
-        elif cam.size > 1 and cam.max() > 0.99 * cam[cam > 0].sum():
-            found.append(f"{method} is all in one place")
-    return found
+    if not np.isfinite(explanation.heatmap[0]).all():
+        return [f"{method} is not finite"]
+    if explanation.is_blank[0]:
+        return [f"{method} is blank"]
+    cam = explanation.layers[0].cam[0]
+    if len(explanation.layers) == 1 and cam.size > 1 and cam.max() > 0.99 * cam[cam > 0].sum():
+        return [f"{method} is all in one place"]
+    return []
 
 
 def first_that_runs(plain: Any, explainer: Any, subject: Subject) -> dict[str, Any]:

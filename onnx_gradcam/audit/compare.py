@@ -169,7 +169,7 @@ class _Bench:
                 label=a.label(k),
                 top1_a=int(own_a.class_index[k]),
                 top1_b=int(own_b.class_index[k]),
-                **measured(*_seen_by_both(a, b, k)),
+                **measured(*_seen_by_both(a, b, k), _apart(a, b, k)),
             )
             for k in range(len(wanted))
         )
@@ -224,8 +224,16 @@ def _seen_by_both(a: Explanation, b: Explanation, row: int) -> tuple[np.ndarray,
     return maps[0][y1:y2, x1:x2], maps[1][y1:y2, x1:x2]
 
 
-def measured(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """The metrics of two maps, as ``Pair`` has them."""
+def _apart(a: Explanation, b: Explanation, row: int) -> str:
+    """Of detectors and segmenters: that the two explain different cells of the same class."""
+    if a.cell is None or b.cell is None or np.array_equal(a.cell[row], b.cell[row]):
+        return ""
+    cells = [tuple(int(k) for k in e.cell[row]) for e in (a, b) if e.cell is not None]
+    return f"A explains cell {cells[0]}, B cell {cells[1]}"
+
+
+def measured(a: np.ndarray, b: np.ndarray, remark: str = "") -> dict[str, Any]:
+    """The metrics of two maps, as ``Pair`` has them; ``remark``: what else goes into its note."""
     states = [_silence(m) for m in (a, b)]
     note = "; ".join(f"the map of {side} is {state}" for side, state in zip("AB", states, strict=True) if state)
     if states == ["blank", "blank"]:
@@ -239,7 +247,7 @@ def measured(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
         "iou": top_iou(a, b),
         "distance_px": pixels,
         "distance": pixels / longest if longest else 0.0,
-        "note": "",
+        "note": remark,
     }
 
 

@@ -37,7 +37,7 @@ class Pair:
             their maxima, in pixels and as a share of the diagonal; all within the region that both models saw. None
             where both maps are blank: they agree in saying nothing, and count in no statistic.
         note: "", or why a map says nothing: it is blank, or not finite. Where one of two says nothing, the pair counts
-            as disagreement: 0, 0 and 1.
+            as disagreement: 0, 0 and 1. Of detectors and segmenters also: that the most probable cells differ.
     """
 
     image: str

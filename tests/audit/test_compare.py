@@ -138,6 +138,17 @@ def test_float16_against_its_twin(zoo: Path, zoo_index: dict[str, Any]) -> None:
     assert found.ok, str(found)
 
 
+def test_a_detector_that_sees_its_class_elsewhere(zoo: Path) -> None:
+    """Its most probable cell is another one under another preprocessing: the note says so."""
+    detector, photo = zoo / "models" / "yolox-nano.onnx", zoo / "images" / "darknet-dog.jpg"
+    (same,) = ogc.compare(detector, detector, [photo], preprocess="raw").pairs
+    assert (same.pearson, same.note) == (pytest.approx(1), "")
+    (other,) = ogc.compare(detector, detector, [photo], preprocess="raw", preprocess_b="imagenet").pairs
+    assert other.pearson is not None
+    assert other.pearson < 0.9
+    assert "A explains cell" in other.note
+
+
 def test_different_classes() -> None:
     with pytest.raises(ogc.ScoreError, match=r"2 \(classes\)"):
         ogc.compare(brightness_model(), VGG, PHOTOS)

@@ -182,6 +182,8 @@ def test_maps_that_say_nothing_are_remarked_on() -> None:
     class Explanation:
         def __init__(self, *values: float) -> None:
             self.layers = [Layer(*values)]
+            self.heatmap = np.array([values])
+            self.is_blank = (self.heatmap <= 0).all(1)
 
     assert examine.remarks("gradcam", Explanation(1, 2, 0)) == []
     assert examine.remarks("gradcam", Explanation(0, -1, 0)) == ["gradcam is blank"]
