@@ -188,6 +188,18 @@ class TokenMixing(nn.Module):  # type: ignore[misc]
         return self.mlp(x.transpose(1, 2)).transpose(1, 2)
 
 
+class ConvolutionOverTokens(nn.Module):  # type: ignore[misc]
+    """The same with convolutions that take the tokens for channels."""
+
+    def __init__(self, _width: int, _heads: int) -> None:
+        super().__init__()
+        count = GRID[0] * GRID[1]
+        self.mlp = nn.Sequential(nn.Conv1d(count, 8, 1), nn.GELU(), nn.Conv1d(8, count, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mlp(x)
+
+
 class Windows(nn.Module):  # type: ignore[misc]
     """Swin's attention: within windows of 2 × 2 of an (N, H, W, C) grid, shifted by one where asked for."""
 
@@ -309,6 +321,7 @@ NETS = {
     "vit_unfold": lambda: ViT(embed="unfold"),
     "vit_columns": ColumnOrder,
     "mixer": lambda: ViT(leading=0, attention=TokenMixing),
+    "mixer_of_convolutions": lambda: ViT(leading=0, attention=ConvolutionOverTokens),
     "swin": Swin,
     "swin_flat": lambda: Swin(flat=True),
     "mobilevit": MobileViT,

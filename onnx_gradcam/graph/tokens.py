@@ -14,7 +14,7 @@ from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.flow import carriers, downstream, upstream
 from onnx_gradcam.graph.grids import CONVOLUTIONS, convolved_axes, grids, input_axes
-from onnx_gradcam.graph.positions import LINEAR, Layout, Positions, follow, is_linear, layout_of, varies
+from onnx_gradcam.graph.positions import LINEAR, STAYING, Layout, Positions, follow, is_linear, layout_of, varies
 from onnx_gradcam.graph.prepare import with_shapes
 
 ADDING = frozenset(("Add", "Sum", "SkipLayerNormalization", "QLinearAdd"))
@@ -60,8 +60,10 @@ class Tokens:
         images = {v: _image_axes(self._nodes, v) for v in self._graph.inputs if len(v.shape or ()) > 2}
         self._begin = grids(self._nodes)
         self._found = follow(self._nodes, {**self._begin, **images}, self._graph.inputs)
-        if mixing := [n for n in self._nodes if n.op_type in CONVOLUTIONS and self._mixes_channels(n)]:
-            self._begin = grids(self._nodes, without=mixing)
+        over_tokens: set[ir.Node] = set()
+        while (found := self._convolutions_over_tokens()) - over_tokens:
+            over_tokens |= found
+            self._begin = grids(self._nodes, without=over_tokens)
             self._found = follow(self._nodes, {**self._begin, **images}, self._graph.inputs)
         self._by_name = {v.name: v for v in self._found}
 
@@ -72,6 +74,19 @@ class Tokens:
     def _mixes_channels(self, node: ir.Node) -> bool:
         """Whether the places differ along the channel axis of a convolution: it is a linear layer over tokens."""
         return any(varies(p, convolved_axes(node, p.ndim)[1]) for p in self._places(node.inputs[0])[1:])
+
+    def _convolutions_over_tokens(self) -> set[ir.Node]:
+        """The convolutions that take tokens for channels: of placed tokens, or of what such ones made of them."""
+        found: set[ir.Node] = set()
+        made: set[ir.Value] = set()
+        for node in self._nodes:
+            inside = [v for v in node.inputs if v in made]
+            if node.op_type in CONVOLUTIONS and (node.inputs[0] in inside or self._mixes_channels(node)):
+                found.add(node)
+                made.update(node.outputs)
+            elif node.op_type in STAYING and inside and not any(self._places(v) for v in node.inputs if v not in made):
+                made.update(node.outputs)
+        return found
 
     def _places(self, value: ir.Value | None) -> Positions:
         return () if value is None else self._found.get(value, ())
