@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from onnx_gradcam.forward import differences, own_difference
 from onnx_gradcam.gradient import (
     CLASS,
     INDEX,
+    OWN,
     SCORE,
     Cut,
     GradientGraph,
@@ -41,6 +42,7 @@ from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
 from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.scaling import run_scaled
 from onnx_gradcam.scores import by_class, probabilities
 from onnx_gradcam.targets import TOP1, Target, TopK, resolve
 
@@ -104,6 +106,7 @@ class Explainer:
         self.labels, self.labels_source = found.names, found.source
         self._batch = batch_size(graph, self.image_input.name)
         self._unchecked = check_forward
+        self._gradient_scale: float | None = None
         self._apart: float | None = None  # how far the gradient graph's outputs are from the deployed model's
         self.check_forward = check_forward
         providers = None if providers is None else tuple(providers)
@@ -292,7 +295,7 @@ class Explainer:
         if isinstance(wanted, list) and all(len(w) == 1 for w in wanted):
             index = np.array([w[0] for w in wanted], np.int64)
             names = [*self._forward_names, SCORE, CLASS, *self._whole.gradients]
-            results = self._run(self._whole_session, names, {**feeds, INDEX: index})
+            results = self._scaled(lambda fed: self._run(self._whole_session, names, fed), {**feeds, INDEX: index})
             rows = [(i, int(c)) for i, c in enumerate(results[CLASS])]
             return results, rows, {n: results[n] for n in self._whole.gradients}
         if self._cut is None:
@@ -305,12 +308,22 @@ class Explainer:
         images = np.array([i for i, _ in rows])
         again = {name: _take(results[name], images, len(feeds[self.image_input.name])) for name in passed}
         again[INDEX] = np.array([c for _, c in rows], np.int64)
-        gradients = run_in_pieces(second.run, list(self._whole.gradients), again, self._batch)
+        names = list(self._whole.gradients)
+        gradients = self._scaled(lambda fed: run_in_pieces(second.run, names, fed, self._batch), again)
         return results, rows, gradients
+
+    def _scaled(
+        self, run: Callable[[dict[str, np.ndarray]], dict[str, Any]], feeds: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """``run(feeds)``, with the gradients of a 16-bit model scaled on their way."""
+        if not self._whole.is_scaled:
+            return run(feeds)
+        results, self._gradient_scale = run_scaled(run, self._whole.gradients, feeds)
+        return results
 
     def _run(self, session: Session, names: Sequence[str], feeds: dict[str, np.ndarray]) -> dict[str, Any]:
         results = run_in_pieces(session.run, names, feeds, self._batch)
-        given = {k: v for k, v in feeds.items() if k != INDEX}
+        given = {k: v for k, v in feeds.items() if k not in OWN}
         if self._unchecked:
             self._compare_forward(results, given)
             self._unchecked = False
@@ -465,6 +478,7 @@ class Explainer:
             "signed": signed,
             "fusion": None if len(self.layers) == 1 else "the level of the cell" if self._by_level else fusion,
             "check_forward": self.check_forward,
+            "gradient_scale": self._gradient_scale if method in NEEDS_GRADIENT else None,
         }
 
     def _session_providers(self) -> list[str]:

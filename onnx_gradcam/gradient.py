@@ -14,7 +14,7 @@ from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.errors import LayerError, nearest
 from onnx_gradcam.graph.builder import Builder, Value, same_dim
-from onnx_gradcam.graph.flow import captured
+from onnx_gradcam.graph.flow import captured, downstream, upstream
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.quantization import quantized_form
@@ -24,6 +24,9 @@ from onnx_gradcam.targets import class_score
 INDEX = "target_index"
 SCORE = "grad/score"
 CLASS = "grad/class_index"
+SCALE = "grad_scale"
+OWN = (INDEX, SCALE)  # the inputs that a gradient graph has beside the model's
+NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class GradientGraph:
     ``outputs``: the deployed model's; ``scores``: the score tensor and what goes with it; ``activations``: the
     explained values; their gradients are called ``grad/<name>``. The score (N,) and the explained class (N,) are
     ``grad/score`` and ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1.
+    Where the gradient passes through float16 or bfloat16, a further input ``grad_scale`` (float32, no axes) multiplies
+    the cotangent of the score, and with it every gradient: small ones would be rounded to zero.
     """
 
     model: ir.Model
@@ -44,6 +49,11 @@ class GradientGraph:
     def gradients(self) -> tuple[str, ...]:
         """The names of the gradient outputs, in the order of ``activations``."""
         return tuple(f"grad/{name}" for name in self.activations)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the gradients are to be divided by the input ``grad_scale``."""
+        return any(v.name == SCALE for v in self.model.graph.inputs)
 
 
 def differentiate(
@@ -72,9 +82,9 @@ def differentiate(
     index = ir.val(INDEX, dtype=ir.DataType.INT64, shape=[_batch(score)])
     value, chosen = class_score(op, score, index)
     scoring = list(graph)[len(forward) :]
-    seed = op.expand(op.const([1], like=value), value)
-    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, table, {quantized_form(score.value)})
     graph.inputs.append(index)
+    seed = op.expand(_seed(op, value, _is_narrow(forward, wrt, score.value)), value)
+    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, table, {quantized_form(score.value)})
     for output, name in [(value, SCORE), (chosen, CLASS)]:
         _output(graph, op, output, name)
     for target, gradient in zip(targets, gradients, strict=True):
@@ -84,6 +94,21 @@ def differentiate(
             graph.outputs.append(extra)
     RemoveUnusedNodesPass()(model)
     return GradientGraph(model, outputs, score.results, tuple(names))
+
+
+def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> bool:
+    """Whether a cotangent on its way from ``score`` back to ``wrt`` is held in 16 bits."""
+    return any(v.dtype in NARROW for v in downstream(nodes, wrt) & upstream(nodes, score))
+
+
+def _seed(op: Builder, score: Value, scaled: bool) -> Value:
+    """1, or the graph input that stands for it where gradients are scaled."""
+    if not scaled:
+        return op.const([1], like=score)
+    scale = ir.val(SCALE, dtype=ir.DataType.FLOAT, shape=[])
+    op.graph.inputs.append(scale)
+    given = scale if score.dtype in (None, scale.dtype) else op.Cast(scale, to=int(score.dtype))
+    return op.Reshape(given, op.ints(1))
 
 
 def _batch(score: Score) -> int | str:
@@ -105,7 +130,7 @@ class Cut(NamedTuple):
     """A gradient graph in two halves.
 
     ``forward`` returns outputs, score tensor, activations and the values named in ``boundary``, which are all that
-    ``backward`` reads beside ``target_index``.
+    ``backward`` reads beside ``target_index`` and ``grad_scale``.
     """
 
     forward: ir.Model
@@ -121,9 +146,9 @@ def split(whole: GradientGraph) -> Cut:
     made = {v for n in backward for v in n.outputs}
     given = [v for n in backward for v in [*n.inputs, *captured(n)]]
     read = {v: None for v in given if v is not None and v not in made and v in varying}
-    boundary = [v for v in read if v.name != INDEX]
+    boundary = [v for v in read if v.name not in OWN]
     results = [v for v in graph.outputs if (v.name or "").startswith("grad/")]
-    part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if v.name == INDEX)], results)
+    part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if v.name in OWN)], results)
     second = ir.Model(part, ir_version=whole.model.ir_version)
     part.opset_imports.update(graph.opset_imports)
     names = tuple(v.name or "" for v in boundary)
@@ -150,7 +175,7 @@ def forward_only(model: ir.Model, names: Sequence[str]) -> ir.Model:
     copy = model.clone()
     values = ir.convenience.create_value_mapping(copy.graph)
     copy.graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
-    copy.graph.inputs[:] = [v for v in copy.graph.inputs if v.name != INDEX]
+    copy.graph.inputs[:] = [v for v in copy.graph.inputs if v.name not in OWN]
     RemoveUnusedNodesPass()(copy)
     return copy
 
@@ -170,7 +195,9 @@ def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") ->
     Returns a model with the original outputs, each value named in ``wrt``, ``grad/<name>`` in the value's full shape,
     ``grad/score`` (N,) and ``grad/class_index`` (N,). Its extra input ``target_index`` is int64 (N,): the class whose
     score before softmax is differentiated, −1 for the model's own top-1. It is the summed score over the batch that is
-    differentiated, so each image gets its own gradient.
+    differentiated, so each image gets its own gradient. A model that computes in float16 or bfloat16 between the score
+    and ``wrt`` has one more input, ``grad_scale`` (float32, no axes): the gradients come multiplied by it. A power of
+    two that keeps them off zero and infinity, 1024 say, is to be divided out in float32.
 
     Raises ``ModelError``, ``ScoreError``, ``LayerError``, ``UnsupportedGradient``, ``NoGradientPath``.
     """

@@ -102,6 +102,8 @@ def _settle_input(found: Found, spec: InputSpec) -> tuple[int | None, tuple[int 
     layout = found.values.get("layout", options[0])
     if layout not in options:
         raise _misfit("layout", layout, found, spec)
+    if found.where.startswith("model metadata") and _are_floats(found.values.get("dtype"), spec.dtype):
+        del found.values["dtype"]  # converting a model to float16 keeps its metadata
     if found.values.get("dtype", spec.dtype) != spec.dtype:
         raise _misfit("dtype", found.values["dtype"], found, spec)
     declared = f"declared: model input '{spec.name}'"
@@ -110,6 +112,10 @@ def _settle_input(found: Found, spec: InputSpec) -> tuple[int | None, tuple[int 
         found.say(declared if known else "guessed: no dim of the model input is 1, 3 or 4", layout=layout)
     channel, height, width = LAYOUTS[layout]
     return shape[channel], (shape[height], shape[width])
+
+
+def _are_floats(*dtypes: object) -> bool:
+    return all(str(dtype).startswith("float") for dtype in dtypes)
 
 
 def _is_numeric(dtype: str) -> bool:

@@ -33,6 +33,7 @@ def prepare(model: ir.Model) -> ir.Model:
     Value names are kept. Raises ``ModelError`` for blocked layouts and opsets that no runtime runs.
     """
     _refuse_blocked(model)
+    TopologicalSortPass()(model)  # converters append nodes out of order, which a clone does not take
     copy = model.clone()
     InlinePass()(copy)
     _cut_post_processing(copy.graph)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam import forward, inputs
+from onnx_gradcam import forward, inputs, scaling
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.batches import batch_size
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
-from onnx_gradcam.gradient import CLASS, INDEX, GradientGraph, differentiate, forward_only
+from onnx_gradcam.gradient import CLASS, INDEX, SCALE, GradientGraph, differentiate, forward_only
 from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
@@ -146,7 +146,8 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     for feeds in candidates:
         index = np.full(len(feeds[image]), TOP1, np.int64)
         try:
-            results = session.run(names, {**feeds, INDEX: index})
+            scale = {SCALE: np.array(scaling.FIRST, np.float32)} if subject.whole.is_scaled else {}
+            results = session.run(names, {**feeds, INDEX: index, **scale})
         except (InputError, ModelError) as error:
             refused.append(error)
         else:

@@ -1,0 +1,108 @@
+"""Models in float16: explained like their float32 twins, the gradient scaled on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import shapes
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+import onnx_gradcam as ogc
+from onnx_gradcam.errors import ModelError
+from onnx_gradcam.gradient import SCALE, gradient_model
+from onnx_gradcam.scaling import FIRST, LARGEST, REPEATS, run_scaled
+
+MODELS = Path(__file__).parents[1] / "models"
+DEMO = sorted(MODELS.glob("shapes-*.onnx"))
+PEARSON = 0.995
+
+
+def in_float16(path: Path, keep_io_types: bool) -> onnx.ModelProto:
+    """By onnxruntime's own converter; with Casts at the ends where the inputs and outputs stay float32."""
+    half = convert_float_to_float16(onnx.load(path), keep_io_types=keep_io_types)
+    assert isinstance(half, onnx.ModelProto)
+    return half
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+@pytest.mark.parametrize("keep_io_types", [False, True], ids=["float16 ends", "float32 ends"])
+@pytest.mark.parametrize("path", DEMO, ids=lambda p: p.stem)
+def test_maps_are_those_of_the_float32_twin(path: Path, keep_io_types: bool) -> None:
+    rng = np.random.default_rng(0)
+    photos = [shapes.single_object(rng).image for _ in range(12)]
+    with ogc.Explainer(in_float16(path, keep_io_types)) as half, ogc.Explainer(path) as single:
+        found = []
+        for photo in photos:
+            mine = half.explain_image(photo)
+            twin = single.explain_image(photo, target=int(mine.class_index[0]))
+            assert mine.provenance["gradient_scale"] == FIRST
+            assert twin.provenance["gradient_scale"] is None
+            assert mine.gradient is not None
+            assert mine.gradient.dtype == np.float32
+            found.append(pearson(mine.heatmap, twin.heatmap))
+    assert np.median(found) >= PEARSON
+
+
+def test_only_16_bit_models_have_the_extra_input() -> None:
+    (layer,) = ogc.Explainer(DEMO[0]).target_layers
+    half, single = in_float16(DEMO[0], False), onnx.load(DEMO[0])
+    assert SCALE in [v.name for v in gradient_model(half, [layer]).graph.input]
+    assert SCALE not in [v.name for v in gradient_model(single, [layer]).graph.input]
+
+
+def test_several_classes_go_through_the_scaled_backward_half() -> None:
+    photo = shapes.single_object(np.random.default_rng(1)).image
+    with ogc.Explainer(in_float16(DEMO[0], False)) as half, ogc.Explainer(DEMO[0]) as single:
+        mine, twin = (e.explain_image(photo, target=ogc.Classes([0, 3, 5])) for e in (half, single))
+    assert mine.gradient is not None
+    assert twin.gradient is not None
+    for a, b in zip(mine.gradient, twin.gradient, strict=True):
+        assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
+
+
+class Device:
+    """A 16-bit gradient: ``value`` times the scale, rounded; the scales that it was run with."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+        self.scales: list[float] = []
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.scales.append(float(feeds[SCALE]))
+        with np.errstate(over="ignore"):
+            return {"g": np.array([self.value * self.scales[-1]]).astype(np.float16)}
+
+
+@pytest.mark.parametrize(
+    ("value", "scales"),
+    [
+        (1e-3, [FIRST]),
+        (1e-11, [FIRST, LARGEST]),  # below half of the smallest float16, 2^-24, at the first
+        (1e4, [FIRST, 4]),
+        (1e6, [FIRST, 4, 2.0**-6]),
+        (0.0, [FIRST, LARGEST]),
+    ],
+)
+def test_the_scale_is_changed_until_the_gradient_is_a_number(value: float, scales: Sequence[float]) -> None:
+    device = Device(value)
+    results, scale = run_scaled(device, ["g"], {})
+    assert device.scales == scales
+    assert scale == scales[-1]
+    assert results["g"].dtype == np.float32
+    if value:
+        step = 2.0**-24 / scale  # the least that float16 holds, unscaled
+        assert abs(results["g"][0] - value) <= 1e-3 * value + step
+
+
+def test_a_gradient_that_stays_infinite_is_refused() -> None:
+    device = Device(np.inf)
+    with pytest.raises(ModelError, match="overflows the model's 16-bit numbers"):
+        run_scaled(device, ["g"], {})
+    assert len(device.scales) == 1 + REPEATS
