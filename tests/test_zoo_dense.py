@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -163,4 +164,25 @@ def test_a_person(zoo: Path, zoo_index: dict[str, Any], name: str, photo: str) -
     assert (y[0, 1] - y[0, 0])[row, column] == pytest.approx(surest, rel=1e-4)
     assert explanation.probability[0] > 0.99
     assert spread(explanation.heatmap[0]) > SPREAD
+    assert not explanation.is_blank[0]
+
+
+def test_a_volume(zoo: Path) -> None:
+    """Logits of three tissues in each voxel of a 32-cube; batch and sides are fixed in the file."""
+    model = onnx.load(zoo / "models" / "niivue-3d.onnx")
+    for value in [*model.graph.input, *model.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        dims[0].dim_value = 1
+        for dim in dims[2:]:
+            dim.dim_value = 32
+    x = np.random.default_rng(0).random((1, 1, 32, 32, 32), np.float32)
+    explanation = ogc.Explainer(model, providers=["cpu"]).explain(x)
+    (y,) = explanation.outputs["output"].astype(np.float64)
+    index = int(explanation.class_index[0])
+    others = np.delete(y, index, axis=0)
+    odds = y[index] - np.log(np.exp(others).sum(axis=0))
+    assert explanation.cell is not None
+    assert tuple(explanation.cell[0]) == np.unravel_index(odds.argmax(), odds.shape)
+    assert explanation.score[0] == pytest.approx(y[(index, *explanation.cell[0])], rel=1e-5)
+    assert explanation.heatmap.shape == (1, 32, 32, 32)
     assert not explanation.is_blank[0]
