@@ -234,7 +234,7 @@ class Explainer:
             outputs={name: results[name] for name in self._output_names},
             labels=self.labels,
             pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
-            warnings=tuple(self._warnings(blank)),
+            warnings=tuple(self._warnings(blank, scores)),
             provenance=self._provenance(method, counterfactual, signed, fusion),
         )
         return explanation
@@ -443,8 +443,14 @@ class Explainer:
                     method="cam",
                 )
 
-    def _warnings(self, blank: np.ndarray) -> list[str]:
+    def _warnings(self, blank: np.ndarray, scores: np.ndarray) -> list[str]:
         found = []
+        tied = (np.sum(scores == scores.max(axis=1, keepdims=True), axis=1) > 1).sum()
+        if tied and is_quantized(self._prepared.graph):
+            found.append(
+                f"{tied} of {len(scores)} images have several classes with the highest score: quantization cannot tell "
+                "these apart, and the first was taken for top-1"
+            )
         if len(self._alike) > 1:
             found.append(
                 f"each of the inputs {', '.join(self._alike)} could be the image: {self.image_input.name!r} is "

@@ -186,3 +186,27 @@ def test_a_difference_that_optimisations_do_not_make_is_a_mismatch(monkeypatch: 
     monkeypatch.setattr("onnx_gradcam.explain.own_difference", lambda *_: 0.0)
     with ogc.Explainer(tied(), target_layer="c") as explainer, pytest.raises(ogc.ForwardMismatch, match="'y'"):
         explainer.explain(X)
+
+
+def test_classes_that_quantization_cannot_tell_apart_are_warned_of() -> None:
+    """Both scores saturate at qmax: the second is the higher one, the first is taken."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 18]>
+        saturated (float[1, 1, 2, 2] x) => (float[1, 2] y)
+        <float[2, 1, 1, 1] w = {3, 4}, float scale = {0.01}, uint8 zero = {0}>
+        {
+            c = Conv(x, w)
+            p = GlobalAveragePool(c)
+            f = Flatten(p)
+            q = QuantizeLinear(f, scale, zero)
+            y = DequantizeLinear(q, scale, zero)
+        }"""
+    )
+    x = np.arange(1, 5, dtype=np.float32).reshape(1, 1, 2, 2)
+    with ogc.Explainer(model) as explainer:
+        found = explainer.explain(x)
+        assert found.class_index.tolist() == [0]
+        assert any("cannot tell these apart" in warning for warning in found.warnings)
+        # the gradient of the score is that before the saturation: 1/4 at each place, for channel 0
+        np.testing.assert_allclose(found.gradient[0], np.array([0.25, 0]).reshape(2, 1, 1) * np.ones((2, 2, 2)))
+        assert not any("apart" in warning for warning in explainer.explain(x / 10).warnings)
