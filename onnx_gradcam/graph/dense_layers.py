@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Value
+from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.dense import Dense
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.grids import CONVOLUTIONS, KEEPING, POOLS, grids
@@ -114,11 +116,23 @@ def _mixes_places(node: ir.Node) -> bool:
 
 
 def _scales(nodes: Sequence[ir.Node], on_grid: dict[Value, tuple[int, ...]]) -> dict[Value, float]:
-    """1 / the number of cells of each value on a grid; of those with sizes not known before the run nothing is said."""
-    found = {}
-    for value, axes in on_grid.items():
-        assert value.shape is not None
-        dims = [value.shape[k] for k in axes[2:]]
-        if all(isinstance(d, int) for d in dims):
-            found[value] = 1 / math.prod(d for d in dims if isinstance(d, int))
-    return found
+    """How coarse each value on a grid is: 1 / the number of its cells; by strides where sizes are not known."""
+    dims = {v: [v.shape[k] for k in axes[2:]] for v, axes in on_grid.items() if v.shape is not None}
+    if all(isinstance(d, int) for found in dims.values() for d in found):
+        return {v: 1 / math.prod(d for d in found if isinstance(d, int)) for v, found in dims.items()}
+    by_strides: dict[Value, float] = {}
+    for node in nodes:
+        known = [by_strides[v] for v in node.inputs if v in by_strides]
+        by_strides.update(dict.fromkeys(node.outputs, (known[0] if known else 1.0) * _stride(node)))
+    return {v: by_strides[v] for v in dims}
+
+
+def _stride(node: ir.Node) -> float:
+    """By how much what ``node`` makes is coarser than what it reads."""
+    strides = math.prod(node.attributes.get_ints("strides", ()))
+    if node.op_type == "ConvTranspose":
+        return 1 / strides
+    if node.op_type == "Resize":
+        scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        return 1 / float(np.prod(scales)) if scales is not None and scales.size else 1.0
+    return float(strides)

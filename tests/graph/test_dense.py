@@ -335,9 +335,11 @@ def layer_names(model: onnx.ModelProto) -> list[str]:
     return [value.name or "" for value, _, _ in taken(graph, score.value, score.dense)]
 
 
-def test_the_bottleneck_of_a_u_net() -> None:
+@pytest.mark.parametrize("side", [16, "side"])
+def test_the_bottleneck_of_a_u_net(side: int | str) -> None:
+    """Of sizes that are not known before the run, too."""
     net = Net()
-    one = net.op("Relu", net.conv(net.input("x", [1, 3, 16, 16]), (3, 4)), out="down1")
+    one = net.op("Relu", net.conv(net.input("x", [1, 3, side, side]), (3, 4)), out="down1")
     two = net.op("Relu", net.conv(net.op("MaxPool", one, kernel_shape=[2, 2], strides=[2, 2]), (4, 6)), out="down2")
     deep = net.op("Relu", net.conv(net.op("MaxPool", two, kernel_shape=[2, 2], strides=[2, 2]), (6, 8)), out="deep")
     scale = net.array(np.array([1, 1, 2, 2], np.float32))
@@ -345,7 +347,7 @@ def test_the_bottleneck_of_a_u_net() -> None:
     x = net.op("Relu", net.conv(x, (14, 6)), out="up2")
     x = net.op("Concat", net.op("Resize", x, "", scale, mode="nearest"), one, axis=1)
     net.op("Sigmoid", net.conv(x, (10, 2), kernel=1), out="p")
-    assert layer_names(net.model({"p": [1, 2, 16, 16]})) == ["deep"]
+    assert layer_names(net.model({"p": [1, 2, side, side]})) == ["deep"]
 
 
 def test_a_global_pool_before_the_last_convolutions() -> None:
