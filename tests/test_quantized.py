@@ -210,3 +210,22 @@ def test_classes_that_quantization_cannot_tell_apart_are_warned_of() -> None:
         # the gradient of the score is that before the saturation: 1/4 at each place, for channel 0
         np.testing.assert_allclose(found.gradient[0], np.array([0.25, 0]).reshape(2, 1, 1) * np.ones((2, 2, 2)))
         assert not any("apart" in warning for warning in explainer.explain(x / 10).warnings)
+
+
+@pytest.mark.parametrize("form", ["qdq", "qoperator", "dynamic"])
+def test_a_broken_quantization_fails_the_comparison(form: str, tmp_path: Path) -> None:
+    """The scale of one layer's weights × 4."""
+    source, path = MODELS / "shapes-vgg.onnx", tmp_path / "quantized.onnx"
+    explainer = ogc.Explainer(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize(source, path, form, explainer.image_input.name, scenes(explainer, CALIBRATION, 1))
+    rng = np.random.default_rng(5)
+    photos = [two_objects(rng).image for _ in range(20)]
+    broken = onnx.load(path)
+    scales = [t for t in broken.graph.initializer if t.name.endswith("weight_scale")]
+    scale = scales[len(scales) // 2]
+    scale.CopyFrom(onnx.numpy_helper.from_array(4 * onnx.numpy_helper.to_array(scale), scale.name))
+    clause = "pearson:p05>=0.9"
+    assert ogc.compare(source, path, photos, require=[clause]).ok
+    assert not ogc.compare(source, broken, photos, require=[clause]).ok
