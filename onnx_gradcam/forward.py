@@ -45,7 +45,8 @@ def differences(
     names = [name for name in deployed.outputs if name in found]
     original = run_in_pieces(deployed.run, names, feeds, batch)
     return [
-        Difference(name, relative_difference(found[name], original[name]), _limit(original[name])) for name in names
+        Difference(name, relative_difference(found[name], original[name]), _limit(original[name], source))
+        for name in names
     ]
 
 
@@ -59,8 +60,10 @@ def own_difference(source: Source, options: Options, feeds: Mapping[str, np.ndar
     return max(relative_difference(fused[name], plain[name]) for name in fused)
 
 
-def _limit(result: Any) -> float:
-    return LIMITS.get(str(getattr(result, "dtype", "")), LIMIT)
+def _limit(result: Any, source: Source) -> float:
+    """The widest of the output's own and of the weights': a float32 output may be a Cast of float16 numbers."""
+    weights = {str(v.dtype).lower() for v in source.model.graph.initializers.values()}
+    return max(LIMITS.get(dtype, LIMIT) for dtype in (*weights, str(getattr(result, "dtype", ""))))
 
 
 def relative_difference(found: Any, expected: Any) -> float:

@@ -67,6 +67,13 @@ def test_several_classes_go_through_the_scaled_backward_half() -> None:
         assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
 
 
+def test_verify_leaves_casts_to_float16_undecided() -> None:
+    report = ogc.verify(in_float16(DEMO[0], True))
+    found = {check.name: check.status for check in report.checks}
+    assert found.pop("forward pass") == "pass"
+    assert set(found.values()) == {"undecided"}
+
+
 class Device:
     """A 16-bit gradient: ``value`` times the scale, rounded; the scales that it was run with."""
 
