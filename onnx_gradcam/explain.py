@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam import inputs
-from onnx_gradcam.batches import batch_size, run_in_pieces
 from onnx_gradcam.cam import heatmap as maps
 from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method, compute_cam
-from onnx_gradcam.errors import ForwardMismatch, LayerError, MethodError
+from onnx_gradcam.errors import LayerError, MethodError
+from onnx_gradcam.evaluation import Evaluation
 from onnx_gradcam.explanation import Explanation, LayerResult
-from onnx_gradcam.forward import differences, own_difference
-from onnx_gradcam.gradient import (
-    CLASS,
-    INDEX,
-    OWN,
-    SCORE,
-    Cut,
-    GradientGraph,
-    differentiate,
-    forward_only,
-    has_rows,
-    split,
-)
 from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.layers import Layer, at_size
 from onnx_gradcam.graph.load import ModelLike, load
@@ -41,10 +27,9 @@ from onnx_gradcam.image import decode
 from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
-from onnx_gradcam.runtime import Options, Session
-from onnx_gradcam.scaling import run_scaled
+from onnx_gradcam.runtime import Options
 from onnx_gradcam.scores import by_class, probabilities
-from onnx_gradcam.targets import TOP1, Target, TopK, resolve
+from onnx_gradcam.targets import Target, resolve
 
 IN_PADDING = 0.9  # a photo's map below this share of the whole map's maximum has its maximum outside the photo
 
@@ -104,13 +89,18 @@ class Explainer:
         self.metadata = dict(self.source.model.metadata_props)
         found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
         self.labels, self.labels_source = found.names, found.source
-        self._batch = batch_size(graph, self.image_input.name)
-        self._unchecked = check_forward
-        self._gradient_scale: float | None = None
-        self._apart: float | None = None  # how far the gradient graph's outputs are from the deployed model's
         self.check_forward = check_forward
         providers = None if providers is None else tuple(providers)
         self.options = Options(providers, provider_options, session_options, tuple(custom_ops))
+        self._runs = Evaluation(
+            self.source,
+            self._prepared,
+            self.score,
+            self.target_layers,
+            self.image_input.name,
+            self.options,
+            check_forward,
+        )
 
     def __enter__(self) -> Explainer:
         return self
@@ -120,15 +110,14 @@ class Explainer:
 
     def close(self) -> None:
         """Free the sessions; the next call opens them again."""
-        for name in ("_whole_session", "_halves", "_plain", "_deployed"):
-            self.__dict__.pop(name, None)
+        self._runs.close()
 
     def warm_up(self) -> None:
         """Differentiate the model and open its session now; otherwise the first ``explain`` does.
 
         Raises ``UnsupportedGradient``, ``NoGradientPath``, ``ProviderError``, ``ModelError``.
         """
-        _ = self._whole_session
+        _ = self._runs.whole_session
 
     @property
     def _by_level(self) -> bool:
@@ -140,44 +129,6 @@ class Explainer:
     def target_layers(self) -> tuple[str, ...]:
         """The names of the target layers."""
         return tuple(layer.name for layer in self.layers)
-
-    # --- sessions -------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _whole(self) -> GradientGraph:
-        return differentiate(self._prepared, self.score, list(dict.fromkeys(self.target_layers)))
-
-    @cached_property
-    def _whole_session(self) -> Session:
-        return Session(self._whole.model, self.options)
-
-    @cached_property
-    def _cut(self) -> Cut | None:
-        """The forward and the backward half, or None where what passes between them is not cut image by image."""
-        found = split(self._whole)
-        return found if has_rows(found, self.image_input.name) else None
-
-    @cached_property
-    def _halves(self) -> tuple[Session, Session, tuple[str, ...]]:
-        assert self._cut is not None
-        return Session(self._cut.forward, self.options), Session(self._cut.backward, self.options), self._cut.boundary
-
-    @cached_property
-    def _plain(self) -> Session:
-        return Session(forward_only(self._prepared, self._forward_names), self.options)
-
-    @cached_property
-    def _deployed(self) -> Session:
-        names = [*self._output_names, *self.score.results]
-        return Session(forward_only(self._prepared, names), self.options)
-
-    @property
-    def _output_names(self) -> list[str]:
-        return [v.name or "" for v in self._prepared.graph.outputs]
-
-    @property
-    def _forward_names(self) -> list[str]:
-        return list(dict.fromkeys([*self._output_names, *self.score.results, *self.target_layers]))
 
     # --- explaining -----------------------------------------------------------------------------------------
 
@@ -206,7 +157,7 @@ class Explainer:
         feeds = inputs.feeds(x, self.inputs)
         count = len(feeds[self.image_input.name])
         wanted = resolve(target, count, self.score.count, self.labels)
-        results, rows, gradients = self._evaluate(feeds, wanted, method in NEEDS_GRADIENT)
+        results, rows, gradients = self._runs.evaluate(feeds, wanted, method in NEEDS_GRADIENT)
         found = [
             self._layer_result(layer, results, rows, gradients, method, counterfactual=counterfactual, signed=signed)
             for layer in self._layers_at(feeds)
@@ -215,7 +166,7 @@ class Explainer:
         image_index = np.array([image for image, _ in rows], np.int64)
         class_index = np.array([index for _, index in rows], np.int64)
         drawn = self._heatmap(found, size, fusion, self._beside("level", results, image_index, class_index))
-        scores = self._scores(results)
+        scores = by_class(self.score, results[self.score.value.name or ""])
         blank = maps.is_blank(drawn)
         variant = " counterfactual" * counterfactual + " signed" * signed
         explanation = Explanation(
@@ -223,7 +174,7 @@ class Explainer:
             image_index=image_index,
             class_index=class_index,
             score=scores[image_index, class_index],
-            probability=self._probabilities(results)[image_index, class_index],
+            probability=self._probabilities(results, scores)[image_index, class_index],
             cell=self._beside("cell", results, image_index, class_index),
             is_blank=blank,
             heatmap=drawn,
@@ -231,7 +182,7 @@ class Explainer:
             layers=tuple(found),
             score_name=self.score.name,
             score_activation=self.score.activation,
-            outputs={name: results[name] for name in self._output_names},
+            outputs={name: results[name] for name in self._runs.output_names},
             labels=self.labels,
             pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
             warnings=tuple(self._warnings(blank, scores)),
@@ -282,104 +233,10 @@ class Explainer:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def _evaluate(
-        self, feeds: dict[str, np.ndarray], wanted: list[tuple[int, ...]] | TopK, needs_gradient: bool
-    ) -> tuple[dict[str, Any], list[tuple[int, int]], dict[str, np.ndarray] | None]:
-        """Forward results (one entry per image), the rows as (image, class), and gradients by layer (one per row)."""
-        if self._apart is not None and isinstance(wanted, list):
-            chosen = self._rows(wanted, self._deployed_results(feeds))
-            wanted = [tuple(c for i, c in chosen if i == image) for image in range(len(wanted))]
-        if not needs_gradient:
-            results = self._run(self._plain, self._forward_names, feeds)
-            return results, self._rows(wanted, results), None
-        if isinstance(wanted, list) and all(len(w) == 1 for w in wanted):
-            index = np.array([w[0] for w in wanted], np.int64)
-            names = [*self._forward_names, SCORE, CLASS, *self._whole.gradients]
-            results = self._scaled(lambda fed: self._run(self._whole_session, names, fed), {**feeds, INDEX: index})
-            rows = [(i, int(c)) for i, c in enumerate(results[CLASS])]
-            return results, rows, {n: results[n] for n in self._whole.gradients}
-        if self._cut is None:
-            first, second, passed = self._plain, self._whole_session, tuple(feeds)
-            results = {**self._run(first, self._forward_names, feeds), **feeds}
-        else:
-            first, second, passed = self._halves
-            results = self._run(first, list(dict.fromkeys([*self._forward_names, *passed])), feeds)
-        rows = self._rows(wanted, results)
-        images = np.array([i for i, _ in rows])
-        again = {name: _take(results[name], images, len(feeds[self.image_input.name])) for name in passed}
-        again[INDEX] = np.array([c for _, c in rows], np.int64)
-        names = list(self._whole.gradients)
-        gradients = self._scaled(lambda fed: run_in_pieces(second.run, names, fed, self._batch), again)
-        return results, rows, gradients
-
-    def _scaled(
-        self, run: Callable[[dict[str, np.ndarray]], dict[str, Any]], feeds: dict[str, np.ndarray]
-    ) -> dict[str, Any]:
-        """``run(feeds)``, with the gradients of a 16-bit model scaled on their way."""
-        if not self._whole.is_scaled:
-            return run(feeds)
-        results, self._gradient_scale = run_scaled(run, self._whole.gradients, feeds)
-        return results
-
-    def _run(self, session: Session, names: Sequence[str], feeds: dict[str, np.ndarray]) -> dict[str, Any]:
-        results = run_in_pieces(session.run, names, feeds, self._batch)
-        given = {k: v for k, v in feeds.items() if k not in OWN}
-        if self._unchecked:
-            self._compare_forward(results, given)
-            self._unchecked = False
-        return results if self._apart is None else {**results, **self._deployed_results(given)}
-
-    def _deployed_results(self, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Outputs and score of the model in which nothing else is exposed."""
-        return run_in_pieces(self._deployed.run, self._deployed.outputs, feeds, self._batch)
-
-    def _compare_forward(self, results: dict[str, Any], feeds: dict[str, np.ndarray]) -> None:
-        """Once: the outputs against the untouched model.
-
-        Exposing values of a quantized model can take kernels apart, which round otherwise. What the runtime's own
-        optimisations do to such a model is accepted: outputs and prediction are then taken from the model as deployed.
-        """
-        found = {name: results[name] for name in self._output_names}
-        apart = [d for d in differences(self.source, self.options, found, feeds, self._batch) if not d.ok]
-        if not apart:
-            return
-        worst = max(apart, key=lambda d: d.error)
-        allowed = worst.limit
-        if is_quantized(self._prepared.graph):
-            allowed += own_difference(self.source, self.options, feeds, self._batch)
-            same = np.array_equal(*(self._ranking(r).argmax(axis=1) for r in (results, self._deployed_results(feeds))))
-            if same and worst.error <= allowed:
-                self._apart = worst.error
-                return
-        raise ForwardMismatch(
-            f"output {worst.output!r} differs from the deployed model's by {worst.error:.2g} of its largest value",
-            where=f"allowed: {allowed:.2g} and the same prediction, on the first input explained",
-            hint="please report the model; check_forward=False goes on at your own risk",
-            output=worst.output,
-            error=worst.error,
-        )
-
-    def _rows(self, wanted: list[tuple[int, ...]] | TopK, results: dict[str, Any]) -> list[tuple[int, int]]:
-        ranking = self._ranking(results)
-        if isinstance(wanted, TopK):
-            order = np.argsort(-ranking, axis=1, kind="stable")[:, : wanted.k]
-            return [(i, int(c)) for i, row in enumerate(order) for c in row]
-        best = ranking.argmax(axis=1)
-        return [(i, int(best[i]) if c == TOP1 else c) for i, w in enumerate(wanted) for c in w]
-
-    def _scores(self, results: dict[str, Any]) -> npt.NDArray[Any]:
-        return by_class(self.score, results[self.score.value.name or ""])
-
-    def _ranking(self, results: dict[str, Any]) -> npt.NDArray[Any]:
-        """(N, K), by which classes are ranked."""
-        dense = self.score.dense
-        found: npt.NDArray[Any] = self._scores(results) if dense is None else results[dense.ranking.name or ""]
-        return found
-
-    def _probabilities(self, results: dict[str, Any]) -> npt.NDArray[Any]:
+    def _probabilities(self, results: dict[str, Any], scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
         dense = self.score.dense
         if dense is None:
-            return probabilities(self.score, self._scores(results))
+            return probabilities(self.score, scores)
         found: npt.NDArray[Any] = results[dense.probability.name or ""].astype(np.float32)
         return found
 
@@ -456,10 +313,10 @@ class Explainer:
                 f"each of the inputs {', '.join(self._alike)} could be the image: {self.image_input.name!r} is "
                 "explained, another with --image-input NAME"
             )
-        if self._apart is not None:
+        if self._runs.apart is not None:
             found.append(
-                f"exposing values changed the outputs by up to {self._apart:.2g} of the largest, as the runtime's own "
-                "optimisations do; outputs and prediction are the deployed model's"
+                f"exposing values changed the outputs by up to {self._runs.apart:.2g} of the largest, as the runtime's "
+                "own optimisations do; outputs and prediction are the deployed model's"
             )
         if self.labels_source.startswith("guessed"):
             found.append(f"the labels are {self.labels_source}; settle it with --labels FILE")
@@ -473,7 +330,7 @@ class Explainer:
     def _provenance(self, method: str, counterfactual: bool, signed: bool, fusion: str) -> dict[str, Any]:
         return {
             "source": self.source,
-            "providers": self._session_providers(),
+            "providers": self._runs.providers,
             "score": self.score.name,
             "score_activation": self.score.activation,
             "labels": self.labels_source,
@@ -484,16 +341,5 @@ class Explainer:
             "signed": signed,
             "fusion": None if len(self.layers) == 1 else "the level of the cell" if self._by_level else fusion,
             "check_forward": self.check_forward,
-            "gradient_scale": self._gradient_scale if method in NEEDS_GRADIENT else None,
+            "gradient_scale": self._runs.gradient_scale if method in NEEDS_GRADIENT else None,
         }
-
-    def _session_providers(self) -> list[str]:
-        for name in ("_whole_session", "_plain"):
-            if name in self.__dict__:
-                return list(self.__dict__[name].providers)
-        return list(self._halves[0].providers)
-
-
-def _take(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """The rows of an array with one row per image; an input without a batch axis is the same for all."""
-    return array[rows] if array.ndim and len(array) == count else array

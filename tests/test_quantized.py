@@ -183,7 +183,7 @@ def test_outputs_stay_the_deployed_models_where_exposing_a_value_moves_them() ->
 
 
 def test_a_difference_that_optimisations_do_not_make_is_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx_gradcam.explain.own_difference", lambda *_: 0.0)
+    monkeypatch.setattr("onnx_gradcam.evaluation.own_difference", lambda *_: 0.0)
     with ogc.Explainer(tied(), target_layer="c") as explainer, pytest.raises(ogc.ForwardMismatch, match="'y'"):
         explainer.explain(X)
 
