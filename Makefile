@@ -5,8 +5,10 @@ PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 ENV = .venv
 CHECK_ENV = .venv-check
 ORACLES_ENV = .venv-oracles
+PLACEMENT_ENV = .venv-placement
+EXPORTS = build/exports
 
-.PHONY: demo test check sweep bench oracles docs clean
+.PHONY: demo test check sweep bench oracles placement docs clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
@@ -34,6 +36,10 @@ bench: $(CHECK_ENV)/.ready
 oracles: $(ORACLES_ENV)/.ready
 	$(ORACLES_ENV)/bin/python -m pytest -m oracles tests/oracles_env
 
+placement: $(CHECK_ENV)/.ready $(PLACEMENT_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/sweep.py --export $(EXPORTS)
+	$(PLACEMENT_ENV)/bin/python tools/placement.py $(EXPORTS)/torchscript $(EXPORTS)/dynamo
+
 $(ENV)/.ready: pyproject.toml
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(ENV)
@@ -53,6 +59,12 @@ $(ORACLES_ENV)/.ready: pyproject.toml Makefile
 	$(call PIP,$(ORACLES_ENV)) $(TORCH)
 	$(call PIP,$(ORACLES_ENV)) -e ".[test,torch]" ttach scikit-learn tqdm matplotlib
 	$(call PIP,$(ORACLES_ENV)) --no-deps grad-cam
+	@touch $@
+
+$(PLACEMENT_ENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(PLACEMENT_ENV)
+	$(call PIP,$(PLACEMENT_ENV)) -e . onnxruntime-gpu==1.31.1 sympy
 	@touch $@
 
 clean:

@@ -259,11 +259,15 @@ def inspect(
     provider: Provider = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show inputs, outputs, score, candidate layers, and operators and which have no rule."""
+    """Show inputs, outputs, score, candidate layers, and operators and which have no rule.
+
+    With --provider cuda also which have no kernel there; no GPU is needed.
+    """
     from onnx_gradcam.overview import overview, presets_on
 
-    found = overview(model, score)
-    presets = presets_on(model, image, score, tuple(provider) if provider else None) if image else []
+    providers = tuple(provider) if provider else None
+    found = overview(model, score, providers)
+    presets = presets_on(model, image, score, providers) if image else []
     if as_json:
         print(json.dumps({**found.as_dict(), "presets": presets}, indent=2, default=str))
         return

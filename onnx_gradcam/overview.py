@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnx_gradcam import inputs
+from onnx_gradcam import cuda_kernels, inputs
 from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules registers them)
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.errors import OnnxGradcamError
@@ -22,6 +22,7 @@ from onnx_gradcam.graph.lower import is_body, is_lowered
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.preprocess import PRESETS, InputSpec, choose, labels_from
+from onnx_gradcam.runtime import CUDA, full_name
 
 SHOWN = 12  # candidate layers that are printed
 
@@ -53,7 +54,10 @@ class Operator:
 
 @dataclass(frozen=True)
 class Overview:
-    """Inputs, outputs, score, candidate layers and operators of a model."""
+    """Inputs, outputs, score, candidate layers and operators of a model.
+
+    ``without_kernel``: the operators that CUDA leaves to the CPU, where CUDA was asked about.
+    """
 
     model: str
     opset: Mapping[str, int]
@@ -67,6 +71,7 @@ class Overview:
     operators: tuple[Operator, ...]
     preprocess: Mapping[str, str]
     warnings: tuple[str, ...]
+    without_kernel: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -88,6 +93,7 @@ class Overview:
             "score": [f"  {self.score or '-'}  {self.score_note}; {self.labels or 'no'} labels in the model"],
             "candidate target layers (* is taken by default)": ranked,
             "operators": used,
+            f"no CUDA kernel in onnxruntime {cuda_kernels.version()}": [f"  {x}" for x in self.without_kernel],
             "preprocessing": [f"  {name:14} {value}" for name, value in self.preprocess.items()],
             "warnings": [f"  {w}" for w in self.warnings],
         }
@@ -117,8 +123,8 @@ def _info(layer: Layer) -> LayerInfo:
     return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, layer.reason)
 
 
-def overview(model: ModelLike, score: str = "auto") -> Overview:
-    """Look at a model without running it.
+def overview(model: ModelLike, score: str = "auto", providers: Sequence[str] | None = None) -> Overview:
+    """Look at a model without running it; where ``providers`` has CUDA, also for what that has no kernel.
 
     Raises ``ModelError`` for a file that cannot be read and ``ScoreError`` for a score name that does not exist; what
     cannot be found automatically stands in ``warnings``.
@@ -156,7 +162,13 @@ def overview(model: ModelLike, score: str = "auto") -> Overview:
         operators=_operators(graph, found),
         preprocess=settled,
         warnings=tuple(warnings),
+        without_kernel=_without_kernel(graph) if CUDA in map(full_name, providers or ()) else (),
     )
+
+
+def _without_kernel(graph: ir.Graph) -> tuple[str, ...]:
+    own = [n for n in graph.all_nodes() if not (n.name or "").startswith(f"{PREFIX}/")]
+    return cuda_kernels.without_kernel(own, graph.opset_imports)
 
 
 def _note(score: Score | None) -> str:
