@@ -286,21 +286,6 @@ def test_a_saturated_node_is_checked_at_other_inputs() -> None:
     assert failing(report) == {("node_gate", 0)}
 
 
-def test_float16_is_not_decided() -> None:
-    net = Net()
-    x = net.op("Cast", net.input("x", ["N", 3, 8, 8]), to=TensorProto.FLOAT16)
-    weight = net.array(np.ones((4, 3, 1, 1), np.float16))
-    x = net.op("Relu", net.op("Conv", x, weight), out="relu")
-    net.op("Flatten", net.op("GlobalAveragePool", x), out="logits")
-    report = verify(net.model({"logits": ["N", 4]}, {"logits": TensorProto.FLOAT16}))
-    assert status(report)["node by node"] == "undecided"
-    assert status(report)["gradient at 'relu'"] == "undecided"
-    assert "float16" in str(report)
-
-
-# --- inputs, layers, batches --------------------------------------------------------------------------------
-
-
 def test_the_users_input_is_taken() -> None:
     x = np.random.default_rng(5).standard_normal((3, 3, 16, 16)).astype(np.float32)
     given, first = verify(SMALL, x=x), verify(SMALL, x={"x": x[:1]})

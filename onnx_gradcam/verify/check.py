@@ -23,7 +23,7 @@ from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.targets import TOP1
-from onnx_gradcam.verify import network, nodes, sample
+from onnx_gradcam.verify import network, nodes, sample, widen
 from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
 from onnx_gradcam.verify.path import Site, sites, spread, values_of
 from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
@@ -193,13 +193,21 @@ def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tup
     extra = [v.name or "" for site in chosen for v in parameters(site) if constant(v) is None]
     names = [name for name in dict.fromkeys([*values_of(chosen), *extra]) if name not in run.feeds]
     known = {**run.feeds, **Session(forward_only(subject.prepared, names), subject.options).run(names, run.feeds)}
-    found = [check for site in chosen for check in _check_site(site, known, subject, rng)]
+    wide = {} if not subject.whole.is_scaled else {n.name: n for n in widen.in_float32(subject.prepared).graph}
+    found = [check for site in chosen for check in _check_site(site, wide.get(site.node.name), known, subject, rng)]
     return found, len(on_path) - len(chosen)
 
 
-def _check_site(site: Site, known: Arrays, subject: _Subject, rng: np.random.Generator) -> list[NodeCheck]:
+def _check_site(
+    site: Site, wide: ir.Node | None, known: Arrays, subject: _Subject, rng: np.random.Generator
+) -> list[NodeCheck]:
+    """``wide``: the node of a 16-bit model in float32, where its rules are checked."""
     check = check_lowered if is_lowered_site(site, subject.table) else nodes.check_site
-    return check(site, known, subject.options, subject.table, rng)
+    if wide is None:
+        return check(site, known, subject.options, subject.table, rng)
+    twin = replace(site, node=wide)
+    found = check(twin, widen.arrays(known), subject.options, subject.table, rng)
+    return widen.in_16_bits(found, site, twin, known, subject.options, subject.table, rng)
 
 
 def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
@@ -226,45 +234,48 @@ def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
 
 
 def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random.Generator) -> list[Check]:
-    """At every target layer and at the image; of a quantized model on its surrogate, which does not round."""
-    whole = subject.whole
-    feeds = {**run.feeds, INDEX: run.results[CLASS]}
-    if is_quantized(subject.prepared.graph):
-        try:
-            return _without_rounding(subject, feeds, _place(subject, run), idle, rng)
-        except NoSurrogate as reason:
-            return [Check("gradient without rounding", "undecided", None, network.LIMIT, str(reason))]
-    values = {name: run.feeds[name] if name in run.feeds else run.results[name] for name in whole.activations}
-    place = _place(subject, run)
-    at = network.Probe.of(subject.prepared, subject.score, subject.table, subject.options, feeds, values, place)
-    return [network.check_gradient(at, name, rng) for name in whole.activations if name not in idle]
-
-
-def _without_rounding(
-    subject: _Subject, feeds: Arrays, place: np.ndarray | None, idle: Sequence[str], rng: np.random.Generator
-) -> list[Check]:
-    """The whole surrogate, where differences mean something; its quantized values go by their integers' names."""
-    values = ir.convenience.create_value_mapping(subject.prepared.graph)
-    shown = {quantized_form(values[name]).name or "": name for name in subject.whole.activations if name not in idle}
-    names = list(shown)
+    """At every target layer and at the image, on the twin where differences mean something."""
+    try:
+        twin, remark = _twin(subject)
+    except NoSurrogate as reason:
+        return [Check("gradient without rounding", "undecided", None, network.LIMIT, str(reason))]
+    here = ir.convenience.create_value_mapping(subject.prepared.graph)
+    shown = {quantized_form(here[name]).name or "": name for name in subject.whole.activations if name not in idle}
+    there = ir.convenience.create_value_mapping(twin.graph)
     score = quantized_form(subject.score.value).name or ""
-    smooth = surrogate(subject.prepared, {score})
-    made = [name for name in names if name not in feeds]
-    session = Session(forward_only(smooth, made or [score]), subject.options)
-    run = session.run(session.outputs, {name: feeds[name] for name in session.inputs})
-    there = ir.convenience.create_value_mapping(smooth.graph)
     dense = None if subject.score.dense is None else subject.score.dense.on(there)
+    feeds = {**(widen.arrays(run.feeds) if subject.whole.is_scaled else run.feeds), INDEX: run.results[CLASS]}
+    made = [name for name in shown if name not in feeds]
+    session = Session(forward_only(twin, made or [score]), subject.options)
+    values = {**feeds, **session.run(session.outputs, {name: feeds[name] for name in session.inputs})}
     at = network.Probe.of(
-        smooth,
+        twin,
         replace(subject.score, value=there[score], dense=dense),
         subject.table,
         subject.options,
         feeds,
-        {name: feeds[name] if name in feeds else run[name] for name in names},
-        place,
+        {name: values[name] for name in shown},
+        _place(subject, run),
     )
-    checks = [network.check_gradient(at, name, rng) for name in names]
-    return [
-        replace(check, name=f"gradient at {shown[name]!r}, without rounding")
-        for check, name in zip(checks, names, strict=True)
+    checks = [
+        replace(network.check_gradient(at, name, rng), name=f"gradient at {theirs!r}{remark}")
+        for name, theirs in shown.items()
     ]
+    if not subject.whole.is_scaled:
+        return checks
+    own = {name: np.asarray(run.results[f"grad/{name}"], np.float64) / scaling.FIRST for name in subject.layers}
+    layers = [(name, theirs) for name, theirs in shown.items() if theirs in subject.layers]
+    narrow = [widen.compare(t, own[t], at.gradient_at(n, np.zeros_like(values[n]))) for n, t in layers]
+    return [*checks, *narrow]
+
+
+def _twin(subject: _Subject) -> tuple[ir.Model, str]:
+    """The model on which differences are taken, and what the checks are called for it."""
+    twin, remarks = subject.prepared, []
+    if is_quantized(twin.graph):
+        twin = surrogate(twin, {quantized_form(subject.score.value).name or ""})
+        remarks.append("without rounding")
+    if subject.whole.is_scaled:
+        twin = widen.in_float32(twin)
+        remarks.append("in float32")
+    return twin, "".join(f", {remark}" for remark in remarks)
