@@ -64,7 +64,7 @@ $(ORACLES_ENV)/.ready: pyproject.toml Makefile
 $(PLACEMENT_ENV)/.ready: pyproject.toml Makefile
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(PLACEMENT_ENV)
-	$(call PIP,$(PLACEMENT_ENV)) -e . onnxruntime-gpu==1.31.1 sympy
+	$(call PIP,$(PLACEMENT_ENV)) -e . onnxruntime-gpu==1.31.1
 	@touch $@
 
 clean:
