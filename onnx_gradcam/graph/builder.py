@@ -149,14 +149,25 @@ class Builder:
         }
         data = {n: ir.serde.serialize_tensor(tensor) for n, tensor in small.items()}
         imports = [onnx.helper.make_opsetid("", self.opset)]
-        inferred = onnx.shape_inference.infer_node_outputs(
-            schema, ir.serde.serialize_node(node), types, data, opset_imports=imports
-        )
+        proto = ir.serde.serialize_node(node)
+        try:
+            inferred = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise self._misfit(node, error) from None
         for value in node.outputs:
             if value.name in inferred:
                 found = ir.serde.deserialize_type_proto_for_type(inferred[value.name])
                 value.type = found
                 value.shape = ir.serde.deserialize_type_proto_for_shape(inferred[value.name])
+
+    def _misfit(self, node: ir.Node, error: Exception) -> ModelError:
+        given = ", ".join(f"{v.name!r} {v.dtype or '?'} {v.shape or ''}" for v in node.inputs if v is not None)
+        return ModelError(
+            f"{node.op_type} of opset {self.opset} does not take {given}: {' '.join(str(error).split())}",
+            where=f"node {node.name!r}, which the gradient needs",
+            hint="a model that passes onnx.checker and that onnxruntime runs, or the same with a newer opset",
+            op_type=node.op_type,
+        )
 
 
 def static_dims(value: Value) -> tuple[int, ...] | None:

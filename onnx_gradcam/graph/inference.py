@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes.common.shape_inference import infer_shapes
 
+from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph import lowerings  # noqa: F401 (importing the lowerings registers them)
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.carried import carry_ranks, contain
@@ -112,7 +113,7 @@ def _standard_outputs(node: ir.Node) -> Sequence[ir.Value | None]:
     alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, graph=scratch)
     try:
         return lower(Builder(scratch, "standard"), alone) or ()
-    except Unlowered:
+    except (Unlowered, ModelError):
         return ()  # the walk names the node, if it comes by it
 
 

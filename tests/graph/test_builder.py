@@ -207,3 +207,14 @@ def test_is_compact(g: list[Any], like: list[Any], compact: bool) -> None:
 def test_ints_of_what_is_not_constant() -> None:
     assert ints_of(None) is None
     assert ints_of(ir.val("x", dtype=ir.DataType.INT64, shape=[2])) is None
+
+
+def test_inputs_that_an_operator_does_not_take_are_a_model_error() -> None:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18})
+    op = Builder(graph)
+    x = ir.val("x", dtype=ir.DataType.BFLOAT16, shape=ir.Shape([1, 3, 8, 8]))
+    with pytest.raises(ModelError, match="AveragePool of opset 18 does not take 'x' BFLOAT16"):
+        op.AveragePool(x, kernel_shape=[2, 2])
+    a, b = (ir.val(n, dtype=ir.DataType.FLOAT, shape=ir.Shape([k])) for n, k in (("a", 2), ("b", 3)))
+    with pytest.raises(ModelError, match="Add of opset 18"):
+        op.Add(a, b)
