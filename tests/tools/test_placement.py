@@ -47,16 +47,11 @@ def test_nodes_that_depend_on_sizes_alone() -> None:
 
 def test_what_falls_back() -> None:
     """Sizes may; an index that is fed, and what reads an image, may not."""
-    proto = onnx.parser.parse_model(GRAPH)
+    row, sizes = Row("m", "float32", 4), of_sizes(onnx.parser.parse_model(GRAPH).graph)
     on_cpu = [("Gather", "grad/taken"), ("Neg", "grad/index"), ("Expand", "grad/both"), ("Relu", "own")]
-    assert judge("m", "float32", proto, on_cpu) == Row("m", "float32", 4, 1, "Expand, Neg", "Relu")
-    assert judge("m", "float32", proto, [("Shape", "size")]) == Row("m", "float32", 4, 0, "", "")
-
-
-def test_a_node_of_no_known_name_falls_back() -> None:
-    """What onnxruntime's optimisations made of added nodes."""
-    row = judge("m", "float32", onnx.parser.parse_model(GRAPH), [("Conv", "grad/both/fused")])
-    assert row.fall_back == "Conv"
+    assert judge(row, sizes, on_cpu) == Row("m", "float32", 4, 1, "Expand, Neg", "Relu")
+    assert judge(row, sizes, [("Shape", "size")]) == Row("m", "float32", 4, 0, "", "")
+    assert judge(row, sizes, 2 * [("Conv", "grad/c")]) == Row("m", "float32", 4, 0, "Conv ×2", "")
 
 
 def test_kernels_that_differ_in_one_type_are_one_entry() -> None:
