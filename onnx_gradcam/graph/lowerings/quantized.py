@@ -101,38 +101,27 @@ def qgemm(
     return y if y_scale is None else op.QuantizeLinear(y, y_scale, y_zero_point)
 
 
-@lowering("QLinearAdd", domain=MICROSOFT)
-def qlinear_add(
-    op: Builder,
-    A: Value,
-    A_scale: Value,
-    A_zero_point: Value | None,
-    B: Value,
-    B_scale: Value,
-    B_zero_point: Value | None,
-    C_scale: Value,
-    C_zero_point: Value | None = None,
-) -> Value:
-    """Add."""
-    a, b = op.DequantizeLinear(A, A_scale, A_zero_point), op.DequantizeLinear(B, B_scale, B_zero_point)
-    return op.QuantizeLinear(op.Add(a, b), C_scale, C_zero_point)
+def _of_two(op_type: str) -> None:
+    """Register QLinear<op_type>: ``op_type`` of two quantized tensors."""
+
+    @lowering(f"QLinear{op_type}", domain=MICROSOFT)
+    def lowered(
+        op: Builder,
+        A: Value,
+        A_scale: Value,
+        A_zero_point: Value | None,
+        B: Value,
+        B_scale: Value,
+        B_zero_point: Value | None,
+        C_scale: Value,
+        C_zero_point: Value | None = None,
+    ) -> Value:
+        a, b = op.DequantizeLinear(A, A_scale, A_zero_point), op.DequantizeLinear(B, B_scale, B_zero_point)
+        return op.QuantizeLinear(getattr(op, op_type)(a, b), C_scale, C_zero_point)
 
 
-@lowering("QLinearMul", domain=MICROSOFT)
-def qlinear_mul(
-    op: Builder,
-    A: Value,
-    A_scale: Value,
-    A_zero_point: Value | None,
-    B: Value,
-    B_scale: Value,
-    B_zero_point: Value | None,
-    C_scale: Value,
-    C_zero_point: Value | None = None,
-) -> Value:
-    """Mul."""
-    a, b = op.DequantizeLinear(A, A_scale, A_zero_point), op.DequantizeLinear(B, B_scale, B_zero_point)
-    return op.QuantizeLinear(op.Mul(a, b), C_scale, C_zero_point)
+_of_two("Add")
+_of_two("Mul")
 
 
 @lowering("QLinearConcat", domain=MICROSOFT)
