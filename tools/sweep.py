@@ -137,7 +137,7 @@ def zoo() -> list[Subject]:
     return found
 
 
-SLOW = ("deeplab-dm05", "niivue-3d", "sinet-softmax", "ultraface-320", "yolox-nano")  # to verify: minutes each
+SLOW = ("deeplab-dm05", "niivue-3d")  # to verify: minutes each
 PHOTOS = {
     "yolox-nano": "darknet-dog.jpg",
     "nanodet-m-320": "darknet-dog.jpg",
