@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
+from vjp_check import lint
 
 from onnx_gradcam import cli, cuda_kernels
 from onnx_gradcam.overview import overview
@@ -54,6 +56,17 @@ def test_domains() -> None:
 
 def test_constants_are_not_named() -> None:
     assert node("() => (float16[1] y) { y = Constant <value = float16[1] {1}> () }", 18) == ()
+
+
+@pytest.mark.parametrize("opset", [21, 22])
+def test_rules_may_not_add_what_has_none(opset: int) -> None:
+    text = f"""<ir_version: 10, opset_import: ["" : {opset}]> g (float[1,3,8,8] x) => (float[1,3,7,7] y) {{
+        [relu] r = Relu(x)
+        ["grad/pool"] y = MaxPool <kernel_shape = [2, 2]> (r)
+    }}"""
+    expected = pytest.raises(AssertionError, match="beside CUDA") if opset == 22 else nullcontext()
+    with expected:
+        lint(ir.from_onnx_text(text))
 
 
 def pooled(opset: int) -> bytes:

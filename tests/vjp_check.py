@@ -18,6 +18,7 @@ from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.cuda_kernels import without_kernel
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.inference import infer
 from onnx_gradcam.graph.lower import is_lowered, lower
@@ -304,7 +305,7 @@ def _brought_in(model: ir.Model) -> set[str]:
 
 
 def lint(model: ir.Model) -> None:
-    """Added nodes are standard, and of operators that every provider has."""
+    """Added nodes are standard, and of operators that every provider has, CUDA in the types that they have here."""
     nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
     added = [node for node in nodes if (node.name or "").startswith("grad/")]
     brought = _brought_in(model)
@@ -315,6 +316,8 @@ def lint(model: ir.Model) -> None:
         integer = node.outputs[0].dtype in (ir.DataType.INT64, ir.DataType.BOOL)
         allowed = own | (SAFE | SHAPE_ARITHMETIC if integer else SAFE)
         assert node.op_type in allowed, f"{node.op_type} is not in the safe set"
+        if node.op_type not in forward and not integer:
+            assert without_kernel([node], model.graph.opset_imports) == (), "it would run on the CPU beside CUDA"
         if node.op_type == "ScatterND":
             assert "reduction" not in node.attributes, "onnxruntime's CPU kernel loses updates that share a place"
         if node.op_type == "ConvTranspose":
