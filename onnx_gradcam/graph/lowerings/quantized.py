@@ -119,6 +119,8 @@ def _of_two(op_type: str) -> None:
         a, b = op.DequantizeLinear(A, A_scale, A_zero_point), op.DequantizeLinear(B, B_scale, B_zero_point)
         return op.QuantizeLinear(getattr(op, op_type)(a, b), C_scale, C_zero_point)
 
+    lowered.__doc__ = f"{op_type}."  # for docs/operators.md
+
 
 _of_two("Add")
 _of_two("Mul")
