@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx.defs import OpSchema
-from vjp_check import Case
+from rule_tables import tables
 
 from onnx_gradcam.autodiff import registry, rules
 from onnx_gradcam.autodiff.registry import EACH, RULES, Key, Refused, Rule, Unwritten, vjp
@@ -21,19 +20,6 @@ from onnx_gradcam.graph.lower import LOWERINGS
 
 OPSETS = range(18, 27)
 EVERY = sorted(RULES)
-
-
-def tables() -> list[Case]:
-    """The rows of all test tables in tests/autodiff/rules."""
-    rows: list[Case] = []
-    for path in sorted((Path(__file__).parent / "rules").glob("test_*.py")):
-        spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        rows += getattr(module, "CASES", [])
-    return rows
 
 
 def test_every_rule_has_a_row_in_a_test_table() -> None:
