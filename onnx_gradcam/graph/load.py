@@ -99,7 +99,14 @@ def _parse(proto: onnx.ModelProto, name: str) -> ir.Model:
             f"{name} is not an ONNX model, or is truncated: it holds no {lacks}",
             hint="check that the whole file was copied (git-lfs pointers and web pages are common mistakes)",
         )
-    return ir.from_proto(_without_maps(proto))
+    try:
+        return ir.from_proto(_without_maps(proto))
+    except ir.serde.SerdeError as error:
+        cause = error.__cause__ or error
+        raise ModelError(
+            f"{name} is not a valid model: {' '.join(str(cause).split())[:300]}",
+            hint="a model that onnx.checker accepts; export or convert it again",
+        ) from None
 
 
 def _without_maps(proto: onnx.ModelProto) -> onnx.ModelProto:

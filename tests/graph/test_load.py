@@ -156,3 +156,12 @@ def test_an_output_of_maps_needs_no_type() -> None:
     model = load(proto).model
     assert [v.name for v in model.graph.outputs] == ["label", "maps"]
     assert proto.SerializeToString() == before
+
+
+def test_a_value_that_two_nodes_make_is_a_model_error() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 18]>
+        twice (float[1] x) => (float[1] y) { y = Relu(x)  y = Neg(x) }"""
+    )
+    with pytest.raises(ModelError, match="not a valid model"):
+        load(model)
