@@ -67,11 +67,10 @@ def test_several_classes_go_through_the_scaled_backward_half() -> None:
         assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
 
 
-def test_verify_leaves_casts_to_float16_undecided() -> None:
+def test_verify_passes_with_casts_to_float16_at_the_ends() -> None:
     report = ogc.verify(in_float16(DEMO[0], True))
-    found = {check.name: check.status for check in report.checks}
-    assert found.pop("forward pass") == "pass"
-    assert set(found.values()) == {"undecided"}
+    assert report.ok, str(report)
+    assert any("16 bits against float32" in check.name for check in report.checks)
 
 
 class Device:
