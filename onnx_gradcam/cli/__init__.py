@@ -1,0 +1,69 @@
+"""The command line: parse, call, print, exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from onnx_gradcam.cli.checking import inspect, verify
+from onnx_gradcam.cli.comparing import compare
+from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, log
+from onnx_gradcam.cli.explaining import demo, explain
+from onnx_gradcam.errors import OnnxGradcamError
+
+app = typer.Typer(
+    name="onnx-gradcam",
+    help="Explain any exported ONNX CNN with Grad-CAM, on the runtime that serves it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done, 1 a check found something, 2 bad input or usage, 130 interrupted.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from onnx_gradcam.runtime import versions
+
+        for name, version in versions().items():
+            print(f"{name} {version}")
+        raise typer.Exit(DONE)
+
+
+@app.callback()
+def common(
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No warnings and no progress.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Versions of the tool, onnx, runtime, and providers.",
+            callback=_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", force=True)
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+
+
+for command in (explain, inspect, verify, compare, demo):
+    app.command()(command)
+
+
+def main() -> NoReturn:
+    """Entry point: errors of this package become a message and exit status 2."""
+    try:
+        app()
+    except OnnxGradcamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(DONE)

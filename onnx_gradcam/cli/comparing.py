@@ -1,0 +1,96 @@
+"""``compare``: two builds of a model, map by map."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress
+from onnx_gradcam.cli.options import IMAGES, AsJson, Labels, Layers, Method, Preprocess
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="An .onnx file, or FILE@provider.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another build of the same model.", show_default=False)],
+    images: Annotated[list[str], IMAGES],
+    method: Method = "gradcam",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="A class index or label, for both models.",
+            show_default="A's top-1 for each image",
+        ),
+    ] = None,
+    layer: Layers = None,
+    layer_a: Annotated[
+        list[str] | None, typer.Option("--layer-a", metavar="NAME", help="Of A only.", show_default=False)
+    ] = None,
+    layer_b: Annotated[
+        list[str] | None, typer.Option("--layer-b", metavar="NAME", help="Of B only.", show_default=False)
+    ] = None,
+    score_a: Annotated[str, typer.Option("--score-a", metavar="NAME", help="The score tensor of A.")] = "auto",
+    score_b: Annotated[str, typer.Option("--score-b", metavar="NAME", help="The score tensor of B.")] = "auto",
+    labels: Labels = None,
+    preprocess: Preprocess = "auto",
+    preprocess_b: Annotated[
+        str | None,
+        typer.Option("--preprocess-b", metavar="NAME|FILE", help="Of B only.", show_default="as for A"),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require",
+            metavar="CLAUSE",
+            help="Exit status 1 unless it holds: 'pearson:p05>=0.9', 'iou:median>=0.6', 'distance:p95<=0.1' (of the "
+            "diagonal), 'agreement>=0.99'; statistics are median, worst and p00 to p99. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what two builds of a model see: predictions, and the heatmaps of the same class.
+
+    Example: onnx-gradcam compare model.onnx model-int8.onnx photos --require 'pearson:p05>=0.9'
+    """
+    from onnx_gradcam.audit import compare as run
+
+    with progress("comparing") as tick:
+
+        def report(pair: Any) -> None:
+            if not as_json:
+                print(pair, flush=True)
+            tick(pair.image)
+
+        found = run(
+            a,
+            b,
+            images,
+            target=target,
+            method=method,
+            layer_a=layer_a or layer or "auto",
+            layer_b=layer_b or layer or "auto",
+            score_a=score_a,
+            score_b=score_b,
+            labels=labels,
+            preprocess=preprocess,
+            preprocess_b=preprocess_b,
+            require=require or [],
+            report=report,
+        )
+    for warning in found.warnings:
+        log.warning("warning: %s", warning)
+    print(json.dumps(found.as_dict(), indent=2) if as_json else found)
+    for image, error in found.errors:
+        print(f"error: {image}: {error}", file=sys.stderr)
+    for finding in found.findings:
+        if not finding.ok:
+            print(f"failed: {finding}", file=sys.stderr)
+    if found.errors:
+        raise typer.Exit(BAD_INPUT)
+    if not found.ok:
+        raise typer.Exit(FOUND)

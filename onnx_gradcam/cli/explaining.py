@@ -1,0 +1,158 @@
+"""``explain`` and ``demo``: photos in, heatmaps out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress
+from onnx_gradcam.cli.options import (
+    IMAGES,
+    OUT,
+    AsJson,
+    Grid,
+    ImageInput,
+    Labels,
+    Layers,
+    Method,
+    Out,
+    Preprocess,
+    Provider,
+    Score,
+)
+
+
+def explain(
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)] = None,
+    images: Annotated[list[str] | None, IMAGES] = None,
+    out: Out = OUT,
+    method: Method = "gradcam",
+    layer: Layers = None,
+    grid: Grid = None,
+    score: Score = "auto",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="TARGET",
+            help="top1, top5, a class index (281) or a label (tabby, label:180); several: each of them.",
+            show_default="top1",
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=FILE",
+            help="An .npy array for another input of the model.",
+            show_default=False,
+        ),
+    ] = None,
+    image_input: ImageInput = None,
+    labels: Labels = None,
+    preprocess: Preprocess = "auto",
+    provider: Provider = None,
+    counterfactual: Annotated[
+        bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")
+    ] = False,
+    signed: Annotated[bool, typer.Option("--signed", help="Keep negative evidence: without the final ReLU.")] = False,
+    fusion: Annotated[
+        str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")
+    ] = "mean",
+    strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MANIFEST",
+            help="Repeat the run of a manifest.json; exit status 1 if a map differs.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain photos: a heatmap for each, as PNG and NPY, and manifest.json.
+
+    Example: onnx-gradcam explain resnet50.onnx cat.jpg --target tabby -o out
+    """
+    from onnx_gradcam import job
+
+    if repeat is not None:
+        _repeat(repeat, as_json)
+        return
+    if model is None or not images:
+        raise typer.BadParameter("MODEL and at least one IMAGE are needed (or --from MANIFEST)")
+    request = job.Request(
+        model=str(model),
+        images=tuple(images),
+        method=method,
+        layers=tuple(layer or ["auto"]),
+        grid=grid,
+        image_input=image_input,
+        score=score,
+        targets=tuple(target or ["top1"]),
+        labels=labels,
+        preprocess=preprocess,
+        providers=tuple(provider) if provider else None,
+        inputs=tuple(inputs or []),
+        counterfactual=counterfactual,
+        signed=signed,
+        fusion=fusion,
+        strict=strict,
+    )
+    _explain(request, out, overwrite, as_json)
+
+
+def _explain(request: Any, out: Path, overwrite: bool, as_json: bool) -> None:
+    from onnx_gradcam import job
+
+    said: set[str] = set()
+    with progress("explaining") as tick:
+
+        def report(line: job.Line) -> None:
+            for warning in line.warnings:
+                if warning not in said:
+                    said.add(warning)
+                    log.warning("warning: %s", warning)
+            if not as_json:
+                p = "" if line.probability != line.probability else f"  {line.probability:.3f}"
+                cell = "" if line.cell is None else f"  cell {','.join(map(str, line.cell))}"
+                print(f"{line.image}  {line.label}{p}{cell}  {line.path}", flush=True)
+            tick(line.image)
+
+        log.info("%s", {k: v for k, v in request.as_dict().items() if v})
+        outcome = job.run(request, out, overwrite=overwrite, report=report)
+    if as_json:
+        print(outcome.manifest.read_text("utf-8"), end="")
+    for name, error in outcome.errors:
+        print(f"error: {name}: {error}", file=sys.stderr)
+    if outcome.errors:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _repeat(manifest: Path, as_json: bool) -> None:
+    from onnx_gradcam import job
+
+    found = job.repeat(manifest)
+    if as_json:
+        print(json.dumps([{**r.__dict__, "same": r.same} for r in found], indent=2))
+    else:
+        for r in found:
+            print(f"{r.npy}  {'same' if r.same else 'DIFFERS'}  {r.note or f'largest difference {r.difference:.2g}'}")
+    if not all(r.same for r in found):
+        raise typer.Exit(FOUND)
+
+
+def demo(
+    out: Out = OUT,
+    as_json: AsJson = False,
+) -> None:
+    """Run the main job on the bundled model and images."""
+    from onnx_gradcam import demo as bundled
+
+    _explain(bundled.request(), out, True, as_json)

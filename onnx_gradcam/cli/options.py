@@ -1,0 +1,76 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+Score = Annotated[str, typer.Option("--score", metavar="NAME", help="The score tensor, before its softmax.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        help="Target layer: a value or node name; several are fused.",
+        show_default="auto",
+    ),
+]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        metavar="HxW[+K]",
+        help="How the tokens of the target layer lie in the image: H rows of W, behind K others (all the rest).",
+        show_default="found by following the graph",
+    ),
+]
+Provider = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="cpu, cuda, tensorrt, openvino, …  [default: cuda if it initialises, else cpu]",
+        show_default=False,
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="One label a line, a JSON list, or 'imagenet'.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="gradcam, gradcam++, xgradcam, hirescam, elementwise, layercam, eigencam, eigengradcam, cam.",
+    ),
+]
+Preprocess = Annotated[
+    str,
+    typer.Option(
+        "--preprocess",
+        metavar="NAME|FILE",
+        help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, or a JSON file.",
+    ),
+]
+ImageInput = Annotated[
+    str | None,
+    typer.Option(
+        "--image-input",
+        metavar="NAME",
+        help="The input that takes the images.",
+        show_default="the first with the most axes",
+    ),
+]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")]
+OUT = Path("onnx-gradcam-out")
+IMAGES = typer.Argument(metavar="IMAGE...", help="Photos or .npy arrays: files, folders or globs.", show_default=False)
