@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam import inputs
-from onnx_gradcam.cam import heatmap as maps
-from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method, compute_cam
+from onnx_gradcam import inputs, notes
+from onnx_gradcam.cam.heatmap import is_blank
+from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method
 from onnx_gradcam.errors import LayerError, MethodError
 from onnx_gradcam.evaluation import Evaluation
-from onnx_gradcam.explanation import Explanation, LayerResult
+from onnx_gradcam.explanation import Explanation
 from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.layers import Layer, at_size
 from onnx_gradcam.graph.load import ModelLike, load
@@ -26,7 +26,9 @@ from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.image import decode
 from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
+from onnx_gradcam.layer_maps import draw, layer_result
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
+from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.runtime import Options
 from onnx_gradcam.scores import by_class, probabilities
 from onnx_gradcam.targets import Target, resolve
@@ -151,6 +153,7 @@ class Explainer:
         Raises:
             InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
         """
+        recipe = Recipe(method, counterfactual, signed, fusion)
         check_method(method, counterfactual=counterfactual, signed=signed)
         if method == "cam":
             self._require_linear_head()
@@ -158,19 +161,16 @@ class Explainer:
         count = len(feeds[self.image_input.name])
         wanted = resolve(target, count, self.score.count, self.labels)
         results, rows, gradients = self._runs.evaluate(feeds, wanted, method in NEEDS_GRADIENT)
-        found = [
-            self._layer_result(layer, results, rows, gradients, method, counterfactual=counterfactual, signed=signed)
-            for layer in self._layers_at(feeds)
-        ]
+        found = [layer_result(layer, results, rows, gradients, recipe) for layer in self._layers_at(feeds)]
         size = self._input_size(feeds, found[0].cam.ndim - 1)
         image_index = np.array([image for image, _ in rows], np.int64)
         class_index = np.array([index for _, index in rows], np.int64)
-        drawn = self._heatmap(found, size, fusion, self._beside("level", results, image_index, class_index))
+        level = self._beside("level", results, image_index, class_index) if self._by_level else None
+        drawn = draw(found, size, fusion, level)
         scores = by_class(self.score, results[self.score.value.name or ""])
-        blank = maps.is_blank(drawn)
-        variant = " counterfactual" * counterfactual + " signed" * signed
-        explanation = Explanation(
-            method=method + variant,
+        blank = is_blank(drawn)
+        return Explanation(
+            method=recipe.name,
             image_index=image_index,
             class_index=class_index,
             score=scores[image_index, class_index],
@@ -186,9 +186,8 @@ class Explainer:
             labels=self.labels,
             pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
             warnings=tuple(self._warnings(blank, scores)),
-            provenance=self._provenance(method, counterfactual, signed, fusion),
+            provenance=self._provenance(recipe),
         )
-        return explanation
 
     def explain_image(
         self,
@@ -257,38 +256,9 @@ class Explainer:
             self._sizes = sizes
         return self._placed
 
-    def _layer_result(
-        self,
-        layer: Layer,
-        results: dict[str, Any],
-        rows: list[tuple[int, int]],
-        gradients: dict[str, np.ndarray] | None,
-        method: str,
-        *,
-        counterfactual: bool,
-        signed: bool,
-    ) -> LayerResult:
-        images = np.array([image for image, _ in rows])
-        activation = layer.arrange(results[layer.name])
-        if len(images) != len(activation) or not np.array_equal(images, np.arange(len(images))):
-            activation = activation[images]
-        gradient = None if gradients is None else layer.arrange(gradients[f"grad/{layer.name}"])
-        weights, cam = compute_cam(method, activation, gradient, counterfactual=counterfactual, signed=signed)
-        return LayerResult(layer.name, activation, gradient, weights, np.asarray(cam))
-
     def _input_size(self, feeds: Mapping[str, np.ndarray], count: int) -> tuple[int, ...]:
         axes = inputs.spatial_axes(self.image_input, count)
         return tuple(feeds[self.image_input.name].shape[k] for k in axes)
-
-    def _heatmap(
-        self, found: Sequence[LayerResult], size: Sequence[int], fusion: str, level: npt.NDArray[Any] | None
-    ) -> np.ndarray:
-        if len(found) == 1:
-            return maps.normalise(maps.upsample(found[0].cam, size))
-        if level is not None and self._by_level:
-            drawn = np.stack([maps.upsample(found[k].cam[r : r + 1], size)[0] for r, k in enumerate(level)])
-            return maps.normalise(drawn)
-        return maps.normalise(maps.fuse([layer.cam for layer in found], size, fusion))
 
     def _require_linear_head(self) -> None:
         for layer in self.layers:
@@ -300,34 +270,16 @@ class Explainer:
                     method="cam",
                 )
 
-    def _warnings(self, blank: np.ndarray, scores: np.ndarray) -> list[str]:
-        found = []
-        tied = (np.sum(scores == scores.max(axis=1, keepdims=True), axis=1) > 1).sum()
-        if tied and is_quantized(self._prepared.graph):
-            found.append(
-                f"{tied} of {len(scores)} images have several classes with the highest score: quantization cannot tell "
-                "these apart, and the first was taken for top-1"
-            )
-        if len(self._alike) > 1:
-            found.append(
-                f"each of the inputs {', '.join(self._alike)} could be the image: {self.image_input.name!r} is "
-                "explained, another with --image-input NAME"
-            )
-        if self._runs.apart is not None:
-            found.append(
-                f"exposing values changed the outputs by up to {self._runs.apart:.2g} of the largest, as the runtime's "
-                "own optimisations do; outputs and prediction are the deployed model's"
-            )
-        if self.labels_source.startswith("guessed"):
-            found.append(f"the labels are {self.labels_source}; settle it with --labels FILE")
-        if blank.any():
-            found.append(
-                f"{int(blank.sum())} of {len(blank)} maps are blank: no channel combination speaks for that class "
-                f"at {', '.join(self.target_layers)}; try counterfactual or signed maps, or another layer"
-            )
-        return found
+    def _warnings(self, is_blank: np.ndarray, scores: np.ndarray) -> list[str]:
+        return [
+            *(notes.tied(scores) if is_quantized(self._prepared.graph) else []),
+            *notes.alike(self._alike, self.image_input.name),
+            *notes.apart(self._runs.apart),
+            *notes.guessed_labels(self.labels_source),
+            *notes.blank(is_blank, self.target_layers),
+        ]
 
-    def _provenance(self, method: str, counterfactual: bool, signed: bool, fusion: str) -> dict[str, Any]:
+    def _provenance(self, recipe: Recipe) -> dict[str, Any]:
         return {
             "source": self.source,
             "providers": self._runs.providers,
@@ -336,10 +288,10 @@ class Explainer:
             "labels": self.labels_source,
             "layers": list(self.target_layers),
             "layer_reasons": [layer.reason for layer in self.layers],
-            "method": method,
-            "counterfactual": counterfactual,
-            "signed": signed,
-            "fusion": None if len(self.layers) == 1 else "the level of the cell" if self._by_level else fusion,
+            "method": recipe.method,
+            "counterfactual": recipe.counterfactual,
+            "signed": recipe.signed,
+            "fusion": None if len(self.layers) == 1 else "the level of the cell" if self._by_level else recipe.fusion,
             "check_forward": self.check_forward,
-            "gradient_scale": self._runs.gradient_scale if method in NEEDS_GRADIENT else None,
+            "gradient_scale": self._runs.gradient_scale if recipe.method in NEEDS_GRADIENT else None,
         }

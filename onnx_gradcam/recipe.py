@@ -1,0 +1,22 @@
+"""How a map is asked for: the method and its variants, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``method``: a name of ``docs/methods.md``; ``counterfactual``: what speaks against the score; ``signed``: with
+    negative evidence; ``fusion``: of several layers, "mean", "max" or "product".
+    """
+
+    method: str
+    counterfactual: bool = False
+    signed: bool = False
+    fusion: str = "mean"
+
+    @property
+    def name(self) -> str:
+        """The method with its variants behind it, as titles and file names have it."""
+        return self.method + " counterfactual" * self.counterfactual + " signed" * self.signed
