@@ -1,0 +1,104 @@
+"""Copies of an input that smoothing averages over: noisy ones, and how any copies are run with the classes frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_gradcam.errors import MethodError
+
+Array = npt.NDArray[Any]
+Classes = list[tuple[int, ...]]  # for each image the classes that are explained
+
+TOGETHER = 16  # images of one run: more need memory and are not quicker on a CPU
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise on an input: ``samples`` copies, σ = ``scale`` · (max − min) of each image.   Smilkov et al. 2017,
+    arXiv:1706.03825.
+
+    Attributes:
+        samples: how many copies, at least 1.
+        scale: σ as a share of the range of values of an image's own input tensor, above 0 and finite.
+        seed: equal seeds give equal noise, to the bit.
+
+    Raises:
+        MethodError: a number is out of its range.
+    """
+
+    samples: int = 25
+    scale: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "samples": (_is_whole(self.samples) and self.samples >= 1, "a whole number from 1"),
+            "scale": (0 < self.scale < float("inf"), "a number above 0, as a share of the range of the input"),
+            "seed": (_is_whole(self.seed) and self.seed >= 0, "a whole number from 0"),
+        }
+        for name, (fits, hint) in wanted.items():
+            if not fits:
+                given = getattr(self, name)
+                raise MethodError(f"noise with {name} {given!r}", hint=hint, **{name: given})
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+
+
+def noisy(x: Array, noise: Noise) -> Iterator[Array]:
+    """The noisy copies of ``x`` (N, …), one after the other, each in its shape and dtype.
+
+    Copy number s of every image gets the same standard noise, drawn from (seed, s) and scaled by the image's own range:
+    an image gets in a batch what it gets alone, whatever is computed together. Floats are not clipped; integers are
+    rounded, and clipped to the range of their dtype.
+    """
+    axes = tuple(range(1, x.ndim))
+    wide = x.astype(np.float64)
+    sigma = noise.scale * (wide.max(axis=axes, keepdims=True) - wide.min(axis=axes, keepdims=True))
+    for number in range(noise.samples):
+        standard = np.random.default_rng([noise.seed, number]).standard_normal(x.shape[1:])
+        yield _as(wide + sigma * standard, x.dtype)
+
+
+def _as(x: Array, dtype: np.dtype[Any]) -> Array:
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        x = np.clip(np.rint(x), limits.min, limits.max)
+    return x.astype(dtype)
+
+
+def frozen(rows: Iterable[tuple[int, int]], count: int) -> Classes:
+    """The classes of the rows (image, class) of ``count`` images, image by image in the order of the rows."""
+    classes: list[list[int]] = [[] for _ in range(count)]
+    for image, index in rows:
+        classes[image].append(index)
+    return [tuple(each) for each in classes]
+
+
+def batches(
+    copies: Iterable[Array], feeds: Mapping[str, Array], name: str, classes: Classes, shared: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Array], Classes, int]]:
+    """What is run for ``copies`` of the input ``name``, up to ``TOGETHER`` images at a time: feeds, classes, and how
+    many copies these are.
+
+    The copies lie one behind the other, so that a result with one row for each (image, class) reshapes to (copies,
+    rows, …). Inputs other than ``name`` are repeated, those of ``shared`` handed on as they are: they have no batch
+    axis.
+    """
+    remaining = iter(copies)
+    each = max(1, TOGETHER // len(feeds[name]))
+    while piece := list(islice(remaining, each)):
+        count = len(piece)
+        again = {
+            key: value if key in shared else np.concatenate([value] * count)
+            for key, value in feeds.items()
+            if key != name
+        }
+        yield {**again, name: np.concatenate(piece)}, classes * count, count
