@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import onnx_ir as ir
 
+from onnx_gradcam.errors import MethodError, NoGradientPath
 from onnx_gradcam.graph.quantization import quantization
 
 # Operators whose derivative is zero, or not defined, by definition: no gradient flows through them.
@@ -122,3 +124,49 @@ def beginnings(nodes: Sequence[ir.Node], inputs: Iterable[ir.Value]) -> list[ir.
     return [v for v in inputs if is_float(v)] + [
         v for node in first for v in node.outputs if v in bytewise and is_float(v)
     ]
+
+
+class FirstFloat(NamedTuple):
+    """The value called ``name`` is what an input begins as for a gradient; ``note`` says so where it is not the input
+    itself, and is empty where it is."""
+
+    name: str
+    note: str
+
+
+def first_float(graph: ir.Graph, input_name: str, score: ir.Value) -> FirstFloat:
+    """What a gradient of ``score`` in input space is taken with respect to: the input, if it holds floating-point
+    numbers; else the first floating-point value that Cast, DequantizeLinear or another operator makes of it on the way.
+
+    Raises ``NoGradientPath`` where an input of integers does not become one, ``MethodError`` where it becomes several.
+    """
+    given = next(v for v in graph.inputs if v.name == input_name)
+    if is_float(given):
+        return FirstFloat(input_name, "")
+    nodes = list(graph)
+    before = upstream(nodes, score)
+    found = [v for v in beginnings(nodes, [given]) if v in before]
+    kind = "?" if given.dtype is None else given.dtype.name.lower()
+    if not found:
+        raise NoGradientPath(
+            f"the input {input_name!r} is {kind}, and nothing on the way to {score.name!r} makes "
+            "floating-point numbers of it",
+            hint="a method that explains a layer (gradcam), or the model with a floating-point input",
+            outputs=(score.name,),
+            value=input_name,
+        )
+    if len(found) > 1:
+        raise MethodError(
+            f"the input {input_name!r} is {kind} and becomes floating-point numbers in several places: "
+            + ", ".join(repr(v.name) for v in found),
+            hint="a method that explains a layer (gradcam)",
+            values=tuple(v.name for v in found),
+        )
+    (value,) = found
+    node = value.producer()
+    assert node is not None
+    return FirstFloat(
+        value.name or "",
+        f"the input {input_name!r} is {kind}: gradients are with respect to {value.name!r}, the floating-point numbers "
+        f"that {node.op_type} makes of it",
+    )
