@@ -184,6 +184,7 @@ class Explainer:
             score_activation=self.score.activation,
             outputs={name: results[name] for name in self._runs.output_names},
             labels=self.labels,
+            signed=recipe.signed,
             pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
             warnings=tuple(self._warnings(blank, scores)),
             provenance=self._provenance(recipe),

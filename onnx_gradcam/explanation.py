@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam import files, overlay
+from onnx_gradcam import figure, files, overlay
 from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.image import decode
 from onnx_gradcam.targets import label_of
@@ -54,6 +54,7 @@ class Explanation:
         cell: (R, n) int64 for segmenters, detectors and sequences: the index of the explained cell in the axes of
             the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
             None for models with one score per class.
+        signed: whether negative values in the maps are evidence against, and drawn in a colour of their own.
         pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
             array's values stretched to 0..255; uint8 (H, W, 3).
         warnings: what the user should know, one sentence each.
@@ -75,6 +76,7 @@ class Explanation:
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
     cell: Array | None = None
+    signed: bool = False
     pictures: tuple[Callable[[], Array], ...] = ()
     warnings: tuple[str, ...] = ()
     attribution: Array | None = None
@@ -125,12 +127,14 @@ class Explanation:
 
         Raises ``OutputError`` where the map has not two spatial axes.
         """
-        return overlay.overlay(self._picture(image, row), self.heatmap[row], seen=self._seen(row))
+        picture = self._picture(image, row)
+        return overlay.overlay(picture, self.heatmap[row], seen=self._seen(row), signed=self.signed)
 
     def figure(self, image: Any = None, row: int = 0) -> Array:
         """The overlay with a caption (method, target, score, layer) and a colour bar, uint8 (H, W, 3) RGB."""
-        return overlay.figure(
-            self._picture(image, row), self.heatmap[row], title=self._title(row), seen=self._seen(row)
+        picture = self._picture(image, row)
+        return figure.figure(
+            picture, self.heatmap[row], title=self._title(row), seen=self._seen(row), signed=self.signed
         )
 
     def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:

@@ -1,6 +1,6 @@
 """Files ↔ arrays ↔ tensors, and the way back from the model's input to the photo.
 
-This module and ``overlay`` are the only ones that use cv2. Coordinates are continuous: pixel i spans
+This module, ``overlay`` and ``figure`` are the only ones that use cv2. Coordinates are continuous: pixel i spans
 [i, i + 1), its centre is i + 0.5 (the half-pixel convention), and on each axis
 
     model = photo · scale + offset

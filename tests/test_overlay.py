@@ -1,3 +1,5 @@
+"""The colours of a map over its photo."""
+
 from __future__ import annotations
 
 import io
@@ -10,19 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.overlay import BAR, HIDDEN_BRIGHTNESS, LONG_SIDE, MIN_WIDTH, encode_png, figure, overlay
+from onnx_gradcam.overlay import HIDDEN_BRIGHTNESS, encode_png, overlay, scale_colours
 
 Array = NDArray[Any]
-TITLE = ["gradcam: tabby (281)  p 0.873", "score 12.3", "layer /layer4/Relu"]
 
 
 def ramp(height: int, width: int) -> Array:
     return np.linspace(0, 1, height * width, dtype=np.float32).reshape(height, width)
-
-
-def ink(picture: Array) -> Array:
-    """Where there is something other than paper."""
-    return (picture != 255).any(axis=2)
 
 
 def colour(level: float) -> Array:
@@ -63,88 +59,58 @@ def test_overlay_refuses_another_size() -> None:
         overlay(np.zeros((2, 3, 3), np.uint8), np.zeros((3, 3)))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (300, 451), (900, 40), (40, 900), (3000, 4000), (500, 1), (1, 1)])
-def test_figure_shows_the_whole_overlay(size: tuple[int, int]) -> None:
-    """At the size it has, reduced or enlarged; beside it a bar from 1 at the top to 0 at the bottom."""
-    image = np.full((*size, 3), 90, np.uint8)
-    heatmap = np.ones(size, np.float32)
-    picture = figure(image, heatmap, title=TITLE)
-    height, width = (np.array(size) * np.clip(max(size), *LONG_SIDE) / max(size)).round().clip(1).astype(int)
-    expected = overlay(image[:1, :1], heatmap[:1, :1])[0, 0].astype(int)
-    shown = abs(picture - expected).max(axis=2) <= 1
-    ys, xs = np.nonzero(shown)
-    assert (ys.max() - ys.min() + 1, xs.max() - xs.min() + 1) == (height, width)
-    assert shown.sum() == height * width
-    assert picture.shape[1] >= MIN_WIDTH
-    bar = picture[:, xs.max() + 13 : xs.max() + 13 + BAR]
-    inked = np.nonzero(ink(bar).all(axis=1) & (np.ptp(bar, axis=1) == 0).all(axis=1))[0]
-    assert inked.max() - inked.min() + 1 == max(height, 120)
-    np.testing.assert_allclose(bar[inked.min(), 0], colour(1.0), atol=1)
-    np.testing.assert_allclose(bar[inked.max(), 0], colour(0.0), atol=1)
-    np.testing.assert_allclose(bar[(inked.min() + inked.max()) // 2, 0], colour(0.5), atol=3)
+VERMILION, BLUE = (213, 94, 0), (0, 114, 178)  # Okabe and Ito 2008
 
 
-def test_figure_puts_the_map_where_it_belongs() -> None:
-    """The brightest spot of the picture is the map's, through enlargement and layout."""
-    image = np.zeros((20, 64, 3), np.uint8)
-    heatmap = np.zeros((20, 64), np.float32)
-    heatmap[15, 50] = 1
-    picture = figure(image, heatmap, title=[])
-    body = picture.astype(int).sum(axis=2)
-    top = int(np.nonzero(ink(picture)[:, 20])[0].min())  # a column through the photo
-    photo = body[top : top + 140, 16 : 16 + 448]
-    y, x = np.unravel_index(photo.argmax(), photo.shape)
-    assert (y // 7, x // 7) == (15, 50)
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (1.0, [213, 94, 0]),
+        (0.5, [146, 87, 40]),  # (80 + 213) / 2, …
+        (0.0, [80, 80, 80]),
+        (-0.5, [40, 97, 129]),
+        (-1.0, [0, 114, 178]),
+        (-7.0, [0, 114, 178]),
+    ],
+)
+def test_a_signed_map_is_vermilion_blue_and_at_zero_the_photo(level: float, expected: list[int]) -> None:
+    image = np.full((2, 3, 3), 80, np.uint8)
+    mixed = overlay(image, np.full((2, 3), level, np.float32), alpha=1, signed=True)
+    np.testing.assert_allclose(mixed[1, 2], expected, atol=1)
 
 
-def test_title_lines_are_in_the_caption() -> None:
-    image, heatmap = np.zeros((300, 451, 3), np.uint8), np.ones((300, 451), np.float32)
-    plain, titled = figure(image, heatmap, title=[]), figure(image, heatmap, title=TITLE)
-    head = titled[: len(titled) - len(plain) + 8]
-    rows = ink(head).any(axis=1)
-    assert np.count_nonzero(np.diff(np.r_[False, rows, False].astype(int)) == 1) >= 3  # three lines of text
-    np.testing.assert_array_equal(titled[-len(plain) + 8 :], plain[8:])
+def test_a_signed_map_keeps_the_photo_visible() -> None:
+    """At the default opacity: black and white apart everywhere, and untouched where there is no evidence."""
+    image = np.zeros((2, 5, 3), np.uint8)
+    image[1] = 255
+    mixed = overlay(image, np.tile(np.linspace(-1, 1, 5, dtype=np.float32), (2, 1)), signed=True).astype(int)
+    assert (mixed[1] - mixed[0]).min() >= 63
+    np.testing.assert_array_equal(mixed[:, 2], image[:, 2])
 
 
-def test_long_names_lose_their_middle() -> None:
-    image, heatmap = np.zeros((300, 300, 3), np.uint8), np.ones((300, 300), np.float32)
-    long = "layer /" + "block/" * 60
-    ends = [
-        figure(image, heatmap, title=[name])[:40] for name in (long + "Relu", long + "Gelu", "L" + long[1:] + "Relu")
-    ]
-    for head in ends:
-        assert not ink(head)[:, :14].any()
-        assert not ink(head)[:, -14:].any()
-        assert ink(head)[:, 16:60].any()
-        assert ink(head)[:, -60:-16].any()
-    assert (ends[0] != ends[1]).any(), "the last letters are not shown"
-    assert (ends[0] != ends[2]).any(), "the first letter is not shown"
+@pytest.mark.parametrize("lost", ["none", "red", "green"])
+def test_for_and_against_differ_whatever_the_colour_vision(lost: str) -> None:
+    """Without one kind of cone: Viénot, Brettel and Mollon 1999, their matrices on linear RGB."""
+    simulation = {
+        "none": np.eye(3),
+        "red": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
+        "green": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
+    }[lost]
+    colours = (np.array([VERMILION, BLUE]) / 255) ** 2.2
+    seen = np.clip(colours @ np.array(simulation).T, 0, 1) ** (1 / 2.2)
+    lab = cv2.cvtColor(seen[None].astype(np.float32), cv2.COLOR_RGB2Lab)[0]
+    assert np.linalg.norm(lab[0] - lab[1]) > 40
 
 
-def test_figure_says_that_a_map_is_blank_and_that_parts_were_not_seen() -> None:
-    image, heatmap = np.full((100, 100, 3), 90, np.uint8), ramp(100, 100)
-    full = figure(image, heatmap, title=TITLE)
-    assert figure(image, heatmap, title=TITLE, seen=(0, 0, 100, 100)).shape == full.shape
-    blank = figure(image, 0 * heatmap, title=TITLE)
-    cropped = figure(image, heatmap, title=TITLE, seen=(10, 0, 90, 100))
-    for noted in (blank, cropped):
-        extra = len(noted) - len(full)
-        assert extra > 10
-        assert ink(noted[-extra:]).sum() > 200
-    # the outline of what was seen, at the enlarged size
-    outline = (cropped == 255).all(axis=2)
-    top = int(np.nonzero(ink(cropped)[:, 20])[0].max()) - 300
-    columns = np.nonzero(outline[top, 16 : 16 + 448])[0]
-    assert columns.tolist() == [round(10 * 4.48), round(90 * 4.48) - 1]
+def test_the_scale_of_a_signed_map_runs_from_blue_through_grey_to_vermilion() -> None:
+    colours = scale_colours(101, signed=True)
+    np.testing.assert_array_equal(colours[[0, 50, 100]], [BLUE, (128, 128, 128), VERMILION])
+    assert (np.diff(colours.astype(int)[:, 0]) >= 0).all(), "red grows with the value"
 
 
-def test_text_of_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV before 5 draws ASCII only: accents are dropped there, and nothing fails."""
-    image, heatmap = np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.float32)
-    figure(image, heatmap, title=["tulipán 猫"])
-    monkeypatch.delattr(cv2, "FontFace", raising=False)
-    folded, plain = (figure(image, heatmap, title=[t]) for t in ("tulipán 猫", "tulipan ?"))
-    np.testing.assert_array_equal(folded, plain)
+def test_a_signed_overlay_dims_what_was_not_seen() -> None:
+    mixed = overlay(np.full((4, 4, 3), 200, np.uint8), np.ones((4, 4)), seen=(0, 0, 4, 2), signed=True)
+    np.testing.assert_array_equal(mixed[3, 3], [round(HIDDEN_BRIGHTNESS * 200)] * 3)
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7)])
