@@ -27,6 +27,7 @@ from onnx_gradcam.explanation import Explanation, LayerResult
 from onnx_gradcam.gradient import gradient_model
 from onnx_gradcam.overview import layers
 from onnx_gradcam.preprocess import Preprocess
+from onnx_gradcam.side_by_side import SideBySide, both, contrast
 from onnx_gradcam.targets import Classes, TopK
 from onnx_gradcam.verify import verify
 
@@ -51,10 +52,13 @@ __all__ = [
     "ProviderError",
     "RequirementError",
     "ScoreError",
+    "SideBySide",
     "TargetError",
     "TopK",
     "UnsupportedGradient",
+    "both",
     "compare",
+    "contrast",
     "gradient_model",
     "layers",
     "verify",

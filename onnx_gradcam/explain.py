@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnx_gradcam import inputs, notes
 from onnx_gradcam.cam.heatmap import is_blank
 from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method
+from onnx_gradcam.drawing import Drawing
 from onnx_gradcam.errors import LayerError, MethodError
 from onnx_gradcam.evaluation import Evaluation
 from onnx_gradcam.explanation import Explanation
@@ -26,7 +27,7 @@ from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.image import decode
 from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
-from onnx_gradcam.layer_maps import draw, layer_result
+from onnx_gradcam.layer_maps import layer_result
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
 from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.runtime import Options
@@ -166,7 +167,8 @@ class Explainer:
         image_index = np.array([image for image, _ in rows], np.int64)
         class_index = np.array([index for _, index in rows], np.int64)
         level = self._beside("level", results, image_index, class_index) if self._by_level else None
-        drawn = draw(found, size, fusion, level)
+        drawing = Drawing(size, fusion, level)
+        [drawn], scale = drawing.heatmaps([layer.cam for layer in found])
         scores = by_class(self.score, results[self.score.value.name or ""])
         blank = is_blank(drawn)
         return Explanation(
@@ -178,6 +180,8 @@ class Explainer:
             cell=self._beside("cell", results, image_index, class_index),
             is_blank=blank,
             heatmap=drawn,
+            scale=scale,
+            drawing=drawing,
             seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(rows), 1)),
             layers=tuple(found),
             score_name=self.score.name,
@@ -186,7 +190,7 @@ class Explainer:
             labels=self.labels,
             signed=recipe.signed,
             pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
-            warnings=tuple(self._warnings(blank, scores)),
+            warnings=(*self._warnings(scores), *notes.blank(blank, found, recipe.name)),
             provenance=self._provenance(recipe),
         )
 
@@ -221,6 +225,7 @@ class Explainer:
         return replace(
             result,
             heatmap=drawn,
+            drawing=result.drawing and replace(result.drawing, to_photo=geometry.to_photo),
             seen=np.tile(np.array(geometry.seen, np.int64), (len(result), 1)),
             pictures=(lambda: photo,),
             warnings=tuple(warnings),
@@ -271,13 +276,12 @@ class Explainer:
                     method="cam",
                 )
 
-    def _warnings(self, is_blank: np.ndarray, scores: np.ndarray) -> list[str]:
+    def _warnings(self, scores: np.ndarray) -> list[str]:
         return [
             *(notes.tied(scores) if is_quantized(self._prepared.graph) else []),
             *notes.alike(self._alike, self.image_input.name),
             *notes.apart(self._runs.apart),
             *notes.guessed_labels(self.labels_source),
-            *notes.blank(is_blank, self.target_layers),
         ]
 
     def _provenance(self, recipe: Recipe) -> dict[str, Any]:

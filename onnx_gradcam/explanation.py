@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam import figure, files, overlay
+from onnx_gradcam import figure, files, notes, overlay
+from onnx_gradcam.drawing import Drawing
 from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.image import decode
 from onnx_gradcam.targets import label_of
@@ -31,6 +33,12 @@ class LayerResult:
     weights: Array | None
     cam: Array
 
+    def rows(self, rows: Array) -> LayerResult:
+        """Some of the rows."""
+        gradient = None if self.gradient is None else self.gradient[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return LayerResult(self.name, self.activation[rows], gradient, weights, self.cam[rows])
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -42,10 +50,12 @@ class Explanation:
         class_index: (R,) int64, the class explained.
         score: (R,) float32, its score before softmax or sigmoid.
         probability: (R,) float32 in [0, 1], softmax or sigmoid of the scores; NaN for a regression.
-        is_blank: (R,) bool, nothing in the map is positive.
+        is_blank: (R,) bool, the map is 0 everywhere.
         heatmap: (R, *size) float32 in [0, 1] ([−1, 1] if signed), at input resolution, for photos in the photo's
             pixels, 0 outside ``seen``.
         seen: (R, 4) int64, the region (x1, y1, x2, y2) of the photo that the model saw, in pixels.
+        scale: (R,) float32, the upsampled cam's value where the heatmap is 1, in the score's units; NaN where several
+            layers were fused. None for methods without a cam.
         layers: one result per target layer.
         score_name: the ONNX value whose entries are the scores.
         score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
@@ -55,6 +65,7 @@ class Explanation:
             the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
             None for models with one score per class.
         signed: whether negative values in the maps are evidence against, and drawn in a colour of their own.
+        drawing: how cams become heatmaps. None for methods without a cam.
         pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
             array's values stretched to 0..255; uint8 (H, W, 3).
         warnings: what the user should know, one sentence each.
@@ -76,6 +87,8 @@ class Explanation:
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
     cell: Array | None = None
+    scale: Array | None = None
+    drawing: Drawing | None = None
     signed: bool = False
     pictures: tuple[Callable[[], Array], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -84,6 +97,32 @@ class Explanation:
 
     def __len__(self) -> int:
         return len(self.image_index)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Array) -> Explanation:
+        """Some of the rows, in that order; raises ``IndexError`` for one that does not exist.
+
+        ``outputs`` and ``pictures`` stay those of all images: ``image_index`` counts them as before.
+        """
+        which = np.atleast_1d(np.arange(len(self))[rows])
+        names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen")
+        optional = tuple(name for name in ("cell", "scale", "attribution") if getattr(self, name) is not None)
+        some = replace(
+            self,
+            **{name: getattr(self, name)[which] for name in (*names, *optional)},
+            layers=tuple(layer.rows(which) for layer in self.layers),
+            drawing=self.drawing and self.drawing.rows(which),
+        )
+        return replace(some, warnings=(*self.other_warnings, *some.about_blank))
+
+    @property
+    def about_blank(self) -> tuple[str, ...]:
+        """Why some of the maps are blank, and what to do."""
+        return tuple(notes.blank(self.is_blank, self.layers, self.method))
+
+    @property
+    def other_warnings(self) -> tuple[str, ...]:
+        """The warnings that are not about blank maps."""
+        return tuple(w for w in self.warnings if w not in self.about_blank)
 
     def label(self, row: int) -> str:
         """The label of the class that a row explains, its index where labels are not known."""
@@ -127,43 +166,67 @@ class Explanation:
 
         Raises ``OutputError`` where the map has not two spatial axes.
         """
-        picture = self._picture(image, row)
-        return overlay.overlay(picture, self.heatmap[row], seen=self._seen(row), signed=self.signed)
+        picture = self.picture(row, image)
+        return overlay.overlay(picture, self.heatmap[row], seen=self.region(row), signed=self.signed)
 
     def figure(self, image: Any = None, row: int = 0) -> Array:
         """The overlay with a caption (method, target, score, layer) and a colour bar, uint8 (H, W, 3) RGB."""
-        picture = self._picture(image, row)
         return figure.figure(
-            picture, self.heatmap[row], title=self._title(row), seen=self._seen(row), signed=self.signed
+            self.picture(row, image),
+            self.heatmap[row],
+            title=self.title(row),
+            seen=self.region(row),
+            signed=self.signed,
+            blank=_blank_note(self.method),
         )
 
     def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:
         """Write a PNG and an NPY for each row, and ``manifest.json`` last; returns the manifest's path.
 
         ``scale``: each map divided by its own maximum ("image"), by the largest of all ("shared"), or by a number in
-        the score's units. Raises ``OutputError`` for a folder that cannot be written or results that exist already.
+        the score's units. Raises ``OutputError`` for a folder that cannot be written or results that exist already, and
+        ``MethodError`` for a scale that is unknown or that fused maps do not have.
         """
         return files.save([self], Path(folder), scale=scale, overwrite=overwrite)
+
+    def sheets(self) -> list[files.Sheet]:
+        """What is written: for each row its figure and its heatmap."""
+        draws = self.heatmap.ndim == 3
+        method = self.method.replace(" ", "-")
+        return [
+            files.Sheet(
+                row, method, files.slug(self, row), partial(self.figure, row=row) if draws else None, {"": self}
+            )
+            for row in range(len(self))
+        ]
 
     def _repr_png_(self) -> bytes:
         return overlay.encode_png(self.figure())
 
-    def _title(self, row: int) -> list[str]:
+    def title(self, row: int) -> list[str]:
+        """The lines above the figure: method and class, score, layer."""
         layers = " + ".join(layer.name for layer in self.layers)
         probability = float(self.probability[row])
         shown = "" if np.isnan(probability) else f"  p {probability:.3f}"
-        index = int(self.class_index[row])
-        label = self.label(row)
-        name = label if label == str(index) else f"{label} ({index})"
         before = f", before {self.score_activation}" if self.score_activation else ""
         score = f"score {self.score_name} = {float(self.score[row]):.3g}{before}"
-        return [f"{self.method}: {name}{shown}", score, f"layer {layers}"]
+        return [f"{self.method}: {self.name(row)}{shown}", score, f"layer {layers}"]
 
-    def _seen(self, row: int) -> tuple[int, int, int, int]:
+    def name(self, row: int) -> str:
+        """The label and the index of the class that a row explains, the index alone where labels are not known."""
+        index, label = int(self.class_index[row]), self.label(row)
+        return label if label == str(index) else f"{label} ({index})"
+
+    def region(self, row: int) -> tuple[int, int, int, int]:
+        """``seen`` of a row."""
         x1, y1, x2, y2 = (int(v) for v in self.seen[row])
         return x1, y1, x2, y2
 
-    def _picture(self, image: Any, row: int) -> Array:
+    def picture(self, row: int, image: Any = None) -> Array:
+        """What the map of a row is drawn over, uint8 (H, W, 3) RGB: its photo, or ``image`` decoded.
+
+        Raises ``OutputError`` where the map has not two spatial axes.
+        """
         if self.heatmap.ndim != 3:
             raise OutputError(
                 f"a map with {self.heatmap.ndim - 1} spatial axes cannot be drawn over a photo",
@@ -172,3 +235,9 @@ class Explanation:
         if image is not None:
             return decode(image)
         return self.pictures[int(self.image_index[row])]()
+
+
+def _blank_note(method: str) -> str:
+    variants = method.split()[1:]
+    side = "for or against" if "signed" in variants else "against" if "counterfactual" in variants else "for"
+    return f"blank map: nothing at this layer speaks {side} this target"

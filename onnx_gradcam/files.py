@@ -7,17 +7,18 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam import overlay
 from onnx_gradcam.cam.heatmap import normalise
-from onnx_gradcam.errors import OnnxGradcamError, OutputError
+from onnx_gradcam.errors import MethodError, OnnxGradcamError, OutputError
+from onnx_gradcam.overlay import Picture
 from onnx_gradcam.preprocess import Choice
 from onnx_gradcam.runtime import versions
 
@@ -71,8 +72,41 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         ) from None
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """What is written of one row: a picture, and the numbers of one or several maps.
+
+    Attributes:
+        row: its number.
+        method, target: as file names have them.
+        figure: draws the picture; None where maps cannot be drawn.
+        maps: by what goes before ``.npy``, the explanations whose heatmap of the row is written.
+    """
+
+    row: int
+    method: str
+    target: str
+    figure: Callable[[], Picture] | None
+    maps: Mapping[str, Explanation]
+
+
+class Result(Protocol):
+    """What can be written."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the user should know."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What the manifest records."""
+
+    def sheets(self) -> Sequence[Sheet]:
+        """What is written, row by row."""
+
+
 def save(
-    explanations: Sequence[Explanation],
+    results: Sequence[Result],
     folder: Path,
     *,
     of: Sequence[Subject] | None = None,
@@ -81,45 +115,46 @@ def save(
     errors: Sequence[tuple[str, OnnxGradcamError]] = (),
     request: dict[str, Any] | None = None,
 ) -> Path:
-    """Write all explanations into ``folder``, the manifest last; returns the manifest's path.
+    """Write all results into ``folder``, the manifest last; returns the manifest's path.
 
     Raises ``OutputError`` where the folder cannot be written or a result exists.
     """
     check_folder(folder, overwrite)
-    of = of or [
-        Subject("explanation" if len(explanations) == 1 else f"explanation-{i}") for i in range(len(explanations))
-    ]
+    of = of or [Subject("explanation" if len(results) == 1 else f"explanation-{i}") for i in range(len(results))]
     if scale == "shared":
-        scale = max(float(np.max(layer.cam, initial=0)) for e in explanations for layer in e.layers) or 1.0
-    results = [write_rows(e, subject, folder, scale, overwrite) for e, subject in zip(explanations, of, strict=True)]
-    return write_manifest(folder, explanations, results, errors=errors, request=request or {})
+        maps = [e for result in results for sheet in result.sheets() for e in sheet.maps.values()]
+        scale = float(np.max([_units(e) for e in maps], initial=0)) or 1.0
+    written = [write_rows(r, subject, folder, scale, overwrite) for r, subject in zip(results, of, strict=True)]
+    return write_manifest(folder, results, written, errors=errors, request=request or {})
 
 
 def write_rows(
-    explanation: Explanation,
+    result: Result,
     subject: Subject,
     folder: Path,
     scale: str | float = "image",
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """The PNG and NPY of every row; returns the manifest's entry for the subject."""
+    """The PNG and the NPYs of every row; returns the manifest's entry for the subject."""
     rows = []
-    for row in range(len(explanation)):
-        heatmap = _scaled(explanation, row, scale)
-        stem = _stem(explanation, subject, row)
-        if explanation.heatmap.ndim == 3:
-            _write(folder / f"{stem}.png", overlay.encode_png(explanation.figure(row=row)), overwrite)
-        buffer = io.BytesIO()
-        np.save(buffer, heatmap)
-        _write(folder / f"{stem}.npy", buffer.getvalue(), overwrite)
-        rows.append(_row(explanation, row, stem))
-    preprocess = explanation.provenance.get("preprocess")
+    for sheet in result.sheets():
+        stem = _stem(sheet, subject)
+        if sheet.figure is not None:
+            _write(folder / f"{stem}.png", overlay.encode_png(sheet.figure()), overwrite)
+        for part, explanation in sheet.maps.items():
+            name = f"{stem}.{part}.npy" if part else f"{stem}.npy"
+            buffer = io.BytesIO()
+            np.save(buffer, _scaled(explanation, sheet.row, scale))
+            _write(folder / name, buffer.getvalue(), overwrite)
+            files = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
+            rows.append({**_row(explanation, sheet.row), **files})
+    preprocess = result.provenance.get("preprocess")
     return {
         "image": subject.path,
         "sha256": subject.sha256,
         "rows": rows,
         "preprocess": _choice(preprocess) if preprocess else None,
-        "warnings": list(explanation.warnings),
+        "warnings": list(result.warnings),
     }
 
 
@@ -127,35 +162,54 @@ def _scaled(explanation: Explanation, row: int, scale: str | float) -> npt.NDArr
     heatmap: npt.NDArray[Any] = explanation.heatmap[row]
     if scale == "image" or explanation.is_blank[row]:
         return heatmap
-    peak = max(float(np.abs(layer.cam[row]).max()) for layer in explanation.layers)
-    rescaled: npt.NDArray[Any] = normalise(heatmap[None] * np.float32(peak), float(scale))[0]
+    rescaled: npt.NDArray[Any] = normalise(heatmap[None] * _units(explanation)[row], float(scale))[0]
     return rescaled
 
 
-def _stem(explanation: Explanation, subject: Subject, row: int) -> str:
-    image = f"-{int(explanation.image_index[row])}" if int(explanation.image_index.max(initial=0)) else ""
-    method = explanation.method.replace(" ", "-")
-    return f"{subject.stem}{image}.{method}.{_slug(str(int(explanation.class_index[row])))}"
+def _units(explanation: Explanation) -> npt.NDArray[np.float32]:
+    """(R,) of what a heatmap is in the score's units where it is 1."""
+    if explanation.scale is None or np.isnan(explanation.scale).any():
+        raise MethodError(
+            f"these maps of {explanation.method} have no scale in the score's units",
+            where="several layers were fused" if len(explanation.layers) > 1 else "",
+            hint="scale='image', or a single target layer",
+            scale=explanation.scale,
+        )
+    units: npt.NDArray[np.float32] = explanation.scale
+    return units
+
+
+def _stem(sheet: Sheet, subject: Subject) -> str:
+    index = next(iter(sheet.maps.values())).image_index
+    image = f"-{int(index[sheet.row])}" if int(index.max(initial=0)) else ""
+    return f"{subject.stem}{image}.{sheet.method}.{sheet.target}"
+
+
+def slug(explanation: Explanation, row: int) -> str:
+    """The target of a row as it stands in file names."""
+    return _slug(str(int(explanation.class_index[row])))
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
 
 
-def _row(explanation: Explanation, row: int, stem: str) -> dict[str, Any]:
-    probability = float(explanation.probability[row])
+def _row(explanation: Explanation, row: int) -> dict[str, Any]:
     return {
         "image_index": int(explanation.image_index[row]),
         "class_index": int(explanation.class_index[row]),
         "label": explanation.label(row),
         "score": float(explanation.score[row]),
-        "probability": None if np.isnan(probability) else probability,
+        "probability": _number(explanation.probability[row]),
         "cell": None if explanation.cell is None else [int(k) for k in explanation.cell[row]],
         "is_blank": bool(explanation.is_blank[row]),
+        "scale": None if explanation.scale is None else _number(explanation.scale[row]),
         "seen": [int(v) for v in explanation.seen[row]],
-        "png": f"{stem}.png" if explanation.heatmap.ndim == 3 else None,
-        "npy": f"{stem}.npy",
     }
+
+
+def _number(value: np.floating[Any]) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
@@ -164,14 +218,14 @@ def _choice(choice: Choice) -> dict[str, Any]:
 
 def write_manifest(
     folder: Path,
-    explanations: Sequence[Explanation],
-    results: Sequence[dict[str, Any]],
+    results: Sequence[Result],
+    written: Sequence[dict[str, Any]],
     *,
     errors: Sequence[tuple[str, OnnxGradcamError]],
     request: dict[str, Any],
 ) -> Path:
     """``manifest.json``, described by the JSON Schema in ``docs/formats.md``."""
-    first = dict(explanations[0].provenance) if explanations else {}
+    first = dict(results[0].provenance) if results else {}
     source = first.pop("source", None)
     first.pop("preprocess", None)
     manifest = {
@@ -180,7 +234,7 @@ def write_manifest(
         "model": {"path": source.name, "sha256": source.sha256()} if source else None,
         "request": request,
         **first,
-        "results": list(results),
+        "results": list(written),
         "errors": [_error(name, error) for name, error in errors],
     }
     path = folder / MANIFEST

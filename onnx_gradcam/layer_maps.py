@@ -1,4 +1,4 @@
-"""From activations and gradients at the target layers to cams, and from these to one heatmap per row."""
+"""From activations and gradients at the target layers to cams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.cam import heatmap as maps
 from onnx_gradcam.cam.methods import compute_cam
 from onnx_gradcam.explanation import LayerResult
 from onnx_gradcam.graph.layers import Layer
@@ -35,13 +34,3 @@ def layer_result(
         recipe.method, activation, gradient, counterfactual=recipe.counterfactual, signed=recipe.signed
     )
     return LayerResult(layer.name, activation, gradient, weights, np.asarray(cam))
-
-
-def draw(found: Sequence[LayerResult], size: Sequence[int], fusion: str, level: Array | None) -> Array:
-    """The heatmap (R, *size) of the layers: fused, or, where ``level`` (R,) tells which layer, that one's."""
-    if len(found) == 1:
-        return maps.normalise(maps.upsample(found[0].cam, size))
-    if level is not None:
-        drawn = np.stack([maps.upsample(found[k].cam[r : r + 1], size)[0] for r, k in enumerate(level)])
-        return maps.normalise(drawn)
-    return maps.normalise(maps.fuse([layer.cam for layer in found], size, fusion))

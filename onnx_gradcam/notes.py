@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from onnx_gradcam.explanation import LayerResult
+
+DEAD = (
+    "the activation of {layers} is 0 everywhere for that image; see that the preprocessing is the model's own "
+    "(inspect --image PHOTO), or take an earlier layer"
+)
+FLAT = (
+    "the gradient at {layers} is 0 everywhere: no small change there moves that score; take another layer, or see "
+    "with verify whether the score depends on it"
+)
+NOTHING_FOR = (
+    "nothing at {layers} speaks for that class; --counterfactual (counterfactual=True) shows what speaks against it, "
+    "--both (onnx_gradcam.both) the two sides, or take another layer"
+)
+NOTHING_AGAINST = (
+    "nothing at {layers} speaks against that class, all evidence there is for it; without --counterfactual it is "
+    "shown, --both (onnx_gradcam.both) shows the two sides, or take another layer"
+)
+NOTHING = (
+    "evidence for and against that class cancels everywhere at {layers}; try the method hirescam, or another layer"
+)
 
 
 def tied(scores: np.ndarray) -> list[str]:
@@ -43,11 +68,23 @@ def guessed_labels(source: str) -> list[str]:
     return [f"the labels are {source}; settle it with --labels FILE"] if source.startswith("guessed") else []
 
 
-def blank(is_blank: np.ndarray, layers: Sequence[str]) -> list[str]:
-    """Maps (R,) without positive evidence."""
-    if not is_blank.any():
-        return []
+def blank(is_blank: np.ndarray, layers: Sequence[LayerResult], method: str) -> list[str]:
+    """Why maps (R,) are 0 everywhere, and what to do: one sentence for each reason.
+
+    ``method``: with its variants behind it.
+    """
+    found = Counter(_why_blank(int(row), layers, method.split()) for row in np.flatnonzero(is_blank) if layers)
+    names = ", ".join(layer.name for layer in layers)
     return [
-        f"{int(is_blank.sum())} of {len(is_blank)} maps are blank: no channel combination speaks for that class "
-        f"at {', '.join(layers)}; try counterfactual or signed maps, or another layer"
+        f"{count} of {len(is_blank)} maps are blank: {reason.format(layers=names)}" for reason, count in found.items()
     ]
+
+
+def _why_blank(row: int, layers: Sequence[LayerResult], variants: Sequence[str]) -> str:
+    if not any(layer.activation[row].any() for layer in layers):
+        return DEAD
+    if all(layer.gradient is not None and not layer.gradient[row].any() for layer in layers):
+        return FLAT
+    if "signed" in variants:
+        return NOTHING
+    return NOTHING_AGAINST if "counterfactual" in variants else NOTHING_FOR

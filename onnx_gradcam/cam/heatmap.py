@@ -59,8 +59,8 @@ def normalise(cam: npt.NDArray[Any], scale: float | str = "image") -> Float:
 
 
 def is_blank(cam: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether nothing in a map is positive: (N, *space) → bool (N,). A map with a NaN is not blank."""
-    blank: npt.NDArray[np.bool_] = np.all(cam <= 0, axis=spatial(cam))
+    """Whether a map is 0 everywhere: (N, *space) → bool (N,). A map with a NaN is not blank."""
+    blank: npt.NDArray[np.bool_] = np.all(cam == 0, axis=spatial(cam))
     return blank
 
 
@@ -78,9 +78,18 @@ def fuse(cams: Sequence[npt.NDArray[Any]], size: Sequence[int], how: str = "mean
     Raises:
         MethodError: ``how`` is unknown, or is "product" and a cam is signed.
     """
+    return combine([normalise(upsample(cam, size)) for cam in cams], how)
+
+
+def combine(layers: Sequence[npt.NDArray[Any]], how: str) -> Float:
+    """Maps of several layers as one, "mean", "max" or "product" point by point: equal shapes, float32.
+
+    Raises:
+        MethodError: as ``fuse``.
+    """
     if how not in FUSIONS:
         raise MethodError(f"unknown fusion {how!r}", hint=nearest(how, FUSIONS), how=how)
-    heatmaps = np.stack([normalise(upsample(cam, size)) for cam in cams])
+    heatmaps = np.stack(layers)
     if how == "product" and np.any(heatmaps < 0):
         raise MethodError(
             "signed maps cannot be fused by product: two negative values would make positive evidence",

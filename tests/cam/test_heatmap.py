@@ -136,7 +136,7 @@ class TestIsBlank:
         cam = np.array([[0, 0], [0, 1e-30], [-1, 0], [-1, 2], [np.nan, 0], [0, np.inf]])
         blank = is_blank(cam)
         assert blank.dtype == bool
-        np.testing.assert_array_equal(blank, [True, False, True, False, False, False])
+        np.testing.assert_array_equal(blank, [True, False, False, False, False, False])
 
     def test_any_number_of_axes(self):
         cam = np.zeros((2, 2, 3, 4))

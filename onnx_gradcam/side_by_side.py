@@ -1,0 +1,262 @@
+"""Maps of the same photos beside each other, at one scale: for and against a target, one target against another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_gradcam import figure, files, notes
+from onnx_gradcam.cam.heatmap import is_blank
+from onnx_gradcam.cam.methods import as_float32, compute_cam
+from onnx_gradcam.errors import InputError, MethodError, TargetError
+from onnx_gradcam.explanation import Explanation, LayerResult
+from onnx_gradcam.overlay import Picture, encode_png
+
+Array = npt.NDArray[Any]
+BOTH, CONTRAST = "both", "contrast"
+FAINT = 0.5
+"""A difference whose largest magnitude lies below this share of the scale is shown a second time, stretched."""
+NOTES = {
+    BOTH: "on the right: what speaks for it minus what speaks against it",
+    CONTRAST: "difference: the map of the score difference; orange speaks for the first, blue for the second",
+}
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Three maps of each photo; R rows.
+
+    Attributes:
+        kind: "both" or "contrast".
+        parts: by name, in order, explanations of R rows each; their heatmaps share one scale in each row, the largest
+            magnitude of the three being 1, and their ``scale`` is the same.
+        warnings: what the user should know, one sentence each.
+    """
+
+    kind: str
+    parts: Mapping[str, Explanation]
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def first(self) -> Explanation:
+        """The explanation that the others are compared with."""
+        return next(iter(self.parts.values()))
+
+    def figure(self, row: int = 0) -> Picture:
+        """The maps of ``row`` in one picture with captions and colour bars, uint8 (H, W, 3) RGB.
+
+        Raises ``OutputError`` where the maps have not two spatial axes.
+        """
+        photo, seen = self.first.picture(row), self.first.region(row)
+        scale = "one scale" if self._units(row) is None else "one scale, in the score's units"
+        shown = [self._panel(row, part, self._caption(name, row)) for name, part in self.parts.items()]
+        last = list(self.parts.values())[-1]
+        peak = float(np.abs(last.heatmap[row]).max())
+        if 0 < peak < FAINT:
+            caption = ["the same, with its own scale:", f"colours {1 / peak:.1f} times as strong"]
+            shown.append(self._panel(row, last, caption, peak))
+        notes = [f"{scale}; {NOTES[self.kind]}", *figure.unseen(photo, seen)]
+        return figure.panels(shown, title=self._title(row), notes=notes)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What the manifest records."""
+        return self.first.provenance
+
+    def sheets(self) -> list[files.Sheet]:
+        """What is written: for each row one figure and the heatmaps of all parts."""
+        draws = self.first.heatmap.ndim == 3
+        method, a, b = self.first.method, *list(self.parts.values())[:2]
+        return [
+            files.Sheet(
+                row,
+                f"{method}-both" if self.kind == BOTH else method,
+                files.slug(a, row) if self.kind == BOTH else f"{files.slug(a, row)}-vs-{files.slug(b, row)}",
+                partial(self.figure, row=row) if draws else None,
+                self.parts,
+            )
+            for row in range(len(self))
+        ]
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write a PNG for each row and an NPY for each map, and ``manifest.json`` last; returns the manifest's path.
+
+        Raises ``OutputError`` for a folder that cannot be written or results that exist already.
+        """
+        return files.save([self], Path(folder), overwrite=overwrite)
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self.figure())
+
+    def _panel(self, row: int, part: Explanation, caption: Sequence[str], peak: float = 1) -> figure.Panel:
+        units = self._units(row)
+        return figure.map_panel(
+            self.first.picture(row),
+            part.heatmap[row] / peak,
+            seen=self.first.region(row),
+            signed=part.signed,
+            long_side=figure.LONG_SIDE_IN_A_ROW,
+            caption=caption,
+            top=f"{peak if units is None else units * peak:.3g}",
+        )
+
+    def _units(self, row: int) -> float | None:
+        """What 1 is in the score's units."""
+        scale = self.first.scale
+        return None if scale is None or np.isnan(scale[row]) else float(scale[row])
+
+    def _title(self, row: int) -> list[str]:
+        first, *rest = self.first.title(row)
+        if self.kind == BOTH:
+            return [first, *rest]
+        names = [f"{name} {part.name(row)}" for name, part in list(self.parts.items())[:2]]
+        return [f"{self.first.method}: {', '.join(names)}", rest[-1]]
+
+    def _caption(self, name: str, row: int) -> list[str]:
+        blank = " (blank)" * bool(self.parts[name].is_blank[row])
+        if self.kind == BOTH:
+            return [{"for": "speaks for it", "against": "speaks against it"}.get(name, "for minus against") + blank]
+        part = self.parts[name]
+        probability = float(part.probability[row])
+        shown = "" if np.isnan(probability) else f"  p {probability:.3f}"
+        target = "" if part is self.parts.get("difference") else f": {part.name(row)}"
+        return [f"{name}{target}{blank}", f"score {float(part.score[row]):.3g}{shown}"]
+
+
+def both(explanation: Explanation) -> SideBySide:
+    """What speaks for each target and what speaks against it: parts "for", "against" and "net", without another run.
+
+    "for" is the method on (A, G), "against" the method on (A, −G), "net" the first minus the second, signed: for
+    Grad-CAM and all methods whose weights are linear in G that is the signed map.
+
+    Raises:
+        MethodError: the method has no counterfactual, or ``explanation`` is itself counterfactual or signed.
+    """
+    method = _plain(explanation)
+    against = [_layer(layer, method, layer.gradient, counterfactual=True) for layer in explanation.layers]
+    net = [_minus(a, b) for a, b in zip(explanation.layers, against, strict=True)]
+    parts = {
+        "for": explanation,
+        "against": replace(explanation, method=f"{method} counterfactual", layers=tuple(against)),
+        "net": replace(explanation, method=f"{method} net", layers=tuple(net), signed=True),
+    }
+    found = _at_one_scale(parts)
+    nothing = found["for"].is_blank & found["against"].is_blank
+    return SideBySide(
+        BOTH, found, (*explanation.other_warnings, *notes.blank(nothing, explanation.layers, f"{method} signed"))
+    )
+
+
+def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] = ("predicted", "true")) -> SideBySide:
+    """Two targets of the same photos and what tells them apart: parts "predicted", "true" and "difference".
+
+    The score is y_predicted − y_true, and its gradient at a layer the difference of the two: the difference is the
+    method on (A, G_predicted − G_true) minus the method on (A, G_true − G_predicted), signed, without another run.
+
+    ``predicted``, ``true``: R rows each, of the same images in the same order: of one model, method and layers; rows of
+    one explanation with several targets do (``explanation[0:1]``, ``explanation[1:2]``). ``names``: what to call them.
+
+    Raises:
+        MethodError: the method has no weights, the explanations are counterfactual or signed, or of different methods.
+        InputError: they are of different images, models or layers.
+        TargetError: two targets were found at different levels of a detector.
+    """
+    method = _plain(predicted)
+    if _plain(true) != method:
+        raise MethodError(f"{method!r} cannot be contrasted with {true.method!r}", hint="the same method for both")
+    _check_alike(predicted, true)
+    layers = [_difference(a, b, method) for a, b in zip(predicted.layers, true.layers, strict=True)]
+    difference = replace(
+        predicted,
+        method=f"{method} difference",
+        score=predicted.score - true.score,
+        probability=np.full_like(predicted.probability, np.nan),
+        layers=tuple(layers),
+        signed=True,
+    )
+    parts = {names[0]: predicted, names[1]: true, "difference": difference}
+    warnings = tuple(dict.fromkeys([*predicted.warnings, *true.warnings]))
+    return SideBySide(CONTRAST, _at_one_scale(parts), warnings)
+
+
+def _plain(explanation: Explanation) -> str:
+    """The method of an explanation that is neither counterfactual nor signed."""
+    method, *variants = explanation.method.split()
+    if variants:
+        raise MethodError(
+            f"{explanation.method!r} is one side already",
+            hint=f"explain with method {method!r} alone",
+            method=explanation.method,
+        )
+    if explanation.drawing is None or any(
+        layer.gradient is None or layer.weights is None for layer in explanation.layers
+    ):
+        raise MethodError(
+            f"method {method!r} has no two sides: it has no weights made of the gradient",
+            hint="gradcam, or another method with weights",
+            method=method,
+        )
+    return method
+
+
+def _check_alike(a: Explanation, b: Explanation) -> None:
+    same = (
+        np.array_equal(a.image_index, b.image_index)
+        and [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
+        and all(np.array_equal(x.activation, y.activation) for x, y in zip(a.layers, b.layers, strict=True))
+    )
+    if not same:
+        raise InputError(
+            "only explanations of the same images at the same layers of one model can be contrasted",
+            hint="two targets of one explanation: explanation[0:1] and explanation[1:2]",
+        )
+    if not np.array_equal(_levels(a), _levels(b)):
+        raise TargetError(
+            "the two targets were found at different levels of the detector, whose maps cannot be subtracted",
+            where=", ".join(layer.name for layer in a.layers),
+            hint="one layer for both: --layer NAME (target_layer=NAME)",
+        )
+
+
+def _levels(explanation: Explanation) -> Array:
+    level = None if explanation.drawing is None else explanation.drawing.level
+    return np.zeros(0) if level is None else level
+
+
+def _difference(a: LayerResult, b: LayerResult, method: str) -> LayerResult:
+    gradient = as_float32(a.gradient) - as_float32(b.gradient)
+    return _minus(_layer(a, method, gradient), _layer(a, method, gradient, counterfactual=True))
+
+
+def _layer(layer: LayerResult, method: str, gradient: Array | None, *, counterfactual: bool = False) -> LayerResult:
+    weights, cam = compute_cam(method, layer.activation, gradient, counterfactual=counterfactual)
+    return replace(layer, gradient=gradient, weights=weights, cam=np.asarray(cam))
+
+
+def _minus(a: LayerResult, b: LayerResult) -> LayerResult:
+    return replace(a, weights=None, cam=a.cam - b.cam)
+
+
+def _at_one_scale(parts: Mapping[str, Explanation]) -> dict[str, Explanation]:
+    drawing = next(iter(parts.values())).drawing
+    assert drawing is not None
+    heatmaps, scale = drawing.heatmaps(*([layer.cam for layer in part.layers] for part in parts.values()))
+    return {
+        name: replace(part, heatmap=heatmap, scale=scale, is_blank=_is_blank(part), warnings=())
+        for (name, part), heatmap in zip(parts.items(), heatmaps, strict=True)
+    }
+
+
+def _is_blank(part: Explanation) -> Array:
+    blank: Array = np.all([is_blank(layer.cam) for layer in part.layers], axis=0)
+    return blank

@@ -1,0 +1,340 @@
+"""Maps beside each other, against numbers computed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+from brightness import PREPROCESS, brightness_model
+from onnx import helper, numpy_helper
+
+import onnx_gradcam as ogc
+from onnx_gradcam import figure
+from onnx_gradcam.cam.methods import METHODS, WEIGHTS
+from onnx_gradcam.overlay import overlay
+
+SCHEMA = Path(__file__).parent.parent / "docs" / "manifest.schema.json"
+HEAD = np.array([[4, -4], [-8, 8], [4, 4]], np.float32)  # class, channel
+X = np.array([[[[1, 0], [3, 0]], [[0, 2], [1, 0]]]], np.float32)  # A = relu(X) = X
+A1, A2 = X[0]
+
+
+def model() -> onnx.ModelProto:
+    """Relu (2 channels) → GAP → Gemm: ∂y_c/∂A_k = HEAD[c, k] / 4 at each of the four pixels."""
+    nodes = [
+        helper.make_node("Relu", ["image"], ["cells"]),
+        helper.make_node("GlobalAveragePool", ["cells"], ["gap"]),
+        helper.make_node("Flatten", ["gap"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "head"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "side by side",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 2, "h", "w"])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(HEAD, "head")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.fixture
+def explainer() -> Iterator[ogc.Explainer]:
+    with ogc.Explainer(model(), target_layer="cells", labels=["star", "heart", "moon"]) as made:
+        yield made
+
+
+def test_for_and_against_at_one_scale(explainer: ogc.Explainer) -> None:
+    """Evidence A1 − A2 = [[1, −2], [2, 0]]: for relu of it, against relu of its negative; 1 is 2 of the score."""
+    found = ogc.both(explainer.explain(X, target=0))
+    assert list(found.parts) == ["for", "against", "net"]
+    np.testing.assert_array_equal(found.parts["for"].cam, [[[1, 0], [2, 0]]])
+    np.testing.assert_array_equal(found.parts["against"].cam, [[[0, 2], [0, 0]]])
+    np.testing.assert_array_equal(found.parts["net"].cam, [[[1, -2], [2, 0]]])
+    for part in found.parts.values():
+        assert part.scale is not None
+        np.testing.assert_array_equal(part.scale, [2])
+        np.testing.assert_array_equal(part.heatmap * 2, part.cam)
+    assert [part.signed for part in found.parts.values()] == [False, False, True]
+
+
+def test_one_scale_is_of_the_larger_side(explainer: ogc.Explainer) -> None:
+    """Class heart: evidence 2 · (A2 − A1), for it at most 4, against it at most 4; a photo of more red: 6 against."""
+    x = X.copy()
+    x[0, 0, 0, 0] = 3
+    found = ogc.both(explainer.explain(x, target="heart"))
+    np.testing.assert_array_equal(found.parts["for"].heatmap, np.float32([[[0, 4], [0, 0]]]) / 6)
+    np.testing.assert_array_equal(found.parts["against"].heatmap, np.float32([[[6, 0], [4, 0]]]) / 6)
+
+
+@pytest.mark.parametrize("method", sorted(WEIGHTS))
+def test_both_is_what_the_explainer_gives(explainer: ogc.Explainer, method: str) -> None:
+    found = ogc.both(explainer.explain(X, target=0, method=method))
+    against = explainer.explain(X, target=0, method=method, counterfactual=True)
+    np.testing.assert_array_equal(found.parts["against"].cam, against.cam)
+    np.testing.assert_array_equal(found.parts["net"].cam, found.parts["for"].cam - against.cam)
+    if method in {"gradcam", "xgradcam", "hirescam", "cam"}:  # weights linear in G
+        signed = explainer.explain(X, target=0, method=method, signed=True)
+        np.testing.assert_allclose(found.parts["net"].cam, signed.cam, atol=1e-6)
+    assert found.parts["net"].cam.min() < 0, "negative evidence shows, also where weights are cut at 0"
+
+
+def test_the_difference_by_hand(explainer: ogc.Explainer) -> None:
+    """Star: A1 − A2; heart: 2 (A2 − A1); difference 3 (A1 − A2), as the gradient of y_star − y_heart has it."""
+    rows = explainer.explain(X, target=ogc.Classes(["star", "heart"]))
+    found = ogc.contrast(rows[0:1], rows[1:2])
+    assert list(found.parts) == ["predicted", "true", "difference"]
+    np.testing.assert_array_equal(found.parts["predicted"].cam, [[[1, 0], [2, 0]]])
+    np.testing.assert_array_equal(found.parts["true"].cam, [[[0, 4], [0, 0]]])
+    difference = found.parts["difference"]
+    np.testing.assert_array_equal(difference.cam, [[[3, -6], [6, 0]]])
+    np.testing.assert_array_equal(difference.score, rows.score[:1] - rows.score[1:])
+    assert float(difference.score[0]) == (4 * 4 - 4 * 3) / 4 - (-8 * 4 + 8 * 3) / 4
+    for part in found.parts.values():
+        np.testing.assert_allclose(part.heatmap, part.cam / 6, rtol=1e-6)
+        assert part.scale is not None
+        np.testing.assert_array_equal(part.scale, [6])
+
+
+@pytest.mark.parametrize("method", sorted(WEIGHTS))
+def test_the_difference_is_the_map_of_a_model_that_subtracts(method: str) -> None:
+    """Against a model whose only class is y_star − y_heart, written as weights of the last layer."""
+    subtracting = model()
+    head = np.stack([HEAD[0] - HEAD[1], HEAD[1] - HEAD[0]])
+    subtracting.graph.initializer[0].CopyFrom(numpy_helper.from_array(head, "head"))
+    subtracting.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 4)).astype(np.float32)
+    with ogc.Explainer(model(), target_layer="cells") as explainer:
+        rows = explainer.explain(x, ogc.Classes([0, 1]), method)
+    with ogc.Explainer(subtracting, target_layer="cells") as explainer:
+        expected = explainer.explain(x, 0, method).cam - explainer.explain(x, 0, method, counterfactual=True).cam
+    found = ogc.contrast(rows[0], rows[1])
+    np.testing.assert_allclose(found.parts["difference"].cam, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_class_and_itself_differ_nowhere(explainer: ogc.Explainer) -> None:
+    found = explainer.explain(X, target=0)
+    difference = ogc.contrast(found, found).parts["difference"]
+    assert difference.is_blank.tolist() == [True]
+    assert not difference.heatmap.any()
+    assert difference.score.tolist() == [0]
+
+
+def test_rows_have_their_own_scales(explainer: ogc.Explainer) -> None:
+    x = np.concatenate([X, 10 * X])
+    found = ogc.both(explainer.explain(x, target=ogc.Classes([0, 1])))
+    np.testing.assert_array_equal(found.first.scale, [2, 4, 20, 40])
+    for part in found.parts.values():
+        np.testing.assert_array_equal(part.heatmap[0], part.heatmap[2])
+
+
+def test_fused_layers_share_the_scale_of_each_layer() -> None:
+    """Each layer divided by the larger of its two sides, then the mean, then the largest of both sides is 1."""
+    two = model()
+    two.graph.node[0].output[0] = "first"
+    two.graph.node.insert(1, helper.make_node("Conv", ["first", "mix"], ["mixed"]))
+    two.graph.node.insert(2, helper.make_node("Relu", ["mixed"], ["cells"]))
+    two.graph.initializer.append(
+        numpy_helper.from_array(np.array([[1, 0], [-0.5, 1]], np.float32)[..., None, None], "mix")
+    )
+    with ogc.Explainer(two, target_layer=["first", "cells"]) as explainer:
+        explanation = explainer.explain(X, target=0)
+    found = ogc.both(explanation)
+    sides = [found.parts[name].layers for name in ("for", "against")]
+    peaks = [max(np.abs(side[k].cam).max() for side in sides) for k in range(2)]
+    fused = [np.mean([side[k].cam / peaks[k] for k in range(2)], axis=0) for side in sides]
+    assert {peaks[0] == peaks[1], fused[0].max() == fused[1].max()} == {False}
+    largest = max(np.abs(f).max() for f in (*fused, fused[0] - fused[1]))
+    np.testing.assert_allclose(found.parts["for"].heatmap, fused[0] / largest, atol=1e-6)
+    np.testing.assert_allclose(found.parts["against"].heatmap, fused[1] / largest, atol=1e-6)
+    assert found.first.scale is not None
+    assert np.isnan(found.first.scale).all()
+
+
+class TestRefused:
+    def test_methods_without_two_sides(self, explainer: ogc.Explainer) -> None:
+        for method in sorted(set(METHODS) - set(WEIGHTS)):
+            explanation = explainer.explain(X, method=method)
+            with pytest.raises(ogc.MethodError, match=f"{method}' has no two sides"):
+                ogc.both(explanation)
+            with pytest.raises(ogc.MethodError, match=f"{method}' has no two sides"):
+                ogc.contrast(explanation, explanation)
+
+    @pytest.mark.parametrize("variant", ["counterfactual", "signed"])
+    def test_one_side(self, explainer: ogc.Explainer, variant: str) -> None:
+        explanation = explainer.explain(X, **{variant: True})
+        with pytest.raises(ogc.MethodError, match=f"'gradcam {variant}' is one side already"):
+            ogc.both(explanation)
+
+    def test_two_methods(self, explainer: ogc.Explainer) -> None:
+        with pytest.raises(ogc.MethodError, match="'gradcam' cannot be contrasted with 'hirescam'"):
+            ogc.contrast(explainer.explain(X), explainer.explain(X, method="hirescam"))
+
+    def test_two_photos(self, explainer: ogc.Explainer) -> None:
+        for other in (explainer.explain(2 * X), explainer.explain(np.concatenate([X, X]))):
+            with pytest.raises(ogc.InputError, match="of the same images"):
+                ogc.contrast(explainer.explain(X), other)
+
+    def test_two_levels(self, explainer: ogc.Explainer) -> None:
+        one, other = explainer.explain(X, target=0), explainer.explain(X, target=1)
+        assert one.drawing is not None
+        one, other = (replace(e, drawing=replace(one.drawing, level=np.array([k]))) for k, e in enumerate((one, other)))
+        with pytest.raises(ogc.TargetError, match="different levels"):
+            ogc.contrast(one, other)
+
+
+def test_rows_of_an_explanation(explainer: ogc.Explainer) -> None:
+    found = explainer.explain(np.concatenate([X, 3 * X]), target=ogc.Classes([0, 1]))
+    one = found[2]
+    assert (len(one), one.image_index.tolist(), one.class_index.tolist()) == (1, [1], [0])
+    np.testing.assert_array_equal(one.cam, found.cam[2:3])
+    np.testing.assert_array_equal(one.weights, found.weights[2:3])
+    np.testing.assert_array_equal(one.picture(0), found.picture(2))
+    np.testing.assert_array_equal(found[[3, 0]].score, found.score[[3, 0]])
+    assert [len(row) for row in found] == [1, 1, 1, 1]
+    with pytest.raises(IndexError):
+        found[4]
+
+
+def test_a_photo_is_drawn_in_its_own_pixels() -> None:
+    """Letterboxed: the parts lie where the explanation's own map lies, at the photo's size."""
+    photo = np.full((60, 160, 3), 30, np.uint8)
+    photo[10:30, 110:130] = 255
+    with ogc.Explainer(brightness_model()) as explainer:
+        rows = explainer.explain_image(photo, ogc.Classes([0, 1]), preprocess={**PREPROCESS, "resize": "letterbox"})
+    found = ogc.contrast(rows[0], rows[1])
+    assert {part.heatmap.shape for part in found.parts.values()} == {(1, 60, 160)}
+    for name in ("predicted", "difference"):
+        y, x = np.unravel_index(found.parts[name].heatmap[0].argmax(), (60, 160))
+        assert abs(y - 20) <= 23
+        assert abs(x - 120) <= 23
+    np.testing.assert_allclose(found.parts["predicted"].heatmap, rows.heatmap[:1] / 2, atol=1e-6)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the figures are made of: (panels, title, notes)."""
+    seen: list[Any] = []
+    panels = figure.panels
+
+    def noted(row: Any, *, title: Any = (), notes: Any = ()) -> Any:
+        seen.append((row, list(title), list(notes)))
+        return panels(row, title=title, notes=notes)
+
+    monkeypatch.setattr(figure, "panels", noted)
+    return seen
+
+
+def corners(panel: figure.Panel) -> np.ndarray:
+    """The middles of the four pixels that X has, (2, 2, RGB)."""
+    side = len(panel.picture)
+    return panel.picture[:: side - 1, :: side - 1].astype(int)
+
+
+def test_the_figure_of_both_sides(explainer: ogc.Explainer, drawn: list[Any]) -> None:
+    found = ogc.both(explainer.explain(X, target=0))
+    picture = found.figure()
+    [(row, title, notes)] = drawn
+    assert picture.shape[1] > sum(panel.picture.shape[1] for panel in row)
+    assert title[0].startswith("gradcam: star (0)  p ")
+    assert [panel.caption for panel in row] == [["speaks for it"], ["speaks against it"], ["for minus against"]]
+    assert [panel.bar.ticks for panel in row] == [("0", "", "2"), ("0", "", "2"), ("-2", "0", "2")], "one scale"
+    assert "in the score's units" in notes[0]
+    net = corners(row[2])  # evidence [[1, -2], [2, 0]]
+    assert net[0, 1, 2] > net[0, 1, 0] + 100, "blue where it speaks against"
+    assert net[1, 0, 0] > net[1, 0, 2] + 100, "red where it speaks for"
+    assert np.ptp(net[1, 1]) == 0, "grey where it does neither"
+    for panel, part in zip(row, found.parts.values(), strict=True):
+        expected = overlay(found.first.picture(0), part.heatmap[0], signed=part.signed).astype(int)
+        np.testing.assert_allclose(corners(panel), expected, atol=1)
+
+
+def test_the_figure_of_a_contrast(explainer: ogc.Explainer, drawn: list[Any]) -> None:
+    rows = explainer.explain(X, target=ogc.Classes([0, 1]))
+    ogc.contrast(rows[0], rows[1]).figure()
+    [(row, title, notes)] = drawn
+    p = np.exp([1, -2, 7]) / np.exp([1, -2, 7]).sum()
+    assert title == ["gradcam: predicted star (0), true heart (1)", "layer cells"]
+    assert [panel.caption for panel in row] == [
+        ["predicted: star (0)", f"score 1  p {p[0]:.3f}"],
+        ["true: heart (1)", f"score -2  p {p[1]:.3f}"],
+        ["difference", "score 3"],
+    ]
+    assert {panel.bar.ticks[-1] for panel in row} == {"6"}
+    assert "orange speaks for the first, blue for the second" in notes[0]
+    difference = corners(row[2])  # [[3, -6], [6, 0]]
+    assert difference[0, 1, 2] > difference[0, 1, 0] + 100
+    assert difference[1, 0, 0] > difference[1, 0, 2] + 100
+
+
+def test_a_faint_difference_is_shown_stretched_too(explainer: ogc.Explainer, drawn: list[Any]) -> None:
+    """Star A1 − A2 at 1 · A, moon A1 + A2: their difference is −2 A2; with little A2 it is faint beside A1."""
+    x = np.array([[[[4, 0], [0, 0]], [[0, 1], [0, 0]]]], np.float32)
+    rows = explainer.explain(x, target=ogc.Classes(["star", "moon"]))
+    found = ogc.contrast(rows[0], rows[1])
+    np.testing.assert_array_equal(found.parts["difference"].cam, [[[0, -2], [0, 0]]])
+    found.figure()
+    row = drawn[0][0]
+    assert [panel.bar.ticks[-1] for panel in row] == ["4", "4", "4"], "half of the scale is not faint"
+    faint = ogc.contrast(*explainer.explain(x * np.float32([[[1]], [[0.25]]]), target=ogc.Classes([0, 2])))
+    faint.figure()
+    row = drawn[1][0]
+    assert [panel.bar.ticks[-1] for panel in row] == ["4", "4", "4", "0.5"]
+    assert row[3].caption == ["the same, with its own scale:", "colours 8.0 times as strong"]
+
+    strength = [np.ptp(corners(panel)[0, 1]) for panel in row]
+    assert strength[3] > 6 * strength[2] > 0
+
+
+def test_a_blank_side_is_called_blank(explainer: ogc.Explainer, drawn: list[Any]) -> None:
+    found = ogc.both(explainer.explain(X, target="moon"))  # A1 + A2: nothing speaks against it
+    assert found.parts["against"].is_blank.tolist() == [True]
+    assert found.warnings == ()
+    found.figure()
+    assert drawn[0][0][1].caption == ["speaks against it (blank)"]
+
+
+def test_what_is_saved(explainer: ogc.Explainer, tmp_path: Path) -> None:
+    rows = explainer.explain(X, target=ogc.Classes([0, 1]))
+    for made in (ogc.both(rows), ogc.contrast(rows[0], rows[1])):
+        manifest = json.loads(made.save(tmp_path, overwrite=True).read_text("utf-8"))
+        jsonschema.validate(manifest, json.loads(SCHEMA.read_text("utf-8")))
+        [result] = manifest["results"]
+        assert [row["part"] for row in result["rows"]] == list(made.parts) * len(made)
+        for k, row in enumerate(result["rows"]):
+            part = made.parts[row["part"]]
+            np.testing.assert_array_equal(np.load(tmp_path / row["npy"]), part.heatmap[k // 3])
+            np.testing.assert_array_equal(np.load(tmp_path / row["npy"]) * row["scale"], part.cam[k // 3])
+            assert cv2.imread(str(tmp_path / row["png"])) is not None
+    names = sorted(path.name for path in tmp_path.iterdir())
+    both = [
+        f"explanation.gradcam-both.{k}.{end}" for k in (0, 1) for end in ("against.npy", "for.npy", "net.npy", "png")
+    ]
+    contrast = [f"explanation.gradcam.0-vs-1.{end}" for end in ("difference.npy", "png", "predicted.npy", "true.npy")]
+    assert names == sorted([*both, *contrast, "manifest.json"])
+
+
+def test_blank_maps_say_what_to_do(explainer: ogc.Explainer) -> None:
+    """One sentence for each reason."""
+    assert explainer.explain(X, target="moon").warnings == ()
+    [against] = explainer.explain(X, target="moon", counterfactual=True).warnings
+    assert against.startswith("1 of 1 maps are blank: nothing at cells speaks against that class")
+    assert "without --counterfactual" in against
+    only_red = X * np.array([1, 0], np.float32)[:, None, None]
+    [for_it] = explainer.explain(only_red, target="heart").warnings
+    assert "nothing at cells speaks for that class; --counterfactual" in for_it
+    assert explainer.explain(only_red, target="heart", signed=True).warnings == (), "all negative is not blank"
+    dead = explainer.explain(np.concatenate([-X, X]), target="moon")
+    assert dead.is_blank.tolist() == [True, False]
+    assert dead.warnings[0].startswith("1 of 2 maps are blank: the activation of cells is 0 everywhere")
+    assert dead[1].warnings == ()
+    assert dead[0].warnings[0].startswith("1 of 1")
+    [cancelled] = explainer.explain(np.ones_like(X), target="star", signed=True).warnings
+    assert "cancels everywhere" in cancelled
