@@ -17,6 +17,7 @@ from onnx_gradcam.cam.heatmap import is_blank
 from onnx_gradcam.cam.methods import as_float32, compute_cam
 from onnx_gradcam.errors import InputError, MethodError, TargetError
 from onnx_gradcam.explanation import Explanation, LayerResult
+from onnx_gradcam.figure import Panel
 from onnx_gradcam.overlay import Picture, encode_png
 
 Array = npt.NDArray[Any]
@@ -98,7 +99,7 @@ class SideBySide:
     def _repr_png_(self) -> bytes:
         return encode_png(self.figure())
 
-    def _panel(self, row: int, part: Explanation, caption: Sequence[str], peak: float = 1) -> figure.Panel:
+    def _panel(self, row: int, part: Explanation, caption: Sequence[str], peak: float = 1) -> Panel:
         units = self._units(row)
         return figure.map_panel(
             self.first.picture(row),

@@ -11,8 +11,8 @@ import onnx_gradcam as ogc
 NAMES = [
     "Classes", "Comparison", "Explainer", "Explanation", "ForwardMismatch", "InputError", "LayerError",
     "LayerResult", "MethodError", "ModelError", "NoGradientPath", "OnnxGradcamError", "OutputError", "Preprocess",
-    "PreprocessError", "ProviderError", "RequirementError", "ScoreError", "TargetError", "TopK",
-    "UnsupportedGradient", "compare", "gradient_model", "layers", "verify",
+    "PreprocessError", "ProviderError", "RequirementError", "ScoreError", "SideBySide", "TargetError", "TopK",
+    "UnsupportedGradient", "both", "compare", "contrast", "gradient_model", "layers", "verify",
 ]  # fmt: skip
 
 
