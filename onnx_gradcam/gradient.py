@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from onnx_gradcam.autodiff.gating import Gating, noting, summary
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.reverse import pull_back
 from onnx_gradcam.errors import LayerError, nearest
@@ -18,6 +19,7 @@ from onnx_gradcam.graph.flow import captured, downstream, upstream
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.quantization import quantized_form
+from onnx_gradcam.graph.rectifiers import Activation
 from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.targets import class_score
 
@@ -38,12 +40,14 @@ class GradientGraph:
     ``grad/score`` and ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1.
     Where the gradient passes through float16 or bfloat16, a further input ``grad_scale`` (float32, no axes) multiplies
     the cotangent of the score, and with it every gradient: small ones would be rounded to zero.
+    ``gating``: the activations on the way back; a plain gradient leaves all of them alone.
     """
 
     model: ir.Model
     outputs: tuple[str, ...]
     scores: tuple[str, ...]
     activations: tuple[str, ...]
+    gating: Gating
 
     @property
     def gradients(self) -> tuple[str, ...]:
@@ -61,6 +65,7 @@ def differentiate(
 ) -> GradientGraph:
     """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``.
 
+    Other tables than RULES are ``autodiff.gating``'s GUIDED and DECONVOLUTION.
     Raises ``LayerError`` for a value whose gradient would be called like another output.
     """
     for name in names:
@@ -84,7 +89,9 @@ def differentiate(
     scoring = list(graph)[len(forward) :]
     graph.inputs.append(index)
     seed = op.expand(_seed(op, value, _is_narrow(forward, wrt, score.value)), value)
-    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, table, {quantized_form(score.value)})
+    seen: dict[str, tuple[Activation, bool]] = {}
+    unsaturated = {quantized_form(score.value)}
+    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, noting(table, seen), unsaturated)
     for output, name in [(value, SCORE), (chosen, CLASS)]:
         _output(graph, op, output, name)
     for target, gradient in zip(targets, gradients, strict=True):
@@ -93,7 +100,7 @@ def differentiate(
         if extra.name not in {v.name for v in graph.outputs}:
             graph.outputs.append(extra)
     RemoveUnusedNodesPass()(model)
-    return GradientGraph(model, outputs, score.results, tuple(names))
+    return GradientGraph(model, outputs, score.results, tuple(names), summary(seen.values()))
 
 
 def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> bool:

@@ -11,9 +11,11 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.composites import Composite
 from onnx_gradcam.graph.constants import TWINS
 from onnx_gradcam.graph.flow import carriers
 
+COMPOSITE = "several nodes"  # in place of an operator: the rule of an activation that is written as several nodes
 EACH = -1  # "any input": the rule learns which one as the keyword ``i``
 
 KNOWN = ("ai.onnx", "com.microsoft", "com.ms.internal")
@@ -99,6 +101,11 @@ def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Seq
         return rule.function(op, *first, *inputs, **attributes)
     except Unwritten as reason:
         raise refusal(node, i, str(reason), by_design=isinstance(reason, Refused)) from None
+
+
+def apply_to_composite(rules: Mapping[Key, Rule], op: Builder, composite: Composite, g: Value) -> Value:
+    """The cotangent of what ``composite`` is computed from, given that of its result."""
+    return rules[COMPOSITE, 0].function(op, g, composite.y, composite.x, composite=composite)
 
 
 class Unwritten(Exception):

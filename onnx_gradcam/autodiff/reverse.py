@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff import registry, rules  # noqa: F401 (importing the rules registers them)
-from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.autodiff.registry import COMPOSITE, RULES, Key, Rule
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.composites import Composite, composites
 from onnx_gradcam.graph.flow import carriers, downstream
 from onnx_gradcam.graph.lower import Unlowered, is_lowered, is_moved, lower, real
 from onnx_gradcam.graph.quantization import only_requantizes
@@ -75,14 +76,25 @@ def _walk(
 ) -> dict[Value, Value]:
     """The cotangents of all values between ``wrt`` and the outputs that have seeds."""
     path = downstream(nodes, wrt)
+    whole = _composites(nodes, wrt) if (COMPOSITE, 0) in table else {}
     cotangents = dict(seeds)
     for node in reversed(nodes):
         gs = [cotangents.get(y) for y in node.outputs]
         wanted = [i for i, value in carriers(node) if value in path]
         if wanted and any(g is not None for g in gs):
-            for value, share in pull_through(op, node, wanted, gs, table, unsaturated):
+            if node in whole:
+                assert gs[0] is not None
+                shares = iter([(whole[node].x, registry.apply_to_composite(table, op, whole[node], gs[0]))])
+            else:
+                shares = pull_through(op, node, wanted, gs, table, unsaturated)
+            for value, share in shares:
                 cotangents[value] = op.Add(cotangents[value], share) if value in cotangents else share
     return cotangents
+
+
+def _composites(nodes: Sequence[ir.Node], wrt: Sequence[Value]) -> dict[ir.Node, Composite]:
+    """Those that a table has one rule for; one whose inner values are asked for is taken node by node."""
+    return {node: c for node, c in composites(nodes).items() if c.inner.isdisjoint(wrt)}
 
 
 def pull_through(

@@ -10,6 +10,16 @@ from onnx_gradcam.graph.constants import constant
 
 INTEGERS = frozenset({getattr(ir.DataType, name) for name in "INT4 UINT4 INT8 UINT8 INT16 UINT16 INT32".split()})
 
+# The least and the greatest integer that a quantized tensor holds.
+BOUNDS = {
+    ir.DataType.INT4: (-8, 7),
+    ir.DataType.UINT4: (0, 15),
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.UINT8: (0, 255),
+    ir.DataType.INT16: (-32768, 32767),
+    ir.DataType.UINT16: (0, 65535),
+}
+
 # Operators that quantize what they return → the positions of its scale and zero point among their inputs.
 QUANTIZING = {
     "QuantizeLinear": (1, 2),
@@ -70,6 +80,20 @@ def quantization(value: ir.Value | None) -> Quantization | None:
     sources = (quantization(v) for v in node.inputs if v is not None and v.dtype == value.dtype)
     found = next((q for q in sources if q is not None), None)
     return found if found is None or found.scale is None or node.op_type in MOVING else None
+
+
+def real_range(value: ir.Value) -> tuple[float, float] | None:
+    """The least and the greatest number that a quantized ``value`` can stand for, where one constant scale and zero
+    point say so."""
+    q = quantization(value)
+    scale, zero_point = (None, None) if q is None else (constant(q.scale), constant(q.zero_point))
+    if q is None or scale is None or scale.size != 1 or value.dtype not in BOUNDS:
+        return None
+    if q.zero_point is not None and (zero_point is None or zero_point.size != 1):
+        return None
+    zero = 0 if zero_point is None else int(zero_point.item())
+    low, high = BOUNDS[value.dtype]
+    return (low - zero) * float(scale.item()), (high - zero) * float(scale.item())
 
 
 def only_requantizes(node: ir.Node) -> bool:

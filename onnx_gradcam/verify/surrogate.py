@@ -13,13 +13,12 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_gradcam.autodiff.registry import RULES, find
-from onnx_gradcam.autodiff.rules.quantized import BOUNDS
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers
 from onnx_gradcam.graph.inference import infer
 from onnx_gradcam.graph.lower import Unlowered, is_lowered, is_moved, lower
-from onnx_gradcam.graph.quantization import only_requantizes, quantization
+from onnx_gradcam.graph.quantization import BOUNDS, only_requantizes, quantization
 
 Bounds = tuple[np.ndarray, np.ndarray]
 REAL = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from onnx_gradcam.autodiff.registry import Unwritten, vjp
 from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.graph.builder import Builder, Value
-
-BOUNDS = {
-    ir.DataType.INT4: (-8, 7),
-    ir.DataType.UINT4: (0, 15),
-    ir.DataType.INT8: (-128, 127),
-    ir.DataType.UINT8: (0, 255),
-    ir.DataType.INT16: (-32768, 32767),
-    ir.DataType.UINT16: (0, 65535),
-}
+from onnx_gradcam.graph.quantization import BOUNDS
 
 
 @vjp("QuantizeLinear", wrt=0, broadcasts=True)

@@ -1,0 +1,148 @@
+"""Activations that are written as several nodes: SiLU as Mul(x, Sigmoid(x)), the Erf form of GELU …
+
+They are recognised by what they compute, not by how it is written: wherever several nodes make one value of another
+element by element, that function is evaluated at a few points. So the order in which an exporter wrote the nodes, the
+constants that it merged and the casts in between do not matter. The graph stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.graph.builder import Value, same_dim
+from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.curves import FUNCTIONS, GRID, Array, describe
+from onnx_gradcam.graph.quantization import quantization, real_range
+
+FAR = 24  # elementwise nodes in a row; the longest activation known, GELU by Tanh with casts around its Pow, has 11
+LARGE = 1 << 16  # elements of a constant; longer ones are no factors of channels
+# Operators on quantized numbers → the positions of these, each before its scale and its zero point.
+QUANTIZED = {"QLinearMul": (0, 3), "QLinearAdd": (0, 3), "QLinearSigmoid": (0,), "QLinearLeakyRelu": (0,)}
+REQUANTIZED = {"QuantizeLinear": (0,), "DequantizeLinear": (0,)}
+
+
+@dataclass(frozen=True)
+class Composite:
+    """One activation, written as ``nodes`` (in order): the last makes ``y`` of ``x``.
+
+    ``name``: as reports call it. ``piecewise``: whether it is piecewise linear.
+    """
+
+    name: str
+    piecewise: bool
+    x: Value
+    y: Value
+    nodes: tuple[ir.Node, ...]
+
+    @property
+    def inner(self) -> set[Value]:
+        """The values between ``x`` and ``y``."""
+        return {v for node in self.nodes for v in node.outputs} - {self.y}
+
+
+def composites(nodes: Iterable[ir.Node]) -> dict[ir.Node, Composite]:
+    """The rectifiers among ``nodes`` (in topological order) that are written as several, by their last node.
+
+    Only where two paths from one value meet again, as those of x and σ(x); what Relu, Clip and their like compute alone
+    is for ``rectifiers`` to tell. A gate is none: what it is multiplied onto is not the value that it was made of, or
+    not element by element.
+    """
+    chains: dict[Value, list[Value]] = {}  # of each value those that it is made of element by element, nearest first
+    found = {}
+    for node in nodes:
+        operands = _operands(node)
+        if not operands:
+            continue
+        lines = [chains.get(v, [v]) for v in operands]
+        shared = [v for v in lines[0] if all(v in line for line in lines[1:])]
+        if not shared:
+            continue
+        x, y = shared[0], node.outputs[0]
+        chains[y] = [y, *chains.get(x, [x])][:FAR]
+        if len(operands) > 1 and (composite := _composite(x, y)) is not None:
+            found[node] = composite
+    return found
+
+
+def _operands(node: ir.Node) -> list[Value]:
+    """What an elementwise ``node`` computes with beside constants; empty for any other node."""
+    y = node.outputs[0]
+    real = y.dtype is None or y.dtype.is_floating_point() or y.dtype == ir.DataType.BOOL or quantization(y) is not None
+    if node.op_type not in FUNCTIONS or node.domain not in ("", "ai.onnx", "com.microsoft") or not real:
+        return []
+    positions = (QUANTIZED | REQUANTIZED).get(node.op_type, range(len(node.inputs)))
+    given = [v for k in positions if (v := node.inputs[k]) is not None]
+    arrays = [constant(v) for v in given]
+    if any(a is not None and a.size > LARGE for a in arrays):
+        return []
+    return list(dict.fromkeys(v for v, array in zip(given, arrays, strict=True) if array is None))
+
+
+def _composite(x: Value, y: Value) -> Composite | None:
+    """The rectifier by which ``y`` is made of ``x``, or None where the function is none."""
+    nodes = tuple(reversed(list(_between(x, y))))
+    constants = [a for n in nodes for v in n.inputs if v is not None and (a := constant(v)) is not None]
+    if not _keeps_shape(x, y, constants):
+        return None
+    depth = max((a.ndim for a in constants), default=0)
+    with np.errstate(all="ignore"):
+        curve = _evaluate(nodes, x, y, GRID.reshape(-1, *[1] * depth))
+    found = describe(curve.reshape(len(GRID), -1))
+    if found is None:
+        return None
+    name = found.name or " + ".join(n.op_type for n in nodes)
+    return Composite(name, found.piecewise, x, y, nodes)
+
+
+def _between(x: Value, y: Value) -> Iterator[ir.Node]:
+    """The nodes that make ``y`` of ``x``, each after those that read it."""
+    order: list[ir.Node] = []
+    seen: set[Value] = {x}
+
+    def visit(value: Value) -> None:
+        node = value.producer()
+        if node is not None and value not in seen and constant(value) is None:
+            seen.add(value)
+            for given in _operands(node):
+                visit(given)
+            order.append(node)
+
+    visit(y)
+    return reversed(order)
+
+
+def _keeps_shape(x: Value, y: Value, constants: Sequence[Array]) -> bool:
+    """Whether ``y`` has the shape of ``x``: no constant spreads it."""
+    if x.shape is None or y.shape is None:
+        return all(a.size == 1 for a in constants)
+    pairs = zip(x.shape, y.shape, strict=False)
+    symbols = (not isinstance(a, int) and not isinstance(b, int) for a, b in pairs)
+    same = (same_dim(a, b) for a, b in zip(x.shape, y.shape, strict=False))
+    return len(x.shape) == len(y.shape) and all(s or unknown for s, unknown in zip(same, symbols, strict=True))
+
+
+def _evaluate(nodes: Sequence[ir.Node], x: Value, y: Value, points: Array) -> Array:
+    """What ``nodes`` make of ``points`` in place of ``x``, in real numbers, quantized or not."""
+    known: dict[Value, Array] = {x: points}
+    for node in nodes:
+        attributes = {a.name: a.value for a in node.attributes.values()}
+        given = [_array(node, k, known) for k in QUANTIZED.get(node.op_type, range(len(node.inputs)))]
+        if node.op_type in REQUANTIZED:
+            given = [given[0], *np.array(real_range(node.outputs[0]) or (-np.inf, np.inf))]
+        known[node.outputs[0]] = FUNCTIONS[node.op_type](*given, **attributes)
+    return np.asarray(known[y])
+
+
+def _array(node: ir.Node, position: int, known: Mapping[Value, Array]) -> Array | None:
+    value = node.inputs[position]
+    if value is None or value in known:
+        return None if value is None else known[value]
+    array = constant(value)
+    if array is None or node.op_type not in QUANTIZED:
+        return array
+    scale, zero_point = (constant(node.inputs[position + k]) for k in (1, 2))
+    return (array.astype(np.float64) - (0 if zero_point is None else zero_point)) * (1 if scale is None else scale)
