@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.batches import batch_size, run_in_pieces
 from onnx_gradcam.errors import ForwardMismatch
 from onnx_gradcam.forward import differences, own_difference
@@ -50,8 +51,11 @@ class Evaluation:
         image_input: str,
         options: Options,
         check_forward: bool,
+        table: Mapping[Key, Rule] = RULES,
     ) -> None:
         self._source, self._prepared, self._score, self._layers = source, prepared, score, layers
+        self._table = table
+        self.score = score
         self._image_input, self._options = image_input, options
         self._batch = batch_size(prepared.graph, image_input)
         self._unchecked = check_forward
@@ -74,7 +78,7 @@ class Evaluation:
     @cached_property
     def whole(self) -> GradientGraph:
         """Forward and backward pass in one graph."""
-        return differentiate(self._prepared, self._score, list(dict.fromkeys(self._layers)))
+        return differentiate(self._prepared, self._score, list(dict.fromkeys(self._layers)), self._table)
 
     @cached_property
     def whole_session(self) -> Session:
@@ -108,7 +112,9 @@ class Evaluation:
 
     @property
     def _forward_names(self) -> list[str]:
-        return list(dict.fromkeys([*self.output_names, *self._score.results, *self._layers]))
+        given = {v.name for v in self._prepared.graph.inputs}
+        explained = [name for name in self._layers if name not in given]
+        return list(dict.fromkeys([*self.output_names, *self._score.results, *explained]))
 
     def evaluate(
         self, feeds: dict[str, np.ndarray], wanted: list[tuple[int, ...]] | TopK, needs_gradient: bool

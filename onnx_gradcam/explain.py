@@ -10,28 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam import inputs, notes
+from onnx_gradcam import inputs, methods, notes
+from onnx_gradcam.asking import Maps, ask
 from onnx_gradcam.cam.heatmap import is_blank
-from onnx_gradcam.cam.methods import NEEDS_GRADIENT, check_method
-from onnx_gradcam.drawing import Drawing
-from onnx_gradcam.errors import LayerError, MethodError
-from onnx_gradcam.evaluation import Evaluation
 from onnx_gradcam.explanation import Explanation
-from onnx_gradcam.graph import layers as layer_choice
-from onnx_gradcam.graph.layers import Layer, at_size
-from onnx_gradcam.graph.load import ModelLike, load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.quantization import is_quantized
-from onnx_gradcam.graph.score import find_score
-from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.image import decode
 from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
-from onnx_gradcam.layer_maps import layer_result
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
 from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.runtime import Options
 from onnx_gradcam.scores import by_class, probabilities
+from onnx_gradcam.subject import Subject
 from onnx_gradcam.targets import Target, resolve
 
 IN_PADDING = 0.9  # a photo's map below this share of the whole map's maximum has its maximum outside the photo
@@ -73,37 +65,15 @@ class Explainer:
         grid: str | None = None,
         image_input: str | None = None,
     ) -> None:
-        self.source = load(model)
-        self._prepared = prepare(self.source.model)
-        graph = self._prepared.graph
-        self.score = find_score(graph, score)
-        names = [target_layer] if isinstance(target_layer, str) else list(target_layer)
-        if not names:
-            raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
-        self.grid = None if grid is None else Grid.parse(grid)
-        self._automatic = names == ["auto"]
-        self.inputs = inputs.specs(graph)
-        self.image_input = inputs.image_input(self.inputs, image_input)
-        self._alike = [] if image_input else inputs.image_like(self.inputs)
-        self.layers = layer_choice.choose(
-            graph, self.score.value, names, self.grid, self.image_input.name, self.score.dense
+        options = Options(
+            None if providers is None else tuple(providers), provider_options, session_options, tuple(custom_ops)
         )
-        self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
+        self._subject = Subject(model, target_layer, score, grid, image_input, options, check_forward)
+        self.source, self.score, self.layers = self._subject.source, self._subject.score, self._subject.layers
+        self.inputs, self.image_input = self._subject.inputs, self._subject.image_input
         self.metadata = dict(self.source.model.metadata_props)
         found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
         self.labels, self.labels_source = found.names, found.source
-        self.check_forward = check_forward
-        providers = None if providers is None else tuple(providers)
-        self.options = Options(providers, provider_options, session_options, tuple(custom_ops))
-        self._runs = Evaluation(
-            self.source,
-            self._prepared,
-            self.score,
-            self.target_layers,
-            self.image_input.name,
-            self.options,
-            check_forward,
-        )
 
     def __enter__(self) -> Explainer:
         return self
@@ -113,20 +83,14 @@ class Explainer:
 
     def close(self) -> None:
         """Free the sessions; the next call opens them again."""
-        self._runs.close()
+        self._subject.close()
 
     def warm_up(self) -> None:
         """Differentiate the model and open its session now; otherwise the first ``explain`` does.
 
         Raises ``UnsupportedGradient``, ``NoGradientPath``, ``ProviderError``, ``ModelError``.
         """
-        _ = self._runs.whole_session
-
-    @property
-    def _by_level(self) -> bool:
-        """Whether there is one layer for each level of a detector, of which the cell's own is drawn."""
-        levels = () if self.score.dense is None else self.score.dense.levels
-        return self._automatic and len(self.layers) == len(levels)
+        _ = self._subject.at_layers.whole_session
 
     @property
     def target_layers(self) -> tuple[str, ...]:
@@ -144,54 +108,49 @@ class Explainer:
         counterfactual: bool = False,
         signed: bool = False,
         fusion: str = "mean",
+        **options: Any,
     ) -> Explanation:
         """Explain ``x``, an array (N, …) in the model's own input form, or {input name: array}.
 
         ``target``: None (top-1), a class index, a label, a list with one of these per image, ``TopK(k)``, or
-        ``Classes([...])`` for every image. ``method``: see ``docs/methods.md``. ``counterfactual``: the method applied
-        to (A, −G). ``signed``: without the final ReLU. ``fusion``: of several layers, "mean", "max" or "product".
+        ``Classes([...])`` for every image. ``method``: see ``docs/methods.md``, also for what ``counterfactual`` and
+        ``signed`` mean for it and for its ``options``. ``fusion``: of several layers, "mean", "max" or "product".
 
         Raises:
             InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
         """
-        recipe = Recipe(method, counterfactual, signed, fusion)
-        check_method(method, counterfactual=counterfactual, signed=signed)
-        if method == "cam":
-            self._require_linear_head()
+        recipe = Recipe(method, counterfactual, signed, fusion, options)
+        methods.check(recipe)
         feeds = inputs.feeds(x, self.inputs)
         count = len(feeds[self.image_input.name])
         wanted = resolve(target, count, self.score.count, self.labels)
-        results, rows, gradients = self._runs.evaluate(feeds, wanted, method in NEEDS_GRADIENT)
-        found = [layer_result(layer, results, rows, gradients, recipe) for layer in self._layers_at(feeds)]
-        size = self._input_size(feeds, found[0].cam.ndim - 1)
-        image_index = np.array([image for image, _ in rows], np.int64)
-        class_index = np.array([index for _, index in rows], np.int64)
-        level = self._beside("level", results, image_index, class_index) if self._by_level else None
-        drawing = Drawing(size, fusion, level)
-        [drawn], scale = drawing.heatmaps([layer.cam for layer in found])
-        scores = by_class(self.score, results[self.score.value.name or ""])
-        blank = is_blank(drawn)
+        made = ask(self._subject, feeds, wanted, recipe)
+        images, classes = made.image_index, made.class_index
+        scores = by_class(self.score, made.results[self.score.value.name or ""])
+        size = made.heatmap.shape[1:]
         return Explanation(
             method=recipe.name,
-            image_index=image_index,
-            class_index=class_index,
-            score=scores[image_index, class_index],
-            probability=self._probabilities(results, scores)[image_index, class_index],
-            cell=self._beside("cell", results, image_index, class_index),
-            is_blank=blank,
-            heatmap=drawn,
-            scale=scale,
-            drawing=drawing,
-            seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(rows), 1)),
-            layers=tuple(found),
+            image_index=images,
+            class_index=classes,
+            score=scores[images, classes],
+            probability=self._probabilities(made.results, scores)[images, classes],
+            cell=self._subject.beside("cell", made.results, images, classes),
+            is_blank=is_blank(made.heatmap),
+            heatmap=made.heatmap,
+            scale=made.scale,
+            drawing=made.drawing,
+            seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(images), 1)),
+            layers=made.layers,
             score_name=self.score.name,
             score_activation=self.score.activation,
-            outputs={name: results[name] for name in self._runs.output_names},
+            outputs={name: made.results[name] for name in made.evaluation.output_names},
             labels=self.labels,
             signed=recipe.signed,
             pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
-            warnings=(*self._warnings(scores), *notes.blank(blank, found, recipe.name)),
-            provenance=self._provenance(recipe),
+            warnings=tuple(self._warnings(made, scores)),
+            attribution=made.attribution,
+            attributed=made.attributed,
+            provenance=self._provenance(recipe, made),
         )
 
     def explain_image(
@@ -205,6 +164,7 @@ class Explainer:
         counterfactual: bool = False,
         signed: bool = False,
         fusion: str = "mean",
+        **options: Any,
     ) -> Explanation:
         """Explain a photo: a path, bytes, a PIL image, or uint8 RGB (H, W, 3).
 
@@ -216,7 +176,9 @@ class Explainer:
         choice = self.preprocessing(preprocess)
         x, geometry = to_tensor(photo, choice.preprocess)
         feeds: Any = {self.image_input.name: x, **(inputs or {})}
-        result = self.explain(feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion)
+        result = self.explain(
+            feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion, **options
+        )
         drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
         outside = np.abs(drawn).max(axis=(1, 2)) < IN_PADDING
         warnings = [*choice.warnings, *result.warnings]
@@ -245,58 +207,33 @@ class Explainer:
         found: npt.NDArray[Any] = results[dense.probability.name or ""].astype(np.float32)
         return found
 
-    def _beside(
-        self, name: str, results: dict[str, Any], images: np.ndarray, classes: np.ndarray
-    ) -> npt.NDArray[Any] | None:
-        """What goes with a dense score, row by row."""
-        if self.score.dense is None:
-            return None
-        found: npt.NDArray[Any] = results[getattr(self.score.dense, name).name][images, classes]
-        return found
-
-    def _layers_at(self, feeds: Mapping[str, np.ndarray]) -> list[Layer]:
-        """The target layers, with the tokens where they lie in inputs of these sizes."""
-        sizes = {name: (self.inputs[name].shape[0] or 2, *x.shape[1:]) if x.ndim else () for name, x in feeds.items()}
-        if sizes != self._sizes:
-            self._placed = [at_size(self._prepared.graph, layer, sizes) for layer in self.layers]
-            self._sizes = sizes
-        return self._placed
-
-    def _input_size(self, feeds: Mapping[str, np.ndarray], count: int) -> tuple[int, ...]:
-        axes = inputs.spatial_axes(self.image_input, count)
-        return tuple(feeds[self.image_input.name].shape[k] for k in axes)
-
-    def _require_linear_head(self) -> None:
-        for layer in self.layers:
-            if not layer_choice.has_linear_head(list(self._prepared.graph), layer.value, self.score.value):
-                raise MethodError(
-                    "method 'cam' is for networks that end in global average pooling and one linear layer",
-                    where=f"between {layer.name!r} and {self.score.value.name!r} there is more",
-                    hint="'gradcam', which needs no such head, or the layer that feeds the pooling",
-                    method="cam",
-                )
-
-    def _warnings(self, scores: np.ndarray) -> list[str]:
+    def _warnings(self, made: Maps, scores: np.ndarray) -> list[str]:
         return [
-            *(notes.tied(scores) if is_quantized(self._prepared.graph) else []),
-            *notes.alike(self._alike, self.image_input.name),
-            *notes.apart(self._runs.apart),
+            *(notes.tied(scores) if is_quantized(self._subject.prepared.graph) else []),
+            *notes.alike(self._subject.alike, self.image_input.name),
+            *notes.apart(made.evaluation.apart),
             *notes.guessed_labels(self.labels_source),
+            *made.notes,
         ]
 
-    def _provenance(self, recipe: Recipe) -> dict[str, Any]:
+    def _provenance(self, recipe: Recipe, made: Maps) -> dict[str, Any]:
+        layers = self.layers if made.layers else ()
+        fusion = None if len(layers) < 2 else "the level of the cell" if self._subject.by_level else recipe.fusion
         return {
             "source": self.source,
-            "providers": self._runs.providers,
+            "providers": made.evaluation.providers,
             "score": self.score.name,
             "score_activation": self.score.activation,
             "labels": self.labels_source,
-            "layers": list(self.target_layers),
-            "layer_reasons": [layer.reason for layer in self.layers],
+            "layers": [layer.name for layer in layers],
+            "layer_reasons": [layer.reason for layer in layers],
+            "attributed": made.attributed or None,
             "method": recipe.method,
             "counterfactual": recipe.counterfactual,
             "signed": recipe.signed,
-            "fusion": None if len(self.layers) == 1 else "the level of the cell" if self._by_level else recipe.fusion,
-            "check_forward": self.check_forward,
-            "gradient_scale": self._runs.gradient_scale if recipe.method in NEEDS_GRADIENT else None,
+            "fusion": fusion,
+            "options": methods.recorded(recipe),
+            "check_forward": self._subject.check_forward,
+            "gradient_scale": made.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
+            **made.facts,
         }

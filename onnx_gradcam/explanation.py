@@ -54,8 +54,8 @@ class Explanation:
         heatmap: (R, *size) float32 in [0, 1] ([−1, 1] if signed), at input resolution, for photos in the photo's
             pixels, 0 outside ``seen``.
         seen: (R, 4) int64, the region (x1, y1, x2, y2) of the photo that the model saw, in pixels.
-        scale: (R,) float32, the upsampled cam's value where the heatmap is 1, in the score's units; NaN where several
-            layers were fused. None for methods without a cam.
+        scale: (R,) float32, the value of the upsampled cam, in the score's units, or of the attribution, in the
+            method's, where the heatmap is 1; NaN where several layers were fused.
         layers: one result per target layer.
         score_name: the ONNX value whose entries are the scores.
         score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
@@ -69,7 +69,10 @@ class Explanation:
         pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
             array's values stretched to 0..255; uint8 (H, W, 3).
         warnings: what the user should know, one sentence each.
-        attribution: input-space methods' result (R, *input shape), None for CAM methods.
+        attribution: input-space methods' result (R, *input shape) float32, in the input's own layout; None for CAM
+            methods.
+        attributed: the ONNX value that ``attribution`` is of: the input, or the first floating-point value made of it;
+            empty for CAM methods.
         provenance: model, versions, providers, preprocessing: what the manifest records.
     """
 
@@ -93,6 +96,7 @@ class Explanation:
     pictures: tuple[Callable[[], Array], ...] = ()
     warnings: tuple[str, ...] = ()
     attribution: Array | None = None
+    attributed: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -177,7 +181,7 @@ class Explanation:
             title=self.title(row),
             seen=self.region(row),
             signed=self.signed,
-            blank=_blank_note(self.method),
+            blank=_blank_note(self.method) if self.layers else NO_GRADIENT,
         )
 
     def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:
@@ -210,7 +214,8 @@ class Explanation:
         shown = "" if np.isnan(probability) else f"  p {probability:.3f}"
         before = f", before {self.score_activation}" if self.score_activation else ""
         score = f"score {self.score_name} = {float(self.score[row]):.3g}{before}"
-        return [f"{self.method}: {self.name(row)}{shown}", score, f"layer {layers}"]
+        where = [f"layer {layers}" if self.layers else "", f"input {self.attributed}" if self.attributed else ""]
+        return [f"{self.method}: {self.name(row)}{shown}", score, ", ".join(filter(None, where))]
 
     def name(self, row: int) -> str:
         """The label and the index of the class that a row explains, the index alone where labels are not known."""
@@ -235,6 +240,9 @@ class Explanation:
         if image is not None:
             return decode(image)
         return self.pictures[int(self.image_index[row])]()
+
+
+NO_GRADIENT = "blank map: the gradient at the input is 0 everywhere"
 
 
 def _blank_note(method: str) -> str:

@@ -143,10 +143,12 @@ def write_rows(
             _write(folder / f"{stem}.png", overlay.encode_png(sheet.figure()), overwrite)
         for part, explanation in sheet.maps.items():
             name = f"{stem}.{part}.npy" if part else f"{stem}.npy"
-            buffer = io.BytesIO()
-            np.save(buffer, _scaled(explanation, sheet.row, scale))
-            _write(folder / name, buffer.getvalue(), overwrite)
+            _write(folder / name, _npy(_scaled(explanation, sheet.row, scale)), overwrite)
             files = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
+            if explanation.attribution is not None:
+                beside = f"{name.removesuffix('.npy')}.attribution.npy"
+                _write(folder / beside, _npy(explanation.attribution[sheet.row]), overwrite)
+                files["attribution"] = beside
             rows.append({**_row(explanation, sheet.row), **files})
     preprocess = result.provenance.get("preprocess")
     return {
@@ -156,6 +158,12 @@ def write_rows(
         "preprocess": _choice(preprocess) if preprocess else None,
         "warnings": list(result.warnings),
     }
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _scaled(explanation: Explanation, row: int, scale: str | float) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ from onnx_gradcam.errors import InputError, OnnxGradcamError, OutputError, Prepr
 from onnx_gradcam.explain import Explainer
 from onnx_gradcam.explanation import Explanation
 from onnx_gradcam.image import list_images, load_tensor
+from onnx_gradcam.methods import read_options
 from onnx_gradcam.targets import parse
 
 REPEAT_TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
@@ -39,6 +40,7 @@ class Request:
     counterfactual: bool = False
     signed: bool = False
     fusion: str = "mean"
+    options: tuple[str, ...] = ()
     strict: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def explain_file(explainer: Explainer, path: Path, request: Request) -> Explanat
         "counterfactual": request.counterfactual,
         "signed": request.signed,
         "fusion": request.fusion,
+        **read_options(request.options),
     }
     others = _other_inputs(request.inputs)
     if path.suffix.lower() == ".npy":

@@ -27,6 +27,7 @@ NOTHING_AGAINST = (
     "nothing at {layers} speaks against that class, all evidence there is for it; without --counterfactual it is "
     "shown, --both (onnx_gradcam.both) shows the two sides, or take another layer"
 )
+COMPLETE = 0.02  # of the score may be missing from a sum that is to explain it
 NOTHING = (
     "evidence for and against that class cancels everywhere at {layers}; try the method hirescam, or another layer"
 )
@@ -88,3 +89,25 @@ def _why_blank(row: int, layers: Sequence[LayerResult], variants: Sequence[str])
     if "signed" in variants:
         return NOTHING
     return NOTHING_AGAINST if "counterfactual" in variants else NOTHING_FOR
+
+
+def no_gradient(is_zero: np.ndarray) -> list[str]:
+    """Attributions (R,) that are zero everywhere."""
+    if not is_zero.any():
+        return []
+    return [
+        f"{int(is_zero.sum())} of {len(is_zero)} maps are blank: the score does not react to a small change of "
+        "the input (a saturated network?); integrated-gradients looks further than that"
+    ]
+
+
+def incomplete(explained: np.ndarray, scores: np.ndarray) -> list[str]:
+    """Input and biases (R,) do not add up to the score."""
+    share = np.abs(explained - scores) / np.maximum(np.abs(scores), 1e-6)
+    worst = int(share.argmax())
+    if share[worst] <= COMPLETE:
+        return []
+    return [
+        f"x · ∂y/∂x and the biases that were found add up to {explained[worst]:.3g} where the score is "
+        f"{scores[worst]:.3g}: they are all of it only in networks of ReLUs, max pools and linear layers with one input"
+    ]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Recipe:
     """``method``: a name of ``docs/methods.md``; ``counterfactual``: what speaks against the score; ``signed``: with
-    negative evidence; ``fusion``: of several layers, "mean", "max" or "product".
+    negative evidence; ``fusion``: of several layers, "mean", "max" or "product"; ``options``: the method's own.
     """
 
     method: str
     counterfactual: bool = False
     signed: bool = False
     fusion: str = "mean"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

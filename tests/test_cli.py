@@ -14,6 +14,7 @@ import onnx
 import pytest
 from brightness import PREPROCESS, brightness_model
 
+import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -77,6 +78,33 @@ def test_json_is_the_manifest_and_follows_its_schema(folder: Path, run: Any) -> 
     assert manifest["results"][0]["preprocess"]["scale"] == {"value": 1 / 255, "source": "declared: good.json"}
     assert manifest["score"] == "logits"
     assert manifest["layers"] == ["cells"]
+
+
+def test_a_method_of_the_input(folder: Path, run: Any) -> None:
+    options = ["--method", "integrated-gradients", "--option", "steps=3", "--option", "baseline=0.5"]
+    status, out, _ = run(*EXPLAIN, *options, "--json")
+    assert status == 0
+    manifest = json.loads(out)
+    jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
+    assert manifest["options"] == {"steps": 3, "baseline": 0.5}
+    assert manifest["layers"] == []
+    row = manifest["results"][0]["rows"][0]
+    attribution = np.load(folder / "onnx-gradcam-out" / row["attribution"])
+    with ogc.Explainer(folder / "model.onnx", providers=["cpu"]) as explainer:
+        found = explainer.explain_image(
+            folder / "photos" / "left.png", None, "integrated-gradients",
+            preprocess=folder / "good.json", steps=3, baseline=0.5,
+        )  # fmt: skip
+    np.testing.assert_array_equal(attribution, found.attribution[0])
+    np.testing.assert_array_equal(np.load(folder / "onnx-gradcam-out" / row["npy"]), found.heatmap[0])
+    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["steps", "steps=", "=3", "steps=many", "stops=3", "baseline=missing.npy"])
+def test_an_option_that_is_none(run: Any, option: str) -> None:
+    status, _, err = run(*EXPLAIN, "--method", "integrated-gradients", "--option", option)
+    assert status == 2
+    assert "  try    " in err
 
 
 def test_the_schema_refuses(run: Any, folder: Path) -> None:

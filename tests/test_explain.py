@@ -171,7 +171,7 @@ def flat_tail() -> onnx.ModelProto:
 @pytest.mark.parametrize("target", [ogc.TopK(2), ogc.Classes([1, 3])])
 def test_rows_are_right_where_the_graph_cannot_be_cut_by_image(target: Any, x: np.ndarray) -> None:
     with ogc.Explainer(flat_tail()) as explainer:
-        assert explainer._runs.cut is None
+        assert explainer._subject.at_layers.cut is None
         found = explainer.explain(x, target=target)
         for row in range(6):
             image, c = int(found.image_index[row]), int(found.class_index[row])
@@ -217,7 +217,7 @@ def test_the_deployed_model_is_compared_once(x: np.ndarray, monkeypatch: pytest.
         bias.const_value = ir.tensor(bias.const_value.numpy() + np.arange(CLASSES, dtype=np.float32) / 100)
         return prepared
 
-    monkeypatch.setattr("onnx_gradcam.explain.prepare", tampered)
+    monkeypatch.setattr("onnx_gradcam.subject.prepare", tampered)
     with ogc.Explainer(classifier()) as wrong, pytest.raises(ogc.ForwardMismatch, match="'probabilities'"):
         wrong.explain(x)
     with ogc.Explainer(classifier(), check_forward=False) as unchecked:
@@ -261,11 +261,11 @@ def test_save_and_scale(explainer: Any, x: np.ndarray, tmp_path: Path) -> None:
 def test_sessions_are_kept_and_closed(x: np.ndarray) -> None:
     explainer = ogc.Explainer(classifier())
     explainer.explain(x)
-    first = explainer._runs.whole_session
+    first = explainer._subject.at_layers.whole_session
     explainer.explain(x)
-    assert explainer._runs.whole_session is first
+    assert explainer._subject.at_layers.whole_session is first
     explainer.close()
-    assert "whole_session" not in explainer._runs.__dict__
+    assert "whole_session" not in explainer._subject.at_layers.__dict__
     assert len(explainer.explain(x)) == 3
 
 

@@ -17,6 +17,8 @@ from typing import Any
 import onnx
 import typer.main
 
+from onnx_gradcam.attribution.methods import METHODS as ATTRIBUTIONS
+from onnx_gradcam.attribution.methods import options_of
 from onnx_gradcam.autodiff.registry import EACH, RULES
 from onnx_gradcam.cam.methods import NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
 from onnx_gradcam.cli import app
@@ -123,9 +125,15 @@ def methods() -> str:
         "divided by its maximum. Methods with weights also have a counterfactual form (applied to (A, −G)) and a",
         "signed form (without the final ReLU).",
         "",
+        "Methods of the input give an attribution of the input's shape. Its heatmap is the largest magnitude over",
+        "channels (of fullgrad the sum), divided by its maximum; signed, the sum over channels, in [−1, 1]. Options",
+        "are given as `--option NAME=VALUE`, or to `explain` by their names.",
+        "",
     ]
-    for name, function in [*WEIGHTS.items(), *PROJECTIONS.items()]:
+    for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *ATTRIBUTIONS.items()]:
+        options = ", ".join(f"`{option}` ({default})" for option, default in options_of(name).items())
         lines += [f"## {name}", "", inspect.getdoc(function) or "", ""]
+        lines += [f"Options: {options}.", ""] if options else []
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -134,6 +142,9 @@ def _method_table() -> list[str]:
     for name, function in [*WEIGHTS.items(), *PROJECTIONS.items()]:
         formula, _, source = _first_line(function).partition("   ")
         rows.append(f"| `{name}` | {_cell(formula)} | {source} | {'yes' if name in NEEDS_GRADIENT else 'no'} |")
+    for name, function in ATTRIBUTIONS.items():
+        formula, _, source = _first_line(function).partition("   ")
+        rows.append(f"| `{name}` | {_cell(formula)} | {source} | of the input |")
     return rows
 
 

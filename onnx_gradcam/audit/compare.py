@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from onnx_gradcam import methods
 from onnx_gradcam.audit.agreement import diagonal, maxima_distance, pearson, top_iou
 from onnx_gradcam.audit.comparison import Comparison, Pair, Side
 from onnx_gradcam.audit.requirements import Requirement
-from onnx_gradcam.cam.methods import check_method
 from onnx_gradcam.errors import InputError, ScoreError
 from onnx_gradcam.explain import Explainer
 from onnx_gradcam.explanation import Explanation
@@ -23,6 +23,7 @@ from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.image import list_images, load_tensor
 from onnx_gradcam.labels import LabelsLike
 from onnx_gradcam.preprocess import Preprocess
+from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.targets import class_index
 
 PreprocessLike = str | os.PathLike[str] | Mapping[str, object] | Preprocess
@@ -65,7 +66,7 @@ def compare(
         ``Explainer``, ``explain`` and ``explain_image`` raise.
     """
     requirements = tuple(Requirement.parse(clause) for clause in require)
-    check_method(method, counterfactual=False, signed=False)
+    methods.check(Recipe(method))
     subjects = _listed(images)
     found: list[_Both] = []
     errors: list[tuple[str, str]] = []

@@ -63,6 +63,15 @@ def explain(
     fusion: Annotated[
         str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")
     ] = "mean",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Of the method: steps=100, baseline=0.5 or =FILE.npy, samples=50, noise=0.2, seed=1. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
     repeat: Annotated[
@@ -103,6 +112,7 @@ def explain(
         counterfactual=counterfactual,
         signed=signed,
         fusion=fusion,
+        options=tuple(option or []),
         strict=strict,
     )
     _explain(request, out, overwrite, as_json)

@@ -51,7 +51,8 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="gradcam, gradcam++, xgradcam, hirescam, elementwise, layercam, eigencam, eigengradcam, cam.",
+        help="gradcam, gradcam++, xgradcam, hirescam, elementwise, layercam, cam, eigencam, eigengradcam; of the "
+        "input: saliency, input-x-gradient, integrated-gradients, smoothgrad, squaregrad, vargrad, fullgrad.",
     ),
 ]
 Preprocess = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from docs import METHODS_END, METHODS_START, with_table
 
 

@@ -1,0 +1,158 @@
+"""From feeds and classes to maps: one function for each kind of method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_gradcam import inputs, methods, notes
+from onnx_gradcam.attribution import methods as attribution
+from onnx_gradcam.cam import methods as cam
+from onnx_gradcam.cam.heatmap import is_blank, normalise
+from onnx_gradcam.drawing import Drawing
+from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
+from onnx_gradcam.evaluation import Evaluation
+from onnx_gradcam.explanation import LayerResult
+from onnx_gradcam.graph.layers import has_linear_head
+from onnx_gradcam.input_maps import ANSWERS, Question, input_space
+from onnx_gradcam.layer_maps import layer_result
+from onnx_gradcam.recipe import Recipe
+from onnx_gradcam.subject import Subject
+from onnx_gradcam.targets import TopK
+
+Array = npt.NDArray[Any]
+Feeds = dict[str, np.ndarray]
+Wanted = list[tuple[int, ...]] | TopK
+
+
+@dataclass(frozen=True)
+class Maps:
+    """``results``: what the forward pass gave, one entry per image; everything else has one per row (image, class).
+
+    ``heatmap`` (R, *space) is scaled, ``scale`` (R,) what 1 in it stands for; ``drawing``: how cams became heatmaps.
+    ``attribution`` is (R, *input shape), of the value called ``attributed``; ``space``: its spatial axes.
+    ``evaluation``: what was run; ``facts``: what the manifest records of it; ``notes``: what the user should know.
+    """
+
+    evaluation: Evaluation
+    results: dict[str, Any]
+    rows: list[tuple[int, int]]
+    heatmap: Array
+    layers: tuple[LayerResult, ...] = ()
+    attribution: Array | None = None
+    attributed: str = ""
+    scale: Array | None = None
+    drawing: Drawing | None = None
+    space: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_index(self) -> Array:
+        """(R,) int64."""
+        return np.array([image for image, _ in self.rows], np.int64)
+
+    @property
+    def class_index(self) -> Array:
+        """(R,) int64."""
+        return np.array([index for _, index in self.rows], np.int64)
+
+
+def ask(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+    """The maps that ``recipe`` makes; raises what ``Explainer.explain`` raises."""
+    return MAKERS[recipe.method](subject, feeds, wanted, recipe)
+
+
+def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+    """Of the target layers."""
+    if recipe.method == "cam":
+        _require_linear_head(subject)
+    evaluation = subject.at_layers
+    results, rows, gradients = evaluation.evaluate(feeds, wanted, methods.needs_gradient(recipe.method))
+    found = tuple(layer_result(layer, results, rows, gradients, recipe) for layer in subject.layers_at(feeds))
+    axes = inputs.spatial_axes(subject.image_input, found[0].cam.ndim - 1)
+    size = tuple(feeds[subject.image_input.name].shape[k] for k in axes)
+    images, classes = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    level = subject.beside("level", results, images, classes) if subject.by_level else None
+    drawing = Drawing(size, recipe.fusion, level)
+    [drawn], scale = drawing.heatmaps([layer.cam for layer in found])
+    blank = notes.blank(is_blank(drawn), found, recipe.name)
+    return Maps(evaluation, results, rows, drawn, found, scale=scale, drawing=drawing, notes=tuple(blank))
+
+
+def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+    """Of the input."""
+    method, start = recipe.method, subject.entrance
+    if start.note:
+        attribution.check_floats(method, start.note)
+    added = subject.biases if method in attribution.LAYERED else ()
+    names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in added)]))
+    evaluation = subject.evaluation(names)
+    space = input_space(subject.image_input)
+    question = Question(evaluation, feeds, wanted, subject.image_input.name, start.name, space, added)
+    with _naming_what_applies(subject):
+        answer = ANSWERS[method](question, recipe)
+    raw = attribution.in_space(method, answer.attribution, space, recipe.signed)
+    said = (*filter(None, [start.note]), *answer.notes, *notes.no_gradient(is_blank(np.abs(raw))))
+    return Maps(
+        evaluation,
+        answer.results,
+        answer.rows,
+        normalise(raw),
+        attribution=answer.attribution,
+        attributed=start.name,
+        scale=_peak(raw),
+        space=space,
+        notes=said,
+    )
+
+
+def _peak(raw: Array) -> Array:
+    peak = np.abs(raw).reshape(len(raw), -1).max(axis=1)
+    return np.where(peak == 0, 1, peak)
+
+
+MAKERS: Mapping[str, Callable[[Subject, Feeds, Wanted, Recipe], Maps]] = {
+    **dict.fromkeys(cam.METHODS, cams),
+    **dict.fromkeys(attribution.METHODS, attributions),
+}
+
+
+@contextmanager
+def _naming_what_applies(subject: Subject) -> Iterator[None]:
+    """Where there is no gradient back to the input, say which methods do without."""
+    try:
+        yield
+    except (UnsupportedGradient, NoGradientPath) as error:
+        applying = ", ".join(map(repr, _that_apply(subject)))
+        error.hint = f"a method that explains a layer behind it ({applying})"
+        raise
+
+
+def _that_apply(subject: Subject) -> Sequence[str]:
+    try:
+        _ = subject.at_layers.whole
+    except (UnsupportedGradient, NoGradientPath):
+        return methods.WITHOUT_GRADIENT
+    return tuple(name for name in cam.METHODS if name != "cam" or _has_linear_head(subject))
+
+
+def _require_linear_head(subject: Subject) -> None:
+    if _has_linear_head(subject):
+        return
+    raise MethodError(
+        "method 'cam' is for networks that end in global average pooling and one linear layer",
+        where=f"between {subject.layers[0].name!r} and {subject.score.value.name!r} there is more",
+        hint="'gradcam', which needs no such head, or the layer that feeds the pooling",
+        method="cam",
+    )
+
+
+def _has_linear_head(subject: Subject) -> bool:
+    nodes = list(subject.prepared.graph)
+    return all(has_linear_head(nodes, layer.value, subject.score.value) for layer in subject.layers)

@@ -1,0 +1,75 @@
+"""Every method by its name: cams of a layer and attributions in input space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.attribution import methods as attribution
+from onnx_gradcam.cam import methods as cam
+from onnx_gradcam.errors import MethodError, nearest
+from onnx_gradcam.image import load_tensor
+from onnx_gradcam.recipe import Recipe
+
+NAMES = (*cam.METHODS, *attribution.METHODS)
+WITHOUT_GRADIENT = tuple(name for name in cam.METHODS if name not in cam.NEEDS_GRADIENT)
+
+
+def check(recipe: Recipe) -> None:
+    """Raise ``MethodError`` unless the method exists and has the variants and options asked for."""
+    method = recipe.method
+    if method not in NAMES:
+        raise MethodError(f"unknown method {method!r}", hint=nearest(method, NAMES), method=method)
+    if method in attribution.METHODS:
+        attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
+    else:
+        cam.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
+    known = options_of(method)
+    for name in recipe.options:
+        if name not in known:
+            raise MethodError(
+                f"method {method!r} has no option {name!r}",
+                hint=f"its options are {', '.join(known)}" if known else f"{method!r} has none",
+                method=method,
+                option=name,
+            )
+
+
+def options_of(method: str) -> dict[str, Any]:
+    """The options of a method and their defaults."""
+    return attribution.options_of(method)
+
+
+def needs_gradient(method: str) -> bool:
+    """Whether a method looks at gradients."""
+    return method not in WITHOUT_GRADIENT
+
+
+def recorded(recipe: Recipe) -> dict[str, Any]:
+    """The options of a recipe, given and default, as JSON holds them: of an array its shape."""
+    given = {**options_of(recipe.method), **recipe.options}
+    return {name: f"array {value.shape}" if np.ndim(value) else value for name, value in given.items()}
+
+
+def read_options(texts: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` each, as the command line has them: a whole number, a number, or the array in a .npy file.
+
+    Raises ``MethodError`` for a text of another form, ``InputError`` for a file that cannot be read.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise MethodError(f"--option {text!r} is not NAME=VALUE", hint="--option steps=100", option=text)
+        found[name.strip()] = load_tensor(value) if value.endswith(".npy") else _number(name, value)
+    return found
+
+
+def _number(name: str, text: str) -> int | float:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    raise MethodError(f"option {name!r} is {text!r}", hint="a number, or an .npy file", option=name)

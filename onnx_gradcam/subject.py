@@ -1,0 +1,131 @@
+"""The model that is explained: its score, its input, its layers, and the sessions that evaluate them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_gradcam import inputs
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.errors import LayerError
+from onnx_gradcam.evaluation import Evaluation
+from onnx_gradcam.graph import layers as layer_choice
+from onnx_gradcam.graph.biases import Bias, biases
+from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, upstream
+from onnx_gradcam.graph.grids import grids
+from onnx_gradcam.graph.layers import Layer, at_size
+from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.tokens import Grid
+from onnx_gradcam.runtime import Options
+
+Array = npt.NDArray[Any]
+TABLES: Mapping[str, Mapping[Key, Rule]] = {"gradient": RULES}
+"""The rules of a backward pass, by its name."""
+
+
+class Subject:
+    """A prepared model with score, image input and target layers; ``Explainer`` says what the arguments mean.
+
+    Evaluations are made when first asked for and kept.
+
+    Raises ``ModelError``, ``ScoreError``, ``LayerError``, ``InputError``.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike,
+        target_layer: str | Sequence[str],
+        score: str,
+        grid: str | None,
+        image_input: str | None,
+        options: Options,
+        check_forward: bool,
+    ) -> None:
+        self.source = load(model)
+        self.prepared = prepare(self.source.model)
+        graph = self.prepared.graph
+        self.score = find_score(graph, score)
+        names = [target_layer] if isinstance(target_layer, str) else list(target_layer)
+        if not names:
+            raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
+        self.grid = None if grid is None else Grid.parse(grid)
+        self._automatic = names == ["auto"]
+        self.inputs = inputs.specs(graph)
+        self.image_input = inputs.image_input(self.inputs, image_input)
+        self.alike = [] if image_input else inputs.image_like(self.inputs)
+        self.layers = layer_choice.choose(
+            graph, self.score.value, names, self.grid, self.image_input.name, self.score.dense
+        )
+        self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
+        self.options, self.check_forward = options, check_forward
+        self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
+
+    def close(self) -> None:
+        """Free the sessions; the next evaluation opens them again."""
+        for evaluation in self._evaluations.values():
+            evaluation.close()
+
+    def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
+        """That of the values ``names``, by the rules that ``TABLES`` calls ``backward``."""
+        key = names, backward
+        if key not in self._evaluations:
+            self._evaluations[key] = Evaluation(
+                self.source,
+                self.prepared,
+                self.score,
+                names,
+                self.image_input.name,
+                self.options,
+                self.check_forward,
+                TABLES[backward],
+            )
+        return self._evaluations[key]
+
+    @property
+    def at_layers(self) -> Evaluation:
+        """That of the target layers."""
+        return self.evaluation(tuple(layer.name for layer in self.layers))
+
+    @property
+    def by_level(self) -> bool:
+        """Whether there is one layer for each level of a detector, of which the cell's own is drawn."""
+        levels = () if self.score.dense is None else self.score.dense.levels
+        return self._automatic and len(self.layers) == len(levels)
+
+    @cached_property
+    def entrance(self) -> FirstFloat:
+        """The image input, or the first floating-point value that is made of it."""
+        return first_float(self.prepared.graph, self.image_input.name, self.score.value)
+
+    @cached_property
+    def biases(self) -> tuple[tuple[Bias, tuple[int, ...] | None], ...]:
+        """The biases between ``entrance`` and the score, with the axes (N, C, *space) of those on a grid over the
+        image."""
+        graph = self.prepared.graph
+        nodes = list(graph)
+        values = [*graph.inputs, *(v for node in nodes for v in node.outputs)]
+        begin = [v for v in values if v.name == self.entrance.name]
+        path = downstream(nodes, begin) & upstream(nodes, self.score.value)
+        on_grid = grids(nodes)
+        return tuple((bias, on_grid.get(bias.value)) for bias in biases(nodes) if bias.value in path)
+
+    def layers_at(self, feeds: Mapping[str, np.ndarray]) -> list[Layer]:
+        """The target layers, with the tokens where they lie in inputs of these sizes."""
+        sizes = {name: (self.inputs[name].shape[0] or 2, *x.shape[1:]) if x.ndim else () for name, x in feeds.items()}
+        if sizes != self._sizes:
+            self._placed = [at_size(self.prepared.graph, layer, sizes) for layer in self.layers]
+            self._sizes = sizes
+        return self._placed
+
+    def beside(self, name: str, results: Mapping[str, Any], images: Array, classes: Array) -> Array | None:
+        """What goes with a dense score ("cell", "level"), row by row; None for other scores."""
+        if self.score.dense is None:
+            return None
+        found: Array = results[getattr(self.score.dense, name).name][images, classes]
+        return found
