@@ -28,7 +28,20 @@ from onnx_gradcam.gradient import gradient_model
 from onnx_gradcam.overview import layers
 from onnx_gradcam.preprocess import Preprocess
 from onnx_gradcam.side_by_side import SideBySide, both, contrast
-from onnx_gradcam.targets import Classes, TopK
+from onnx_gradcam.targets import (
+    Classes,
+    Custom,
+    Difference,
+    Each,
+    Finer,
+    LogProbability,
+    Output,
+    Probability,
+    Region,
+    Similar,
+    Tokens,
+    TopK,
+)
 from onnx_gradcam.verify import verify
 
 __version__ = "0.1.0"
@@ -36,24 +49,34 @@ __version__ = "0.1.0"
 __all__ = [
     "Classes",
     "Comparison",
+    "Custom",
+    "Difference",
+    "Each",
     "Explainer",
     "Explanation",
+    "Finer",
     "ForwardMismatch",
     "InputError",
     "LayerError",
     "LayerResult",
+    "LogProbability",
     "MethodError",
     "ModelError",
     "NoGradientPath",
     "OnnxGradcamError",
+    "Output",
     "OutputError",
     "Preprocess",
     "PreprocessError",
+    "Probability",
     "ProviderError",
+    "Region",
     "RequirementError",
     "ScoreError",
     "SideBySide",
+    "Similar",
     "TargetError",
+    "Tokens",
     "TopK",
     "UnsupportedGradient",
     "both",

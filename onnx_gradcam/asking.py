@@ -16,23 +16,23 @@ from onnx_gradcam.cam import methods as cam
 from onnx_gradcam.cam.heatmap import is_blank, normalise
 from onnx_gradcam.drawing import Drawing
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
-from onnx_gradcam.evaluation import Evaluation
+from onnx_gradcam.evaluation import Evaluation, Wanted
 from onnx_gradcam.explanation import LayerResult
 from onnx_gradcam.graph.layers import has_linear_head
 from onnx_gradcam.input_maps import ANSWERS, Question, input_space
 from onnx_gradcam.layer_maps import layer_result
 from onnx_gradcam.recipe import Recipe
+from onnx_gradcam.rows import Rows
+from onnx_gradcam.rows import level as levels
 from onnx_gradcam.subject import Subject
-from onnx_gradcam.targets import TopK
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, np.ndarray]
-Wanted = list[tuple[int, ...]] | TopK
 
 
 @dataclass(frozen=True)
 class Maps:
-    """``results``: what the forward pass gave, one entry per image; everything else has one per row (image, class).
+    """``results``: what the forward pass gave, one entry per image; everything else has one per row (image, what).
 
     ``heatmap`` (R, *space) is scaled, ``scale`` (R,) what 1 in it stands for; ``drawing``: how cams became heatmaps.
     ``attribution`` is (R, *input shape), of the value called ``attributed``; ``space``: its spatial axes.
@@ -41,7 +41,7 @@ class Maps:
 
     evaluation: Evaluation
     results: dict[str, Any]
-    rows: list[tuple[int, int]]
+    rows: Rows
     heatmap: Array
     layers: tuple[LayerResult, ...] = ()
     attribution: Array | None = None
@@ -51,16 +51,6 @@ class Maps:
     space: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def image_index(self) -> Array:
-        """(R,) int64."""
-        return np.array([image for image, _ in self.rows], np.int64)
-
-    @property
-    def class_index(self) -> Array:
-        """(R,) int64."""
-        return np.array([index for _, index in self.rows], np.int64)
 
 
 def ask(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
@@ -77,8 +67,7 @@ def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps
     found = tuple(layer_result(layer, results, rows, gradients, recipe) for layer in subject.layers_at(feeds))
     axes = inputs.spatial_axes(subject.image_input, found[0].cam.ndim - 1)
     size = tuple(feeds[subject.image_input.name].shape[k] for k in axes)
-    images, classes = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    level = subject.beside("level", results, images, classes) if subject.by_level else None
+    level = levels(subject.score, rows, results) if subject.by_level else None
     drawing = Drawing(size, recipe.fusion, level)
     [drawn], scale = drawing.heatmaps([layer.cam for layer in found])
     blank = notes.blank(is_blank(drawn), found, recipe.name)

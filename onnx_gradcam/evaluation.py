@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,25 +15,21 @@ from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.batches import batch_size, run_in_pieces
 from onnx_gradcam.errors import ForwardMismatch
 from onnx_gradcam.forward import differences, own_difference
-from onnx_gradcam.gradient import (
-    CLASS,
-    INDEX,
-    OWN,
-    SCORE,
-    Cut,
-    GradientGraph,
-    differentiate,
-    forward_only,
-    has_rows,
-    split,
-)
+from onnx_gradcam.gradient import CLASS as EXPLAINED_CLASS
+from onnx_gradcam.gradient import SCORE, Cut, GradientGraph, forward_only, is_own, read
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.graph.score import Score
+from onnx_gradcam.passes import Passes
+from onnx_gradcam.rows import Rows
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.scaling import run_scaled
 from onnx_gradcam.scores import by_class
-from onnx_gradcam.targets import TOP1, TopK
+from onnx_gradcam.targets import CLASS, TOP1, Aim, Goal, Kind, TopK, View, class_goal, fixed
+from onnx_gradcam.targets.kinds import INDEX, PREFIX
+
+Arrays = dict[str, np.ndarray]
+Wanted = Sequence[tuple[int | Goal | Aim, ...]] | TopK
 
 
 class Evaluation:
@@ -59,42 +56,45 @@ class Evaluation:
         self._image_input, self._options = image_input, options
         self._batch = batch_size(prepared.graph, image_input)
         self._unchecked = check_forward
+        self._by_kind: dict[Kind, Passes] = {}
         self.gradient_scale: float | None = None
         self.apart: float | None = None
 
+    def passes(self, kind: Kind = CLASS) -> Passes:
+        """The graphs and sessions for targets of a kind."""
+        if kind not in self._by_kind:
+            self._by_kind[kind] = Passes(
+                self._prepared, self._score, self._layers, self._image_input, self._options, self._table, kind
+            )
+        return self._by_kind[kind]
+
     def close(self) -> None:
         """Free the sessions; the next call opens them again."""
-        for name in ("whole_session", "_halves", "_plain", "_deployed"):
+        for each in self._by_kind.values():
+            each.close()
+        for name in ("_plain", "_deployed"):
             self.__dict__.pop(name, None)
+
+    @property
+    def whole(self) -> GradientGraph:
+        """Forward and backward pass for classes, in one graph."""
+        return self.passes().whole
+
+    @property
+    def cut(self) -> Cut | None:
+        """The same in halves, or None where what passes between them is not cut image by image."""
+        return self.passes().cut
+
+    @property
+    def whole_session(self) -> Session:
+        """That of ``whole``."""
+        return self.passes().whole_session
 
     @property
     def providers(self) -> list[str]:
         """The execution providers in use, by full name."""
-        for name in ("whole_session", "_plain"):
-            if name in self.__dict__:
-                return list(self.__dict__[name].providers)
-        return list(self._halves[0].providers)
-
-    @cached_property
-    def whole(self) -> GradientGraph:
-        """Forward and backward pass in one graph."""
-        return differentiate(self._prepared, self._score, list(dict.fromkeys(self._layers)), self._table)
-
-    @cached_property
-    def whole_session(self) -> Session:
-        """That of ``whole``."""
-        return Session(self.whole.model, self._options)
-
-    @cached_property
-    def cut(self) -> Cut | None:
-        """The forward and the backward half, or None where what passes between them is not cut image by image."""
-        found = split(self.whole)
-        return found if has_rows(found, self._image_input) else None
-
-    @cached_property
-    def _halves(self) -> tuple[Session, Session, tuple[str, ...]]:
-        assert self.cut is not None
-        return Session(self.cut.forward, self._options), Session(self.cut.backward, self._options), self.cut.boundary
+        held = [session for each in self._by_kind.values() for session in each.open_sessions]
+        return list((held[0] if held else self._plain).providers)
 
     @cached_property
     def _plain(self) -> Session:
@@ -117,47 +117,117 @@ class Evaluation:
         return list(dict.fromkeys([*self.output_names, *self._score.results, *explained]))
 
     def evaluate(
-        self, feeds: dict[str, np.ndarray], wanted: list[tuple[int, ...]] | TopK, needs_gradient: bool
-    ) -> tuple[dict[str, Any], list[tuple[int, int]], dict[str, np.ndarray] | None]:
-        """Forward results (one entry per image), the rows as (image, class), and gradients by layer (one per row)."""
+        self, feeds: Arrays, wanted: Wanted, needs_gradient: bool
+    ) -> tuple[dict[str, Any], Rows, Arrays | None]:
+        """Forward results (one entry per image), the rows as (image, class or aim), gradients by layer (one per row).
+
+        ``wanted``: for each image its classes, goals and aims; or the top k. Where there are goals or aims, the score
+        of every row is among the results, as ``grad/score``.
+        """
+        if isinstance(wanted, TopK):
+            return self._evaluate_classes(feeds, wanted, needs_gradient)
+        classes = [tuple(w for w in several if isinstance(w, int)) for several in wanted]
+        if [len(w) for w in classes] == [len(w) for w in wanted]:
+            return self._evaluate_classes(feeds, classes, needs_gradient)
+        goals = [tuple(_goal(w) for w in several) for several in wanted]
+        return self._evaluate_goals(feeds, goals, needs_gradient)
+
+    def _evaluate_classes(
+        self, feeds: Arrays, wanted: list[tuple[int, ...]] | TopK, needs_gradient: bool
+    ) -> tuple[dict[str, Any], Rows, Arrays | None]:
         if self.apart is not None and isinstance(wanted, list):
             chosen = self._rows(wanted, self._deployed_results(feeds))
             wanted = [tuple(c for i, c in chosen if i == image) for image in range(len(wanted))]
         if not needs_gradient:
             results = self._run(self._plain, self._forward_names, feeds)
             return results, self._rows(wanted, results), None
+        passes = self.passes()
+        names = list(passes.whole.gradients)
         if isinstance(wanted, list) and all(len(w) == 1 for w in wanted):
             index = np.array([w[0] for w in wanted], np.int64)
-            names = [*self._forward_names, SCORE, CLASS, *self.whole.gradients]
-            results = self._scaled(lambda fed: self._run(self.whole_session, names, fed), {**feeds, INDEX: index})
-            rows = [(i, int(c)) for i, c in enumerate(results[CLASS])]
-            return results, rows, {n: results[n] for n in self.whole.gradients}
-        if self.cut is None:
-            first, second, passed = self._plain, self.whole_session, tuple(feeds)
-            results = {**self._run(first, self._forward_names, feeds), **feeds}
-        else:
-            first, second, passed = self._halves
-            results = self._run(first, list(dict.fromkeys([*self._forward_names, *passed])), feeds)
+            made = [*self._forward_names, SCORE, EXPLAINED_CLASS, *names]
+            run = functools.partial(self._run, passes.whole_session, made)
+            results = self._scaled(passes, run, {**feeds, INDEX: index})
+            rows = [(i, int(c)) for i, c in enumerate(results[EXPLAINED_CLASS])]
+            return results, rows, {n: results[n] for n in names}
+        results, passed = self._forward(passes, feeds)
         rows = self._rows(wanted, results)
-        images = np.array([i for i, _ in rows])
-        again = {name: _take(results[name], images, len(feeds[self._image_input])) for name in passed}
-        again[INDEX] = np.array([c for _, c in rows], np.int64)
-        names = list(self.whole.gradients)
-        gradients = self._scaled(lambda fed: run_in_pieces(second.run, names, fed, self._batch), again)
-        return results, rows, gradients
+        given = {INDEX: np.array([c for _, c in rows], np.int64)}
+        return results, rows, self._backward(passes, names, self._again(passed, rows, feeds), given)
 
-    def _scaled(
-        self, run: Callable[[dict[str, np.ndarray]], dict[str, Any]], feeds: dict[str, np.ndarray]
-    ) -> dict[str, Any]:
+    def _evaluate_goals(
+        self, feeds: Arrays, goals: list[tuple[Goal, ...]], needs_gradient: bool
+    ) -> tuple[dict[str, Any], Rows, Arrays | None]:
+        """The forward pass, once for each kind; what the goals come to; the score and its gradient for all rows of a
+        kind together."""
+        results: dict[str, Any] = {}
+        passed: dict[Kind, Arrays] = {}
+        for kind in dict.fromkeys(goal.kind for several in goals for goal in several):
+            found, passed[kind] = self._forward(self.passes(kind), feeds) if needs_gradient else self._seen(kind, feeds)
+            results.update(found)
+        rows: list[tuple[int, Aim]] = [
+            (image, goal.aim(self._view(results, goal.kind), image))
+            for image, several in enumerate(goals)
+            for goal in several
+        ]
+        made: Arrays = {}
+        for kind in dict.fromkeys(aim.kind for _, aim in rows):
+            at = [k for k, (_, aim) in enumerate(rows) if aim.kind == kind]
+            again = self._again(passed[kind], [rows[k] for k in at], feeds)
+            given = parameters([rows[k][1] for k in at])
+            passes = self.passes(kind)
+            if needs_gradient:
+                part = self._backward(passes, [SCORE, *passes.whole.gradients], again, given)
+            else:
+                part = run_in_pieces(passes.scoring.run, [SCORE], {**again, **given}, self._batch)
+            for name, values in part.items():
+                whole = made.setdefault(name, np.zeros((len(rows), *values.shape[1:]), np.float32))
+                whole[at] = values
+        results[SCORE] = made.pop(SCORE)
+        return results, list(rows), made if needs_gradient else None
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def _seen(self, kind: Kind, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
+        """The forward pass alone, with what a kind has to see; what a run of its score takes."""
+        names = list(dict.fromkeys([*self._forward_names, *read(self._score, kind).values()]))
+        return self._run(self.passes(kind).seeing(names), names, feeds), feeds
+
+    def _forward(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
+        """The results of the forward pass, and what of them goes into the backward pass."""
+        names = list(dict.fromkeys([*self._forward_names, *passes.whole.scores]))
+        if passes.cut is None:
+            return self._run(passes.seeing(names), names, feeds), feeds
+        first, _, boundary = passes.halves
+        results = self._run(first, list(dict.fromkeys([*names, *boundary])), feeds)
+        return results, {name: results[name] for name in boundary}
+
+    def _backward(self, passes: Passes, names: Sequence[str], passed: Arrays, given: Arrays) -> Arrays:
+        """The outputs ``names`` of rows: each with what its image ``passed`` on and the parameters ``given``."""
+        session = passes.whole_session if passes.cut is None else passes.halves[1]
+        return self._scaled(
+            passes, lambda fed: run_in_pieces(session.run, names, fed, self._batch), {**passed, **given}
+        )
+
+    def _again(self, passed: Arrays, rows: Sequence[tuple[int, Any]], feeds: Arrays) -> Arrays:
+        """What each row's image passed on."""
+        count, images = len(feeds[self._image_input]), np.array([image for image, _ in rows])
+        return {name: _take(array, images, count) for name, array in passed.items()}
+
+    def _view(self, results: dict[str, Any], kind: Kind) -> View:
+        dense = {name: np.asarray(results[value]) for name, value in read(self._score, kind).items()}
+        return View(results, dense, self._ranking(results))
+
+    def _scaled(self, passes: Passes, run: Callable[[Arrays], dict[str, Any]], feeds: Arrays) -> dict[str, Any]:
         """``run(feeds)``, with the gradients of a 16-bit model scaled on their way."""
-        if not self.whole.is_scaled:
+        if not passes.whole.is_scaled:
             return run(feeds)
-        results, self.gradient_scale = run_scaled(run, self.whole.gradients, feeds)
+        results, self.gradient_scale = run_scaled(run, passes.whole.gradients, feeds)
         return results
 
     def _run(self, session: Session, names: Sequence[str], feeds: dict[str, np.ndarray]) -> dict[str, Any]:
         results = run_in_pieces(session.run, names, feeds, self._batch)
-        given = {k: v for k, v in feeds.items() if k not in OWN}
+        given = {k: v for k, v in feeds.items() if not is_own(k)}
         if self._unchecked:
             self._compare_forward(results, given)
             self._unchecked = False
@@ -215,3 +285,13 @@ class Evaluation:
 def _take(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """The rows of an array with one row per image; an input without a batch axis is the same for all."""
     return array[rows] if array.ndim and len(array) == count else array
+
+
+def _goal(wanted: int | Goal | Aim) -> Goal:
+    return wanted if isinstance(wanted, Goal) else class_goal(wanted) if isinstance(wanted, int) else fixed(wanted)
+
+
+def parameters(aims: Sequence[Aim]) -> Arrays:
+    """Of rows of one kind, stacked, by the names of graph inputs."""
+    found = {f"{PREFIX}{name}": np.stack([aim.parameters[name] for aim in aims]) for name in aims[0].parameters}
+    return {INDEX: np.array([aim.class_index for aim in aims], np.int64), **found}

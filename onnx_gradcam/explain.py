@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from onnx_gradcam import inputs, methods, notes
+from onnx_gradcam import inputs, methods, notes, rows
 from onnx_gradcam.asking import Maps, ask
 from onnx_gradcam.cam.heatmap import is_blank
 from onnx_gradcam.explanation import Explanation
@@ -22,9 +21,9 @@ from onnx_gradcam.labels import LabelsLike, find_labels
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
 from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.runtime import Options
-from onnx_gradcam.scores import by_class, probabilities
+from onnx_gradcam.scores import by_class
 from onnx_gradcam.subject import Subject
-from onnx_gradcam.targets import Target, resolve
+from onnx_gradcam.targets import Context, Target, goals, in_input, resolve
 
 IN_PADDING = 0.9  # a photo's map below this share of the whole map's maximum has its maximum outside the photo
 
@@ -112,9 +111,10 @@ class Explainer:
     ) -> Explanation:
         """Explain ``x``, an array (N, …) in the model's own input form, or {input name: array}.
 
-        ``target``: None (top-1), a class index, a label, a list with one of these per image, ``TopK(k)``, or
-        ``Classes([...])`` for every image. ``method``: see ``docs/methods.md``, also for what ``counterfactual`` and
-        ``signed`` mean for it and for its ``options``. ``fusion``: of several layers, "mean", "max" or "product".
+        ``target``: None (top-1), a class index, a label, a target object (``docs/targets.md``), a list with one of
+        these per image, or ``TopK(k)``, ``Classes([...])``, ``Each([...])`` for every image; places are in pixels of
+        the input. ``method``: see ``docs/methods.md``, also for what ``counterfactual`` and ``signed`` mean for it and
+        for its ``options``. ``fusion``: of several layers, "mean", "max" or "product".
 
         Raises:
             InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
@@ -122,24 +122,25 @@ class Explainer:
         recipe = Recipe(method, counterfactual, signed, fusion, options)
         methods.check(recipe)
         feeds = inputs.feeds(x, self.inputs)
+        axes = inputs.spatial_axes(self.image_input, 2)
+        context = Context(self.score, self.labels, tuple(feeds[self.image_input.name].shape[k] for k in axes))
         count = len(feeds[self.image_input.name])
-        wanted = resolve(target, count, self.score.count, self.labels)
+        wanted = goals(resolve(target, count, self.score.count, self.labels), context)
         made = ask(self._subject, feeds, wanted, recipe)
-        images, classes = made.image_index, made.class_index
-        scores = by_class(self.score, made.results[self.score.value.name or ""])
         size = made.heatmap.shape[1:]
         return Explanation(
             method=recipe.name,
-            image_index=images,
-            class_index=classes,
-            score=scores[images, classes],
-            probability=self._probabilities(made.results, scores)[images, classes],
-            cell=self._subject.beside("cell", made.results, images, classes),
+            image_index=rows.image_index(made.rows),
+            class_index=rows.class_index(made.rows),
+            words=rows.words(made.rows),
+            score=rows.score(self.score, made.rows, made.results),
+            probability=rows.probability(self.score, made.rows, made.results),
+            cell=rows.cell(self.score, made.rows, made.results),
             is_blank=is_blank(made.heatmap),
             heatmap=made.heatmap,
             scale=made.scale,
             drawing=made.drawing,
-            seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(images), 1)),
+            seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(made.rows), 1)),
             layers=made.layers,
             score_name=self.score.name,
             score_activation=self.score.activation,
@@ -147,7 +148,7 @@ class Explainer:
             labels=self.labels,
             signed=recipe.signed,
             pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
-            warnings=tuple(self._warnings(made, scores)),
+            warnings=(*self._warnings(made), *rows.warnings(made.rows)),
             attribution=made.attribution,
             attributed=made.attributed,
             provenance=self._provenance(recipe, made),
@@ -169,13 +170,14 @@ class Explainer:
         """Explain a photo: a path, bytes, a PIL image, or uint8 RGB (H, W, 3).
 
         ``preprocess``: "auto", a preset name, the path or content of a JSON form. ``inputs``: arrays for the model's
-        other inputs. The heatmap is in the photo's pixels. Other arguments and errors as in ``explain``, and
-        ``InputError`` and ``PreprocessError`` for photos and settings that cannot be used.
+        other inputs. The heatmap is in the photo's pixels, and so are places in targets. Other arguments and errors as
+        in ``explain``, and ``InputError`` and ``PreprocessError`` for photos and settings that cannot be used.
         """
         photo = decode(image)
         choice = self.preprocessing(preprocess)
         x, geometry = to_tensor(photo, choice.preprocess)
         feeds: Any = {self.image_input.name: x, **(inputs or {})}
+        target = in_input(target, geometry)
         result = self.explain(
             feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion, **options
         )
@@ -200,14 +202,8 @@ class Explainer:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def _probabilities(self, results: dict[str, Any], scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        dense = self.score.dense
-        if dense is None:
-            return probabilities(self.score, scores)
-        found: npt.NDArray[Any] = results[dense.probability.name or ""].astype(np.float32)
-        return found
-
-    def _warnings(self, made: Maps, scores: np.ndarray) -> list[str]:
+    def _warnings(self, made: Maps) -> list[str]:
+        scores = by_class(self.score, made.results[self.score.value.name or ""])
         return [
             *(notes.tied(scores) if is_quantized(self._subject.prepared.graph) else []),
             *notes.alike(self._subject.alike, self.image_input.name),

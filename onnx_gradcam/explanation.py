@@ -16,7 +16,7 @@ from onnx_gradcam import figure, files, notes, overlay
 from onnx_gradcam.drawing import Drawing
 from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.image import decode
-from onnx_gradcam.targets import label_of
+from onnx_gradcam.targets import Words, label_of
 
 Array = npt.NDArray[Any]
 
@@ -47,9 +47,9 @@ class Explanation:
     Attributes:
         method: the CAM method, with ``counterfactual`` or ``signed`` behind it where asked for.
         image_index: (R,) int64, which image of the input a row explains.
-        class_index: (R,) int64, the class explained.
-        score: (R,) float32, its score before softmax or sigmoid.
-        probability: (R,) float32 in [0, 1], softmax or sigmoid of the scores; NaN for a regression.
+        class_index: (R,) int64, the class explained; −1 where the target is of none.
+        score: (R,) float32, of a class its score before softmax or sigmoid, of other targets their value.
+        probability: (R,) float32 in [0, 1], softmax or sigmoid of the scores; NaN where no class has one.
         is_blank: (R,) bool, the map is 0 everywhere.
         heatmap: (R, *size) float32 in [0, 1] ([−1, 1] if signed), at input resolution, for photos in the photo's
             pixels, 0 outside ``seen``.
@@ -63,7 +63,8 @@ class Explanation:
         labels: class names by index, where known.
         cell: (R, n) int64 for segmenters, detectors and sequences: the index of the explained cell in the axes of
             the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
-            None for models with one score per class.
+            None for models with one score per class; −1 where a target is of no single cell.
+        words: for each row the target as ``--target`` has it and as a title; "" both for a class with its label.
         signed: whether negative values in the maps are evidence against, and drawn in a colour of their own.
         drawing: how cams become heatmaps. None for methods without a cam.
         pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
@@ -90,6 +91,7 @@ class Explanation:
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
     cell: Array | None = None
+    words: tuple[Words, ...] = ()
     scale: Array | None = None
     drawing: Drawing | None = None
     signed: bool = False
@@ -114,6 +116,7 @@ class Explanation:
             self,
             **{name: getattr(self, name)[which] for name in (*names, *optional)},
             layers=tuple(layer.rows(which) for layer in self.layers),
+            words=tuple(self._words(int(row)) for row in which),
             drawing=self.drawing and self.drawing.rows(which),
         )
         return replace(some, warnings=(*self.other_warnings, *some.about_blank))
@@ -129,8 +132,15 @@ class Explanation:
         return tuple(w for w in self.warnings if w not in self.about_blank)
 
     def label(self, row: int) -> str:
-        """The label of the class that a row explains, its index where labels are not known."""
-        return label_of(int(self.class_index[row]), self.labels)
+        """What a row explains: the label of a class, its index where labels are not known; else the target's title."""
+        return self._words(row).title or label_of(int(self.class_index[row]), self.labels)
+
+    def target(self, row: int) -> str:
+        """What a row explains as ``--target`` has it: the index of a class, or a form such as ``prob:281``."""
+        return self._words(row).text or str(int(self.class_index[row]))
+
+    def _words(self, row: int) -> Words:
+        return self.words[row] if self.words else Words()
 
     @property
     def layer(self) -> LayerResult:
@@ -212,15 +222,19 @@ class Explanation:
         layers = " + ".join(layer.name for layer in self.layers)
         probability = float(self.probability[row])
         shown = "" if np.isnan(probability) else f"  p {probability:.3f}"
+        value = f"{float(self.score[row]):.3g}"
         before = f", before {self.score_activation}" if self.score_activation else ""
-        score = f"score {self.score_name} = {float(self.score[row]):.3g}{before}"
+        if self._words(row).text:
+            score = f"value {value}, made of {self.score_name}{before}"
+        else:
+            score = f"score {self.score_name} = {value}{before}"
         where = [f"layer {layers}" if self.layers else "", f"input {self.attributed}" if self.attributed else ""]
         return [f"{self.method}: {self.name(row)}{shown}", score, ", ".join(filter(None, where))]
 
     def name(self, row: int) -> str:
-        """The label and the index of the class that a row explains, the index alone where labels are not known."""
+        """The label and the index of a class, the index alone where labels are not known; else the target's title."""
         index, label = int(self.class_index[row]), self.label(row)
-        return label if label == str(index) else f"{label} ({index})"
+        return label if label == str(index) or self._words(row).title else f"{label} ({index})"
 
     def region(self, row: int) -> tuple[int, int, int, int]:
         """``seen`` of a row."""

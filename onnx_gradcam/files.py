@@ -195,7 +195,7 @@ def _stem(sheet: Sheet, subject: Subject) -> str:
 
 def slug(explanation: Explanation, row: int) -> str:
     """The target of a row as it stands in file names."""
-    return _slug(str(int(explanation.class_index[row])))
+    return _slug(explanation.target(row))
 
 
 def _slug(text: str) -> str:
@@ -206,6 +206,7 @@ def _row(explanation: Explanation, row: int) -> dict[str, Any]:
     return {
         "image_index": int(explanation.image_index[row]),
         "class_index": int(explanation.class_index[row]),
+        "target": explanation.target(row),
         "label": explanation.label(row),
         "score": float(explanation.score[row]),
         "probability": _number(explanation.probability[row]),

@@ -21,13 +21,13 @@ from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.quantization import quantized_form
 from onnx_gradcam.graph.rectifiers import Activation
 from onnx_gradcam.graph.score import Score, find_score
-from onnx_gradcam.targets import class_score
+from onnx_gradcam.targets.kinds import CLASS as BY_CLASS
+from onnx_gradcam.targets.kinds import INDEX as INDEX
+from onnx_gradcam.targets.kinds import Kind, inputs, is_parameter
 
-INDEX = "target_index"
 SCORE = "grad/score"
 CLASS = "grad/class_index"
 SCALE = "grad_scale"
-OWN = (INDEX, SCALE)  # the inputs that a gradient graph has beside the model's
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -37,7 +37,8 @@ class GradientGraph:
 
     ``outputs``: the deployed model's; ``scores``: the score tensor and what goes with it; ``activations``: the
     explained values; their gradients are called ``grad/<name>``. The score (N,) and the explained class (N,) are
-    ``grad/score`` and ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1.
+    ``grad/score`` and ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1. Targets of
+    other kinds have more, called ``target/<name>``, float32 (N, …).
     Where the gradient passes through float16 or bfloat16, a further input ``grad_scale`` (float32, no axes) multiplies
     the cotangent of the score, and with it every gradient: small ones would be rounded to zero.
     ``gating``: the activations on the way back; a plain gradient leaves all of them alone.
@@ -61,12 +62,16 @@ class GradientGraph:
 
 
 def differentiate(
-    prepared: ir.Model, score: Score, names: Sequence[str], table: Mapping[Key, Rule] = RULES
+    prepared: ir.Model,
+    score: Score,
+    names: Sequence[str],
+    table: Mapping[Key, Rule] = RULES,
+    kind: Kind = BY_CLASS,
 ) -> GradientGraph:
     """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``.
 
-    Other tables than RULES are ``autodiff.gating``'s GUIDED and DECONVOLUTION.
-    Raises ``LayerError`` for a value whose gradient would be called like another output.
+    ``kind``: of the target; a class, if it is left out. Other tables than RULES are ``autodiff.gating``'s GUIDED and
+    DECONVOLUTION. Raises ``LayerError`` for a value whose gradient would be called like another output.
     """
     for name in names:
         if f"grad/{name}" in (SCORE, CLASS):
@@ -84,11 +89,9 @@ def differentiate(
     outputs = tuple(v.name or "" for v in graph.outputs)
     forward = list(graph)
     op = Builder(graph)
-    index = ir.val(INDEX, dtype=ir.DataType.INT64, shape=[_batch(score)])
-    value, chosen = class_score(op, score, index)
+    value, chosen = _write(op, score, kind)
     scoring = list(graph)[len(forward) :]
-    graph.inputs.append(index)
-    seed = op.expand(_seed(op, value, _is_narrow(forward, wrt, score.value)), value)
+    seed = op.expand(_seed(op, value, _is_narrow([*forward, *scoring], wrt, value)), value)
     seen: dict[str, tuple[Activation, bool]] = {}
     unsaturated = {quantized_form(score.value)}
     gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, noting(table, seen), unsaturated)
@@ -96,11 +99,38 @@ def differentiate(
         _output(graph, op, output, name)
     for target, gradient in zip(targets, gradients, strict=True):
         _output(graph, op, gradient, f"grad/{target.name}", target)
-    for extra in [*(values[name] for name in score.results), *targets]:
+    results = (*score.results, *read(score, kind).values())
+    for extra in [*(values[name] for name in results), *targets]:
         if extra.name not in {v.name for v in graph.outputs}:
             graph.outputs.append(extra)
     RemoveUnusedNodesPass()(model)
-    return GradientGraph(model, outputs, score.results, tuple(names), summary(seen.values()))
+    return GradientGraph(model, outputs, results, tuple(names), summary(seen.values()))
+
+
+def scored(prepared: ir.Model, score: Score, kind: Kind) -> ir.Model:
+    """A copy of ``prepared`` that computes the score of targets of a kind, ``grad/score``, and nothing else."""
+    model = prepared.clone()
+    values = ir.convenience.create_value_mapping(model.graph)
+    op = Builder(model.graph)
+    value, _ = _write(op, score.on(values), kind)
+    del model.graph.outputs[:]
+    _output(model.graph, op, value, SCORE)
+    RemoveUnusedNodesPass()(model)
+    return model
+
+
+def read(score: Score, kind: Kind) -> dict[str, str]:
+    """The values that a kind has to see, by attribute of ``Dense``."""
+    found = {name: getattr(score.dense, name) for name in kind.reads}
+    return {name: value.name or "" for name, value in found.items() if value is not None}
+
+
+def _write(op: Builder, score: Score, kind: Kind) -> tuple[Value, Value]:
+    """Score and class of a kind, whose parameters become inputs of the graph."""
+    given = inputs(kind, _batch(score))
+    found = kind.write(op, score, given, *kind.options)
+    op.graph.inputs.extend(given.values())
+    return found
 
 
 def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> bool:
@@ -133,11 +163,16 @@ def _output(graph: ir.Graph, op: Builder, value: Value, name: str, like: Value |
     graph.outputs.append(output)
 
 
+def is_own(name: str | None) -> bool:
+    """Whether an input is one that a gradient graph has beside the model's."""
+    return name == SCALE or is_parameter(name)
+
+
 class Cut(NamedTuple):
     """A gradient graph in two halves.
 
     ``forward`` returns outputs, score tensor, activations and the values named in ``boundary``, which are all that
-    ``backward`` reads beside ``target_index`` and ``grad_scale``.
+    ``backward`` reads beside the parameters of the target and ``grad_scale``.
     """
 
     forward: ir.Model
@@ -152,10 +187,10 @@ def split(whole: GradientGraph) -> Cut:
     backward = [n for n in graph if (n.name or "").startswith("grad/")]
     made = {v for n in backward for v in n.outputs}
     given = [v for n in backward for v in [*n.inputs, *captured(n)]]
-    read = {v: None for v in given if v is not None and v not in made and v in varying}
-    boundary = [v for v in read if v.name not in OWN]
+    needed = {v: None for v in given if v is not None and v not in made and v in varying}
+    boundary = [v for v in needed if not is_own(v.name)]
     results = [v for v in graph.outputs if (v.name or "").startswith("grad/")]
-    part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if v.name in OWN)], results)
+    part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if is_own(v.name))], results)
     second = ir.Model(part, ir_version=whole.model.ir_version)
     part.opset_imports.update(graph.opset_imports)
     names = tuple(v.name or "" for v in boundary)
@@ -182,7 +217,7 @@ def forward_only(model: ir.Model, names: Sequence[str]) -> ir.Model:
     copy = model.clone()
     values = ir.convenience.create_value_mapping(copy.graph)
     copy.graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
-    copy.graph.inputs[:] = [v for v in copy.graph.inputs if v.name not in OWN]
+    copy.graph.inputs[:] = [v for v in copy.graph.inputs if not is_own(v.name)]
     RemoveUnusedNodesPass()(copy)
     return copy
 

@@ -222,6 +222,17 @@ class Geometry:
         )
         return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
+    def to_model(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """What lies over the photo, (H, W), as (h, w) float32 over the model's input: means of areas, 0 beside it."""
+        step = (1 / self.scale[0], 1 / self.scale[1])
+        y1, x1 = (max(0, math.floor(o)) for o in self.offset)
+        ends = zip(self.offset, self.photo, self.scale, self.model, strict=True)
+        y2, x2 = (min(m, math.ceil(o + n * s)) for o, n, s, m in ends)
+        start = ((y1 - self.offset[0]) * step[0], (x1 - self.offset[1]) * step[1])
+        laid = np.zeros(self.model, np.float32)
+        laid[y1:y2, x1:x2] = _resample(values, (y2 - y1, x2 - x1), step, start, "area").clip(values.min(), values.max())
+        return laid
+
     def to_photo(self, heatmap: NDArray[Any]) -> NDArray[np.float32]:
         """A map over the model's input, (h, w) at any resolution, as (H, W) float32 over the photo.
 

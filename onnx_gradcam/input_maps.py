@@ -11,17 +11,16 @@ import numpy.typing as npt
 
 from onnx_gradcam import notes
 from onnx_gradcam.attribution.methods import AVERAGED, LAYERED, LOCAL
-from onnx_gradcam.evaluation import Evaluation
+from onnx_gradcam.evaluation import Evaluation, Wanted
 from onnx_gradcam.graph.biases import Bias
 from onnx_gradcam.inputs import spatial_axes
 from onnx_gradcam.preprocess import InputSpec
 from onnx_gradcam.recipe import Recipe
+from onnx_gradcam.rows import Rows
+from onnx_gradcam.rows import score as scores
 from onnx_gradcam.sampling import batches, frozen
-from onnx_gradcam.scores import by_class
-from onnx_gradcam.targets import TopK
 
 Array = npt.NDArray[Any]
-Rows = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Question:
 
     evaluation: Evaluation
     feeds: dict[str, Array]
-    wanted: list[tuple[int, ...]] | TopK
+    wanted: Wanted
     image_input: str
     name: str
     space: tuple[int, ...]
@@ -73,9 +72,8 @@ def layered(question: Question, recipe: Recipe) -> Answer:
     placed = [found.transpose(axes) for found, axes in evidence if axes is not None]
     attribution = LAYERED[recipe.method](x, gradient, placed, question.space)
     explained = np.sum([_per_row(part) for part in [x * gradient, *(found for found, _ in evidence)]], axis=0)
-    scores = by_class(question.evaluation.score, results[question.evaluation.score.value.name or ""])
-    images, classes = (np.array(column) for column in zip(*rows, strict=True))
-    return Answer(results, rows, attribution, tuple(notes.incomplete(explained, scores[images, classes])))
+    score = scores(question.evaluation.score, rows, results)
+    return Answer(results, rows, attribution, tuple(notes.incomplete(explained, score)))
 
 
 def averaged(question: Question, recipe: Recipe) -> Answer:

@@ -241,7 +241,7 @@ def _repeat_image(
     for k, row in enumerate(rows):
         before = load_tensor(folder / row["npy"])
         now = explanation.heatmap[k] if k < len(explanation) else np.empty(0)
-        if before.shape != now.shape or int(explanation.class_index[k]) != row["class_index"]:
+        if before.shape != now.shape or explanation.target(k) != row.get("target", str(row["class_index"])):
             found.append(Repeat(str(path), row["npy"], float("nan"), note or "another class or shape"))
         else:
             found.append(Repeat(str(path), row["npy"], float(np.abs(before - now).max()), note))

@@ -74,8 +74,8 @@ def _as(x: Array, dtype: np.dtype[Any]) -> Array:
     return x.astype(dtype)
 
 
-def frozen(rows: Iterable[tuple[int, int]], count: int) -> Classes:
-    """The classes of the rows (image, class) of ``count`` images, image by image in the order of the rows."""
+def frozen(rows: Iterable[tuple[int, Any]], count: int) -> Classes:
+    """What the rows (image, class or aim) explain of ``count`` images, image by image in the order of the rows."""
     classes: list[list[int]] = [[] for _ in range(count)]
     for image, index in rows:
         classes[image].append(index)

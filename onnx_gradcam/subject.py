@@ -122,10 +122,3 @@ class Subject:
             self._placed = [at_size(self.prepared.graph, layer, sizes) for layer in self.layers]
             self._sizes = sizes
         return self._placed
-
-    def beside(self, name: str, results: Mapping[str, Any], images: Array, classes: Array) -> Array | None:
-        """What goes with a dense score ("cell", "level"), row by row; None for other scores."""
-        if self.score.dense is None:
-            return None
-        found: Array = results[getattr(self.score.dense, name).name][images, classes]
-        return found

@@ -265,7 +265,7 @@ def test_sessions_are_kept_and_closed(x: np.ndarray) -> None:
     explainer.explain(x)
     assert explainer._subject.at_layers.whole_session is first
     explainer.close()
-    assert "whole_session" not in explainer._subject.at_layers.__dict__
+    assert not explainer._subject.at_layers.passes().open_sessions
     assert len(explainer.explain(x)) == 3
 
 

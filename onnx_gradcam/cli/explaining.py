@@ -24,6 +24,7 @@ from onnx_gradcam.cli.options import (
     Provider,
     Score,
 )
+from onnx_gradcam.targets import help_text
 
 
 def explain(
@@ -39,7 +40,7 @@ def explain(
         typer.Option(
             "--target",
             metavar="TARGET",
-            help="top1, top5, a class index (281) or a label (tabby, label:180); several: each of them.",
+            help=help_text(),
             show_default="top1",
         ),
     ] = None,

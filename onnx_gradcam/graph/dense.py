@@ -44,8 +44,9 @@ class Dense:
 
     ``ranking``: by which classes are ranked, lowest for the background; ``probability``; ``cell`` (N, K, n): the index
     of the cell in the output, behind the number of the output where there are several; ``level`` (N, K): which of
-    ``levels`` it belongs to; ``place`` (N, K): its number among all cells. ``detector``: whether boxes go with cells.
-    ``names``: of the model's values that hold the logits.
+    ``levels`` it belongs to; ``place`` (N, K, 1): its number among all cells; ``logits`` (N, K, P) of all of these;
+    ``objectness`` (N, 1, P) where there is one; ``sides`` (outputs, n): how the cells of each output lie. ``detector``:
+    whether boxes go with cells. ``names``: of the model's values that hold the logits.
     """
 
     ranking: Value
@@ -53,6 +54,9 @@ class Dense:
     cell: Value
     level: Value
     place: Value
+    logits: Value
+    objectness: Value | None
+    sides: Value
     levels: tuple[Part, ...]
     detector: bool
     names: tuple[str, ...]
@@ -72,8 +76,18 @@ class Dense:
             cell=there(self.cell),
             level=there(self.level),
             place=there(self.place),
+            logits=there(self.logits),
+            objectness=None if self.objectness is None else there(self.objectness),
+            sides=there(self.sides),
             levels=tuple(part._replace(value=there(part.value)) for part in self.levels),
         )
+
+    @property
+    def axes(self) -> int:
+        """The number of axes of the cells in their output."""
+        count = _dims(self.sides)[1]
+        assert isinstance(count, int)
+        return count
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -119,7 +133,7 @@ def write(graph: ir.Graph, name: str, batches: Set[int | ir.SymbolicDim | None])
         score = _write(
             op, [_gated(head, gates) for head in levels if len(_dims(head.grid)) == len(_dims(levels[0].grid))]
         )
-    kept = {score[0], *score[1].results, score[1].place} if score else set()
+    kept = {score[0], *score[1].results, score[1].place, score[1].sides} if score else set()
     for node in reversed(op.written):
         if not any(v in kept or v.uses() for v in node.outputs):
             graph.remove(node)
@@ -304,12 +318,16 @@ def _write(op: Builder, found: Sequence[Head]) -> tuple[Value, Dense]:
     own = tuple(Part(h.logits, 2, 1, 0) for h in found)
     parts = own if several else _levels(first.logits, 2, 1) or own
     level = _level(op, place, parts)
+    sides = _sides(op, found)
     dense = Dense(
         _named(op, ranking, "ranking"),
         _named(op, probability, "probability"),
-        _named(op, _cell(op, place, found), "cell"),
+        _named(op, _cell(op, place, found, sides), "cell"),
         _named(op, op.Reshape(level, op.ints(0, first.count)), "level"),
         place,
+        logits,
+        gate,
+        _named(op, sides, "sides"),
         parts,
         detector=len(parts) > 1 or gate is not None or any(h.boxes for h in found),
         names=tuple(h.name for h in found),
@@ -372,11 +390,15 @@ def _level(op: Builder, place: Value, parts: Sequence[Part]) -> Value:
     return level
 
 
-def _cell(op: Builder, place: Value, found: Sequence[Head]) -> Value:
+def _sides(op: Builder, found: Sequence[Head]) -> Value:
+    """(outputs, n): the lengths of the axes of the cells."""
+    shapes = [op.Slice(op.shape_of(h.grid), op.ints(2), op.ints(len(_dims(h.grid)))) for h in found]
+    return op.Concat(*(op.Unsqueeze(s, op.ints(0)) for s in shapes), axis=0)
+
+
+def _cell(op: Builder, place: Value, found: Sequence[Head], table: Value) -> Value:
     """The index of the cell in its output, (N, K, n); the number of the output goes before it if there are several."""
     level = _level(op, place, [Part(h.logits, 2, 1, 0) for h in found])
-    shapes = [op.Slice(op.shape_of(h.grid), op.ints(2), op.ints(len(_dims(h.grid)))) for h in found]
-    table = op.Concat(*(op.Unsqueeze(s, op.ints(0)) for s in shapes), axis=0)  # (outputs, n)
     counts = op.ReduceProd(table, op.ints(1), keepdims=0)
     starts = op.Sub(op.CumSum(counts, op.array(np.array(0, np.int64))), counts)
     local = op.Sub(place, op.Gather(starts, level))

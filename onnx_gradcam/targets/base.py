@@ -1,0 +1,23 @@
+"""What all target objects are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from onnx_gradcam.targets.goals import Context, Goal
+
+if TYPE_CHECKING:
+    from onnx_gradcam.image import Geometry
+
+
+class TargetObject(ABC):
+    """A target that is more than a class. Places are in the pixels of the photo, for arrays of the input."""
+
+    @abstractmethod
+    def goal(self, context: Context) -> Goal:
+        """How it is carried out on a model. Raises ``TargetError`` where the model has no such thing."""
+
+    def in_input(self, geometry: Geometry) -> TargetObject:
+        """The same with places in the pixels of the model's input. Raises ``TargetError`` for what was not seen."""
+        return self

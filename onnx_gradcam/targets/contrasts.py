@@ -1,0 +1,152 @@
+"""Targets made of the scores of classes: probabilities, and one class against others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_gradcam.errors import TargetError
+from onnx_gradcam.graph.classifier import head_rows
+from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View, fixed, one_hot
+from onnx_gradcam.targets.kinds import LINEAR, LOG_PROBABILITY, PROBABILITY, Kind
+
+SIMILAR = 3  # classes that Finer-CAM compares with
+GAMMA = 0.6
+Class = int | str | None
+
+
+@dataclass(frozen=True)
+class Probability(TargetObject):
+    """The probability of a class (None: the top-1) instead of its logit."""
+
+    target: Class = None
+
+    def goal(self, context: Context) -> Goal:
+        """p_c of a Softmax or Sigmoid over the scores."""
+        return _probability(self, context, self.target, PROBABILITY, "prob", "P")
+
+
+@dataclass(frozen=True)
+class LogProbability(TargetObject):
+    """The log-probability of a class (None: the top-1)."""
+
+    target: Class = None
+
+    def goal(self, context: Context) -> Goal:
+        """log p_c of a Softmax or Sigmoid over the scores."""
+        return _probability(self, context, self.target, LOG_PROBABILITY, "logprob", "log P")
+
+
+def _probability(target: object, context: Context, name: Class, kind: Kind, form: str, symbol: str) -> Goal:
+    context.require(target, "classes", "binary", "map", "detector", "sequence")
+    index = context.class_index(name)
+
+    def aim(view: View, image: int) -> Aim:
+        c = view.best(image, index)
+        return Aim(kind, c, text=f"{form}:{c}", title=f"{symbol}({context.label(c)})")
+
+    return Goal(kind, aim)
+
+
+@dataclass(frozen=True)
+class Difference(TargetObject):
+    """y_a − y_b: why this class and not that one. ``target`` None is the top-1.
+
+    Of a model with many scores per image: both at the cell where ``target`` is most probable.
+    """
+
+    target: Class
+    other: int | str
+
+    def goal(self, context: Context) -> Goal:
+        """y_a − y_b."""
+        context.require(self, "classes", "binary", "map", "detector", "sequence")
+        a, b = context.class_index(self.target), context.class_index(self.other)
+
+        def aim(view: View, image: int) -> Aim:
+            c = view.best(image, a)
+            weights = one_hot(context.score.count, c) - one_hot(context.score.count, b)
+            title = f"{context.label(c)} − {context.label(b)}"
+            return Aim(LINEAR, c, {"weights": weights}, f"diff:{c},{b}", title)
+
+        return Goal(LINEAR, aim)
+
+
+@dataclass(frozen=True)
+class Finer(TargetObject):
+    """What tells a class from those it is like: y_c − γ · mean of the similar classes.
+
+    Zhang et al. 2025, Finer-CAM. ``similar``: how many; taken are those whose rows in the last linear layer have the
+    largest cosine with that of the class; where the score is made otherwise, those with the highest scores.
+    """
+
+    target: Class = None
+    similar: int = SIMILAR
+    gamma: float = GAMMA
+
+    def goal(self, context: Context) -> Goal:
+        """y_c − γ · mean of the similar classes."""
+        context.require(self, "classes", "map", "detector", "sequence")
+        count = context.score.count
+        if count < 2:
+            raise context.refusal(self, "needs classes to compare with, and here is one")
+        if not 1 <= self.similar < count:
+            hint = f"from 1 to {count - 1} similar classes"
+            raise TargetError(f"{self.similar} similar classes of {count}", hint=hint, target=self)
+        index = context.class_index(self.target)
+        rows = head_rows(context.score)
+
+        def aim(view: View, image: int) -> Aim:
+            c = view.best(image, index)
+            alike = most_similar(view.ranking[image] if rows is None else cosines(rows, c), c, self.similar)
+            weights = one_hot(count, c)
+            weights[alike] = -self.gamma / len(alike)
+            others = ", ".join(context.label(int(k)) for k in alike)
+            return Aim(
+                LINEAR, c, {"weights": weights}, f"finer:{c}", f"{context.label(c)} − {self.gamma:g} · mean({others})"
+            )
+
+        return Goal(LINEAR, aim)
+
+
+def cosines(rows: Array, index: int) -> Array:
+    """(K,) cosine of each row of (K, D) with that of ``index``."""
+    norms = np.linalg.norm(rows, axis=1)
+    found: Array = rows @ rows[index] / np.maximum(norms * norms[index], 1e-30)
+    return found
+
+
+def most_similar(likeness: Array, index: int, count: int) -> Array:
+    """The ``count`` classes with the largest ``likeness`` (K,), ``index`` itself left out."""
+    order = np.argsort(-likeness, kind="stable")
+    found: Array = order[order != index][:count]
+    return found
+
+
+@dataclass(frozen=True)
+class Output(TargetObject):
+    """One number of the score tensor as it is: a regression, or column ``column`` of several.
+
+    ``sign`` −1: its negative, for what makes the number small.
+    """
+
+    column: int = 0
+    sign: int = 1
+
+    def goal(self, context: Context) -> Goal:
+        """± the number."""
+        context.require(self, "classes", "binary", "regression")
+        count = context.score.count if context.kind == "classes" else 1
+        if not 0 <= self.column < count or self.sign not in (1, -1):
+            hint = f"a column from 0 to {count - 1}, the sign 1 or −1"
+            raise TargetError(f"no output {self.column} with sign {self.sign}", hint=hint, target=self)
+        minus = "-" if self.sign < 0 else ""
+        name = f"{context.score.name}[{self.column}]"
+        if context.kind == "binary":
+            weights = np.array([0, self.sign], np.float32)  # of −z and z
+        else:
+            weights = one_hot(context.score.count, self.column, self.sign)
+        known = Aim(LINEAR, -1, {"weights": weights}, f"{minus}output:{self.column}", f"{minus}{name}")
+        return fixed(known)

@@ -1,0 +1,156 @@
+"""A target as it is carried out: the kind of its graph, and what a forward pass tells of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_gradcam.errors import TargetError
+from onnx_gradcam.graph.score import Score
+from onnx_gradcam.targets.classes import TOP1, class_index, label_of
+from onnx_gradcam.targets.kinds import CLASS, Kind
+
+Array = npt.NDArray[Any]
+
+ANY_CLASS = "CLASS, top5, prob:CLASS, logprob:CLASS"
+SEVERAL = "diff:A,B, finer:CLASS"
+FITTING = {
+    "classes": f"{ANY_CLASS}, {SEVERAL}, output:K, -output:K, similar:FILE.npy",
+    "binary": f"{ANY_CLASS}, output:0, -output:0",
+    "regression": "output:0, -output:0",
+    "map": f"{ANY_CLASS}, {SEVERAL}, mask:CLASS@FILE, box:CLASS@X1,Y1,X2,Y2, argmax:CLASS",
+    "detector": f"{ANY_CLASS}, {SEVERAL}, cell:K, point:X,Y, objectness:X,Y, iou:X1,Y1,X2,Y2",
+    "sequence": f"{ANY_CLASS}, {SEVERAL}, tokens:A,B,C",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a target has to know of the model: its score, the labels, and the size (H, W) of the image input."""
+
+    score: Score
+    labels: Sequence[str] | None
+    size: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        """A key of ``FITTING``."""
+        dense = self.score.dense
+        if dense is None:
+            return self.score.kind
+        if dense.detector:
+            return "detector"
+        return "sequence" if dense.axes == 1 else "map"
+
+    def class_index(self, target: int | str | None) -> int:
+        """The class index of an index or a label; ``TOP1`` for None and "top1"."""
+        if target is None or target == "top1":
+            return TOP1
+        return class_index(target, self.score.count, self.labels)
+
+    def label(self, index: int) -> str:
+        """The label of a class, "class 3" where labels are not known."""
+        name = label_of(index, self.labels)
+        return f"class {index}" if name == str(index) else name
+
+    def require(self, target: object, *kinds: str) -> None:
+        """Raise ``TargetError`` naming the forms that fit this model, where it is of none of these ``kinds``."""
+        if self.kind not in kinds:
+            raise self.refusal(target, f"is not for {PLURALS[self.kind]}")
+
+    def refusal(self, target: object, why: str) -> TargetError:
+        """The error for a target that does not fit the model."""
+        return TargetError(
+            f"{type(target).__name__} {why}",
+            where=f"score {self.score.name!r}",
+            hint=f"what fits this model: {FITTING[self.kind]}",
+            target=target,
+        )
+
+
+PLURALS = {
+    "classes": "a model with one score per class",
+    "binary": "a model with one sigmoid logit",
+    "regression": "a regression",
+    "map": "a dense map of classes",
+    "detector": "a detector",
+    "sequence": "a sequence of scores",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """A forward pass, one entry per image.
+
+    ``results`` by name, ``dense`` by attribute of ``Dense``, and ``ranking`` (N, K), by which classes are ranked.
+    """
+
+    results: Mapping[str, Any]
+    dense: Mapping[str, Array]
+    ranking: Array
+
+    def best(self, image: int, index: int) -> int:
+        """``index``, or the top-1 of the image in the place of ``TOP1``."""
+        return int(self.ranking[image].argmax()) if index == TOP1 else index
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What one row explains, by which ``kind`` of score.
+
+    ``class_index``: −1 where the score is of no class. ``parameters``: arrays of the row by name. ``text``: the
+    ``--target`` that asks for it; ``title``: what a reader is told; both "" for a class, which has a label.
+    ``place``: the number of a cell that was picked, with its ``level`` and ``probability``; None where none was.
+    """
+
+    kind: Kind
+    class_index: int
+    parameters: Mapping[str, Array] = field(default_factory=dict)
+    text: str = ""
+    title: str = ""
+    place: int | None = None
+    level: int = -1
+    probability: float = float("nan")
+    warning: str = ""
+
+    @property
+    def of_best_cell(self) -> bool:
+        """Whether the score is that of the most probable cell of the class, where there are cells."""
+        return self.place is None and self.class_index >= 0 and self.kind.at_best_cell
+
+
+@dataclass(frozen=True)
+class Words:
+    """A target in words: ``text`` as ``--target`` has it, ``title`` for readers; "" both for a class with its label."""
+
+    text: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A target made for one model: ``aim(view, image)`` is what it comes to for one image. The kind is known before."""
+
+    kind: Kind
+    aim: Callable[[View, int], Aim]
+
+
+def class_goal(index: int) -> Goal:
+    """The class, or ``TOP1``."""
+    return Goal(CLASS, lambda view, image: Aim(CLASS, view.best(image, index)))
+
+
+def fixed(aim: Aim) -> Goal:
+    """What a goal came to before, whatever the input."""
+    return Goal(aim.kind, lambda view, image: aim)
+
+
+def one_hot(count: int, index: int, value: float = 1.0) -> Array:
+    """(count,) float32, ``value`` at ``index``."""
+    found = np.zeros(count, np.float32)
+    found[index] = value
+    return found

@@ -1,0 +1,99 @@
+"""Targets on whole outputs: sequences of tokens, embeddings, functions of the user's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.errors import TargetError
+from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.image import load_tensor
+from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.goals import Aim, Context, Goal, View, fixed
+from onnx_gradcam.targets.kinds import SIMILARITY, TOKENS, custom
+
+
+@dataclass(frozen=True)
+class Tokens(TargetObject):
+    """Σ log p of these tokens of a sequence of scores, the i-th read at step ``steps[i]``, by default at step i."""
+
+    tokens: tuple[int | str, ...]
+    steps: tuple[int, ...] | None = None
+
+    def __init__(self, tokens: Sequence[int | str], steps: Sequence[int] | None = None) -> None:
+        object.__setattr__(self, "tokens", tuple(tokens))
+        object.__setattr__(self, "steps", None if steps is None else tuple(steps))
+
+    def goal(self, context: Context) -> Goal:
+        """Σ log p."""
+        context.require(self, "sequence")
+        indices = [context.class_index(t) for t in self.tokens]
+        steps = range(len(indices)) if self.steps is None else self.steps
+        if not indices or len(steps) != len(indices) or len(set(steps)) < len(steps) or min(steps) < 0:
+            raise TargetError(
+                f"{len(indices)} tokens at the steps {list(steps)}",
+                hint="Tokens([3, 17]) or, at steps of their own, Tokens([3, 17], steps=[5, 9])",
+                target=self,
+            )
+        asked = ",".join(f"{k}" if self.steps is None else f"{k}@{t}" for k, t in zip(indices, steps, strict=True))
+        title = f"log P({' '.join(context.label(k) for k in indices)})"
+
+        def aim(view: View, image: int) -> Aim:
+            shape = view.dense["logits"].shape[1:]
+            if max(steps) >= shape[1]:
+                what = f"step {max(steps)} of a sequence of {shape[1]}"
+                raise TargetError(what, hint=f"steps from 0 to {shape[1] - 1}", target=self)
+            weights = np.zeros(shape, np.float32)
+            weights[indices, list(steps)] = 1
+            return Aim(TOKENS, -1, {"tokens": weights}, f"tokens:{asked}", title)
+
+        return Goal(TOKENS, aim)
+
+
+@dataclass(frozen=True, eq=False)
+class Similar(TargetObject):
+    """The cosine of the model's embedding with another: an array (D,), or the path of a .npy file."""
+
+    embedding: Any
+
+    def goal(self, context: Context) -> Goal:
+        """cos(e, q)."""
+        context.require(self, "classes")
+        if context.score.activation:
+            raise context.refusal(self, f"compares embeddings, and this score is before a {context.score.activation}")
+        is_file = isinstance(self.embedding, str | os.PathLike)
+        q = np.asarray(load_tensor(self.embedding) if is_file else self.embedding, np.float32).ravel()
+        length = float(np.linalg.norm(q))
+        if len(q) != context.score.count or not 0 < length < np.inf:
+            raise TargetError(
+                f"an embedding of {len(q)} numbers and length {length:g}",
+                where=f"score {context.score.name!r} has {context.score.count}",
+                hint="the model's own output for another image, and not zero",
+                target=self,
+            )
+        name = Path(self.embedding).name if is_file else "the given embedding"
+        text = f"similar:{name}" if is_file else "similar"
+        known = Aim(SIMILARITY, -1, {"embedding": q / np.float32(length)}, text, f"cosine with {name}")
+        return fixed(known)
+
+
+@dataclass(frozen=True)
+class Custom(TargetObject):
+    """A function of your own, written with the Builder: ``f(op, outputs) -> Value`` of shape (N,), one score per row.
+
+    ``outputs``: the model's outputs by name. ``op.Mul(a, b)`` writes a node; ``op.const(2, like=a)`` a constant with
+    the dtype of a; ``op.ints(1)`` axes. Reductions must not mix rows: axis 0 is that of the images.
+    """
+
+    function: Callable[[Builder, Mapping[str, Value]], Value]
+
+    def goal(self, context: Context) -> Goal:
+        """The function's score."""
+        name = getattr(self.function, "__name__", "function")
+        kind = custom(self.function)
+        return fixed(Aim(kind, -1, text=f"custom:{name}", title=name))

@@ -1,0 +1,137 @@
+"""Scores as graph: what all targets are written with. N images, K classes, P cells of a model with many scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.graph.builder import Builder, Value, rank
+from onnx_gradcam.graph.dense import HALF
+from onnx_gradcam.graph.score import Score
+
+
+def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
+    """The score of class ``index`` (int64 (N,), −1 for top-1) as graph: (score (N,), class index (N,)).
+
+    Several classes: y_c, the entry of the score tensor. One logit z with a Sigmoid: z for class 1, −z for class 0; its
+    top-1 is class 1 where z > 0. A regression: the value itself. Many scores per image: the logit of the class at its
+    most probable cell; top-1 is the most probable class.
+    """
+    y = score.value
+    chosen = chosen_class(op, score, index)
+    if score.kind == "regression":
+        return op.Reshape(y, op.ints(-1)), chosen
+    if score.kind == "binary":
+        z = op.Reshape(y, op.ints(-1))
+        assert z.dtype is not None
+        sign = op.Sub(op.Mul(op.Cast(chosen, to=int(z.dtype)), op.const(2, like=z)), op.const(1, like=z))
+        return op.Mul(z, sign), chosen
+    assert score.class_axis is not None
+    return entry(op, y, chosen, score.class_axis, score.count), chosen
+
+
+def chosen_class(op: Builder, score: Score, index: Value) -> Value:
+    """``index`` (N,), the model's own top-1 in the place of −1; 0 for a regression."""
+    if score.kind == "regression":
+        return op.Mul(index, op.ints(0))
+    if score.kind == "binary":
+        z = op.Reshape(score.value, op.ints(-1))
+        best = op.Cast(op.Greater(z, op.const(0, like=z)), to=int(ir.DataType.INT64))
+    else:
+        ranking = score.value if score.dense is None else score.dense.ranking
+        best = op.Reshape(op.ArgMax(ranking, axis=score.class_axis, keepdims=0), op.ints(-1))
+    return op.Where(op.Less(index, op.ints(0)), best, index)
+
+
+def entry(op: Builder, y: Value, chosen: Value, axis: int, count: int) -> Value:
+    """y_c (N,) of the class that is ``chosen`` (N,), where other axes of ``y`` than the first and ``axis`` are 1."""
+    ones = [1] * (rank(y) - 1)
+    classes = op.array(np.arange(count, dtype=np.int64).reshape([-1, *ones[axis:]]))
+    is_chosen = op.Equal(op.Reshape(chosen, op.ints(-1, *ones)), classes)
+    alone = op.Where(is_chosen, y, op.const(0, like=y))  # no product: a masked class may be −∞
+    return op.ReduceSum(alone, op.ints(*range(1, rank(y))), keepdims=0)
+
+
+def columns(op: Builder, score: Score, chosen: Value) -> Value:
+    """The logits (N, K) that the chosen class is compared with and stands among, float32 or wider.
+
+    (−z, z) for one logit z with a Sigmoid; with many scores per image those of the cell that the class is most probable
+    at; the value itself (N, 1) for a regression.
+    """
+    y = wide(op, score.value)
+    if score.dense is not None:
+        place = entry(op, score.dense.place, chosen, 1, score.count)
+        return at_cell(op, score.dense.logits, place)
+    flat = op.Reshape(y, op.ints(-1, 1 if score.class_axis is None else score.count))
+    return op.Concat(op.Neg(flat), flat, axis=1) if score.kind == "binary" else flat
+
+
+def at_cell(op: Builder, values: Value, place: Value) -> Value:
+    """(N, C) of ``values`` (N, C, P) at the cell ``place`` (N,)."""
+    assert values.shape is not None
+    count = values.shape[1]
+    assert isinstance(count, int)
+    index = op.Expand(op.Reshape(place, op.ints(-1, 1, 1)), op.ints(1, count, 1))
+    return op.Reshape(op.GatherElements(values, index, axis=2), op.ints(-1, count))
+
+
+def is_exclusive(score: Score) -> bool:
+    """Whether the probabilities of the classes sum to 1: a Softmax, not a Sigmoid for each."""
+    return score.activation != "Sigmoid" and score.count > 1
+
+
+def log_softmax(op: Builder, y: Value) -> Value:
+    """log p over axis 1 = z − log Σ exp z,  z = y − max y.   No exponent overflows; of a class at −∞ p is 0."""
+    z = op.Sub(y, op.ReduceMax(y, op.ints(1), keepdims=1))
+    return op.Sub(z, op.Log(op.ReduceSum(op.Exp(z), op.ints(1), keepdims=1)))
+
+
+def log_sigmoid(op: Builder, z: Value) -> Value:
+    """log σ(z) = min(z, 0) − log(1 + exp(−|z|)).   The branches meet at 0 with the slope ½."""
+    zero = op.const(0, like=z)
+    below = op.Less(z, zero)
+    falling = op.Where(below, z, op.Neg(z))
+    return op.Sub(op.Where(below, z, zero), op.Log(op.Add(op.const(1, like=z), op.Exp(falling))))
+
+
+def log_probability(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
+    """log p of class ``index`` (int64 (N,), −1 for top-1), and the class index (N,).
+
+    Softmax over the classes, or the Sigmoid of one; with many scores per image at the most probable cell of the class,
+    times the objectness there, if the model has one: p = σ(objectness) · p_c.
+    """
+    chosen = chosen_class(op, score, index)
+    y = columns(op, score, chosen)
+    if is_exclusive(score):
+        found = entry(op, log_softmax(op, y), chosen, 1, score.count)
+    else:
+        found = log_sigmoid(op, entry(op, y, chosen, 1, score.count))
+    if score.dense is not None and score.dense.objectness is not None:
+        place = entry(op, score.dense.place, chosen, 1, score.count)
+        gate = op.Reshape(at_cell(op, score.dense.objectness, place), op.ints(-1))
+        found = op.Add(found, log_sigmoid(op, gate))
+    return found, chosen
+
+
+def weighted(op: Builder, weights: Value, y: Value) -> Value:
+    """Σ w · y (N,) over all axes but the first; what has the weight 0 is left out, be it −∞."""
+    assert y.dtype is not None
+    w = weights if weights.dtype == y.dtype else op.Cast(weights, to=int(y.dtype))
+    zero = op.const(0, like=y)
+    kept = op.Where(op.Equal(w, zero), zero, y)
+    return op.ReduceSum(op.Mul(w, kept), op.ints(*range(1, rank(y))), keepdims=0)
+
+
+def wide(op: Builder, y: Value) -> Value:
+    """``y``, in float32 if it has 16 bits."""
+    return op.Cast(y, to=int(ir.DataType.FLOAT)) if y.dtype in HALF else y
+
+
+def of_class(op: Builder, logits: Value, chosen: Value) -> Value:
+    """(N, P) of ``logits`` (N, K, P) of the class that is ``chosen`` (N,)."""
+    assert logits.shape is not None
+    count = logits.shape[1]
+    assert isinstance(count, int)
+    classes = op.array(np.arange(count, dtype=np.int64).reshape(1, -1, 1))
+    is_chosen = op.Equal(op.Reshape(chosen, op.ints(-1, 1, 1)), classes)
+    return op.ReduceSum(op.Where(is_chosen, logits, op.const(0, like=logits)), op.ints(1), keepdims=0)

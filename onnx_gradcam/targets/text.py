@@ -1,0 +1,149 @@
+"""``--target`` as it is written on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx_gradcam.errors import TargetError
+from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.classes import Classes, TopK, class_index
+from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
+from onnx_gradcam.targets.outputs import Similar, Tokens
+from onnx_gradcam.targets.regions import Region
+from onnx_gradcam.targets.resolve import Each, Target
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What is needed to read the text of a target: the number of classes and their labels."""
+
+    count: int
+    labels: Sequence[str] | None
+
+    def index(self, text: str) -> int:
+        """A class index."""
+        return class_index(text.strip(), self.count, self.labels)
+
+    def class_of(self, text: str) -> int | None:
+        """A class index; None for ``top1`` or nothing."""
+        return None if text in ("", "top1") else self.index(text)
+
+
+class Form:
+    """A form of ``--target``: how it is read, an example and what it means."""
+
+    def __init__(self, read: Callable[[Reader, str], TargetObject], example: str, meaning: str) -> None:
+        self.read, self.example, self.meaning = read, example, meaning
+
+
+def parse(texts: Sequence[str], count: int, labels: Sequence[str] | None) -> Target:
+    """``--target``: ``top1``, ``top5``, an index or a label, or one of ``FORMS``; several of them for every image.
+
+    Raises ``TargetError`` for an unknown or ambiguous label, a class out of range, and what is no target.
+    """
+    if len(texts) > 1:
+        several = [_one(text, count, labels) for text in texts]
+        if any(isinstance(t, TargetObject) for t in several):
+            return Each(several)
+        return Classes([t for t in several if not isinstance(t, TargetObject)])
+    text = texts[0]
+    if text == "top1":
+        return None
+    if text.startswith("top") and text[3:].isdecimal():
+        return TopK(int(text[3:]))
+    return _one(text, count, labels)
+
+
+def _one(text: str, count: int, labels: Sequence[str] | None) -> int | TargetObject:
+    name, colon, rest = text.partition(":")
+    if colon and name in READERS:
+        return READERS[name].read(Reader(count, labels), rest)
+    return class_index(text, count, labels)
+
+
+def _difference(reader: Reader, text: str) -> Difference:
+    """``A,B``; where labels have commas, the one comma at which both sides are classes."""
+    commas = [i for i, letter in enumerate(text) if letter == ","]
+    found, reason = [], None
+    for i in commas:
+        try:
+            found.append((reader.class_of(text[:i]), reader.index(text[i + 1 :])))
+        except TargetError as error:
+            reason = error
+    if len(found) == 1:
+        return Difference(*found[0])
+    if reason is not None and len(commas) == 1:
+        raise reason
+    raise TargetError(
+        f"'diff:{text}' does not name two classes", hint="diff:A,B with indices or labels: diff:281,282", target=text
+    )
+
+
+def _place(text: str) -> tuple[str, str]:
+    """``CLASS@PLACE``, at the last @."""
+    head, at, tail = text.rpartition("@")
+    return (head, tail) if at else ("", text)
+
+
+def numbers(text: str, count: int, form: str) -> tuple[float, ...]:
+    """So many numbers with commas between them. Raises ``TargetError`` where it is something else."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != count:
+        raise TargetError(f"{text!r} is not {count} numbers", hint=f"for example {form}", target=text)
+    return found
+
+
+def _mask(reader: Reader, text: str) -> Region:
+    name, file = _place(text)
+    return Region(reader.class_of(name), mask=file)
+
+
+def _box(reader: Reader, text: str) -> Region:
+    name, corners = _place(text)
+    x1, y1, x2, y2 = numbers(corners, 4, READERS["box"].example)
+    return Region(reader.class_of(name), box=(x1, y1, x2, y2))
+
+
+def _tokens(reader: Reader, text: str) -> Tokens:
+    parts = [part.partition("@") for part in text.split(",")]
+    tokens = [reader.index(token) for token, _, _ in parts]
+    steps = [step for _, _, step in parts]
+    if not any(steps):
+        return Tokens(tokens)
+    if not all(step.isdecimal() for step in steps):
+        raise TargetError(f"'tokens:{text}' has steps that are no numbers", hint="tokens:3@5,17@9", target=text)
+    return Tokens(tokens, [int(step) for step in steps])
+
+
+def _column(text: str) -> int:
+    if not text.isdecimal():
+        raise TargetError(f"{text!r} is no column", hint="output:0, -output:0", target=text)
+    return int(text)
+
+
+READERS: Mapping[str, Form] = {
+    "prob": Form(lambda r, t: Probability(r.class_of(t)), "prob:tabby", "the probability of a class"),
+    "logprob": Form(lambda r, t: LogProbability(r.class_of(t)), "logprob:281", "its logarithm"),
+    "diff": Form(_difference, "diff:tabby,tiger cat", "one class against another"),
+    "finer": Form(lambda r, t: Finer(r.class_of(t)), "finer:tabby", "a class against the 3 that are most like it"),
+    "mask": Form(_mask, "mask:car@mask.png", "a class of a dense map, within a mask"),
+    "box": Form(_box, "box:car@10,20,110,90", "the same within a box x1,y1,x2,y2"),
+    "argmax": Form(lambda r, t: Region(r.class_of(t)), "argmax:car", "the same at the pixels where the class wins"),
+    "tokens": Form(_tokens, "tokens:3,17,4", "log-probability of tokens, one per step, or at steps: tokens:3@5,17@9"),
+    "similar": Form(lambda r, t: Similar(t), "similar:emb.npy", "cosine of the embedding with another"),
+    "output": Form(lambda r, t: Output(_column(t)), "output:0", "a number of a regression"),
+    "-output": Form(lambda r, t: Output(_column(t), -1), "-output:0", "its negative"),
+}
+
+
+def help_text() -> str:
+    """All forms, one example each."""
+    forms = "; ".join(f"{form.example} ({form.meaning})" for form in READERS.values())
+    return (
+        "top1, top5, a class index (281) or a label (tabby; label:180 for one of digits or with a colon); "
+        f"{forms}. Places are in the photo's pixels. Several: each of them."
+    )
