@@ -26,6 +26,7 @@ from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, nodes, sample, widen
 from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
 from onnx_gradcam.verify.path import Site, sites, spread, values_of
+from onnx_gradcam.verify.probe import Probe
 from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 
@@ -248,7 +249,7 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
     made = [name for name in shown if name not in feeds]
     session = Session(forward_only(twin, made or [score]), subject.options)
     values = {**feeds, **session.run(session.outputs, {name: feeds[name] for name in session.inputs})}
-    at = network.Probe.of(
+    at = Probe.of(
         twin,
         replace(subject.score, value=there[score], dense=dense),
         subject.table,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 PERIOD = 4093  # the largest prime below 2¹²: no row or plane is that long
+ISOTROPIC = 0.1  # share of noise in a direction: what the gradient lacks shows only there
 BLOCK = 8  # length of the blocks that some cotangents are confined to
 
 
@@ -51,3 +52,20 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         g[block] = rng.standard_normal(g[block].shape)
         found.append(g)
     return [g.astype(y.dtype) for g in found]
+
+
+def direction(gradient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """G∘m and noise, of unit length."""
+    along = _unit(gradient * rng.integers(0, 2, gradient.shape))
+    return _unit(along + ISOTROPIC * _unit(rng.standard_normal(gradient.shape)))
+
+
+def norm(a: np.ndarray) -> float:
+    """‖a‖, in float64: squares of float32 may be infinite."""
+    return float(np.linalg.norm(a.astype(np.float64).ravel()))
+
+
+def _unit(v: np.ndarray) -> np.ndarray:
+    largest = np.abs(v).max(initial=0)
+    scaled = v / (largest or 1)
+    return np.asarray(scaled / (norm(scaled) or 1))
