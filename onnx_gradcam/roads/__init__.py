@@ -1,0 +1,1 @@
+"""Other roads to a gradient graph than our own rules on a deployed file, each with a framework of its own."""

@@ -1,0 +1,182 @@
+"""``nn.Module`` → ONNX model with gradients, by our own rules or by torch's autograd."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from onnx_gradcam.errors import InputError, LayerError, ModelError, ScoreError
+from onnx_gradcam.gradient import CLASS, INDEX, NARROW, SCORE, differentiate
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.roads.torch.joint import Chosen, joint
+from onnx_gradcam.roads.torch.taps import evaluating, tapped
+from onnx_gradcam.roads.torch.translations import TRANSLATIONS
+
+IN_ONE_FILE = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is exported, and how, in the words of ``torch.onnx.export``."""
+
+    module: Any
+    example_inputs: tuple[Any, ...]
+    dynamic_shapes: Any
+    input_names: Sequence[str] | None
+    output_names: Sequence[str] | None
+    opset_version: int | None
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A module's forward pass as ONNX, and the decomposed program that it was translated from.
+
+    ``outputs``: the names of the module's own; the layers' activations come behind them, in both.
+    """
+
+    model: ir.Model
+    program: Any
+    outputs: tuple[str, ...]
+
+
+def by_rules(request: Request, names: Sequence[str], score: str) -> ir.Model:
+    """The exported graph, differentiated by the rules of this package."""
+    forward = _forward(request, names, optimize=True)
+    prepared, found = _scored(forward, score)
+    return differentiate(prepared, found, names).model
+
+
+def by_autograd(request: Request, names: Sequence[str], score: str) -> ir.Model:
+    """The trace of torch's autograd through the exported program, translated to ONNX.
+
+    What is explained is found on the ONNX graph, as everywhere, and looked up in the program that this came from.
+    """
+    forward = _forward(request, names, optimize=False)
+    prepared, found = _scored(forward, score)
+    _refuse_narrow(prepared, [found.value.name or "", *names])
+    inputs = list(forward.model.graph.inputs)
+    traced = joint(forward.program, _in_program(forward.model, found), names, [v.name for v in inputs])
+    first = request.example_inputs[0]
+    activations = [name for name in names if name not in {v.name for v in inputs}]
+    model = _export(
+        traced,
+        (*request.example_inputs, torch.full([len(first)], -1, device=first.device)),
+        dynamic_shapes=_named_axes([*((v.shape or []) for v in inputs), (inputs[0].shape or [])[:1]]),
+        input_names=[*(v.name for v in inputs), INDEX],
+        output_names=[*forward.outputs, SCORE, CLASS, *(f"grad/{name}" for name in names), *activations],
+        opset_version=request.opset_version,
+        custom_translation_table=TRANSLATIONS,
+    ).model
+    model.graph.outputs.extend(v for v in model.graph.inputs if v.name in names)
+    return model
+
+
+def write(model: ir.Model, path: Path) -> Path:
+    """One file; where that would exceed what protobuf can hold, the weights beside it, in ``<name>.data``."""
+    tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    is_large = sum(t.nbytes for t in tensors) > IN_ONE_FILE
+    ir.save(model, path, external_data=f"{path.name}.data" if is_large else None)
+    return path
+
+
+def _forward(request: Request, names: Sequence[str], *, optimize: bool) -> Forward:
+    _check_inputs(request)
+    parameters = list(request.input_names or _parameters(request.module))[: len(request.example_inputs)]
+    layers = [name for name in names if name not in parameters]
+    with evaluating(request.module), tapped(request.module, layers):
+        found = _export(
+            request.module,
+            request.example_inputs,
+            dynamic_shapes=request.dynamic_shapes,
+            input_names=request.input_names,
+            output_names=[*request.output_names, *layers] if request.output_names else None,
+            opset_version=request.opset_version,
+            optimize=optimize,
+        )
+    values = list(found.model.graph.outputs)
+    own = values[: len(values) - len(layers)]
+    taken = {v.name for v in [*own, *found.model.graph.inputs]}
+    for name, value in zip(layers, values[len(own) :], strict=True):
+        if name in taken:
+            raise LayerError(
+                f"the layer {name!r} is called like an input or output of the exported model",
+                hint="input_names=[…] and output_names=[…] that differ",
+                name=name,
+            )
+        value.name = name
+    return Forward(found.model, found.exported_program, tuple(v.name or "" for v in own))
+
+
+def _export(module: Any, inputs: tuple[Any, ...], **settings: Any) -> Any:
+    return torch.onnx.export(module, inputs, dynamo=True, verbose=False, **settings)
+
+
+def _scored(forward: Forward, score: str) -> tuple[ir.Model, Score]:
+    """The forward pass without activations among its outputs, in the form that is differentiated, and its score."""
+    prepared = prepare(forward.model)
+    kept = [v for v in prepared.graph.outputs if v.name in forward.outputs]
+    prepared.graph.outputs[:] = kept
+    return prepared, find_score(prepared.graph, score)
+
+
+def _in_program(model: ir.Model, score: Score) -> Chosen:
+    """The node of the program whose tensor is the score."""
+    if score.dense is not None:
+        raise ScoreError(
+            "autodiff='torch' explains classifiers and regressions, and this model has many scores for each image",
+            where=f"score {score.name!r}",
+            hint="autodiff='onnx'",
+        )
+    value = ir.convenience.create_value_mapping(model.graph)[score.value.name or ""]
+    maker = value.producer()
+    node = None if maker is None else maker.meta.get("node")
+    if node is None or not isinstance(node.meta["val"], torch.Tensor):
+        raise ScoreError(
+            f"the score {score.name!r} is not the result of one operator of torch",
+            hint="autodiff='onnx', or another score",
+            name=score.name,
+        )
+    return Chosen(node, score.kind, score.class_axis)
+
+
+def _check_inputs(request: Request) -> None:
+    for k, x in enumerate(request.example_inputs):
+        if not isinstance(x, torch.Tensor):
+            raise InputError(
+                f"example input {k} is {type(x).__name__}, not a tensor",
+                hint="a tuple with the tensors of one call: (torch.zeros(2, 3, 224, 224),)",
+            )
+
+
+def _refuse_narrow(prepared: ir.Model, names: Sequence[str]) -> None:
+    values = ir.convenience.create_value_mapping(prepared.graph)
+    for name in names:
+        if values[name].dtype in NARROW:
+            raise ModelError(
+                f"autodiff='torch' is for float32 and float64, and {name!r} is {values[name].dtype}",
+                hint="autodiff='onnx', which scales gradients that 16 bits would round to zero",
+                name=name,
+            )
+
+
+def _named_axes(shapes: Sequence[Sequence[Any]]) -> tuple[dict[int, Any], ...]:
+    """``dynamic_shapes``: each unknown length under its name where it comes first, and inferred elsewhere."""
+    seen: set[str] = set()
+    found = []
+    for shape in shapes:
+        names = {k: str(d) for k, d in enumerate(shape) if not isinstance(d, int)}
+        found.append({k: torch.export.Dim.AUTO if name in seen else name for k, name in names.items()})
+        seen.update(names.values())
+    return tuple(found)
+
+
+def _parameters(module: Any) -> list[str]:
+    """The names of the inputs, as the exporter gives them."""
+    return list(inspect.signature(module.forward).parameters)
