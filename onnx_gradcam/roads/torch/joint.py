@@ -53,7 +53,7 @@ def joint(program: Any, chosen: Chosen, names: Sequence[str], inputs: Sequence[s
     examples = [node.meta["val"] for node in given]
     # The fused kernels of attention have fused backward kernels, which nothing decomposes.
     with examples[0].fake_mode, sdpa_kernel(SDPBackend.MATH):
-        traced = make_fx(run)(*examples, torch.zeros_like(_first_entries(examples[0]), dtype=torch.int64))
+        traced = make_fx(run, _backward_decompositions(), tracing_mode="symbolic")(*examples, torch.zeros_like(_first_entries(examples[0]), dtype=torch.int64))
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced.eval()
@@ -101,3 +101,8 @@ def _constants(program: Any) -> dict[str, Any]:
     tensors = {**program.constants, **program.state_dict}
     tables = (signature.inputs_to_parameters, signature.inputs_to_buffers, signature.inputs_to_lifted_tensor_constants)
     return {name: tensors[target].detach() for table in tables for name, target in table.items()}
+
+
+def _backward_decompositions() -> dict[Any, Any]:
+    """torch's own, of the operators that autograd adds: the exporter decomposes most of these, and not SiLU's."""
+    return {op: rule for op, rule in torch.export.default_decompositions().items() if "backward" in op.name()}

@@ -1,6 +1,6 @@
 """ATen's backward operators that torch's exporter has no ONNX form of, written in ONNX.
 
-Each is the translation of one ATen operator and has its arguments. ``n`` spatial axes follow (N, C).
+Each translates one ATen operator in two or three dimensions, and has its arguments.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from onnxscript import opset18 as op
 
 aten = torch.ops.aten
+LAST = 2**63 - 1  # as the end of a slice: of the axis
 
 
 def convolution_backward(
@@ -33,12 +34,11 @@ def convolution_backward(
     """
     if output_mask[1]:
         raise NotImplementedError("the target layer reaches the weights of a convolution, and not its input only")
-    form = {"strides": _each(stride, x), "dilations": _each(dilation, x), "group": groups}
-    pads = _each(padding, x)
+    form = {"strides": stride, "dilations": dilation, "group": groups}
     if transposed:
-        found = _fit(op.Conv(g, weight, pads=[*pads, *pads], **form), x, [0] * len(pads))
+        found = _fit(op.Conv(g, weight, pads=[*padding, *padding], **form), x, [0] * len(padding))
     else:
-        found = _fit(op.ConvTranspose(g, weight, **form), x, pads)
+        found = _fit(op.ConvTranspose(g, weight, **form), x, padding)
     return found, op.Identity(weight), op.Identity(weight)
 
 
@@ -53,11 +53,10 @@ def max_pool_backward(
     indices: Any,
 ) -> Any:
     """x̄(i) = Σ g(o) over the windows o whose maximum is at i; ``indices`` count within one channel."""
-    rows = _ints([0, 0, -1])
-    flat = op.Reshape(x, rows)
+    n = len(kernel_size)
+    flat, at, shares = (op.Reshape(op.Reshape(v, _one_channel(v, n)), _ints([0, -1])) for v in (x, indices, g))
     zeros = op.Mul(flat, op.CastLike(0.0, flat))
-    summed = op.ScatterElements(zeros, op.Reshape(indices, rows), op.Reshape(g, rows), axis=2, reduction="add")
-    return op.Reshape(summed, op.Shape(x))
+    return op.Reshape(op.ScatterElements(zeros, at, shares, axis=1, reduction="add"), op.Shape(x))
 
 
 def avg_pool_backward(
@@ -71,15 +70,15 @@ def avg_pool_backward(
     divisor_override: int | None = None,
 ) -> Any:
     """x̄(i) = Σ g(o)/n(o) over the windows o around i, n the number of places that are counted in o."""
-    kernel, pads = _each(kernel_size, x), _each(padding, x)
-    strides = _each(stride, x) if stride else kernel
-    ones = op.CastLike(op.Expand(1.0, _ints([1, 1, *kernel])), g)
+    n, strides = len(kernel_size), stride or kernel_size
+    ones = op.CastLike(op.Expand(1.0, _ints([1, 1, *kernel_size])), g)
     if divisor_override:
         count = op.CastLike(float(divisor_override), g)
     else:
-        count = _counted(g, x, ones, strides, pads, count_include_pad)
-    share = _one_channel(op.Div(g, count))
-    return op.Reshape(_fit(op.ConvTranspose(share, ones, strides=strides), _one_channel(x), pads), op.Shape(x))
+        count = _counted(g, x, ones, strides, padding, count_include_pad)
+    share = op.Reshape(op.Div(g, count), _one_channel(g, n))
+    spread = op.ConvTranspose(share, ones, strides=strides)
+    return op.Reshape(_fit(spread, op.Reshape(x, _one_channel(x, n)), padding), op.Shape(x))
 
 
 def adaptive_avg_pool_backward(g: Any, x: Any) -> Any:
@@ -93,16 +92,10 @@ def adaptive_avg_pool_backward(g: Any, x: Any) -> Any:
 def _counted(g: Any, x: Any, ones: Any, strides: Sequence[int], pads: Sequence[int], with_pads: bool) -> Any:
     """How many places each window counts, (1, 1, *space of g): those of x, and of its pads where they count."""
     n = len(pads)
-    space = op.Slice(op.Shape(x), _ints([2]), _ints([2 + n]))
-    inside = op.CastLike(op.Expand(1.0, op.Concat(_ints([1, 1]), space, axis=0)), g)
+    inside, windows = (op.CastLike(op.Expand(1.0, op.Concat(_ints([1, 1]), _space(v, n), axis=0)), g) for v in (x, g))
     padded = op.Pad(inside, _ints([0, 0, *pads, 0, 0, *pads]), op.CastLike(float(with_pads), g))
-    reached = op.ConvTranspose(op.CastLike(op.Expand(1.0, _sizes_of_one(g, n)), g), ones, strides=strides)
+    reached = op.ConvTranspose(windows, ones, strides=strides)
     return op.Conv(_fit(padded, reached, [0] * n), ones, strides=strides)
-
-
-def _sizes_of_one(x: Any, n: int) -> Any:
-    """The shape of ``x`` with one image and one channel."""
-    return op.Concat(_ints([1, 1]), op.Slice(op.Shape(x), _ints([2]), _ints([2 + n])), axis=0)
 
 
 def _bins(g: Any, x: Any, axis: int) -> Any:
@@ -125,24 +118,23 @@ def _swap(value: Any, axis: int, like: Any) -> Any:
     return op.Transpose(value, perm=order)
 
 
-def _one_channel(value: Any) -> Any:
-    """(N, C, *space) as (N·C, 1, *space)."""
-    space = op.Slice(op.Shape(value), _ints([2]), _ints([len(value.shape)]))
-    return op.Reshape(value, op.Concat(_ints([-1, 1]), space, axis=0))
+def _one_channel(value: Any, n: int) -> Any:
+    """The shape (N·C, 1, *space) of ``value``."""
+    return op.Concat(_ints([-1, 1]), _space(value, n), axis=0)
+
+
+def _space(value: Any, n: int) -> Any:
+    """The sizes of the last ``n`` axes."""
+    return op.Slice(op.Shape(value), _ints([-n]), _ints([LAST]))
 
 
 def _fit(value: Any, like: Any, begin: Sequence[int]) -> Any:
     """``value`` without its first ``begin`` places, and cut or filled with zeros at the end to the size of ``like``."""
     n = len(begin)
-    sizes = [op.Slice(op.Shape(v), _ints([2]), _ints([2 + n])) for v in (like, value)]
-    end = op.Add(op.Sub(*sizes), _ints(begin))
-    return op.Pad(value, op.Concat(_ints([0, 0, *(-b for b in begin), 0, 0]), end, axis=0))
-
-
-def _each(numbers: int | Sequence[int], x: Any) -> list[int]:
-    """One number for each spatial axis."""
-    given = [numbers] if isinstance(numbers, int) else list(numbers)
-    return given * (len(x.shape) - 2) if len(given) == 1 else given
+    end = op.Add(_space(like, n), _ints(begin))
+    missing = op.Max(op.Sub(end, _space(value, n)), _ints([0]))
+    filled = op.Pad(value, op.Concat(_ints([0] * (n + 4)), missing, axis=0))
+    return op.Slice(filled, _ints(begin), end, _ints(range(2, n + 2)))
 
 
 def _ints(numbers: Sequence[int]) -> Any:
@@ -152,6 +144,8 @@ def _ints(numbers: Sequence[int]) -> Any:
 TRANSLATIONS: Mapping[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: convolution_backward,
     aten.max_pool2d_with_indices_backward.default: max_pool_backward,
+    aten.max_pool3d_with_indices_backward.default: max_pool_backward,
     aten.avg_pool2d_backward.default: avg_pool_backward,
+    aten.avg_pool3d_backward.default: avg_pool_backward,
     aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,
 }
