@@ -5,6 +5,7 @@
 >>> explainer.explain_image("cat.jpg", target="tabby").save("out")  # doctest: +SKIP
 """
 
+from onnx_gradcam import roads
 from onnx_gradcam.audit import Comparison, compare
 from onnx_gradcam.errors import (
     ForwardMismatch,
@@ -84,5 +85,6 @@ __all__ = [
     "contrast",
     "gradient_model",
     "layers",
+    "roads",
     "verify",
 ]

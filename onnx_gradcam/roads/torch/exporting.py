@@ -61,15 +61,16 @@ def by_autograd(request: Request, names: Sequence[str], score: str) -> ir.Model:
     forward = _forward(request, names, optimize=False)
     prepared, found = _scored(forward, score)
     _refuse_narrow(prepared, [found.value.name or "", *names])
-    inputs = list(forward.model.graph.inputs)
-    traced = joint(forward.program, _in_program(forward.model, found), names, [v.name for v in inputs])
+    inputs = [v.name or "" for v in forward.model.graph.inputs]
+    shapes = [list(v.shape or ()) for v in forward.model.graph.inputs]
+    traced = joint(forward.program, _in_program(forward.model, found), names, inputs)
     first = request.example_inputs[0]
-    activations = [name for name in names if name not in {v.name for v in inputs}]
-    model = _export(
+    activations = [name for name in names if name not in inputs]
+    model: ir.Model = _export(
         traced,
         (*request.example_inputs, torch.full([len(first)], -1, device=first.device)),
-        dynamic_shapes=_named_axes([*((v.shape or []) for v in inputs), (inputs[0].shape or [])[:1]]),
-        input_names=[*(v.name for v in inputs), INDEX],
+        dynamic_shapes=_named_axes([*shapes, shapes[0][:1]]),
+        input_names=[*inputs, INDEX],
         output_names=[*forward.outputs, SCORE, CLASS, *(f"grad/{name}" for name in names), *activations],
         opset_version=request.opset_version,
         custom_translation_table=TRANSLATIONS,
@@ -90,7 +91,10 @@ def _forward(request: Request, names: Sequence[str], *, optimize: bool) -> Forwa
     _check_inputs(request)
     parameters = list(request.input_names or _parameters(request.module))[: len(request.example_inputs)]
     layers = [name for name in names if name not in parameters]
+    _refuse_taken(layers, [*parameters, *(request.output_names or ())])
     with evaluating(request.module), tapped(request.module, layers):
+        with torch.no_grad():
+            request.module(*request.example_inputs)  # what is wrong with a layer is said before the export
         found = _export(
             request.module,
             request.example_inputs,
@@ -102,14 +106,8 @@ def _forward(request: Request, names: Sequence[str], *, optimize: bool) -> Forwa
         )
     values = list(found.model.graph.outputs)
     own = values[: len(values) - len(layers)]
-    taken = {v.name for v in [*own, *found.model.graph.inputs]}
+    _refuse_taken(layers, [v.name or "" for v in own])
     for name, value in zip(layers, values[len(own) :], strict=True):
-        if name in taken:
-            raise LayerError(
-                f"the layer {name!r} is called like an input or output of the exported model",
-                hint="input_names=[…] and output_names=[…] that differ",
-                name=name,
-            )
         value.name = name
     return Forward(found.model, found.exported_program, tuple(v.name or "" for v in own))
 
@@ -153,6 +151,15 @@ def _check_inputs(request: Request) -> None:
                 f"example input {k} is {type(x).__name__}, not a tensor",
                 hint="a tuple with the tensors of one call: (torch.zeros(2, 3, 224, 224),)",
             )
+
+
+def _refuse_taken(layers: Sequence[str], names: Sequence[str]) -> None:
+    for name in set(layers).intersection(names):
+        raise LayerError(
+            f"the layer {name!r} is called like an input or output of the exported model",
+            hint="input_names=[…] and output_names=[…] that differ",
+            name=name,
+        )
 
 
 def _refuse_narrow(prepared: ir.Model, names: Sequence[str]) -> None:

@@ -53,7 +53,9 @@ def joint(program: Any, chosen: Chosen, names: Sequence[str], inputs: Sequence[s
     examples = [node.meta["val"] for node in given]
     # The fused kernels of attention have fused backward kernels, which nothing decomposes.
     with examples[0].fake_mode, sdpa_kernel(SDPBackend.MATH):
-        traced = make_fx(run, _backward_decompositions(), tracing_mode="symbolic")(*examples, torch.zeros_like(_first_entries(examples[0]), dtype=torch.int64))
+        traced = make_fx(run, _backward_decompositions(), tracing_mode="symbolic")(
+            *examples, torch.zeros_like(_first_entries(examples[0]), dtype=torch.int64)
+        )
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced.eval()
@@ -65,6 +67,12 @@ class _Recorder(torch.fx.Interpreter):  # type: ignore[misc]
     def __init__(self, graph_module: Any, leaves: set[Any]) -> None:
         super().__init__(graph_module)
         self.leaves, self.found = leaves, dict[Any, Any]()
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A view of what lay in memory as another kernel left it may be none of what lies there now."""
+        if target is torch.ops.aten.view.default:
+            return args[0].reshape(args[1])
+        return super().call_function(target, args, kwargs)
 
     def run_node(self, n: Any) -> Any:
         value = super().run_node(n)

@@ -26,7 +26,7 @@ def tapped(module: Any, paths: Sequence[str]) -> Iterator[None]:
     """Let ``module`` return (its output, [the output of each submodule in ``paths`` …]).
 
     What comes after a submodule reads a copy of the tensor that is returned: an activation in place behind it changes
-    the copy. Raises ``LayerError``, after the call, where a submodule was not called once or returned no tensor.
+    the copy. A call raises ``LayerError`` where a submodule was not called once or returned no tensor.
     """
     kept: dict[str, list[Any]] = {path: [] for path in paths}
 
@@ -66,7 +66,7 @@ def submodule(module: Any, path: str) -> Any:
 def _only(path: str, tensors: Sequence[Any]) -> Any:
     if len(tensors) != 1:
         raise LayerError(
-            f"the part {path!r} is called {len(tensors)} times in one forward pass, so that its output is not one value",
+            f"the part {path!r} is called {len(tensors)} times in one forward pass: its output is not one value",
             hint="a part around it, or one inside it, that is called once",
             name=path,
         )
