@@ -129,7 +129,7 @@ def _noting(rule: Rule, gates: bool, seen: MutableMapping[str, tuple[Activation,
 
 def _activation(y: Value, composite: Composite | None) -> Activation | None:
     if composite is not None:
-        return Activation("piecewise" if composite.piecewise else "smooth", composite.name)
+        return Activation("piecewise" if composite.curve.piecewise else "smooth", composite.curve.name)
     node = y.producer()
     return None if node is None else activation(node)
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Value, same_dim
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.curves import FUNCTIONS, GRID, Array, describe
+from onnx_gradcam.graph.curves import FUNCTIONS, GRID, Array, Curve, describe
 from onnx_gradcam.graph.quantization import quantization, real_range
 
 FAR = 24  # elementwise nodes in a row; the longest activation known, GELU by Tanh with casts around its Pow, has 11
@@ -29,11 +29,10 @@ REQUANTIZED = {"QuantizeLinear": (0,), "DequantizeLinear": (0,)}
 class Composite:
     """One activation, written as ``nodes`` (in order): the last makes ``y`` of ``x``.
 
-    ``name``: as reports call it. ``piecewise``: whether it is piecewise linear.
+    ``curve``: what is known of the function; its name is that by which reports call it.
     """
 
-    name: str
-    piecewise: bool
+    curve: Curve
     x: Value
     y: Value
     nodes: tuple[ir.Node, ...]
@@ -49,10 +48,10 @@ def composites(nodes: Iterable[ir.Node]) -> dict[ir.Node, Composite]:
 
     Only where two paths from one value meet again, as those of x and σ(x); what Relu, Clip and their like compute alone
     is for ``rectifiers`` to tell. A gate is none: what it is multiplied onto is not the value that it was made of, or
-    not element by element.
+    not element by element. A factor after that belongs to it where it brings the slope to 1, as the ½ of GELU.
     """
     chains: dict[Value, list[Value]] = {}  # of each value those that it is made of element by element, nearest first
-    found = {}
+    found: dict[ir.Node, Composite] = {}
     for node in nodes:
         operands = _operands(node)
         if not operands:
@@ -63,9 +62,22 @@ def composites(nodes: Iterable[ir.Node]) -> dict[ir.Node, Composite]:
             continue
         x, y = shared[0], node.outputs[0]
         chains[y] = [y, *chains.get(x, [x])][:FAR]
+        maker = x.producer()
+        before = None if maker is None else found.get(maker)
         if len(operands) > 1 and (composite := _composite(x, y)) is not None:
             found[node] = composite
+        elif before is not None and (scaled := _scaled(before, y)) is not None:
+            del found[before.nodes[-1]]
+            found[node] = scaled
     return found
+
+
+def _scaled(composite: Composite, y: Value) -> Composite | None:
+    """``composite`` and the factor that makes ``y`` of its result, where nothing else reads that and the slope is 1."""
+    if np.isclose(composite.curve.slope, 1) or len(composite.y.uses()) > 1:
+        return None
+    found = _composite(composite.x, y)
+    return found if found is not None and np.isclose(found.curve.slope, 1, rtol=1e-3) else None
 
 
 def _operands(node: ir.Node) -> list[Value]:
@@ -95,7 +107,7 @@ def _composite(x: Value, y: Value) -> Composite | None:
     if found is None:
         return None
     name = found.name or " + ".join(n.op_type for n in nodes)
-    return Composite(name, found.piecewise, x, y, nodes)
+    return Composite(found._replace(name=name), x, y, nodes)
 
 
 def _between(x: Value, y: Value) -> Iterator[ir.Node]:

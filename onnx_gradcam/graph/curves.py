@@ -98,10 +98,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Curve(NamedTuple):
-    """What is known of a rectifier: its ``name`` ("" if none is), and whether it is ``piecewise`` linear."""
+    """What is known of a rectifier: its ``name`` ("" if none is), whether it is ``piecewise`` linear, and how it grows
+    in the end: as a line with the ``slope``, in the first channel."""
 
     name: str
     piecewise: bool
+    slope: float
 
 
 def describe(curve: Array) -> Curve | None:
@@ -120,8 +122,8 @@ def describe(curve: Array) -> Curve | None:
     lines = np.where(GRID[:, None] > 0, rising, falling) * GRID[:, None]
     if np.allclose(curve, lines, rtol=0, atol=1e-5 * np.abs(rising)):
         leaky = "LeakyRelu" if curve.shape[1] == 1 else "PRelu"
-        return Curve("Relu" if not falling.any() else leaky, piecewise=True)
-    return Curve(_name(curve[3:-3, 0] / rising[0]), piecewise=False)
+        return Curve("Relu" if not falling.any() else leaky, True, float(rising[0]))
+    return Curve(_name(curve[3:-3, 0] / rising[0]), False, float(rising[0]))
 
 
 def _name(near: Array) -> str:

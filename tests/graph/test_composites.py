@@ -153,15 +153,15 @@ FORMS = [
     (in_float32_between_casts, "SiLU", 4),
     (quick_gelu, "QuickGelu", 3),
     (swish_of_channels, "Swish", 3),
-    (gelu_torchscript, "Gelu", 4),
+    (gelu_torchscript, "Gelu", 5),
     (gelu_halved_first, "Gelu", 5),
     (gelu_halved_last, "Gelu", 5),
     (gelu_tanh, "Gelu", 8),
     (gelu_tanh_of_products, "Gelu", 9),
-    (hard_swish_paddle, "HardSwish", 3),
+    (hard_swish_paddle, "HardSwish", 4),
     (hard_swish_torch, "HardSwish", 4),
     (hard_swish_tf, "HardSwish", 4),
-    (hard_swish_of_relu_and_min, "HardSwish", 4),
+    (hard_swish_of_relu_and_min, "HardSwish", 5),
     (hard_swish_of_hard_sigmoid, "HardSwish", 2),
     (mish, "Mish", 3),
     (mish_without_softplus, "Mish", 5),
@@ -176,8 +176,9 @@ PIECEWISE = ("Relu", "LeakyRelu", "PRelu")
 @pytest.mark.parametrize(("write", "name", "count"), FORMS, ids=[form[0].__name__ for form in FORMS])
 def test_every_form(write: Callable[[Net, str], str], name: str, count: int) -> None:
     (composite,) = found(write)
-    assert (composite.name, len(composite.nodes)) == (name, count)
-    assert composite.piecewise == (name in PIECEWISE)
+    assert (composite.curve.name, len(composite.nodes)) == (name, count)
+    assert composite.curve.piecewise == (name in PIECEWISE)
+    assert composite.curve.slope == pytest.approx(1, rel=1e-4)
     assert composite.y is composite.nodes[-1].outputs[0]
     given = {v for n in composite.nodes for v in n.inputs if v is not None and v.producer() not in composite.nodes}
     assert {v for v in given if v.const_value is None} == {composite.x}
@@ -185,7 +186,17 @@ def test_every_form(write: Callable[[Net, str], str], name: str, count: int) -> 
 
 def test_two_in_a_row_are_two() -> None:
     one, two = found(lambda net, x: silu(net, silu(net, x)))
-    assert (one.name, two.name, one.y) == ("SiLU", "SiLU", two.x)
+    assert (one.curve.name, two.curve.name, one.y) == ("SiLU", "SiLU", two.x)
+
+
+def test_a_factor_that_brings_the_slope_to_one_belongs_to_it() -> None:
+    (with_half,) = found(gelu_torchscript)
+    (without,) = found(lambda net, x: net.op("Mul", net.op("Mul", x, _normal(net, x)), c(net, 0.3)))
+    (read_by_others,) = found(
+        lambda net, x: net.op("Mul", net.op("Mul", net.op("Mul", x, _normal(net, x), out="m"), c(net, 0.5)), "m")
+    )
+    assert [len(found.nodes) for found in (with_half, without, read_by_others)] == [5, 4, 4]
+    assert without.curve.slope == pytest.approx(2)
 
 
 def test_the_input_of_each_is_the_nearest_value() -> None:
@@ -196,7 +207,7 @@ def test_the_input_of_each_is_the_nearest_value() -> None:
 
 def test_a_function_without_a_name_is_called_by_its_operators() -> None:
     (composite,) = found(lambda net, x: net.op("Mul", net.op("Add", x, c(net, 5)), net.op("Sigmoid", x)))
-    assert composite.name == "Add + Sigmoid + Mul"
+    assert composite.curve.name == "Add + Sigmoid + Mul"
 
 
 def squeeze_excite(net: Net, x: str) -> str:
@@ -288,7 +299,7 @@ def test_dead_ends_do_not_matter() -> None:
         return net.op("Concat", net.op("Mul", x, gate), gate, axis=1)
 
     (composite,) = found(write)
-    assert composite.name == "SiLU"
+    assert composite.curve.name == "SiLU"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +323,8 @@ def test_dead_ends_do_not_matter() -> None:
 )
 def test_curves(function: Callable[[np.ndarray], np.ndarray], expected: tuple[str, bool] | None) -> None:
     with np.errstate(all="ignore"):
-        assert describe(function(GRID)[:, None]) == expected
+        found = describe(function(GRID)[:, None])
+    assert (None if found is None else (found.name, found.piecewise)) == expected
 
 
 def test_inner_values() -> None:

@@ -1,0 +1,194 @@
+"""Guided backpropagation and deconvolution of exported networks against torch, and how many rectifiers were gated."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import functools
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+from reference_ops import REFERENCE_OPS
+from vjp_check import Erf
+
+from onnx_gradcam.autodiff.gating import DECONVOLUTION, GUIDED, Gating
+from onnx_gradcam.autodiff.registry import Rules
+from onnx_gradcam.gradient import differentiate
+from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.score import find_score
+
+torch = pytest.importorskip("torch", reason="torch: not installed")
+exports = importlib.import_module("exports")  # imports torch
+architectures = importlib.import_module("test_architectures")
+tokens = importlib.import_module("test_tokens")
+nn = torch.nn
+
+TABLES = {"guided": GUIDED, "deconvolution": DECONVOLUTION}
+# torch's modules → how a count calls them.
+PIECEWISE = {"ReLU": "Relu", "ReLU6": "Clip", "LeakyReLU": "LeakyRelu", "PReLU": "PRelu"}
+SMOOTH = {
+    "SiLU": "SiLU",
+    "Hardswish": "HardSwish",
+    "GELU": "Gelu",
+    "Mish": "Mish",
+    "ELU": "Elu",
+    "SELU": "Selu",
+    "CELU": "Celu",
+    "Softplus": "Softplus",
+}
+OTHERS = {"Sigmoid": "Sigmoid", "Hardsigmoid": "HardSigmoid", "Tanh": "Tanh"}
+every_table = pytest.mark.parametrize("table", TABLES)
+both_exporters = pytest.mark.parametrize("exporter", exports.EXPORTERS)
+
+
+class Gate(torch.autograd.Function):  # type: ignore[misc]
+    """y = x, x̄ = relu(ȳ)."""
+
+    @staticmethod
+    def forward(_context: Any, x: Any) -> Any:
+        return x.clone()
+
+    @staticmethod
+    def backward(_context: Any, g: Any) -> Any:
+        return g.relu()
+
+
+class Guided(nn.Module):  # type: ignore[misc]
+    """The rectifier with Gate after it: its derivative gets what is positive of the cotangent."""
+
+    def __init__(self, rectifier: Any) -> None:
+        super().__init__()
+        self.rectifier = rectifier
+
+    def forward(self, x: Any) -> Any:
+        return Gate.apply(self.rectifier(x))
+
+
+class Deconvolution(Guided):
+    """The rectifier's values with the derivative of Gate."""
+
+    def forward(self, x: Any) -> Any:
+        return Gate.apply(x) + (self.rectifier(x) - x).detach()
+
+
+def torch_gated(network: Any, table: str, x: np.ndarray, class_index: Sequence[int], dtype: Any) -> np.ndarray:
+    """The gradient of the chosen logits with respect to ``x``, all rectifiers gated."""
+    network = copy.deepcopy(network).to(dtype)
+    wrapper = {"guided": Guided, "deconvolution": Deconvolution}[table]
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ in PIECEWISE | SMOOTH:
+                setattr(module, name, wrapper(child))
+    images = torch.tensor(x, dtype=dtype, requires_grad=True)
+    score = network(images).gather(1, torch.tensor(class_index)[:, None]).sum()
+    (gradient,) = torch.autograd.grad(score, images)
+    return gradient.numpy()
+
+
+def written(model: bytes, table: Rules) -> tuple[onnx.ModelProto, Gating]:
+    """The gradient graph with respect to the input, and what it gates."""
+    prepared = prepare(load(model).model)
+    whole = differentiate(prepared, find_score(prepared.graph), ["x"], table)
+    return ir.to_proto(whole.model), whole.gating
+
+
+def in_onnxruntime(proto: onnx.ModelProto, x: np.ndarray, class_index: Sequence[int]) -> np.ndarray:
+    feeds = {"x": x, "target_index": np.array(class_index)}
+    return architectures.session(proto.SerializeToString()).run(["grad/x"], feeds)[0]
+
+
+def expected_gating(network: Any) -> Gating:
+    """By the modules of ``network``, each of which is used once."""
+    found = collections.Counter(type(m).__name__ for m in network.modules())
+    return Gating(*({names[m]: found[m] for m in names if found[m]} for names in (PIECEWISE, SMOOTH, OTHERS)))
+
+
+@architectures.every_small
+@both_exporters
+def test_architectures_in_float32(name: str, exporter: str) -> None:
+    x, class_index = architectures.images(name)[:2], architectures.ranked(name)[:2]
+    network, model = exports.small(name), exports.small_model(name, exporter)
+    plain = exports.torch_gradcam(network, x, class_index, torch.float64).input_gradient
+    for table, rules in TABLES.items():
+        proto, gating = written(model, rules)
+        assert gating == expected_gating(network)
+        found = in_onnxruntime(proto, x, class_index)
+        expected = torch_gated(network, table, x, class_index, torch.float64)
+        assert architectures.cosine(found, expected).min() >= 0.9999
+        assert architectures.relative(plain, expected).min() > 0.1  # another thing than the gradient
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3", "efficientnet_b0", "convnext_tiny"])
+@every_table
+def test_architectures_in_float64(name: str, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.functional, "hardsigmoid", architectures.hardsigmoid)
+    x, class_index = architectures.images(name)[:1].astype(np.float64), architectures.ranked(name)[:1]
+    proto, _ = written(exports.small_model(name, "torchscript", torch.float64), TABLES[table])
+    ops = [Erf, architectures.Gelu, architectures.HardSwish, *REFERENCE_OPS]
+    feeds = {"x": x, "target_index": np.array(class_index)}
+    (found,) = ReferenceEvaluator(proto, new_ops=ops).run(["grad/x"], feeds)
+    expected = torch_gated(exports.small(name), table, x, class_index, torch.float64)
+    assert architectures.relative(found, expected).max() <= 1e-9
+
+
+class Chain(nn.Module):  # type: ignore[misc]
+    """Convolutions with one activation after each, and a linear head on the pooled result."""
+
+    def __init__(self, *activations: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = []
+        for k, activation in enumerate(activations):
+            layers += [nn.Conv2d(3 if k == 0 else 6, 6, 3, padding=1), activation]
+        self.features, self.head = nn.Sequential(*layers), nn.Linear(6, 5)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.features(x).mean((2, 3)))
+
+
+CHAINS = {
+    "piecewise": (nn.ReLU6(), nn.LeakyReLU(0.2), nn.PReLU(6, 0.3), nn.ReLU()),
+    "smooth": (nn.SiLU(), nn.Hardswish(), nn.GELU(), nn.GELU(approximate="tanh"), nn.Mish()),
+    "exponential": (nn.ELU(0.7), nn.SELU(), nn.CELU(1.5), nn.Softplus()),
+    "with others": (nn.ReLU(), nn.Tanh(), nn.GELU(), nn.Sigmoid(), nn.Hardsigmoid()),
+}
+
+
+@functools.cache
+def chain(name: str) -> Any:
+    return Chain(*CHAINS[name]).eval()
+
+
+@functools.cache
+def chain_model(name: str, exporter: str, opset: int | None = None) -> bytes:
+    return exports.export(chain(name), torch.zeros(2, 3, 8, 8), exporter, opset=opset)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize(("exporter", "opset"), [("torchscript", 13), ("torchscript", 17), ("dynamo", None)])
+@every_table
+def test_every_activation_of_torch(name: str, exporter: str, opset: int | None, table: str) -> None:
+    x, class_index = np.random.default_rng(1).standard_normal((3, 3, 8, 8)).astype(np.float32), (4, 0, 2)
+    model = chain_model(name, exporter, opset)
+    proto, gating = written(model, TABLES[table])
+    assert gating == expected_gating(chain(name))
+    found = in_onnxruntime(proto, x, class_index)
+    expected = torch_gated(chain(name), table, x, class_index, torch.float64)
+    assert architectures.relative(found, expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "mobilevit"])
+@both_exporters
+def test_networks_of_tokens(name: str, exporter: str) -> None:
+    """The Softmax of attention is left alone; GELU and SiLU are found in what the exporters write."""
+    _, gating = written(tokens.model(name, exporter), GUIDED)
+    expected = expected_gating(tokens.net(name))
+    assert (gating.piecewise, gating.smooth) == (expected.piecewise, expected.smooth)
+    assert set(gating.left_alone) == {"Softmax"}
