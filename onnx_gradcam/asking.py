@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import numpy.typing as npt
 
 from onnx_gradcam import inputs, methods, notes
 from onnx_gradcam.attribution import methods as attribution
+from onnx_gradcam.autodiff.gating import Gating
 from onnx_gradcam.cam import methods as cam
 from onnx_gradcam.cam.heatmap import is_blank, normalise
+from onnx_gradcam.detail import colours
 from onnx_gradcam.drawing import Drawing
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.evaluation import Evaluation, Wanted
@@ -24,6 +27,7 @@ from onnx_gradcam.layer_maps import layer_result
 from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.rows import Rows
 from onnx_gradcam.rows import level as levels
+from onnx_gradcam.sampling import frozen
 from onnx_gradcam.subject import Subject
 
 Array = npt.NDArray[Any]
@@ -36,7 +40,7 @@ class Maps:
 
     ``heatmap`` (R, *space) is scaled, ``scale`` (R,) what 1 in it stands for; ``drawing``: how cams became heatmaps.
     ``attribution`` is (R, *input shape), of the value called ``attributed``; ``space``: its spatial axes.
-    ``evaluation``: what was run; ``facts``: what the manifest records of it; ``notes``: what the user should know.
+    ``evaluation``: what was run; ``rectifiers``: how it gated them; ``notes``: what the user should know.
     """
 
     evaluation: Evaluation
@@ -50,7 +54,14 @@ class Maps:
     drawing: Drawing | None = None
     space: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    rectifiers: Gating | None = None
+
+    def details(self) -> tuple[Callable[[], Array], ...]:
+        """For each row a function that makes a picture's values of its attribution, where that is what is shown."""
+        if self.rectifiers is None or self.attribution is None or len(self.space) != 2:
+            return ()
+        height, width = (axis - 1 for axis in self.space)
+        return tuple(partial(colours, row, (height, width)) for row in self.attribution)
 
 
 def ask(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
@@ -81,13 +92,14 @@ def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe)
         attribution.check_floats(method, start.note)
     added = subject.biases if method in attribution.LAYERED else ()
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in added)]))
-    evaluation = subject.evaluation(names)
+    evaluation = subject.evaluation(names, attribution.BACKWARD.get(method, "gradient"))
     space = input_space(subject.image_input)
     question = Question(evaluation, feeds, wanted, subject.image_input.name, start.name, space, added)
     with _naming_what_applies(subject):
         answer = ANSWERS[method](question, recipe)
     raw = attribution.in_space(method, answer.attribution, space, recipe.signed)
-    said = (*filter(None, [start.note]), *answer.notes, *notes.no_gradient(is_blank(np.abs(raw))))
+    gating = evaluation.gating if method in attribution.BACKWARD else None
+    said = [start.note, *answer.notes, *notes.no_gradient(is_blank(raw), gating), *notes.gated(gating)]
     return Maps(
         evaluation,
         answer.results,
@@ -97,7 +109,26 @@ def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe)
         attributed=start.name,
         scale=_peak(raw),
         space=space,
-        notes=said,
+        notes=tuple(filter(None, said)),
+        rectifiers=gating,
+    )
+
+
+def guided(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+    """The heatmap of a cam times guided backpropagation, for the classes that the cam explains."""
+    where = cams(subject, feeds, wanted, replace(recipe, method=methods.GUIDED[recipe.method], signed=False))
+    classes = frozen(where.rows, len(feeds[subject.image_input.name]))
+    edges = attributions(subject, feeds, classes, replace(recipe, method="guided-backprop"))
+    assert edges.attribution is not None
+    product = attribution.guided(where.heatmap, edges.attribution, edges.space)
+    raw = attribution.in_space(recipe.method, product, edges.space, recipe.signed)
+    return replace(
+        edges,
+        layers=where.layers,
+        heatmap=normalise(raw),
+        attribution=product,
+        scale=_peak(raw),
+        notes=tuple(dict.fromkeys([*where.notes, *edges.notes])),
     )
 
 
@@ -109,6 +140,7 @@ def _peak(raw: Array) -> Array:
 MAKERS: Mapping[str, Callable[[Subject, Feeds, Wanted, Recipe], Maps]] = {
     **dict.fromkeys(cam.METHODS, cams),
     **dict.fromkeys(attribution.METHODS, attributions),
+    **dict.fromkeys(methods.GUIDED, guided),
 }
 
 

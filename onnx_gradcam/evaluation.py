@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_gradcam.autodiff.gating import Gating
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.batches import batch_size, run_in_pieces
 from onnx_gradcam.errors import ForwardMismatch
@@ -79,6 +80,12 @@ class Evaluation:
     def whole(self) -> GradientGraph:
         """Forward and backward pass for classes, in one graph."""
         return self.passes().whole
+
+    @property
+    def gating(self) -> Gating:
+        """The activations on the way back; they are the same for all kinds of targets."""
+        held = next(iter(self._by_kind.values()), None) or self.passes()
+        return held.whole.gating
 
     @property
     def cut(self) -> Cut | None:

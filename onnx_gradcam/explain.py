@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from onnx_gradcam import inputs, methods, notes, rows
 from onnx_gradcam.asking import Maps, ask
 from onnx_gradcam.cam.heatmap import is_blank
+from onnx_gradcam.detail import in_photo
 from onnx_gradcam.explanation import Explanation
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.quantization import is_quantized
@@ -151,6 +153,8 @@ class Explainer:
             warnings=(*self._warnings(made), *rows.warnings(made.rows)),
             attribution=made.attribution,
             attributed=made.attributed,
+            details=made.details(),
+            rectifiers=made.rectifiers,
             provenance=self._provenance(recipe, made),
         )
 
@@ -192,6 +196,11 @@ class Explainer:
             drawing=result.drawing and replace(result.drawing, to_photo=geometry.to_photo),
             seen=np.tile(np.array(geometry.seen, np.int64), (len(result), 1)),
             pictures=(lambda: photo,),
+            details=tuple(
+                partial(in_photo, attribution, geometry, choice.preprocess) for attribution in result.attribution
+            )
+            if result.details and result.attribution is not None
+            else (),
             warnings=tuple(warnings),
             provenance={**result.provenance, "preprocess": choice},
         )
@@ -231,5 +240,5 @@ class Explainer:
             "options": methods.recorded(recipe),
             "check_forward": self._subject.check_forward,
             "gradient_scale": made.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
-            **made.facts,
+            "rectifiers": None if made.rectifiers is None else asdict(made.rectifiers),
         }

@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam import figure, files, notes, overlay
+from onnx_gradcam import detail, figure, files, notes, overlay
 from onnx_gradcam.drawing import Drawing
 from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.image import decode
 from onnx_gradcam.targets import Words, label_of
+
+if TYPE_CHECKING:
+    from onnx_gradcam.autodiff.gating import Gating
 
 Array = npt.NDArray[Any]
 
@@ -72,6 +75,10 @@ class Explanation:
         warnings: what the user should know, one sentence each.
         attribution: input-space methods' result (R, *input shape) float32, in the input's own layout; None for CAM
             methods.
+        details: for methods with guided backpropagation or deconvolution in them, for each row a function that makes
+            the attribution (H, W, 3) float32 in the heatmap's pixels, red, green and blue; else empty.
+        rectifiers: how many activations guided backpropagation or deconvolution gated, and how many it left alone; None
+            for other methods.
         attributed: the ONNX value that ``attribution`` is of: the input, or the first floating-point value made of it;
             empty for CAM methods.
         provenance: model, versions, providers, preprocessing: what the manifest records.
@@ -99,6 +106,8 @@ class Explanation:
     warnings: tuple[str, ...] = ()
     attribution: Array | None = None
     attributed: str = ""
+    details: tuple[Callable[[], Array], ...] = ()
+    rectifiers: Gating | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -118,6 +127,7 @@ class Explanation:
             layers=tuple(layer.rows(which) for layer in self.layers),
             words=tuple(self._words(int(row)) for row in which),
             drawing=self.drawing and self.drawing.rows(which),
+            details=tuple(self.details[row] for row in which) if self.details else (),
         )
         return replace(some, warnings=(*self.other_warnings, *some.about_blank))
 
@@ -184,7 +194,12 @@ class Explanation:
         return overlay.overlay(picture, self.heatmap[row], seen=self.region(row), signed=self.signed)
 
     def figure(self, image: Any = None, row: int = 0) -> Array:
-        """The overlay with a caption (method, target, score, layer) and a colour bar, uint8 (H, W, 3) RGB."""
+        """The overlay with a caption (method, target, score, layer) and a colour bar, uint8 (H, W, 3) RGB.
+
+        Of methods with guided backpropagation or deconvolution in them: ``detail``, with a caption.
+        """
+        if self.details:
+            return self._detailed(row)
         return figure.figure(
             self.picture(row, image),
             self.heatmap[row],
@@ -193,6 +208,24 @@ class Explanation:
             signed=self.signed,
             blank=_blank_note(self.method) if self.layers else NO_GRADIENT,
         )
+
+    def detail(self, row: int = 0) -> Array:
+        """The attribution of ``row`` as a picture in the heatmap's pixels, uint8 (H, W, 3) RGB, grey where it is 0.
+
+        Raises ``OutputError`` for methods whose picture is the heatmap.
+        """
+        if not self.details:
+            raise OutputError(
+                f"{self.method} has no picture of its own",
+                hint="explanation.overlay(); guided-backprop, deconvolution and guided-gradcam have one",
+            )
+        return detail.picture(self.details[row](), self.region(row))
+
+    def _detailed(self, row: int) -> Array:
+        shown, seen = self.detail(row), self.region(row)
+        said = [str(self.rectifiers), *SANITY, *([figure.FRAMED] if figure.unseen(shown, seen) else [])]
+        blank = [NO_GRADIENT] if self.is_blank[row] else []
+        return figure.panels([figure.picture_panel(shown, seen=seen)], title=self.title(row), notes=[*blank, *said])
 
     def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:
         """Write a PNG and an NPY for each row, and ``manifest.json`` last; returns the manifest's path.
@@ -256,7 +289,11 @@ class Explanation:
         return self.pictures[int(self.image_index[row])]()
 
 
-NO_GRADIENT = "blank map: the gradient at the input is 0 everywhere"
+SANITY = (
+    "guided backpropagation and deconvolution show edges whatever the class:",
+    "they fail sanity checks (Adebayo et al. 2018)",
+)
+NO_GRADIENT = "blank map: it is 0 everywhere at the input"
 
 
 def _blank_note(method: str) -> str:

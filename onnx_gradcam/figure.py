@@ -25,6 +25,7 @@ INK, FAINT, PAPER = (25, 25, 25), (110, 110, 110), 255
 TITLE_SIZE, TEXT_SIZE, NOTE_SIZE = 0.65, 0.5, 0.45
 BLANK = "blank map: no positive evidence for this target"
 NOT_SEEN = "dimmed: not seen by the model"
+FRAMED = "outside the frame: not seen by the model"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,17 @@ def map_panel(
     return Panel(picture, caption, Bar(scale_colours(height, signed), ticks))
 
 
+def picture_panel(
+    picture: Picture, *, seen: Seen | None = None, long_side: tuple[int, int] = LONG_SIDE, caption: Sequence[str] = ()
+) -> Panel:
+    """A picture as it is, as a panel: its long side between two numbers of pixels, what was seen outlined."""
+    factor, size, method = _resizing(picture, long_side)
+    shown = cv2.resize(picture, size, interpolation=method).astype(np.uint8)
+    if seen is not None and unseen(picture, seen):
+        _outline(shown, seen, factor)
+    return Panel(shown, caption)
+
+
 def figure(
     image: NDArray[np.uint8],
     heatmap: NDArray[Any],
@@ -135,18 +147,28 @@ def _framed(
     image: NDArray[np.uint8], heatmap: NDArray[Any], seen: Seen | None, signed: bool, long_side: tuple[int, int]
 ) -> Picture:
     """The overlay at the figure's size, the part that the model saw outlined."""
-    height, width = image.shape[:2]
-    factor = min(max(1.0, long_side[0] / max(height, width)), long_side[1] / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    factor, size, method = _resizing(image, long_side)
     photo = cv2.resize(image, size, interpolation=method).astype(np.uint8)
     level = cv2.resize(heatmap.astype(np.float32), size, interpolation=method)
     if seen is None or not unseen(image, seen):
         return overlay(photo, level, signed=signed)
     x1, y1, x2, y2 = (round(v * factor) for v in seen)
     picture = overlay(photo, level, seen=(x1, y1, x2, y2), signed=signed)
-    cv2.rectangle(picture, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), (PAPER,) * 3, 1)
+    _outline(picture, seen, factor)
     return picture
+
+
+def _resizing(image: NDArray[np.uint8], long_side: tuple[int, int]) -> tuple[float, tuple[int, int], int]:
+    """Factor, (width, height) and interpolation that bring the long side between two numbers of pixels."""
+    height, width = image.shape[:2]
+    factor = min(max(1.0, long_side[0] / max(height, width)), long_side[1] / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return factor, size, cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+
+
+def _outline(picture: Picture, seen: Seen, factor: float) -> None:
+    x1, y1, x2, y2 = (round(v * factor) for v in seen)
+    cv2.rectangle(picture, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), (PAPER,) * 3, 1)
 
 
 def _draw_bar(body: Picture, left: int, bar: Bar) -> None:

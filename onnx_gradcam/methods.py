@@ -1,8 +1,8 @@
-"""Every method by its name: cams of a layer and attributions in input space."""
+"""Every method by its name: cams of a layer, attributions in input space, and products of the two."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,9 @@ from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.image import load_tensor
 from onnx_gradcam.recipe import Recipe
 
-NAMES = (*cam.METHODS, *attribution.METHODS)
+GUIDED: Mapping[str, str] = {f"guided-{name}": name for name in cam.METHODS}
+"""Guided Grad-CAM and its kin → the cam that guided backpropagation is multiplied with."""
+NAMES = (*cam.METHODS, *attribution.METHODS, *GUIDED)
 WITHOUT_GRADIENT = tuple(name for name in cam.METHODS if name not in cam.NEEDS_GRADIENT)
 
 
@@ -26,7 +28,8 @@ def check(recipe: Recipe) -> None:
     if method in attribution.METHODS:
         attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
     else:
-        cam.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
+        cam_is_signed = recipe.signed and method not in GUIDED  # a product has the sign of guided backpropagation
+        cam.check_method(GUIDED.get(method, method), counterfactual=recipe.counterfactual, signed=cam_is_signed)
     known = options_of(method)
     for name in recipe.options:
         if name not in known:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from onnx_gradcam.autodiff.gating import Gating
     from onnx_gradcam.explanation import LayerResult
 
 DEAD = (
@@ -27,6 +28,11 @@ NOTHING_AGAINST = (
     "nothing at {layers} speaks against that class, all evidence there is for it; without --counterfactual it is "
     "shown, --both (onnx_gradcam.both) shows the two sides, or take another layer"
 )
+SATURATED = (
+    "the score does not react to a small change of the input (a saturated network?); integrated-gradients looks "
+    "further than that"
+)
+GATED_AWAY = "no positive share of that score comes back through all rectifiers; saliency keeps negative ones, too"
 COMPLETE = 0.02  # of the score may be missing from a sum that is to explain it
 NOTHING = (
     "evidence for and against that class cancels everywhere at {layers}; try the method hirescam, or another layer"
@@ -91,14 +97,12 @@ def _why_blank(row: int, layers: Sequence[LayerResult], variants: Sequence[str])
     return NOTHING_AGAINST if "counterfactual" in variants else NOTHING_FOR
 
 
-def no_gradient(is_zero: np.ndarray) -> list[str]:
-    """Attributions (R,) that are zero everywhere."""
+def no_gradient(is_zero: np.ndarray, gating: Gating | None) -> list[str]:
+    """Attributions (R,) that are zero everywhere; ``gating``: of a backward pass with gates."""
     if not is_zero.any():
         return []
-    return [
-        f"{int(is_zero.sum())} of {len(is_zero)} maps are blank: the score does not react to a small change of "
-        "the input (a saturated network?); integrated-gradients looks further than that"
-    ]
+    reason = SATURATED if gating is None else GATED_AWAY
+    return [f"{int(is_zero.sum())} of {len(is_zero)} maps are blank: {reason}"]
 
 
 def incomplete(explained: np.ndarray, scores: np.ndarray) -> list[str]:
@@ -111,3 +115,12 @@ def incomplete(explained: np.ndarray, scores: np.ndarray) -> list[str]:
         f"x · ∂y/∂x and the biases that were found add up to {explained[worst]:.3g} where the score is "
         f"{scores[worst]:.3g}: they are all of it only in networks of ReLUs, max pools and linear layers with one input"
     ]
+
+
+def gated(gating: Gating | None) -> list[str]:
+    """Activations that a backward pass with gates had to leave alone, or that there was nothing to gate."""
+    if gating is None:
+        return []
+    if not gating.gated:
+        return [f"no rectifier lies between input and score: this is the gradient ({gating})"]
+    return [str(gating)] if gating.left_alone else []

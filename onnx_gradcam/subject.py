@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam import inputs
+from onnx_gradcam.autodiff.gating import DECONVOLUTION, GUIDED
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.evaluation import Evaluation
@@ -25,7 +26,7 @@ from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.runtime import Options
 
 Array = npt.NDArray[Any]
-TABLES: Mapping[str, Mapping[Key, Rule]] = {"gradient": RULES}
+TABLES: Mapping[str, Mapping[Key, Rule]] = {"gradient": RULES, "guided": GUIDED, "deconvolution": DECONVOLUTION}
 """The rules of a backward pass, by its name."""
 
 

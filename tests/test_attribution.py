@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper
 
 import onnx_gradcam as ogc
 from onnx_gradcam.attribution.methods import METHODS, options_of
+from onnx_gradcam.cam import methods as cam
 from onnx_gradcam.sampling import Noise, noisy
 
 W = naive_net.weights()
@@ -32,6 +34,12 @@ def close(found: Any, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max(), rtol=0)
 
 
+def scaled(maps: np.ndarray) -> np.ndarray:
+    """Each divided by its largest magnitude, a blank one left at 0."""
+    peak = np.abs(maps).max(axis=(1, 2), keepdims=True)
+    return maps / np.where(peak == 0, 1, peak)
+
+
 def test_the_derivatives_by_hand_are_those_by_differences() -> None:
     found = naive_net.backward(W, X, CLASSES).x
     np.testing.assert_allclose(found, naive_net.differences(W, X, CLASSES), atol=1e-8)
@@ -42,7 +50,7 @@ def test_saliency(explainer: Any) -> None:
     gradient = naive_net.backward(W, X, CLASSES).x
     close(found.attribution, gradient)
     magnitude = np.abs(gradient).max(axis=1)
-    close(found.heatmap, magnitude / magnitude.max(axis=(1, 2), keepdims=True))
+    close(found.heatmap, scaled(magnitude))
     assert found.attribution.dtype == found.heatmap.dtype == np.float32
     assert found.layers == ()
     np.testing.assert_array_equal(found.class_index, TARGETS)
@@ -52,7 +60,7 @@ def test_saliency(explainer: Any) -> None:
 def test_signed(explainer: Any) -> None:
     found = explainer.explain(X, TARGETS, "saliency", signed=True)
     total = naive_net.backward(W, X, CLASSES).x.sum(axis=1)
-    close(found.heatmap, total / np.abs(total).max(axis=(1, 2), keepdims=True))
+    close(found.heatmap, scaled(total))
     assert found.heatmap.min() < 0
     assert found.method == "saliency signed"
 
@@ -118,7 +126,7 @@ def test_fullgrad(explainer: Any) -> None:
     for bias, gradient in ((W.b1, g.a1), (W.b2, g.a2)):
         expected += np.abs(bias[:, None, None] * gradient).sum(axis=1)  # of the input's size: nothing to enlarge
     close(found.attribution.sum(axis=1), expected)
-    close(found.heatmap, expected / expected.max(axis=(1, 2), keepdims=True))
+    close(found.heatmap, scaled(expected))
     assert found.warnings == ()
 
 
@@ -219,6 +227,84 @@ def test_integers_are_explained_as_the_floats_made_of_them() -> None:
     np.testing.assert_allclose(product.attribution, x * saliency.attribution, rtol=1e-6)
 
 
+# --------------------------------------------------------------------------------------------------- guided
+
+
+@pytest.mark.parametrize(("method", "rule"), [("guided-backprop", "guided"), ("deconvolution", "deconvolution")])
+def test_gated_rectifiers(explainer: Any, method: str, rule: str) -> None:
+    found = explainer.explain(X, TARGETS, method)
+    expected = naive_net.backward(W, X, CLASSES, rule).x
+    close(found.attribution, expected)
+    assert np.abs(expected - naive_net.backward(W, X, CLASSES).x).max() > 0.1 * np.abs(expected).max()
+    magnitude = np.abs(expected).max(axis=1)
+    close(found.heatmap, scaled(magnitude))
+    assert found.rectifiers.piecewise == {"Relu": 2}
+    assert found.rectifiers.smooth == found.rectifiers.left_alone == {}
+    assert found.provenance["rectifiers"] == {"piecewise": {"Relu": 2}, "smooth": {}, "left_alone": {}}
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("method", sorted(cam.METHODS))
+@pytest.mark.parametrize("target", [TARGETS, ogc.TopK(2)], ids=["one", "two"])
+def test_a_cam_times_guided_backpropagation(explainer: Any, method: str, target: Any) -> None:
+    found = explainer.explain(X, target, f"guided-{method}")
+    where = explainer.explain(X, target, method)
+    np.testing.assert_array_equal(found.class_index, where.class_index)
+    edges = naive_net.backward(W, X[found.image_index], found.class_index, "guided").x
+    expected = where.heatmap[:, None] * edges
+    close(found.attribution, expected)
+    magnitude = np.abs(expected).max(axis=1)
+    close(found.heatmap, scaled(magnitude))
+    assert found.layers[0].name == where.layers[0].name == "relu2"
+    np.testing.assert_array_equal(found.cam, where.cam)
+    signed = explainer.explain(X, target, f"guided-{method}", signed=True).heatmap
+    total = expected.sum(axis=1)
+    close(signed, scaled(total))
+
+
+def test_what_is_not_gated_is_said() -> None:
+    net = Net()
+    x = net.op("Sigmoid", net.conv(net.input("x", ["N", 3, 6, 6]), (3, 4)), out="gate")
+    net.head(net.op("Relu", net.conv(x, (4, 4)), out="relu"), 4)
+    with ogc.Explainer(net.model({"logits": ["N", 5]}), providers=["cpu"]) as explainer:
+        for method in ("guided-backprop", "guided-gradcam"):
+            said = "1 rectifier gated: 1 Relu; left alone: 1 Sigmoid"
+            assert said in explainer.explain(X, TARGETS, method).warnings
+        assert explainer.explain(X, TARGETS, "saliency").warnings == ()
+
+
+def test_a_blank_map_is_explained(explainer: Any) -> None:
+    """No weight of class 0 is positive: no cotangent passes the gate of the last ReLU."""
+    negative = dataclasses.replace(W, w3=-np.abs(W.w3))
+    with ogc.Explainer(naive_net.model(negative), providers=["cpu"]) as explainer:
+        found = explainer.explain(X, 0, "guided-backprop")
+        assert found.is_blank.all()
+        assert found.warnings[0].startswith("3 of 3 maps are blank: no positive share")
+        assert not explainer.explain(X, 0, "saliency").is_blank.any()
+
+
+def test_without_a_rectifier_it_is_the_gradient() -> None:
+    net = Net()
+    net.head(net.op("Tanh", net.conv(net.input("x", ["N", 3, 6, 6]), (3, 4)), out="last"), 4)
+    with ogc.Explainer(net.model({"logits": ["N", 5]}), providers=["cpu"]) as explainer:
+        found = explainer.explain(X, TARGETS, "guided-backprop")
+        (warning,) = found.warnings
+        assert "no rectifier" in warning
+        np.testing.assert_array_equal(found.attribution, explainer.explain(X, TARGETS, "saliency").attribution)
+
+
+def test_the_picture_of_guided_backpropagation(explainer: Any) -> None:
+    found = explainer.explain(X, TARGETS, "guided-backprop")
+    v = found.attribution[1].transpose(1, 2, 0).astype(np.float64)
+    expected = np.clip((v - v.mean()) / (v.std() + 1e-5) * 0.1 + 0.5, 0, 1) * 255
+    assert np.abs(found.detail(1) - expected).max() <= 0.501
+    np.testing.assert_array_equal(found[1:2].detail(0), found.detail(1))
+    picture = found.figure(row=1)
+    assert (picture == 128).all(axis=2).sum() < picture.shape[0] * picture.shape[1] / 2
+    with pytest.raises(ogc.OutputError, match="has no picture of its own"):
+        explainer.explain(X, TARGETS, "saliency").detail()
+
+
 # ------------------------------------------------------------------------------------------------- refusals
 
 
@@ -226,6 +312,9 @@ def test_integers_are_explained_as_the_floats_made_of_them() -> None:
     ("arguments", "said"),
     [
         ({"method": "salience"}, "'saliency'"),
+        ({"method": "guided-gradcma"}, "'guided-gradcam'"),
+        ({"method": "guided-saliency"}, "'guided-"),
+        ({"method": "guided-eigencam", "counterfactual": True}, "'gradcam'"),
         ({"method": "squaregrad", "signed": True}, "'saliency'"),
         ({"method": "saliency", "counterfactual": True}, "signed"),
         ({"method": "smoothgrad", "sample": 3}, "samples, noise, seed"),

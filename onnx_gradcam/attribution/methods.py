@@ -2,7 +2,8 @@
 
 x is (N, …), N images; attributions and gradients have one row per (image, class), (R, …). There are three kinds of
 method, each with its table: ``LOCAL``, one gradient at x; ``AVERAGED``, gradients at many copies of x; ``LAYERED``, one
-gradient at x and at every place where a bias is added. The first line of each docstring is formula and source: the
+gradient at x and at every place where a bias is added. ``BACKWARD`` names those whose gradient is not the true one:
+rectifiers have another rule. The first line of each docstring is formula and source: the
 documentation's table of methods is made of these lines.
 """
 
@@ -32,6 +33,24 @@ def saliency(x: Array, gradient: Array) -> Array:
 def input_x_gradient(x: Array, gradient: Array) -> Array:
     """x · ∂y/∂x, in units of the score.   Shrikumar et al. 2016, arXiv:1605.01713."""
     return x * gradient
+
+
+def guided_backprop(x: Array, gradient: Array) -> Array:
+    """∂y/∂x with x̄ = f′(x) · relu(g) at every rectifier f.   Springenberg et al. 2015, arXiv:1412.6806.
+
+    It comes close to a picture of the edges in x, whatever the class: it fails the sanity checks of Adebayo et al. 2018
+    (arXiv:1810.03292), in which trained weights are replaced by random ones. Its product with a cam says more:
+    guided-gradcam.
+    """
+    return gradient
+
+
+def deconvolution(x: Array, gradient: Array) -> Array:
+    """∂y/∂x with x̄ = relu(g) at every rectifier.   Zeiler & Fergus 2014, arXiv:1311.2901.
+
+    Like guided backpropagation it shows edges in x rather than what the class depends on.
+    """
+    return gradient
 
 
 def integrated_gradients(
@@ -104,6 +123,8 @@ Local = Callable[[Array, Array], Array]
 LOCAL: Mapping[str, Local] = {
     "saliency": saliency,
     "input-x-gradient": input_x_gradient,
+    "guided-backprop": guided_backprop,
+    "deconvolution": deconvolution,
 }
 AVERAGED: Mapping[str, Callable[..., Array]] = {
     "integrated-gradients": integrated_gradients,
@@ -113,6 +134,7 @@ AVERAGED: Mapping[str, Callable[..., Array]] = {
 }
 LAYERED: Mapping[str, Callable[..., Array]] = {"fullgrad": fullgrad}
 METHODS: Mapping[str, Callable[..., Array]] = {**LOCAL, **AVERAGED, **LAYERED}
+BACKWARD: Mapping[str, str] = {"guided-backprop": "guided", "deconvolution": "deconvolution"}
 NEEDS_FLOATS = frozenset({"integrated-gradients"})
 UNSIGNED = frozenset({"squaregrad", "vargrad", "fullgrad"})
 
@@ -133,10 +155,10 @@ def check_method(method: str, *, counterfactual: bool = False, signed: bool = Fa
             hint=", ".join(repr(name) for name in METHODS if name not in UNSIGNED),
             method=method,
         )
-    if counterfactual:
+    if counterfactual and method not in BACKWARD:
         raise MethodError(
             f"method {method!r} has no counterfactual variant: −y has the same gradient with the other sign",
-            hint="signed maps, which show both",
+            hint="signed maps, which show both; or " + ", ".join(map(repr, BACKWARD)),
             method=method,
         )
 
@@ -160,6 +182,15 @@ def in_space(method: str, attribution: Array, space: Sequence[int], signed: bool
     if signed or method in LAYERED:
         return np.asarray(arranged.sum(axis=channels), np.float32)
     return np.asarray(np.abs(arranged).max(axis=channels), np.float32)
+
+
+def guided(heatmap: Array, attribution: Array, space: Sequence[int]) -> Array:
+    """heatmap of the cam · guided-backprop, channel by channel.   Selvaraju et al. 2017, sec. 3.2.
+
+    The heatmap (R, *space) of Grad-CAM, or of any other cam in its place, says where; guided backpropagation
+    (R, *input shape) adds the detail. Both explain the same class.
+    """
+    return on_axes(heatmap, space, attribution.ndim) * attribution
 
 
 def on_axes(maps: Array, space: Sequence[int], rank: int) -> Array:

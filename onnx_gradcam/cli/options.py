@@ -52,7 +52,8 @@ Method = Annotated[
         "--method",
         metavar="NAME",
         help="gradcam, gradcam++, xgradcam, hirescam, elementwise, layercam, cam, eigencam, eigengradcam; of the "
-        "input: saliency, input-x-gradient, integrated-gradients, smoothgrad, squaregrad, vargrad, fullgrad.",
+        "input: saliency, input-x-gradient, integrated-gradients, smoothgrad, squaregrad, vargrad, fullgrad, "
+        "guided-backprop, deconvolution; of both: guided-gradcam, guided- and any other of a layer.",
     ),
 ]
 Preprocess = Annotated[

@@ -83,6 +83,15 @@ def test_in_space(space: tuple[int, int]) -> None:
         np.testing.assert_allclose(total[row, i, j], sum(values), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("space", [(2, 3), (1, 2), (3, 1)])
+def test_a_product_with_a_heatmap(space: tuple[int, int]) -> None:
+    a = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    heatmap = np.random.default_rng(1).random((2, a.shape[space[0]], a.shape[space[1]]))
+    found = methods.guided(heatmap, a, space)
+    for at in np.ndindex(*a.shape):
+        assert found[at] == heatmap[at[0], at[space[0]], at[space[1]]] * a[at]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_first_line_holds_formula_and_source(method: str) -> None:
     formula, source = (inspect.getdoc(METHODS[method]) or "").splitlines()[0].split("   ")

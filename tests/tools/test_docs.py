@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from docs import METHODS_END, METHODS_START, with_table
+from docs import METHODS_END, METHODS_START, PRODUCT, with_table
+from onnx_gradcam.attribution import methods as attribution
+from onnx_gradcam.cam import methods as cam
 
 
 def test_the_table_stands_between_its_markers() -> None:
@@ -23,8 +25,6 @@ def test_a_readme_without_markers_is_an_error(text: str) -> None:
 
 
 def test_the_readme_lists_every_method() -> None:
-    from onnx_gradcam.cam.methods import METHODS
-
     readme = (Path(__file__).parent.parent.parent / "README.md").read_text("utf-8")
     rows = readme.partition(METHODS_START)[2].partition(METHODS_END)[0]
-    assert [name for name in METHODS if f"| `{name}` |" not in rows] == []
+    assert [name for name in (*cam.METHODS, *attribution.METHODS, PRODUCT) if f"| `{name}` |" not in rows] == []
