@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam import inputs, methods, notes
+from onnx_gradcam import inputs, methods, notes, smoothing
 from onnx_gradcam.attribution import methods as attribution
 from onnx_gradcam.autodiff.gating import Gating
 from onnx_gradcam.cam import methods as cam
@@ -23,7 +23,6 @@ from onnx_gradcam.evaluation import Evaluation, Wanted
 from onnx_gradcam.explanation import LayerResult
 from onnx_gradcam.graph.layers import has_linear_head
 from onnx_gradcam.input_maps import ANSWERS, Question, input_space
-from onnx_gradcam.layer_maps import layer_result
 from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.rows import Rows
 from onnx_gradcam.rows import level as levels
@@ -73,16 +72,19 @@ def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps
     """Of the target layers."""
     if recipe.method == "cam":
         _require_linear_head(subject)
-    evaluation = subject.at_layers
-    results, rows, gradients = evaluation.evaluate(feeds, wanted, methods.needs_gradient(recipe.method))
-    found = tuple(layer_result(layer, results, rows, gradients, recipe) for layer in subject.layers_at(feeds))
+    evaluation = subject.evaluation(subject.layer_names, second_order=recipe.method in cam.NEEDS_CURVATURE)
+    shared = inputs.without_batch(feeds, subject.inputs, subject.image_input)
+    asked = smoothing.Question(
+        evaluation.evaluate, subject.layers_at(feeds), feeds, wanted, subject.image_input, shared, methods.noise(recipe)
+    )
+    results, rows, found, said = smoothing.smoothed(asked, recipe)
     axes = inputs.spatial_axes(subject.image_input, found[0].cam.ndim - 1)
     size = tuple(feeds[subject.image_input.name].shape[k] for k in axes)
     level = levels(subject.score, rows, results) if subject.by_level else None
     drawing = Drawing(size, recipe.fusion, level)
     [drawn], scale = drawing.heatmaps([layer.cam for layer in found])
-    blank = notes.blank(is_blank(drawn), found, recipe.name)
-    return Maps(evaluation, results, rows, drawn, found, scale=scale, drawing=drawing, notes=tuple(blank))
+    said = (*said, *notes.blank(is_blank(drawn), found, recipe.name))
+    return Maps(evaluation, results, rows, drawn, tuple(found), scale=scale, drawing=drawing, notes=said)
 
 
 def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:

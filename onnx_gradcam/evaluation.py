@@ -50,9 +50,10 @@ class Evaluation:
         options: Options,
         check_forward: bool,
         table: Mapping[Key, Rule] = RULES,
+        second_order: bool = False,
     ) -> None:
         self._source, self._prepared, self._score, self._layers = source, prepared, score, layers
-        self._table = table
+        self._table, self._second_order = table, second_order
         self.score = score
         self._image_input, self._options = image_input, options
         self._batch = batch_size(prepared.graph, image_input)
@@ -65,7 +66,14 @@ class Evaluation:
         """The graphs and sessions for targets of a kind."""
         if kind not in self._by_kind:
             self._by_kind[kind] = Passes(
-                self._prepared, self._score, self._layers, self._image_input, self._options, self._table, kind
+                self._prepared,
+                self._score,
+                self._layers,
+                self._image_input,
+                self._options,
+                self._table,
+                kind,
+                self._second_order,
             )
         return self._by_kind[kind]
 

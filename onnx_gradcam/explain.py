@@ -109,6 +109,7 @@ class Explainer:
         counterfactual: bool = False,
         signed: bool = False,
         fusion: str = "mean",
+        smooth: str | Sequence[str] = (),
         **options: Any,
     ) -> Explanation:
         """Explain ``x``, an array (N, …) in the model's own input form, or {input name: array}.
@@ -117,11 +118,13 @@ class Explainer:
         these per image, or ``TopK(k)``, ``Classes([...])``, ``Each([...])`` for every image; places are in pixels of
         the input. ``method``: see ``docs/methods.md``, also for what ``counterfactual`` and ``signed`` mean for it and
         for its ``options``. ``fusion``: of several layers, "mean", "max" or "product".
+        ``smooth``: "aug", "noise" or "eigen", or one of the first two with "eigen", for cams.
 
         Raises:
             InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
         """
-        recipe = Recipe(method, counterfactual, signed, fusion, options)
+        names = (smooth,) if isinstance(smooth, str) else tuple(smooth)
+        recipe = Recipe(method, counterfactual, signed, fusion, options, names)
         methods.check(recipe)
         feeds = inputs.feeds(x, self.inputs)
         axes = inputs.spatial_axes(self.image_input, 2)
@@ -169,6 +172,7 @@ class Explainer:
         counterfactual: bool = False,
         signed: bool = False,
         fusion: str = "mean",
+        smooth: str | Sequence[str] = (),
         **options: Any,
     ) -> Explanation:
         """Explain a photo: a path, bytes, a PIL image, or uint8 RGB (H, W, 3).
@@ -183,7 +187,14 @@ class Explainer:
         feeds: Any = {self.image_input.name: x, **(inputs or {})}
         target = in_input(target, geometry)
         result = self.explain(
-            feeds, target, method, counterfactual=counterfactual, signed=signed, fusion=fusion, **options
+            feeds,
+            target,
+            method,
+            counterfactual=counterfactual,
+            signed=signed,
+            fusion=fusion,
+            smooth=smooth,
+            **options,
         )
         drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
         outside = np.abs(drawn).max(axis=(1, 2)) < IN_PADDING
@@ -237,6 +248,7 @@ class Explainer:
             "counterfactual": recipe.counterfactual,
             "signed": recipe.signed,
             "fusion": fusion,
+            "smooth": list(recipe.smooth),
             "options": methods.recorded(recipe),
             "check_forward": self._subject.check_forward,
             "gradient_scale": made.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,

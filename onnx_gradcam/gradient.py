@@ -27,6 +27,7 @@ from onnx_gradcam.targets.kinds import Kind, inputs, is_parameter
 
 SCORE = "grad/score"
 CLASS = "grad/class_index"
+CURVATURE = "grad/curvature/"
 SCALE = "grad_scale"
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -39,6 +40,8 @@ class GradientGraph:
     explained values; their gradients are called ``grad/<name>``. The score (N,) and the explained class (N,) are
     ``grad/score`` and ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1. Targets of
     other kinds have more, called ``target/<name>``, float32 (N, …).
+    ``is_second_order``: there is also ``grad/curvature/<name>``, the Hessian of the score with respect to the value,
+    multiplied with the value.
     Where the gradient passes through float16 or bfloat16, a further input ``grad_scale`` (float32, no axes) multiplies
     the cotangent of the score, and with it every gradient: small ones would be rounded to zero.
     ``gating``: the activations on the way back; a plain gradient leaves all of them alone.
@@ -49,11 +52,13 @@ class GradientGraph:
     scores: tuple[str, ...]
     activations: tuple[str, ...]
     gating: Gating
+    is_second_order: bool = False
 
     @property
     def gradients(self) -> tuple[str, ...]:
-        """The names of the gradient outputs, in the order of ``activations``."""
-        return tuple(f"grad/{name}" for name in self.activations)
+        """The names of the gradient outputs, in the order of ``activations``, and then of their curvatures."""
+        prefixes = ("grad/", CURVATURE) if self.is_second_order else ("grad/",)
+        return tuple(f"{prefix}{name}" for prefix in prefixes for name in self.activations)
 
     @property
     def is_scaled(self) -> bool:
@@ -67,8 +72,10 @@ def differentiate(
     names: Sequence[str],
     table: Mapping[Key, Rule] = RULES,
     kind: Kind = BY_CLASS,
+    second_order: bool = False,
 ) -> GradientGraph:
-    """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``.
+    """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``; where
+    ``second_order``, the Hessian's product with v, too.
 
     ``kind``: of the target; a class, if it is left out. Other tables than RULES are ``autodiff.gating``'s GUIDED and
     DECONVOLUTION. Raises ``LayerError`` for a value whose gradient would be called like another output.
@@ -99,12 +106,15 @@ def differentiate(
         _output(graph, op, output, name)
     for target, gradient in zip(targets, gradients, strict=True):
         _output(graph, op, gradient, f"grad/{target.name}", target)
+    if second_order:
+        for target, v, gradient in zip(targets, wrt, gradients, strict=True):
+            _output(graph, op, _curvature(op, gradient, v, table), f"{CURVATURE}{target.name}", target)
     results = (*score.results, *read(score, kind).values())
     for extra in [*(values[name] for name in results), *targets]:
         if extra.name not in {v.name for v in graph.outputs}:
             graph.outputs.append(extra)
     RemoveUnusedNodesPass()(model)
-    return GradientGraph(model, outputs, results, tuple(names), summary(seen.values()))
+    return GradientGraph(model, outputs, results, tuple(names), summary(seen.values()), second_order)
 
 
 def scored(prepared: ir.Model, score: Score, kind: Kind) -> ir.Model:
@@ -131,6 +141,18 @@ def _write(op: Builder, score: Score, kind: Kind) -> tuple[Value, Value]:
     found = kind.write(op, score, given, *kind.options)
     op.graph.inputs.extend(given.values())
     return found
+
+
+def _curvature(op: Builder, gradient: Value, v: Value, table: Mapping[Key, Rule]) -> Value:
+    """H·v = ∂⟨G(v), u⟩/∂v at u = v: the gradient's own nodes are pulled back like any others.
+
+    H is symmetric: what is pulled back is its product with the cotangent. 0 where the gradient does not depend on v,
+    the score being piecewise linear in v.
+    """
+    nodes = list(op.graph)
+    if gradient not in downstream(nodes, [v]):
+        return op.fill(op.const(0, like=gradient), v)
+    return pull_back(op, nodes, {gradient: v}, [v], table)[0]
 
 
 def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> bool:

@@ -113,6 +113,15 @@ def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
     return array
 
 
+def without_batch(given: Mapping[str, Array], known: Mapping[str, InputSpec], image: InputSpec) -> list[str]:
+    """The inputs that are the same for all images: their first axis is declared otherwise than that of ``image``, or is
+    of another length."""
+    count = len(given[image.name])
+    return [
+        name for name, x in given.items() if known[name].shape[:1] != image.shape[:1] or x.ndim == 0 or len(x) != count
+    ]
+
+
 def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
     """The ``count`` spatial axes of an input, by the model's convolutions; without one, the last axes, or those before
     a channel axis at the end."""

@@ -40,6 +40,7 @@ class Request:
     counterfactual: bool = False
     signed: bool = False
     fusion: str = "mean"
+    smooth: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     strict: bool = False
 
@@ -130,6 +131,7 @@ def explain_file(explainer: Explainer, path: Path, request: Request) -> Explanat
         "counterfactual": request.counterfactual,
         "signed": request.signed,
         "fusion": request.fusion,
+        "smooth": request.smooth,
         **read_options(request.options),
     }
     others = _other_inputs(request.inputs)

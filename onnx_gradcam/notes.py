@@ -124,3 +124,13 @@ def gated(gating: Gating | None) -> list[str]:
     if not gating.gated:
         return [f"no rectifier lies between input and score: this is the gradient ({gating})"]
     return [str(gating)] if gating.left_alone else []
+
+
+def flat(layers: Sequence[str]) -> list[str]:
+    """Layers in which the score has no second derivative."""
+    if not layers:
+        return []
+    return [
+        f"the score is piecewise linear in {', '.join(layers)}: Shapley-CAM's second-order term is zero there, and its "
+        "map is Grad-CAM's"
+    ]

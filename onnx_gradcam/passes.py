@@ -26,15 +26,18 @@ class Passes:
         options: Options,
         table: Mapping[Key, Rule],
         kind: Kind,
+        second_order: bool = False,
     ) -> None:
         self._prepared, self._score, self._layers = prepared, score, layers
         self._image_input, self._options, self._table, self._kind = image_input, options, table, kind
+        self._second_order = second_order
         self._seeing: Session | None = None
 
     @cached_property
     def whole(self) -> GradientGraph:
         """Forward and backward pass in one graph."""
-        return differentiate(self._prepared, self._score, list(dict.fromkeys(self._layers)), self._table, self._kind)
+        names = list(dict.fromkeys(self._layers))
+        return differentiate(self._prepared, self._score, names, self._table, self._kind, self._second_order)
 
     @cached_property
     def whole_session(self) -> Session:

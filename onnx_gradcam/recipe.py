@@ -10,7 +10,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Recipe:
     """``method``: a name of ``docs/methods.md``; ``counterfactual``: what speaks against the score; ``signed``: with
-    negative evidence; ``fusion``: of several layers, "mean", "max" or "product"; ``options``: the method's own.
+    negative evidence; ``fusion``: of several layers, "mean", "max" or "product"; ``smooth``: names of smoothings;
+    ``options``: the method's and the smoothing's own.
     """
 
     method: str
@@ -18,8 +19,15 @@ class Recipe:
     signed: bool = False
     fusion: str = "mean"
     options: Mapping[str, Any] = field(default_factory=dict)
+    smooth: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The method with its variants behind it, as titles and file names have it."""
-        return self.method + " counterfactual" * self.counterfactual + " signed" * self.signed
+        smooth = "".join(f" {name}" for name in self.smooth)
+        return self.method + " counterfactual" * self.counterfactual + " signed" * self.signed + smooth
+
+    @property
+    def combination(self) -> str:
+        """What stands in the place of the sum over channels."""
+        return "eigen" if "eigen" in self.smooth else "sum"

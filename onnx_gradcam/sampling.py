@@ -1,4 +1,4 @@
-"""Copies of an input that smoothing averages over: noisy ones, and how any copies are run with the classes frozen."""
+"""Copies of an input that smoothing averages over, and how they are run with the classes frozen."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from onnx_gradcam.errors import MethodError
 Array = npt.NDArray[Any]
 Classes = list[tuple[int, ...]]  # for each image the classes that are explained
 
+FACTORS = (0.9, 1.0, 1.1)
 TOGETHER = 16  # images of one run: more need memory and are not quicker on a CPU
 
 
@@ -65,6 +66,18 @@ def noisy(x: Array, noise: Noise) -> Iterator[Array]:
     for number in range(noise.samples):
         standard = np.random.default_rng([noise.seed, number]).standard_normal(x.shape[1:])
         yield _as(wide + sigma * standard, x.dtype)
+
+
+def augmented(x: Array, width: int) -> Iterator[tuple[Array, bool]]:
+    """x · 0.9, x and x · 1.1, each as it is and flipped along the axis ``width``: (copy, whether it is flipped).
+
+    The copies have the dtype of x, integers as in ``noisy``. The factor is applied to the model's input tensor, as in
+    pytorch-grad-cam: behind a preprocessing that subtracts the mean colour it changes the contrast, not the brightness.
+    """
+    for flipped in (False, True):
+        turned = np.flip(x, width) if flipped else x
+        for factor in FACTORS:
+            yield _as(turned * np.float64(factor), x.dtype), flipped
 
 
 def _as(x: Array, dtype: np.dtype[Any]) -> Array:

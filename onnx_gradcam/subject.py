@@ -65,16 +65,16 @@ class Subject:
         )
         self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
         self.options, self.check_forward = options, check_forward
-        self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
+        self._evaluations: dict[tuple[tuple[str, ...], str, bool], Evaluation] = {}
 
     def close(self) -> None:
         """Free the sessions; the next evaluation opens them again."""
         for evaluation in self._evaluations.values():
             evaluation.close()
 
-    def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
+    def evaluation(self, names: tuple[str, ...], backward: str = "gradient", second_order: bool = False) -> Evaluation:
         """That of the values ``names``, by the rules that ``TABLES`` calls ``backward``."""
-        key = names, backward
+        key = names, backward, second_order
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
                 self.source,
@@ -85,13 +85,19 @@ class Subject:
                 self.options,
                 self.check_forward,
                 TABLES[backward],
+                second_order,
             )
         return self._evaluations[key]
 
     @property
     def at_layers(self) -> Evaluation:
         """That of the target layers."""
-        return self.evaluation(tuple(layer.name for layer in self.layers))
+        return self.evaluation(self.layer_names)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The names of the target layers."""
+        return tuple(layer.name for layer in self.layers)
 
     @property
     def by_level(self) -> bool:

@@ -1,6 +1,7 @@
 """The CAM methods and the heatmaps once more: straight from the papers, slower and less complicated.
 
-One image at a time: ``a`` and ``g`` are (C, *space), float64. A method returns its map before the final ReLU.
+One image at a time: ``a`` and ``g`` are (C, *space), float64. A method returns its map before the final ReLU. In
+``CAMS``, what a method needs beside these is made of ``g``: the gradients of its one noisy copy, the Hessian's product.
 """
 
 from __future__ import annotations
@@ -54,6 +55,26 @@ def gradcam_plus_plus(a: np.ndarray, g: np.ndarray) -> Map:
     return combine(a, lambda k, ij: weights[k])
 
 
+def smooth_gradcam_plus_plus(a: np.ndarray, gs: Sequence[np.ndarray]) -> Map:
+    """``gs``: the gradients of the noisy copies. The derivatives of Grad-CAM++, each averaged over these; S = 0."""
+    derivatives = [sum(g**order for g in gs) / len(gs) for order in (1, 2, 3)]
+    weights = []
+    for k in range(len(a)):
+        weight = 0.0
+        for ij in positions(a[k]):
+            first, second, third = (float(d[k][ij]) for d in derivatives)
+            denominator = 2 * second + total(a[k]) * third
+            alpha = second / denominator if denominator != 0 else 0.0
+            weight += alpha * max(first, 0.0)
+        weights.append(weight)
+    return combine(a, lambda k, ij: weights[k])
+
+
+def shapleycam(a: np.ndarray, g: np.ndarray, hessian_times_a: np.ndarray) -> Map:
+    alpha = [total(g[k] - hessian_times_a[k] / 2) / g[k].size for k in range(len(a))]
+    return combine(a, lambda k, ij: alpha[k])
+
+
 def xgradcam(a: np.ndarray, g: np.ndarray) -> Map:
     """The bare formula: only for channels whose sum is not near 0."""
     weights = [total(g[k] * a[k]) / total(a[k]) for k in range(len(a))]
@@ -105,6 +126,8 @@ def principal_component(x: np.ndarray) -> Map:
 CAMS: dict[str, Callable[[np.ndarray, np.ndarray], Map]] = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
+    "smooth-gradcam++": lambda a, g: smooth_gradcam_plus_plus(a, [g]),
+    "shapleycam": lambda a, g: shapleycam(a, g, g),
     "xgradcam": xgradcam,
     "hirescam": hirescam,
     "elementwise": elementwise,

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 import onnx_gradcam as ogc
 from onnx_gradcam.cam.heatmap import upsample
-from onnx_gradcam.cam.methods import METHODS, NEEDS_GRADIENT, WEIGHTS, compute_cam
+from onnx_gradcam.cam.methods import METHODS, NEEDS, NEEDS_GRADIENT, WEIGHTS, compute_cam
 
 CLASSES = 4
 
@@ -108,11 +108,12 @@ def test_every_method_row_by_row(explainer: Any, x: np.ndarray, method: str) -> 
         np.testing.assert_allclose(found.cam[row], alone.cam[0], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found.heatmap[row], alone.heatmap[0], rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(found.score[row], alone.score[0], rtol=1e-5)
-    gradient = found.gradient if method in NEEDS_GRADIENT else None
-    np.testing.assert_allclose(found.cam, compute_cam(method, found.activation, gradient)[1], rtol=1e-6)
+    if not set(NEEDS[method]) - {"activation", "gradient"}:
+        gradient = found.gradient if method in NEEDS_GRADIENT else None
+        np.testing.assert_allclose(found.cam, compute_cam(method, found.activation, gradient)[1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", sorted(set(WEIGHTS)))
+@pytest.mark.parametrize("method", sorted(name for name in WEIGHTS if len(NEEDS[name]) == 2))
 def test_counterfactual_is_the_method_on_the_negated_gradient(explainer: Any, x: np.ndarray, method: str) -> None:
     found = explainer.explain(x, target=0, method=method, counterfactual=True)
     np.testing.assert_allclose(

@@ -28,7 +28,7 @@ def test_arguments() -> None:
         "provider_options", "custom_ops", "grid", "image_input",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
-        "self", "x", "target", "method", "counterfactual", "signed", "fusion", "options",
+        "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.compare).parameters) == [
         "a", "b", "images", "target", "method", "layer_a", "layer_b", "score_a", "score_b", "labels", "preprocess",

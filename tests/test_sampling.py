@@ -9,7 +9,7 @@ import pytest
 
 import onnx_gradcam as ogc
 from onnx_gradcam import sampling
-from onnx_gradcam.sampling import Noise, batches, frozen, noisy
+from onnx_gradcam.sampling import Noise, augmented, batches, frozen, noisy
 
 
 def images(dtype: Any = np.float32, count: int = 3) -> np.ndarray:
@@ -71,6 +71,27 @@ def test_a_constant_image_has_no_range_and_gets_no_noise() -> None:
     x = np.full((1, 3, 4, 4), 0.7, np.float32)
     (copy,) = noisy(x, Noise(samples=1))
     np.testing.assert_array_equal(copy, x)
+
+
+def test_augmented_by_hand() -> None:
+    """Three factors, as it is and mirrored along the axis that is named."""
+    x = np.array([[[10.0, 20.0], [30.0, 40.0]]], np.float32)
+    for width, mirrored in [(2, [[20, 10], [40, 30]]), (1, [[30, 40], [10, 20]])]:
+        copies, flipped = zip(*augmented(x, width), strict=True)
+        assert flipped == (False,) * 3 + (True,) * 3
+        assert {copy.dtype for copy in copies} == {np.dtype("float32")}
+        np.testing.assert_allclose(copies[0][0], [[9, 18], [27, 36]], rtol=1e-6)
+        np.testing.assert_array_equal(copies[1], x)
+        np.testing.assert_allclose(copies[2][0], [[11, 22], [33, 44]], rtol=1e-6)
+        np.testing.assert_allclose(copies[3][0], 0.9 * np.array(mirrored), rtol=1e-6)
+        np.testing.assert_array_equal(copies[4][0], mirrored)
+        np.testing.assert_allclose(copies[5][0], 1.1 * np.array(mirrored), rtol=1e-6)
+
+
+def test_augmented_integers_are_rounded_and_clipped() -> None:
+    x = np.array([[[10, 255]]], np.uint8)
+    found = [copy[0, 0].tolist() for copy, _ in augmented(x, 2)]
+    assert found == [[9, 230], [10, 255], [11, 255], [230, 9], [255, 10], [255, 11]]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx_ir as ir
+
 from onnx_gradcam.graph.builder import Builder, Value, rank, same_dim
 
 
@@ -31,6 +33,7 @@ def _sum_to_dynamic(op: Builder, g: Value, like: Value, full: Value) -> Value:
         small = op.Concat(op.ints(*[1] * lead), small, axis=0)
     axes = op.Squeeze(op.NonZero(op.Not(op.Equal(small, large))), op.ints(0))
     g = op.ReduceSum(_filled(op, g, full, range(rank(full))), axes, keepdims=1, noop_with_empty_axes=1)
+    g.shape = ir.Shape([*[1] * lead, *(like.shape or ())])  # which inference cannot tell
     summed = op.Reshape(g, op.shape_of(like))
     summed.shape = like.shape
     return summed

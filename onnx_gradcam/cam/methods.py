@@ -2,9 +2,9 @@
 
 A and G are (N, C, *space), channels first, any number of spatial axes; sums over ij run over all of space.
 There are two kinds of method, each with its table: ``WEIGHTS``, cam = relu(Σ_k weights · A), and
-``PROJECTIONS``, the cam as a whole. The functions use the Array API standard alone and run on any library
-that follows it. The first line of each docstring is formula and source: the documentation's table of methods
-is made of these lines.
+``PROJECTIONS``, the cam as a whole. ``COMBINATIONS`` are what can stand in the place of Σ_k. The functions use
+the Array API standard alone and run on any library that follows it. The first line of each docstring is formula
+and source: the documentation's table of methods is made of these lines.
 """
 
 from __future__ import annotations
@@ -44,6 +44,34 @@ def gradcam_plus_plus(activation: Array, gradient: Array) -> Array:
     total = xp.sum(activation, axis=spatial(activation), keepdims=True)
     a = ratio(xp.ones_like(gradient), 2 + total * gradient)
     return xp.sum(a * relu(gradient), axis=spatial(gradient), keepdims=True)
+
+
+def smooth_gradcam_plus_plus(activation: Array, gradient: Array, square: Array, cube: Array) -> Array:
+    """α_k = Σ_ij a · relu(D₁), a = D₂ / (2D₂ + (Σ_ij A) D₃).   Omeiza et al. 2019, arXiv:1908.01224.
+
+    D_m, ``gradient``, ``square`` and ``cube``, is the mean of G^m over noisy copies of the input, and A is the
+    activation of the image itself: one copy without noise gives Grad-CAM++. As there, y = exp(score), so that
+    ∂^m y/∂A^m = G^m · exp(score); the factor is left out for each copy, which counts by its gradient: with the
+    factor, the copy with the highest score would be nearly the only one. D₂ stands above the line as in
+    Grad-CAM++'s derivation, where the paper prints D₁. Where undefined, a is 0.
+    """
+    xp = array_namespace(activation, gradient, square, cube)
+    total = xp.sum(activation, axis=spatial(activation), keepdims=True)
+    a = ratio(square, 2 * square + total * cube)
+    return xp.sum(a * relu(gradient), axis=spatial(gradient), keepdims=True)
+
+
+def shapleycam(activation: Array, gradient: Array, curvature: Array) -> Array:
+    """α_k = mean_ij (G − ½ H·A).   Cai 2025, arXiv:2501.06261.
+
+    H is the Hessian of the score with respect to A, and ``curvature`` its product with A: the second term of the
+    Taylor expansion by which the paper approximates each channel's Shapley value. Where the score is piecewise linear
+    in A, as behind the last stage of a network of convolutions, ReLU, pools and linear layers, H is 0 and the map is
+    Grad-CAM's. It differs behind SiLU, GELU, HardSwish, gates, normalisation of tokens and attention, and for scores
+    that are no logit.
+    """
+    xp = array_namespace(gradient, curvature)
+    return xp.mean(gradient - curvature / 2, axis=spatial(gradient), keepdims=True)
 
 
 def xgradcam(activation: Array, gradient: Array) -> Array:
@@ -104,9 +132,16 @@ def eigengradcam(activation: Array, gradient: Array) -> Array:
     return relu(first_component(gradient * activation))
 
 
-WEIGHTS: Mapping[str, Callable[[Array, Array], Array]] = {
+def plain_sum(evidence: Array) -> Array:
+    """Σ_k of (N, C, *space)."""
+    return array_namespace(evidence).sum(evidence, axis=1)
+
+
+WEIGHTS: Mapping[str, Callable[..., Array]] = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
+    "smooth-gradcam++": smooth_gradcam_plus_plus,
+    "shapleycam": shapleycam,
     "xgradcam": xgradcam,
     "hirescam": hirescam,
     "elementwise": elementwise,
@@ -115,7 +150,11 @@ WEIGHTS: Mapping[str, Callable[[Array, Array], Array]] = {
 }
 PROJECTIONS: Mapping[str, Callable[..., Array]] = {"eigencam": eigencam, "eigengradcam": eigengradcam}
 METHODS: Mapping[str, Callable[..., Array]] = {**WEIGHTS, **PROJECTIONS}
-NEEDS_GRADIENT = frozenset(name for name, f in METHODS.items() if "gradient" in inspect.signature(f).parameters)
+NEEDS: Mapping[str, tuple[str, ...]] = {name: tuple(inspect.signature(f).parameters) for name, f in METHODS.items()}
+NEEDS_GRADIENT = frozenset(name for name, needed in NEEDS.items() if "gradient" in needed)
+NEEDS_NOISE = frozenset(name for name, needed in NEEDS.items() if "square" in needed)
+NEEDS_CURVATURE = frozenset(name for name, needed in NEEDS.items() if "curvature" in needed)
+ODD = frozenset({"gradient", "cube", "curvature"})  # of what methods need, what is negated with the score
 
 
 def compute_cam(
@@ -123,8 +162,10 @@ def compute_cam(
     activation: Array,
     gradient: Array | None,
     *,
+    more: Mapping[str, Array] | None = None,
     counterfactual: bool = False,
     signed: bool = False,
+    combination: str = "sum",
 ) -> tuple[Array | None, Array]:
     """The weights of a method and its cam, relu(Σ_k weights · activation), in the score's units.
 
@@ -134,19 +175,21 @@ def compute_cam(
         method: a key of ``METHODS``.
         activation: (N, C, *space), of a floating-point dtype.
         gradient: ∂score/∂activation, of the same shape; not looked at by methods outside ``NEEDS_GRADIENT``.
+        more: what else ``NEEDS[method]`` names, of the same shape; powers in float64, as they leave float32's range.
         counterfactual: show what speaks against the score: the method applied to (A, −G).
         signed: leave out the final ReLU.
+        combination: what stands in the place of Σ_k, a key of ``COMBINATIONS``.
 
     Returns:
         The weights, float32, (N, C, 1, …) or (N, C, *space), None for ``PROJECTIONS``; and the cam, float32,
         (N, *space), ≥ 0 unless signed.
 
     Raises:
-        MethodError: the method is unknown, has no such variant, lacks its gradient, or is "cam" and the
+        MethodError: the method is unknown, has no such variant, lacks what it needs, or is "cam" and the
             gradient did not come through global average pooling.
         LayerError: the activation has no spatial axis.
     """
-    check_method(method, counterfactual=counterfactual, signed=signed)
+    check_method(method, counterfactual=counterfactual, signed=signed, combination=combination)
     if activation.ndim < 3:
         shape = tuple(activation.shape)
         raise LayerError(
@@ -154,29 +197,46 @@ def compute_cam(
             hint="a target layer before the pooling or flattening",
             shape=shape,
         )
-    arrays = [as_float32(activation)]
-    if method in NEEDS_GRADIENT:
-        if gradient is None:
-            raise MethodError(f"method {method!r} needs the gradient of the score", method=method)
-        arrays.append(-as_float32(gradient) if counterfactual else as_float32(gradient))
+    given = {"activation": as_float32(activation), **(more or {})}
+    if gradient is not None:
+        given["gradient"] = as_float32(gradient)
+    arrays = [_needed(method, name, given, counterfactual) for name in NEEDS[method]]
     if method in PROJECTIONS:
         return None, PROJECTIONS[method](*arrays)
     if method == "cam":
         check_pooled(arrays[1])
-    weights = WEIGHTS[method](*arrays)
-    evidence = array_namespace(weights).sum(weights * arrays[0], axis=1)
+    weights = as_float32(WEIGHTS[method](*arrays))
+    evidence = COMBINATIONS[combination](weights * arrays[0])
     return weights, evidence if signed else relu(evidence)
 
 
-def check_method(method: str, *, counterfactual: bool = False, signed: bool = False) -> None:
+def _needed(method: str, name: str, given: Mapping[str, Array], counterfactual: bool) -> Array:
+    if name not in given:
+        raise MethodError(f"method {method!r} needs the {name} of the score", method=method)
+    return -given[name] if counterfactual and name in ODD else given[name]
+
+
+def check_method(method: str, *, counterfactual: bool = False, signed: bool = False, combination: str = "sum") -> None:
     """Raise MethodError unless the method exists and has the variants asked for."""
     if method not in METHODS:
         raise MethodError(f"unknown method {method!r}", hint=nearest(method, METHODS), method=method)
-    if method in PROJECTIONS and (counterfactual or signed):
-        variant = "counterfactual" if counterfactual else "signed"
+    variant = "counterfactual" if counterfactual else "signed" if signed else ""
+    if method in PROJECTIONS and (variant or combination != "sum"):
+        why = "the sign of a principal component is not evidence" if variant else "it is a principal component already"
         raise MethodError(
-            f"method {method!r} has no {variant} variant: the sign of a principal component is not evidence",
+            f"method {method!r} has no {variant or combination} variant: {why}",
             hint=", ".join(map(repr, WEIGHTS)),
+            method=method,
+        )
+    if combination not in COMBINATIONS:
+        raise MethodError(
+            f"unknown combination {combination!r}", hint=nearest(combination, COMBINATIONS), method=method
+        )
+    if combination == "eigen" and variant:
+        raise MethodError(
+            f"the principal component of method {method!r} has no {variant} variant: "
+            "the sign of a principal component is not evidence",
+            hint="the same without smoothing by 'eigen'",
             method=method,
         )
 
@@ -217,6 +277,17 @@ def first_component(x: Array) -> Array:
     v = ratio(v, xp.sqrt(xp.sum(v * v, axis=1, keepdims=True)))
     v = xp.where(xp.sum(v, axis=1, keepdims=True) < 0, -v, v)
     return xp.reshape(xp.sum(v * centred, axis=1), (x.shape[0], *x.shape[2:]))
+
+
+def eigen(evidence: Array) -> Array:
+    """first principal component of weights · A in the place of its sum over channels.   pytorch-grad-cam, eigen_smooth.
+
+    It is centred over space and turned so that the map is positive where there is more of weights · A.
+    """
+    return first_component(evidence)
+
+
+COMBINATIONS: Mapping[str, Callable[[Array], Array]] = {"sum": plain_sum, "eigen": eigen}
 
 
 def first_eigenvector(gram: Array) -> Array:

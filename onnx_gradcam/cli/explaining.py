@@ -64,6 +64,15 @@ def explain(
     fusion: Annotated[
         str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")
     ] = "mean",
+    smooth: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--smooth",
+            metavar="HOW",
+            help="Of a layer's map: aug (brightness and mirrored), noise, eigen (principal component). Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +122,7 @@ def explain(
         counterfactual=counterfactual,
         signed=signed,
         fusion=fusion,
+        smooth=tuple(smooth or []),
         options=tuple(option or []),
         strict=strict,
     )

@@ -51,9 +51,10 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="gradcam, gradcam++, xgradcam, hirescam, elementwise, layercam, cam, eigencam, eigengradcam; of the "
-        "input: saliency, input-x-gradient, integrated-gradients, smoothgrad, squaregrad, vargrad, fullgrad, "
-        "guided-backprop, deconvolution; of both: guided-gradcam, guided- and any other of a layer.",
+        help="gradcam, gradcam++, smooth-gradcam++, shapleycam, xgradcam, hirescam, elementwise, layercam, cam, "
+        "eigencam, eigengradcam; of the input: saliency, input-x-gradient, integrated-gradients, smoothgrad, "
+        "squaregrad, vargrad, fullgrad, guided-backprop, deconvolution; of both: guided-gradcam, guided- and any other "
+        "of a layer.",
     ),
 ]
 Preprocess = Annotated[

@@ -34,6 +34,8 @@ STEERING = frozenset(
 # (operator, output) pairs of floating-point outputs that are constants as far as the gradient goes.
 SETTLED = frozenset({("DynamicQuantizeLinear", 1)})
 
+STEP = "constant between jumps"  # key in ``meta`` of values that are so by construction, though made by Mul and Clip
+
 
 def is_float(value: ir.Value) -> bool:
     """Whether ``value`` holds floating-point numbers, as far as is known."""
@@ -82,9 +84,17 @@ def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
             yield i, value
 
 
+def step(value: ir.Value) -> ir.Value:
+    """``value``, marked as constant between jumps: a gradient that is differentiated again does not flow through it."""
+    value.meta[STEP] = True
+    return value
+
+
 def results(node: ir.Node) -> list[ir.Value]:
     """The outputs of ``node`` that depend differentiably on what it is given."""
-    return [v for k, v in enumerate(node.outputs) if carries(v) and (node.op_type, k) not in SETTLED]
+    return [
+        v for k, v in enumerate(node.outputs) if carries(v) and (node.op_type, k) not in SETTLED and STEP not in v.meta
+    ]
 
 
 def downstream(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:

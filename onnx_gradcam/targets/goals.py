@@ -118,6 +118,11 @@ class Aim:
     warning: str = ""
 
     @property
+    def is_placed(self) -> bool:
+        """Whether the score is of one place, or of several, of the input as it was when the aim was made."""
+        return self.place is not None or any("cells" in parameter.dims for parameter in self.kind.parameters)
+
+    @property
     def of_best_cell(self) -> bool:
         """Whether the score is that of the most probable cell of the class, where there are cells."""
         return self.place is None and self.class_index >= 0 and self.kind.at_best_cell

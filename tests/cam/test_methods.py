@@ -7,7 +7,8 @@ import numpy as np
 import oracles
 import pytest
 
-from onnx_gradcam.cam.methods import METHODS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method, compute_cam
+from onnx_gradcam.cam import methods
+from onnx_gradcam.cam.methods import METHODS, NEEDS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method
 from onnx_gradcam.errors import LayerError, MethodError
 
 WEIGHTED, PROJECTED, ALL = sorted(WEIGHTS), sorted(PROJECTIONS), sorted(METHODS)
@@ -22,6 +23,10 @@ HAND = {
     # ΣA = 4: a = 1/(2 + 4·1), 1/(2 + 4·2), weight 1/6 + 2/10; ΣA = 2: a = 1/(2 + 2·1), weight 1/4
     "gradcam++": (A, G, [[[11 / 30]], [[1 / 4]]], [[37 / 60, 59 / 60], [51 / 60, -29 / 60]]),
     # ΣGA / ΣA = (1 + 0 − 3 − 4) / 4 and (−2 + 1 + 3 + 0) / 2
+    # one copy: as Grad-CAM++
+    "smooth-gradcam++": (A, G, [[[11 / 30]], [[1 / 4]]], [[37 / 60, 59 / 60], [51 / 60, -29 / 60]]),
+    # H·A = G: half of Grad-CAM
+    "shapleycam": (A, G, [[[1 / 4]], [[-1 / 2]]], [[-0.25, 0], [1.25, -1]]),
     "xgradcam": (A, G, [[[-3 / 2]], [[1]]], [[-0.5, -2], [-5.5, 4]]),
     "hirescam": (A, G, G, [[-1, 1], [0, -4]]),
     "elementwise": (A, G, [[[1, 0], [0, 0]], [[0, 1], [-3, 0]]], [[1, 1], [3, 0]]),
@@ -39,11 +44,24 @@ HAND = {
 }
 
 
+def needed(method: str, gradient: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What a method needs beside the gradient: its powers as of one copy, or itself as the Hessian's product."""
+    if gradient is None:
+        return {}
+    wide = gradient.astype(float) if isinstance(gradient, np.ndarray) else gradient
+    given = {"square": wide**2, "cube": wide**3, "curvature": gradient}
+    return {name: given[name] for name in NEEDS.get(method, ()) if name in given}
+
+
+def compute_cam(method: str, activation, gradient, **options):
+    return methods.compute_cam(method, activation, gradient, more=needed(method, gradient), **options)
+
+
 def sample(method: str, space: tuple[int, ...], *, seed: int = 0, n: int = 3, channels: int = 6):
     """Activations and gradients as the method's oracle takes them: A ≥ 0 where it divides by ΣA."""
     rng = np.random.default_rng(seed)
     activation, gradient = rng.normal(size=(2, n, channels, *space))
-    if method in ("gradcam++", "xgradcam"):
+    if method in ("gradcam++", "smooth-gradcam++", "xgradcam"):
         activation = np.maximum(activation, 0) + 0.01
     if method == "cam":
         gradient = np.broadcast_to(gradient.mean(axis=tuple(range(2, gradient.ndim)), keepdims=True), gradient.shape)
@@ -104,7 +122,8 @@ class TestOracles:
     @pytest.mark.parametrize("method", WEIGHTED)
     def test_weights_in_float64(self, method, space):
         activation, gradient = sample(method, space)
-        evidence = (WEIGHTS[method](activation, gradient) * activation).sum(axis=1)
+        weights = WEIGHTS[method](activation, gradient, *needed(method, gradient).values())
+        evidence = (weights * activation).sum(axis=1)
         assert evidence.dtype == np.float64
         assert_close(evidence, oracle(method, activation, gradient, signed=True), 1e-13)
 
@@ -300,12 +319,14 @@ class TestEdges:
 
     @pytest.mark.parametrize("method", WEIGHTED)
     def test_a_single_position(self, method):
-        """One position: every mean is the value itself, and all but two methods give relu(Σ_k G·A)."""
+        """One position: every mean is the value itself, and most methods give relu(Σ_k G·A)."""
         activation, gradient = np.array([[2.0, 1.0, 4.0]]), np.array([[1.0, -3.0, 0.5]])
         expected = {
             "elementwise": 2 + 2,
             "layercam": 2 + 2,
             "gradcam++": 2 * 1 / (2 + 2 * 1) + 4 * 0.5 / (2 + 4 * 0.5),
+            "smooth-gradcam++": 2 * 1 / (2 + 2 * 1) + 4 * 0.5 / (2 + 4 * 0.5),
+            "shapleycam": (2 - 3 + 2) / 2,
         }.get(method, 2 - 3 + 2)
         cam = compute_cam(method, activation[..., None, None], gradient[..., None, None])[1]
         np.testing.assert_allclose(cam, [[[expected]]], rtol=1e-6)
@@ -314,6 +335,100 @@ class TestEdges:
     def test_a_single_position_has_no_component(self, method):
         cam = compute_cam(method, np.full((1, 3, 1, 1), 2.0), np.ones((1, 3, 1, 1)))[1]
         np.testing.assert_array_equal(cam, [[[0]]])
+
+
+class TestSmoothGradCamPlusPlus:
+    def test_by_hand(self):
+        """ΣA = 6; D₁ = (1, 1), D₂ = (5, 1), D₃ = (13, 1): 5 / (10 + 78) + 1 / (2 + 6)."""
+        activation = np.array([[[2.0, 4.0]]])
+        gradients = np.array([[[[3.0, 1.0]]], [[[-1.0, 1.0]]]])
+        weights = methods.compute_cam("smooth-gradcam++", activation, gradients.mean(axis=0), more=means(gradients))[0]
+        np.testing.assert_allclose(weights, [[[5 / 88 + 1 / 8]]], rtol=1e-6)
+
+    @pytest.mark.parametrize("counterfactual", [False, True])
+    @pytest.mark.parametrize("space", SPACES, ids=len)
+    def test_several_copies(self, space, counterfactual):
+        rng = np.random.default_rng(16)
+        activation = np.abs(rng.normal(size=(2, 4, *space)))
+        gradients = rng.normal(size=(5, 2, 4, *space))
+        cam = methods.compute_cam(
+            "smooth-gradcam++",
+            activation,
+            gradients.mean(axis=0),
+            more=means(gradients),
+            counterfactual=counterfactual,
+            signed=True,
+        )[1]
+        sign = -1 if counterfactual else 1
+        expected = [oracles.smooth_gradcam_plus_plus(activation[i], sign * gradients[:, i]) for i in range(2)]
+        assert_close(cam, np.stack(expected), 1e-6)
+
+    def test_the_higher_powers_are_averaged_and_not_powers_of_the_average(self):
+        """First position: D₁ = 1, D₂ = 5, D₃ = 13; second: the copies cancel, D₁ = 0."""
+        gradients = np.array([[[[3.0, -1.0]]], [[[-1.0, 1.0]]]])
+        activation = np.ones((1, 1, 2))
+        weights = methods.compute_cam("smooth-gradcam++", activation, gradients.mean(axis=0), more=means(gradients))[0]
+        np.testing.assert_allclose(weights, [[[5 / (10 + 2 * 13)]]], rtol=1e-6)
+
+    def test_without_the_powers(self):
+        with pytest.raises(MethodError, match="'smooth-gradcam\\+\\+' needs the square"):
+            methods.compute_cam("smooth-gradcam++", np.ones((1, 1, 2)), np.ones((1, 1, 2)))
+
+
+def means(gradients: np.ndarray) -> dict[str, np.ndarray]:
+    return {"square": (gradients**2).mean(axis=0), "cube": (gradients**3).mean(axis=0)}
+
+
+class TestShapleyCam:
+    def test_by_hand(self):
+        """G = (1, 3), H·A = (4, −2): the mean of −1 and 4."""
+        arrays = np.array([[[2.0, 4.0]]]), np.array([[[1.0, 3.0]]])
+        curvature = np.array([[[4.0, -2.0]]])
+        for counterfactual, sign in [(False, 1), (True, -1)]:
+            options = {"more": {"curvature": curvature}, "signed": True, "counterfactual": counterfactual}
+            weights, cam = methods.compute_cam("shapleycam", *arrays, **options)
+            np.testing.assert_allclose(weights, [[[sign * 1.5]]])
+            np.testing.assert_allclose(cam, [[sign * 3, sign * 6]])
+
+
+class TestEigen:
+    """The first principal component of weights · A in the place of its sum."""
+
+    def test_by_hand(self):
+        """A = 5 + 3c and 6 − 4c, weights 1 and −1: 5 + 3c and −6 + 4c, p = 5c as the first of eigengradcam's."""
+        activation, gradient = np.array([[[[8, 2], [2, 8]], [[2, 10], [10, 2]]]], float), np.ones((1, 2, 2, 2))
+        gradient[:, 1] = -1
+        weights, cam = compute_cam("gradcam", activation, gradient, combination="eigen")
+        np.testing.assert_allclose(weights, [[[[1]], [[-1]]]])
+        np.testing.assert_allclose(cam, [[[5, 0], [0, 5]]], rtol=1e-6)
+
+    @pytest.mark.parametrize("space", SPACES, ids=len)
+    @pytest.mark.parametrize("method", WEIGHTED)
+    def test_is_the_component_of_the_weighted_activation(self, method, space):
+        activation, gradient = sample(method, space, seed=17)
+        weights, cam = compute_cam(method, activation, gradient, combination="eigen")
+        expected = [np.maximum(oracles.principal_component(x), 0) for x in weights * activation]
+        assert_close(cam, np.stack(expected), 5e-5)
+
+    def test_hirescam_becomes_eigengradcam(self):
+        activation, gradient = sample("hirescam", (4, 5), seed=18)
+        cam = compute_cam("hirescam", activation, gradient, combination="eigen")[1]
+        np.testing.assert_array_equal(cam, compute_cam("eigengradcam", activation, gradient)[1])
+
+    @pytest.mark.parametrize("variant", ["counterfactual", "signed"])
+    def test_has_no_variants(self, variant):
+        with pytest.raises(MethodError, match=f"no {variant} variant"):
+            compute_cam("gradcam", *sample("gradcam", (4, 5)), combination="eigen", **{variant: True})
+
+    @pytest.mark.parametrize("method", PROJECTED)
+    def test_is_not_for_what_is_one_already(self, method):
+        with pytest.raises(MethodError, match=f"'{method}' has no eigen variant: it is a principal component already"):
+            compute_cam(method, *sample(method, (4, 5)), combination="eigen")
+
+    def test_unknown_combination(self):
+        with pytest.raises(MethodError, match="'eign'") as caught:
+            check_method("gradcam", combination="eign")
+        assert "'eigen'" in caught.value.hint
 
 
 class TestDivision:
@@ -337,11 +452,12 @@ class TestDivision:
         weights = WEIGHTS["gradcam++"](activation, gradient)
         np.testing.assert_allclose(weights, [[[0.5 / (2 - 2 * 0.5)]]], rtol=1e-12)
 
+    @pytest.mark.parametrize("method", ["gradcam++", "smooth-gradcam++"])
     @pytest.mark.parametrize("scale", [1e-25, 1e-15])
-    def test_gradcam_plus_plus_of_tiny_gradients(self, scale):
+    def test_gradcam_plus_plus_of_tiny_gradients(self, method, scale):
         """Where G² and G³ leave float32, a is still 1/2: weight = Σ relu(G) / 2."""
-        activation, gradient = sample("gradcam++", (4, 5), seed=15)
-        weights = compute_cam("gradcam++", activation, gradient * scale)[0]
+        activation, gradient = sample(method, (4, 5), seed=15)
+        weights = compute_cam(method, activation, gradient * scale)[0]
         expected = np.maximum(gradient, 0).sum(axis=(2, 3), keepdims=True) / 2
         np.testing.assert_allclose(weights / np.float32(scale), expected, rtol=1e-5)
 

@@ -12,6 +12,7 @@ from onnx_gradcam.autodiff.broadcast import sum_to
 from onnx_gradcam.autodiff.registry import EACH, Unwritten, vjp
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.flow import step
 from onnx_gradcam.graph.quantization import quantization
 
 LARGE = 3e38  # × the smallest normal float32 number is more than 1
@@ -29,7 +30,7 @@ def positive(op: Builder, x: Value, below: float = 0.0) -> Value:
     Exact but for x under 3.4e-39, which are subnormal.
     """
     if x.dtype == ir.DataType.FLOAT:
-        return op.Clip(op.Mul(x, op.const(LARGE, like=x)), op.const(below, like=x), op.const(1, like=x))
+        return step(op.Clip(op.Mul(x, op.const(LARGE, like=x)), op.const(below, like=x), op.const(1, like=x)))
     mask = indicator(op, op.Greater(x, op.const(0, like=x)), x)
     return op.Clip(mask, op.const(below, like=x), op.const(1, like=x)) if below else mask
 
@@ -37,7 +38,7 @@ def positive(op: Builder, x: Value, below: float = 0.0) -> Value:
 def sign(op: Builder, x: Value) -> Value:
     """−1, 0 or 1 as x is below, at or above 0; the operator Sign lacks kernels and is slow."""
     if x.dtype == ir.DataType.FLOAT:
-        return op.Clip(op.Mul(x, op.const(LARGE, like=x)), op.const(-1, like=x), op.const(1, like=x))
+        return step(op.Clip(op.Mul(x, op.const(LARGE, like=x)), op.const(-1, like=x), op.const(1, like=x)))
     zero = op.const(0, like=x)
     return op.Sub(indicator(op, op.Greater(x, zero), x), indicator(op, op.Less(x, zero), x))
 
