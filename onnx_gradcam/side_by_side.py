@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from onnx_gradcam import figure, files, notes
 from onnx_gradcam.cam.heatmap import is_blank
-from onnx_gradcam.cam.methods import as_float32, compute_cam
+from onnx_gradcam.cam.methods import NEEDS, as_float32, compute_cam
 from onnx_gradcam.errors import InputError, MethodError, TargetError
 from onnx_gradcam.explanation import Explanation, LayerResult
 from onnx_gradcam.figure import Panel
@@ -22,6 +22,7 @@ from onnx_gradcam.overlay import Picture, encode_png
 
 Array = npt.NDArray[Any]
 BOTH, CONTRAST = "both", "contrast"
+SIDES = frozenset({"counterfactual", "signed"})
 FAINT = 0.5
 """A difference whose largest magnitude lies below this share of the scale is shown a second time, stretched."""
 NOTES = {
@@ -193,11 +194,23 @@ def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] =
 def _plain(explanation: Explanation) -> str:
     """The method of an explanation that is neither counterfactual nor signed."""
     method, *variants = explanation.method.split()
+    if not SIDES.issuperset(variants):
+        raise MethodError(
+            f"{explanation.method!r} is smoothed: its other side is not known without another run",
+            hint=f"explain with method {method!r} alone",
+            method=explanation.method,
+        )
     if variants:
         raise MethodError(
             f"{explanation.method!r} is one side already",
             hint=f"explain with method {method!r} alone",
             method=explanation.method,
+        )
+    if beyond := set(NEEDS.get(method, ())) - {"activation", "gradient"}:
+        raise MethodError(
+            f"method {method!r} has no two sides here: it needs the {' and the '.join(sorted(beyond))} of the score",
+            hint="gradcam, or another method with weights made of the gradient alone",
+            method=method,
         )
     if explanation.drawing is None or any(
         layer.gradient is None or layer.weights is None for layer in explanation.layers

@@ -100,6 +100,38 @@ def test_a_method_of_the_input(folder: Path, run: Any) -> None:
     assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "recorded"),
+    [
+        (["--smooth", "aug", "--smooth", "eigen"], "gradcam-aug-eigen", {}),
+        (
+            ["--smooth", "noise", "--option", "samples=4", "--option", "seed=3"],
+            "gradcam-noise",
+            {"samples": 4, "noise": 0.15, "seed": 3},
+        ),
+        (
+            ["--method", "smooth-gradcam++", "--option", "samples=2", "--option", "noise=0.3"],
+            "smooth-gradcam++",
+            {"samples": 2, "noise": 0.3, "seed": 0},
+        ),
+    ],
+    ids=["aug and eigen", "noise", "smooth-gradcam++"],
+)
+def test_smoothing_is_recorded_and_repeated_to_the_bit(
+    run: Any, folder: Path, options: list[str], name: str, recorded: dict[str, Any]
+) -> None:
+    status, out, _ = run(*EXPLAIN, *options, "--json")
+    assert status == 0
+    manifest = json.loads(out)
+    jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
+    assert manifest["options"] == recorded
+    assert manifest["smooth"] == [s for s in ("aug", "noise", "eigen") if s in options]
+    assert manifest["results"][0]["rows"][0]["npy"] == f"left.{name}.0.npy"
+    status, out, _ = run("explain", "--from", "onnx-gradcam-out/manifest.json", "--json")
+    assert status == 0
+    assert [row["difference"] for row in json.loads(out)] == [0, 0]
+
+
 @pytest.mark.parametrize("option", ["steps", "steps=", "=3", "steps=many", "stops=3", "baseline=missing.npy"])
 def test_an_option_that_is_none(run: Any, option: str) -> None:
     status, _, err = run(*EXPLAIN, "--method", "integrated-gradients", "--option", option)

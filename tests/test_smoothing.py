@@ -311,3 +311,50 @@ class TestErrors:
     def test_a_principal_component_has_no_sides(self, explainer: Any, x: np.ndarray, options: dict[str, bool]) -> None:
         with pytest.raises(ogc.MethodError, match=f"no {next(iter(options))} variant"):
             explainer.explain(x, smooth="eigen", **options)
+
+
+class TestTwoSides:
+    @pytest.mark.parametrize(
+        ("options", "why"),
+        [
+            ({"smooth": "aug"}, "'gradcam aug' is smoothed"),
+            ({"method": "shapleycam"}, "it needs the curvature"),
+            ({"method": "smooth-gradcam++", "samples": 2}, "it needs the cube and the square"),
+        ],
+    )
+    def test_are_refused_where_they_are_not_known(
+        self, explainer: Any, x: np.ndarray, options: dict[str, Any], why: str
+    ) -> None:
+        with pytest.raises(ogc.MethodError, match=why):
+            ogc.both(explainer.explain(x, **options))
+
+
+class TestTargets:
+    """Of a segmenter: its class at a place, and its class wherever it is most probable."""
+
+    def test_a_place_moves_with_the_image(self, rng: np.random.Generator) -> None:
+        net = nets.Net()
+        x = net.input("image", [nets.BATCH, 3, 8, 8])
+        net.op("Relu", net.conv(x, (3, 4), stride=2), out="a")
+        net.op("Resize", net.conv("a", (4, 5), 1), "", net.array(np.array([1, 1, 2, 2], np.float32)), out="logits")
+        model = net.model({"logits": [nets.BATCH, 5, 8, 8]})
+        image = rng.standard_normal((1, 3, 8, 8)).astype(np.float32)
+        box = ogc.Region(2, box=(0, 0, 4, 4))
+        with ogc.Explainer(model, target_layer="a", providers=["cpu"]) as explainer:
+            with pytest.raises(ogc.MethodError, match=r"the place that 'box:2@.*' is about"):
+                explainer.explain(image, box, smooth="aug")
+            found = explainer.explain(image, box, smooth="noise", samples=3, signed=True)
+            copies = [explainer.explain(copy, box, signed=True).cam for copy in noisy(image, Noise(3))]
+            np.testing.assert_allclose(found.cam, np.mean(copies, axis=0), rtol=1e-4, atol=1e-6)
+            probable = explainer.explain(image, 2, smooth="aug", signed=True)
+            np.testing.assert_allclose(probable.cam[0], naive_aug(explainer, image[0], 2, signed=True), atol=1e-6)
+
+    def test_a_class_of_a_target_is_frozen_too(self) -> None:
+        rng = np.random.default_rng(0)
+        image = (0.65 + 0.02 * rng.standard_normal((1, 1, 4, 6))).astype(np.float32)
+        image *= 0.65 / image.mean()
+        with ogc.Explainer(threshold(), target_layer="a", providers=["cpu"]) as explainer:
+            found = explainer.explain(image, ogc.Probability(), smooth="aug", signed=True)
+            given = explainer.explain(image, ogc.Probability(0), smooth="aug", signed=True)
+        np.testing.assert_array_equal(found.cam, given.cam)
+        assert found.cam.max() < 0

@@ -18,14 +18,16 @@ import onnx
 import typer.main
 
 from onnx_gradcam.attribution.methods import METHODS as ATTRIBUTIONS
-from onnx_gradcam.attribution.methods import guided, options_of
+from onnx_gradcam.attribution.methods import guided
 from onnx_gradcam.autodiff.registry import EACH, RULES
-from onnx_gradcam.cam.methods import NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
+from onnx_gradcam.cam.heatmap import fuse
+from onnx_gradcam.cam.methods import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
 from onnx_gradcam.cli import app
 from onnx_gradcam.graph.flow import NO_GRADIENT, STEERING
 from onnx_gradcam.graph.lower import LOWERINGS, has_body
 from onnx_gradcam.graph.prepare import NEWEST
-from onnx_gradcam.methods import GUIDED
+from onnx_gradcam.methods import GUIDED, SMOOTHINGS, options_of
+from onnx_gradcam.smoothing import COPIES
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from rule_tests import checked_by
@@ -138,7 +140,31 @@ def methods() -> str:
         lines += [f"Options: {options}.", ""] if options else []
     names = ", ".join(f"`{name}`" for name in GUIDED)
     lines += [f"## {PRODUCT}", "", inspect.getdoc(guided) or "", "", f"With every cam: {names}.", ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *_smoothings(), *_fusions()]).rstrip() + "\n"
+
+
+def _smoothings() -> list[str]:
+    lines = [
+        "# Smoothing",
+        "",
+        "`--smooth NAME`, or `explain(..., smooth=NAME)`, of the cams of layers; `eigen` goes with one of the others.",
+        "",
+        "| name | what is taken | source |",
+        "| --- | --- | --- |",
+    ]
+    functions = {**COPIES, **{name: f for name, f in COMBINATIONS.items() if name in SMOOTHINGS}}
+    for name, function in functions.items():
+        what, _, source = _first_line(function).partition("   ")
+        lines.append(f"| `{name}` | {_cell(what)} | {source} |")
+    lines.append("")
+    for name, function in functions.items():
+        lines += [f"## Smoothing by {name}", "", inspect.getdoc(function) or "", ""]
+    return lines
+
+
+def _fusions() -> list[str]:
+    text, _, _ = (inspect.getdoc(fuse) or "").partition("\n\nArgs:")
+    return ["# Several layers", "", text, "", "`--fusion` says how: `mean`, `max` or `product`, point by point.", ""]
 
 
 def _method_table() -> list[str]:

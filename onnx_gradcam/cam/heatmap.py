@@ -67,6 +67,9 @@ def is_blank(cam: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def fuse(cams: Sequence[npt.NDArray[Any]], size: Sequence[int], how: str = "mean") -> Float:
     """The cams of several layers as one: each upsampled and divided by its own maximum, then combined.
 
+    The product of the maps of a layer of each stage is RefineCAM (Domeniconi et al. 2026, arXiv:2605.14641, with
+    ``gradcam++``): what the last layer finds, with the resolution of the early ones. It is 0 where one of them is.
+
     Args:
         cams: for each layer (N, *space); the extents may differ.
         size: the extent of the result.
