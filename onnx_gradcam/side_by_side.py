@@ -208,7 +208,7 @@ def _plain(explanation: Explanation) -> str:
         )
     if beyond := set(NEEDS.get(method, ())) - {"activation", "gradient"}:
         raise MethodError(
-            f"method {method!r} has no two sides here: it needs the {' and the '.join(sorted(beyond))} of the score",
+            f"method {method!r} has no two sides: it needs the {' and the '.join(sorted(beyond))} of the score",
             hint="gradcam, or another method with weights made of the gradient alone",
             method=method,
         )

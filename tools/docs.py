@@ -152,7 +152,10 @@ def _smoothings() -> list[str]:
         "| name | what is taken | source |",
         "| --- | --- | --- |",
     ]
-    functions = {**COPIES, **{name: f for name, f in COMBINATIONS.items() if name in SMOOTHINGS}}
+    functions: dict[str, Callable[..., object]] = {
+        **COPIES,
+        **{name: f for name, f in COMBINATIONS.items() if name in SMOOTHINGS},
+    }
     for name, function in functions.items():
         what, _, source = _first_line(function).partition("   ")
         lines.append(f"| `{name}` | {_cell(what)} | {source} |")
