@@ -7,6 +7,8 @@ CHECK_ENV = .venv-check
 ORACLES_ENV = .venv-oracles
 PLACEMENT_ENV = .venv-placement
 EXPORTS = build/exports
+# One process a core; the tests of a file stay together, and so do the models that they share.
+PYTEST = -m pytest -n auto --dist loadfile
 
 .PHONY: demo test check sweep bench oracles placement docs clean
 
@@ -14,7 +16,7 @@ demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
 
 test: $(ENV)/.ready
-	$(ENV)/bin/python -m pytest
+	$(ENV)/bin/python $(PYTEST)
 
 check: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/ruff format --check .
@@ -22,7 +24,7 @@ check: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/mypy
 	$(CHECK_ENV)/bin/lint-imports
 	$(CHECK_ENV)/bin/python tools/docs.py --check
-	$(CHECK_ENV)/bin/python -m pytest
+	$(CHECK_ENV)/bin/python $(PYTEST)
 
 docs: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/docs.py
