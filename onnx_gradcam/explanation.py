@@ -242,7 +242,12 @@ class Explanation:
         method = self.method.replace(" ", "-")
         return [
             files.Sheet(
-                row, method, files.slug(self, row), partial(self.figure, row=row) if draws else None, {"": self}
+                row,
+                self.label(row),
+                method,
+                files.slug(self, row),
+                partial(self.figure, row=row) if draws else None,
+                {"": self},
             )
             for row in range(len(self))
         ]

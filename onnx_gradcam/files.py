@@ -78,12 +78,14 @@ class Sheet:
 
     Attributes:
         row: its number.
+        title: what was explained, in words.
         method, target: as file names have them.
         figure: draws the picture; None where maps cannot be drawn.
         maps: by what goes before ``.npy``, the explanations whose heatmap of the row is written.
     """
 
     row: int
+    title: str
     method: str
     target: str
     figure: Callable[[], Picture] | None

@@ -16,7 +16,9 @@ from onnx_gradcam.explain import Explainer
 from onnx_gradcam.explanation import Explanation
 from onnx_gradcam.image import list_images, load_tensor
 from onnx_gradcam.methods import read_options
-from onnx_gradcam.targets import parse
+from onnx_gradcam.side_by_side import SideBySide, both
+from onnx_gradcam.targets import Target, parse
+from onnx_gradcam.truth import against_truth, true_classes
 
 REPEAT_TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
 
@@ -39,6 +41,8 @@ class Request:
     inputs: tuple[str, ...] = ()
     counterfactual: bool = False
     signed: bool = False
+    both: bool = False
+    true: str | None = None
     fusion: str = "mean"
     smooth: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -86,20 +90,21 @@ def run(
     files.check_folder(folder, overwrite)
     outcome = Outcome(folder / files.MANIFEST)
     results: list[dict[str, Any]] = []
-    first: list[Explanation] = []
+    first: list[Explanation | SideBySide] = []
     with open_explainer(request) as explainer:
+        true = _true(request, paths, explainer)
         for path, stem in zip(paths, files.stems(paths), strict=True):
             try:
-                explanation = explain_file(explainer, path, request)
+                found = explain_file(explainer, path, request, true)
             except InputError as error:
                 if len(paths) == 1:
                     raise
                 outcome.errors.append((str(path), error))
                 continue
             subject = files.Subject(stem, str(path), files.sha256(path))
-            results.append(files.write_rows(explanation, subject, folder, overwrite=overwrite))
-            first = first or [explanation]
-            for line in _lines(explanation, results[-1], folder):
+            results.append(files.write_rows(found, subject, folder, overwrite=overwrite))
+            first = first or [found]
+            for line in _lines(found, results[-1], folder):
                 report(line)
     if not results:
         raise InputError(
@@ -124,9 +129,27 @@ def open_explainer(request: Request) -> Explainer:
     )
 
 
-def explain_file(explainer: Explainer, path: Path, request: Request) -> Explanation:
-    """Explain a photo, or an array from an ``.npy`` file."""
-    target = parse(request.targets, explainer.score.count, explainer.labels)
+def _true(request: Request, paths: Sequence[Path], explainer: Explainer) -> Mapping[Path, int] | None:
+    return None if request.true is None else true_classes(request.true, paths, explainer)
+
+
+def explain_file(
+    explainer: Explainer, path: Path, request: Request, true: Mapping[Path, int] | None = None
+) -> Explanation | SideBySide:
+    """Explain a photo, or an array from an ``.npy`` file; ``true``: against the class that it has."""
+
+    def explain(target: Target) -> Explanation:
+        return _explain(explainer, path, request, target)
+
+    if true is not None:
+        if path not in true:
+            raise InputError(f"{path.name!r} has no label in {request.true!r}", hint=f"a line '{path.name},LABEL'")
+        return against_truth(explain, true[path])
+    explanation = explain(parse(request.targets, explainer.score.count, explainer.labels))
+    return both(explanation) if request.both else explanation
+
+
+def _explain(explainer: Explainer, path: Path, request: Request, target: Target) -> Explanation:
     options: dict[str, Any] = {
         "counterfactual": request.counterfactual,
         "signed": request.signed,
@@ -164,22 +187,24 @@ def _other_inputs(given: Sequence[str]) -> dict[str, np.ndarray]:
     return found
 
 
-def _lines(explanation: Explanation, entry: Mapping[str, Any], folder: Path) -> list[Line]:
+def _lines(found: Explanation | SideBySide, entry: Mapping[str, Any], folder: Path) -> list[Line]:
+    sheets = found.sheets()
+    rows = entry["rows"][:: len(entry["rows"]) // len(sheets)]
     return [
         Line(
             str(entry["image"]),
-            row["label"],
+            sheet.title,
             float("nan") if row["probability"] is None else row["probability"],
             str(folder / (row["png"] or row["npy"])),
-            (*explanation.warnings, *_undrawn(explanation)) if k == 0 else (),
+            (*found.warnings, *_undrawn(sheet)) if k == 0 else (),
             None if row["cell"] is None else tuple(row["cell"]),
         )
-        for k, row in enumerate(entry["rows"])
+        for k, (row, sheet) in enumerate(zip(rows, sheets, strict=True))
     ]
 
 
-def _undrawn(explanation: Explanation) -> tuple[str, ...]:
-    count = explanation.heatmap.ndim - 1
+def _undrawn(sheet: files.Sheet) -> tuple[str, ...]:
+    count = next(iter(sheet.maps.values())).heatmap.ndim - 1
     if count == 2:
         return ()
     return (f"maps with {count} spatial {'axis' if count == 1 else 'axes'} are not drawn: the .npy holds the numbers",)
@@ -238,11 +263,13 @@ def _repeat_image(
         return [Repeat(str(path), row["npy"], float("nan"), "the image is gone") for row in rows]
     if files.sha256(path) != sha256:
         note = note or "the image has changed"
-    explanation = explain_file(explainer, path, request)
+    result = explain_file(explainer, path, request, _true(request, [path], explainer))
+    maps = [(e, sheet.row) for sheet in result.sheets() for e in sheet.maps.values()]
+    if len(maps) != len(rows):
+        return [Repeat(str(path), row["npy"], float("nan"), note or "another number of maps") for row in rows]
     found = []
-    for k, row in enumerate(rows):
-        before = load_tensor(folder / row["npy"])
-        now = explanation.heatmap[k] if k < len(explanation) else np.empty(0)
+    for (explanation, k), row in zip(maps, rows, strict=True):
+        before, now = load_tensor(folder / row["npy"]), explanation.heatmap[k]
         if before.shape != now.shape or explanation.target(k) != row.get("target", str(row["class_index"])):
             found.append(Repeat(str(path), row["npy"], float("nan"), note or "another class or shape"))
         else:

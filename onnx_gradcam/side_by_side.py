@@ -23,6 +23,8 @@ from onnx_gradcam.overlay import Picture, encode_png
 Array = npt.NDArray[Any]
 BOTH, CONTRAST = "both", "contrast"
 SIDES = frozenset({"counterfactual", "signed"})
+ROUNDING = 1e-3
+"""By how much of the largest two runs may differ in activations of one image."""
 FAINT = 0.5
 """A difference whose largest magnitude lies below this share of the scale is shown a second time, stretched."""
 NOTES = {
@@ -39,11 +41,13 @@ class SideBySide:
         kind: "both" or "contrast".
         parts: by name, in order, explanations of R rows each; their heatmaps share one scale in each row, the largest
             magnitude of the three being 1, and their ``scale`` is the same.
+        remark: what is to be said below the figure, "" for nothing.
         warnings: what the user should know, one sentence each.
     """
 
     kind: str
     parts: Mapping[str, Explanation]
+    remark: str = ""
     warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -67,7 +71,8 @@ class SideBySide:
         if 0 < peak < FAINT:
             caption = ["the same, with its own scale:", f"colours {1 / peak:.1f} times as strong"]
             shown.append(self._panel(row, last, caption, peak))
-        notes = [f"{scale}; {NOTES[self.kind]}", *figure.unseen(photo, seen)]
+        remarks = [self.remark] if self.remark else []
+        notes = [*remarks, f"{scale}; {NOTES[self.kind]}", *figure.unseen(photo, seen)]
         return figure.panels(shown, title=self._title(row), notes=notes)
 
     @property
@@ -78,10 +83,14 @@ class SideBySide:
     def sheets(self) -> list[files.Sheet]:
         """What is written: for each row one figure and the heatmaps of all parts."""
         draws = self.first.heatmap.ndim == 3
-        method, a, b = self.first.method, *list(self.parts.values())[:2]
+        named = list(self.parts.items())
+        method, a, b = self.first.method, named[0][1], named[1][1]
         return [
             files.Sheet(
                 row,
+                a.label(row)
+                if self.kind == BOTH
+                else ", ".join(f"{name} {part.label(row)}" for name, part in named[:2]),
                 f"{method}-both" if self.kind == BOTH else method,
                 files.slug(a, row) if self.kind == BOTH else f"{files.slug(a, row)}-vs-{files.slug(b, row)}",
                 partial(self.figure, row=row) if draws else None,
@@ -154,9 +163,8 @@ def both(explanation: Explanation) -> SideBySide:
     }
     found = _at_one_scale(parts)
     nothing = found["for"].is_blank & found["against"].is_blank
-    return SideBySide(
-        BOTH, found, (*explanation.other_warnings, *notes.blank(nothing, explanation.layers, f"{method} signed"))
-    )
+    blank = notes.blank(nothing, explanation.layers, f"{method} signed")
+    return SideBySide(BOTH, found, warnings=(*explanation.other_warnings, *blank))
 
 
 def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] = ("predicted", "true")) -> SideBySide:
@@ -188,7 +196,7 @@ def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] =
     )
     parts = {names[0]: predicted, names[1]: true, "difference": difference}
     warnings = tuple(dict.fromkeys([*predicted.warnings, *true.warnings]))
-    return SideBySide(CONTRAST, _at_one_scale(parts), warnings)
+    return SideBySide(CONTRAST, _at_one_scale(parts), warnings=warnings)
 
 
 def _plain(explanation: Explanation) -> str:
@@ -227,7 +235,7 @@ def _check_alike(a: Explanation, b: Explanation) -> None:
     same = (
         np.array_equal(a.image_index, b.image_index)
         and [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
-        and all(np.array_equal(x.activation, y.activation) for x, y in zip(a.layers, b.layers, strict=True))
+        and all(_same(x.activation, y.activation) for x, y in zip(a.layers, b.layers, strict=True))
     )
     if not same:
         raise InputError(
@@ -240,6 +248,11 @@ def _check_alike(a: Explanation, b: Explanation) -> None:
             where=", ".join(layer.name for layer in a.layers),
             hint="one layer for both: --layer NAME (target_layer=NAME)",
         )
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Whether two runs on one image gave these: kernels may round differently."""
+    return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) <= ROUNDING * np.abs(a).max(initial=0))
 
 
 def _levels(explanation: Explanation) -> Array:

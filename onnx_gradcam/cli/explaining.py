@@ -61,6 +61,19 @@ def explain(
         bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")
     ] = False,
     signed: Annotated[bool, typer.Option("--signed", help="Keep negative evidence: without the final ReLU.")] = False,
+    both: Annotated[
+        bool, typer.Option("--both", help="What speaks for the class and what against it, side by side at one scale.")
+    ] = False,
+    true: Annotated[
+        str | None,
+        typer.Option(
+            "--true",
+            metavar="LABEL|FILE.csv",
+            help="The prediction against the true class: both maps and their difference; of several images a table of "
+            "lines 'cat.jpg,tabby'. A right prediction is shown against the runner-up.",
+            show_default=False,
+        ),
+    ] = None,
     fusion: Annotated[
         str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")
     ] = "mean",
@@ -106,6 +119,8 @@ def explain(
         return
     if model is None or not images:
         raise typer.BadParameter("MODEL and at least one IMAGE are needed (or --from MANIFEST)")
+    if true is not None and (target or both):
+        raise typer.BadParameter("--true explains the prediction and the true class: leave --target and --both out")
     request = job.Request(
         model=str(model),
         images=tuple(images),
@@ -121,6 +136,8 @@ def explain(
         inputs=tuple(inputs or []),
         counterfactual=counterfactual,
         signed=signed,
+        both=both,
+        true=true,
         fusion=fusion,
         smooth=tuple(smooth or []),
         options=tuple(option or []),
