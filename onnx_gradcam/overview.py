@@ -21,6 +21,7 @@ from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.lower import is_body, is_lowered
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.preprocess import PRESETS, InputSpec, choose, labels_from
 from onnx_gradcam.runtime import CUDA, full_name
 
@@ -104,18 +105,21 @@ def _dims(shape: tuple[int | str, ...]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
-def layers(model: ModelLike, score: str = "auto") -> tuple[LayerInfo, ...]:
+def layers(
+    model: ModelLike, score: str = "auto", grid: str | None = None, image_input: str | None = None
+) -> tuple[LayerInfo, ...]:
     """The candidate target layers, the one that "auto" takes first.
 
-    Raises ``ModelError``, ``ScoreError``.
+    ``grid``, ``image_input``: as in ``Explainer``, with its errors.
     """
     prepared = prepare(load(model).model)
-    return _layers(prepared.graph, find_score(prepared.graph, score))
+    return _layers(prepared.graph, find_score(prepared.graph, score), grid, image_input)
 
 
-def _layers(graph: ir.Graph, score: Score) -> tuple[LayerInfo, ...]:
-    image = inputs.image_input(inputs.specs(graph)).name
-    return tuple(_info(layer) for layer in candidates(graph, score.value, image=image, dense=score.dense))
+def _layers(graph: ir.Graph, score: Score, grid: str | None, image_input: str | None) -> tuple[LayerInfo, ...]:
+    image = inputs.image_input(inputs.specs(graph), image_input).name
+    places = None if grid is None else Grid.parse(grid)
+    return tuple(_info(layer) for layer in candidates(graph, score.value, places, image, score.dense))
 
 
 def _info(layer: Layer) -> LayerInfo:
@@ -123,11 +127,18 @@ def _info(layer: Layer) -> LayerInfo:
     return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, layer.reason)
 
 
-def overview(model: ModelLike, score: str = "auto", providers: Sequence[str] | None = None) -> Overview:
+def overview(
+    model: ModelLike,
+    score: str = "auto",
+    providers: Sequence[str] | None = None,
+    grid: str | None = None,
+    image_input: str | None = None,
+) -> Overview:
     """Look at a model without running it; where ``providers`` has CUDA, also for what that has no kernel.
 
-    Raises ``ModelError`` for a file that cannot be read and ``ScoreError`` for a score name that does not exist; what
-    cannot be found automatically stands in ``warnings``.
+    ``grid``, ``image_input``: as in ``Explainer``. Raises ``ModelError`` for a file that cannot be read, and
+    ``ScoreError``, ``InputError`` and ``LayerError`` for a score, an input and a grid that were named and cannot be; what cannot be
+    found automatically stands in ``warnings``.
     """
     source = load(model)
     prepared = prepare(source.model)
@@ -142,9 +153,10 @@ def overview(model: ModelLike, score: str = "auto", providers: Sequence[str] | N
         warnings.append(str(error))
     metadata = dict(source.model.metadata_props)
     known = inputs.specs(graph)
+    named = None if image_input is None else inputs.image_input(known, image_input)
     settled: dict[str, str] = {}
     try:
-        choice = choose("auto", inputs.image_input(known), metadata=metadata, model_path=source.path)
+        choice = choose("auto", named or inputs.image_input(known), metadata=metadata, model_path=source.path)
         settled = {k: f"{getattr(choice.preprocess, k)}  ({v})" for k, v in choice.sources.items()}
         warnings.extend(choice.warnings)
     except OnnxGradcamError as error:
@@ -158,7 +170,7 @@ def overview(model: ModelLike, score: str = "auto", providers: Sequence[str] | N
         score_note=_note(found),
         classes=found.count if found else 0,
         labels=len(labels_from(metadata) or ()),
-        layers=_layers(graph, found) if found else (),
+        layers=_layers(graph, found, grid, image_input) if found else (),
         operators=_operators(graph, found),
         preprocess=settled,
         warnings=tuple(warnings),
@@ -205,10 +217,17 @@ def _status(node: ir.Node, path: set[ir.Value]) -> str:
 
 
 def presets_on(
-    model: ModelLike, image: Any, score: str = "auto", providers: Sequence[str] | None = None
+    model: ModelLike,
+    image: Any,
+    score: str = "auto",
+    providers: Sequence[str] | None = None,
+    grid: str | None = None,
+    image_input: str | None = None,
 ) -> list[dict[str, Any]]:
     """Top-1 and its probability for a photo under each preset: the right preprocessing is usually the surest one."""
-    with Explainer(model, score=score, providers=providers, check_forward=False) as explainer:
+    with Explainer(
+        model, score=score, providers=providers, check_forward=False, grid=grid, image_input=image_input
+    ) as explainer:
         return [
             {"preset": name, "label": found.label(0), "probability": float(found.probability[0])}
             for name in PRESETS

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import typer.main
 from nets import Net
 
 import onnx_gradcam as ogc
+from onnx_gradcam.cli import app
 from onnx_gradcam.job import Request, run
 
 ROWS, COLUMNS = 4, 6
+command_line = typer.main.get_command(app)
 
 
 def branch(net: Net, image: str, out: str) -> str:
@@ -67,6 +70,22 @@ def test_without_a_name_the_first_is_and_the_choice_is_said() -> None:
     assert "left" in error.value.hint
     assert ogc.layers(two_images())[0].name == "left_map"
     assert ogc.verify(two_images(), x={**FEEDS, "right": np.zeros_like(FEEDS["left"])}).ok
+
+
+def test_the_image_that_is_named_is_inspected_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(two_images().SerializeToString())
+    assert [layer.name for layer in ogc.layers(path, image_input="right")] == ["right_map"]
+    report = ogc.verify(path, image_input="right")
+    assert report.ok
+    assert report.layers == ("right_map",)
+    command_line(["inspect", str(path), "--image-input", "right", "--json"], standalone_mode=False)
+    assert [layer["name"] for layer in json.loads(capsys.readouterr().out)["layers"]] == ["right_map"]
+    command_line(["verify", str(path), "--image-input", "right", "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["layers"] == ["right_map"]
+    for command in ("inspect", "verify"):
+        with pytest.raises(ogc.InputError, match="no input 'lift'"):
+            command_line([command, str(path), "--image-input", "lift"], standalone_mode=False)
 
 
 def test_other_inputs_weigh_in() -> None:

@@ -172,6 +172,7 @@ def test_tokens_that_are_no_grid_are_refused_with_the_way_out() -> None:
     with pytest.raises(ogc.LayerError, match="could not be found by following the graph"):
         ogc.Explainer(exported, error.value.name)
     assert not any(layer.chosen for layer in ogc.layers(exported))
+    assert [layer.shape[2:] for layer in ogc.layers(exported, grid="1x13") if layer.chosen] == [(1, 13)]
     with ogc.Explainer(exported, grid="1x13") as explainer:
         assert layers_of(explainer) == (error.value.name, (12, 1, 13))
     assert ogc.verify(exported, grid="1x13", x=np.zeros((1, 3, *token_nets.ViT.size), np.float32)).ok

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from onnx_gradcam.cli.console import FOUND, progress
-from onnx_gradcam.cli.options import AsJson, Grid, Layers, Model, Provider, Score
+from onnx_gradcam.cli.options import AsJson, Grid, ImageInput, Layers, Model, Provider, Score
 
 
 def inspect(
     model: Model,
+    grid: Grid = None,
     score: Score = "auto",
+    image_input: ImageInput = None,
     image: Annotated[
         Path | None,
         typer.Option("--image", metavar="PHOTO", help="Top-1 and confidence under each preset.", show_default=False),
@@ -29,8 +31,8 @@ def inspect(
     from onnx_gradcam.overview import overview, presets_on
 
     providers = tuple(provider) if provider else None
-    found = overview(model, score, providers)
-    presets = presets_on(model, image, score, providers) if image else []
+    found = overview(model, score, providers, grid, image_input)
+    presets = presets_on(model, image, score, providers, grid, image_input) if image else []
     if as_json:
         print(json.dumps({**found.as_dict(), "presets": presets}, indent=2, default=str))
         return
@@ -44,6 +46,7 @@ def verify(
     layer: Layers = None,
     grid: Grid = None,
     score: Score = "auto",
+    image_input: ImageInput = None,
     provider: Provider = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random input and directions.")] = 0,
     as_json: AsJson = False,
@@ -59,6 +62,7 @@ def verify(
             providers=tuple(provider) if provider else None,
             seed=seed,
             grid=grid,
+            image_input=image_input,
         )
     print(json.dumps(report.as_dict(), indent=2) if as_json else report)
     if not report.ok:

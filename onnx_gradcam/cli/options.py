@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def _methods(incomplete: str) -> list[str]:
+    from onnx_gradcam.methods import NAMES
+
+    return _beginning(incomplete, NAMES)
+
+
+def _presets(incomplete: str) -> list[str]:
+    from onnx_gradcam.presets import PRESETS
+
+    return _beginning(incomplete, ["auto", *PRESETS])
+
+
+def _providers(incomplete: str) -> list[str]:
+    from onnx_gradcam.runtime import SHORT_NAMES
+
+    return _beginning(incomplete, SHORT_NAMES)
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    """What the shell offers for the beginning of a word."""
+    return [name for name in names if name.startswith(incomplete)]
+
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Score = Annotated[str, typer.Option("--score", metavar="NAME", help="The score tensor, before its softmax.")]
@@ -34,6 +59,7 @@ Provider = Annotated[
         metavar="NAME",
         help="cpu, cuda, tensorrt, openvino, …  [default: cuda if it initialises, else cpu]",
         show_default=False,
+        autocompletion=_providers,
     ),
 ]
 Labels = Annotated[
@@ -55,6 +81,7 @@ Method = Annotated[
         "eigencam, eigengradcam; of the input: saliency, input-x-gradient, integrated-gradients, smoothgrad, "
         "squaregrad, vargrad, fullgrad, guided-backprop, deconvolution; of both: guided-gradcam, guided- and any other "
         "of a layer.",
+        autocompletion=_methods,
     ),
 ]
 Preprocess = Annotated[
@@ -63,6 +90,7 @@ Preprocess = Annotated[
         "--preprocess",
         metavar="NAME|FILE",
         help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, or a JSON file.",
+        autocompletion=_presets,
     ),
 ]
 ImageInput = Annotated[

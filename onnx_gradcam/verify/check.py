@@ -45,6 +45,7 @@ def verify(
     seed: int = 0,
     table: Mapping[Key, Rule] = RULES,
     grid: str | None = None,
+    image_input: str | None = None,
 ) -> Report:
     """Check forward pass and gradient of ``model`` numerically, on the runtime and in the precision that explain it.
 
@@ -61,13 +62,15 @@ def verify(
         seed: of the noise, the cotangents and the directions.
         table: the VJP rules.
         grid: how the tokens of the target layer lie in the image, as in ``Explainer``.
+        image_input: the input that is explained, as in ``Explainer``.
 
     Raises:
         ModelError, ScoreError, LayerError, InputError, ProviderError; UnsupportedGradient and NoGradientPath where the
         score cannot be differentiated at a target layer.
     """
     options = Options(None if providers is None else tuple(providers))
-    subject = _Subject.of(load(model), target_layer, score, options, table, None if grid is None else Grid.parse(grid))
+    places = None if grid is None else Grid.parse(grid)
+    subject = _Subject.of(load(model), target_layer, score, options, table, places, image_input)
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
@@ -94,6 +97,7 @@ class _Subject:
     prepared: ir.Model
     score: Score
     layers: tuple[str, ...]
+    image: str
     whole: GradientGraph
     options: Options
     table: Mapping[Key, Rule]
@@ -108,11 +112,12 @@ class _Subject:
         options: Options,
         table: Mapping[Key, Rule],
         grid: Grid | None,
+        image_input: str | None,
     ) -> _Subject:
         prepared = prepare(source.model)
         found = find_score(prepared.graph, score)
         named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
-        image = inputs.image_input(inputs.specs(prepared.graph)).name
+        image = inputs.image_input(inputs.specs(prepared.graph), image_input).name
         chosen = layer_choice.choose(prepared.graph, found.value, named, grid, image, found.dense)
         layers = tuple(dict.fromkeys(layer.name for layer in chosen))
         notes: tuple[str, ...] = ()
@@ -121,7 +126,7 @@ class _Subject:
         except (UnsupportedGradient, NoGradientPath) as error:
             notes = (f"nothing before the target layer is checked: {error.what}",)
             whole = differentiate(prepared, found, layers, table)
-        return cls(source, prepared, found, layers, whole, options, table, notes)
+        return cls(source, prepared, found, layers, image, whole, options, table, notes)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class _Run:
 def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     """On the user's input, or on the first noise that the model takes."""
     specs = inputs.specs(subject.prepared.graph)
-    image = inputs.image_input(specs).name
+    image = subject.image
     batch = batch_size(subject.prepared.graph, image)
     given = None if x is None else [sample.one_batch(inputs.feeds(x, specs), image, batch)]
     candidates = given or sample.noise(specs, batch, seed)
