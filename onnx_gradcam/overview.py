@@ -137,8 +137,8 @@ def overview(
     """Look at a model without running it; where ``providers`` has CUDA, also for what that has no kernel.
 
     ``grid``, ``image_input``: as in ``Explainer``. Raises ``ModelError`` for a file that cannot be read, and
-    ``ScoreError``, ``InputError`` and ``LayerError`` for a score, an input and a grid that were named and cannot be; what cannot be
-    found automatically stands in ``warnings``.
+    ``ScoreError``, ``InputError`` and ``LayerError`` for a score, an input and a grid that were named and cannot be;
+    what cannot be found automatically stands in ``warnings``.
     """
     source = load(model)
     prepared = prepare(source.model)
