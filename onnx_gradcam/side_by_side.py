@@ -19,6 +19,7 @@ from onnx_gradcam.errors import InputError, MethodError, TargetError
 from onnx_gradcam.explanation import Explanation, LayerResult
 from onnx_gradcam.figure import Panel
 from onnx_gradcam.overlay import Picture, encode_png
+from onnx_gradcam.targets import Words
 
 Array = npt.NDArray[Any]
 BOTH, CONTRAST = "both", "contrast"
@@ -193,10 +194,15 @@ def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] =
         probability=np.full_like(predicted.probability, np.nan),
         layers=tuple(layers),
         signed=True,
+        words=tuple(_against(predicted, true, row) for row in range(len(predicted))),
     )
     parts = {names[0]: predicted, names[1]: true, "difference": difference}
     warnings = tuple(dict.fromkeys([*predicted.warnings, *true.warnings]))
     return SideBySide(CONTRAST, _at_one_scale(parts), warnings=warnings)
+
+
+def _against(a: Explanation, b: Explanation, row: int) -> Words:
+    return Words(f"{a.target(row)}-vs-{b.target(row)}", f"{a.label(row)} − {b.label(row)}")
 
 
 def _plain(explanation: Explanation) -> str:

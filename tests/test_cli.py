@@ -279,7 +279,7 @@ def test_a_wrong_prediction_against_the_true_class(folder: Path, run: Any) -> No
     assert [(r["part"], r["label"]) for r in rows] == [
         ("predicted", "bright"),
         ("true", "dark"),
-        ("difference", "bright"),
+        ("difference", "bright − dark"),
     ]
     assert rows[2]["score"] == rows[0]["score"] - rows[1]["score"] > 0
     assert rows[0]["probability"] + rows[1]["probability"] == pytest.approx(1)

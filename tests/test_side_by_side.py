@@ -105,6 +105,18 @@ def test_the_difference_by_hand(explainer: ogc.Explainer) -> None:
         np.testing.assert_array_equal(part.scale, [6])
 
 
+@pytest.mark.parametrize("method", ["gradcam", "xgradcam", "hirescam", "cam"])
+def test_the_difference_is_the_signed_map_of_the_target_difference(explainer: ogc.Explainer, method: str) -> None:
+    """Where weights are linear in G: y_a − y_b as a target is differentiated by itself."""
+    x = np.random.default_rng(1).standard_normal((2, 2, 4, 5)).astype(np.float32)
+    rows = explainer.explain(x, ogc.Classes([0, 1]), method)
+    found = ogc.contrast(rows[0::2], rows[1::2]).parts["difference"]
+    expected = explainer.explain(x, ogc.Difference(0, 1), method, signed=True)
+    np.testing.assert_allclose(found.cam, expected.cam, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-6)
+    assert [found.label(0), found.class_index[0]] == [expected.label(0), expected.class_index[0]]
+
+
 @pytest.mark.parametrize("method", TWO_SIDED)
 def test_the_difference_is_the_map_of_a_model_that_subtracts(method: str) -> None:
     """Against a model whose only class is y_star − y_heart, written as weights of the last layer."""
