@@ -72,7 +72,8 @@ def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps
     """Of the target layers."""
     if recipe.method == "cam":
         _require_linear_head(subject)
-    evaluation = subject.evaluation(subject.layer_names, second_order=recipe.method in cam.NEEDS_CURVATURE)
+    backward = "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient"
+    evaluation = subject.evaluation(subject.layer_names, backward)
     shared = inputs.without_batch(feeds, subject.inputs, subject.image_input)
     asked = smoothing.Question(
         evaluation.evaluate, subject.layers_at(feeds), feeds, wanted, subject.image_input, shared, methods.noise(recipe)
@@ -94,7 +95,8 @@ def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe)
         attribution.check_floats(method, start.note)
     added = subject.biases if method in attribution.LAYERED else ()
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in added)]))
-    evaluation = subject.evaluation(names, attribution.BACKWARD.get(method, "gradient"))
+    backward = attribution.BACKWARD.get(method, "gradient")
+    evaluation = subject.evaluation(names, backward + " counterfactual" * recipe.counterfactual)
     space = input_space(subject.image_input)
     question = Question(evaluation, feeds, wanted, subject.image_input.name, start.name, space, added)
     with _naming_what_applies(subject):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.gating import Gating
-from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.batches import batch_size, run_in_pieces
 from onnx_gradcam.errors import ForwardMismatch
 from onnx_gradcam.forward import differences, own_difference
@@ -21,7 +20,7 @@ from onnx_gradcam.gradient import SCORE, Cut, GradientGraph, forward_only, is_ow
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.graph.score import Score
-from onnx_gradcam.passes import Passes
+from onnx_gradcam.passes import Backward, Passes
 from onnx_gradcam.rows import Rows
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.scaling import run_scaled
@@ -49,13 +48,11 @@ class Evaluation:
         image_input: str,
         options: Options,
         check_forward: bool,
-        table: Mapping[Key, Rule] = RULES,
-        second_order: bool = False,
+        backward: Backward,
     ) -> None:
         self._source, self._prepared, self._score, self._layers = source, prepared, score, layers
-        self._table, self._second_order = table, second_order
         self.score = score
-        self._image_input, self._options = image_input, options
+        self._image_input, self._options, self._rules_back = image_input, options, backward
         self._batch = batch_size(prepared.graph, image_input)
         self._unchecked = check_forward
         self._by_kind: dict[Kind, Passes] = {}
@@ -65,16 +62,8 @@ class Evaluation:
     def passes(self, kind: Kind = CLASS) -> Passes:
         """The graphs and sessions for targets of a kind."""
         if kind not in self._by_kind:
-            self._by_kind[kind] = Passes(
-                self._prepared,
-                self._score,
-                self._layers,
-                self._image_input,
-                self._options,
-                self._table,
-                kind,
-                self._second_order,
-            )
+            common = self._prepared, self._score, self._layers, self._image_input, self._options
+            self._by_kind[kind] = Passes(*common, self._rules_back, kind)
         return self._by_kind[kind]
 
     def close(self) -> None:

@@ -73,12 +73,15 @@ def differentiate(
     table: Mapping[Key, Rule] = RULES,
     kind: Kind = BY_CLASS,
     second_order: bool = False,
+    sign: int = 1,
 ) -> GradientGraph:
     """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``; where
     ``second_order``, the Hessian's product with v, too.
 
-    ``kind``: of the target; a class, if it is left out. Other tables than RULES are ``autodiff.gating``'s GUIDED and
-    DECONVOLUTION. Raises ``LayerError`` for a value whose gradient would be called like another output.
+    ``kind``: of the target; a class, if it is left out. ``sign``: −1 for what is carried back from −score, which is not
+    the negative by other tables than RULES: ``autodiff.gating``'s GUIDED and DECONVOLUTION.
+
+    Raises ``LayerError`` for a value whose gradient would be called like another output.
     """
     for name in names:
         if f"grad/{name}" in (SCORE, CLASS):
@@ -99,6 +102,7 @@ def differentiate(
     value, chosen = _write(op, score, kind)
     scoring = list(graph)[len(forward) :]
     seed = op.expand(_seed(op, value, _is_narrow([*forward, *scoring], wrt, value)), value)
+    seed = op.Neg(seed) if sign < 0 else seed
     seen: dict[str, tuple[Activation, bool]] = {}
     unsaturated = {quantized_form(score.value)}
     gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, noting(table, seen), unsaturated)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.registry import Key, Rule
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.gradient import Cut, GradientGraph, differentiate, forward_only, has_rows, scored, split
 from onnx_gradcam.graph.score import Score
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.targets import Kind
+
+
+class Backward(NamedTuple):
+    """How a backward pass is written; ``differentiate`` says what each of these means."""
+
+    table: Mapping[Key, Rule] = RULES
+    sign: int = 1
+    second_order: bool = False
 
 
 class Passes:
@@ -24,20 +33,19 @@ class Passes:
         layers: Sequence[str],
         image_input: str,
         options: Options,
-        table: Mapping[Key, Rule],
+        backward: Backward,
         kind: Kind,
-        second_order: bool = False,
     ) -> None:
         self._prepared, self._score, self._layers = prepared, score, layers
-        self._image_input, self._options, self._table, self._kind = image_input, options, table, kind
-        self._second_order = second_order
+        self._image_input, self._options, self._backward, self._kind = image_input, options, backward, kind
         self._seeing: Session | None = None
 
     @cached_property
     def whole(self) -> GradientGraph:
         """Forward and backward pass in one graph."""
         names = list(dict.fromkeys(self._layers))
-        return differentiate(self._prepared, self._score, names, self._table, self._kind, self._second_order)
+        table, sign, second_order = self._backward
+        return differentiate(self._prepared, self._score, names, table, self._kind, second_order, sign)
 
     @cached_property
     def whole_session(self) -> Session:

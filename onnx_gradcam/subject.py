@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from onnx_gradcam import inputs
 from onnx_gradcam.autodiff.gating import DECONVOLUTION, GUIDED
-from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.evaluation import Evaluation
 from onnx_gradcam.graph import layers as layer_choice
@@ -23,11 +22,18 @@ from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import find_score
 from onnx_gradcam.graph.tokens import Grid
+from onnx_gradcam.passes import Backward
 from onnx_gradcam.runtime import Options
 
 Array = npt.NDArray[Any]
-TABLES: Mapping[str, Mapping[Key, Rule]] = {"gradient": RULES, "guided": GUIDED, "deconvolution": DECONVOLUTION}
-"""The rules of a backward pass, by its name."""
+BACKWARD: Mapping[str, Backward] = {
+    "gradient": Backward(),
+    "curvature": Backward(second_order=True),
+    "guided": Backward(GUIDED),
+    "guided counterfactual": Backward(GUIDED, sign=-1),
+    "deconvolution": Backward(DECONVOLUTION),
+    "deconvolution counterfactual": Backward(DECONVOLUTION, sign=-1),
+}
 
 
 class Subject:
@@ -65,16 +71,16 @@ class Subject:
         )
         self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
         self.options, self.check_forward = options, check_forward
-        self._evaluations: dict[tuple[tuple[str, ...], str, bool], Evaluation] = {}
+        self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
 
     def close(self) -> None:
         """Free the sessions; the next evaluation opens them again."""
         for evaluation in self._evaluations.values():
             evaluation.close()
 
-    def evaluation(self, names: tuple[str, ...], backward: str = "gradient", second_order: bool = False) -> Evaluation:
-        """That of the values ``names``, by the rules that ``TABLES`` calls ``backward``."""
-        key = names, backward, second_order
+    def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
+        """That of the values ``names``, by what ``BACKWARD`` calls ``backward``."""
+        key = names, backward
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
                 self.source,
@@ -84,8 +90,7 @@ class Subject:
                 self.image_input.name,
                 self.options,
                 self.check_forward,
-                TABLES[backward],
-                second_order,
+                BACKWARD[backward],
             )
         return self._evaluations[key]
 

@@ -262,6 +262,24 @@ def test_a_cam_times_guided_backpropagation(explainer: Any, method: str, target:
     close(signed, scaled(total))
 
 
+@pytest.mark.parametrize(("method", "rule"), [("guided-backprop", "guided"), ("deconvolution", "deconvolution")])
+@pytest.mark.parametrize("target", [TARGETS, ogc.Classes([3, 1])], ids=["one", "two"])
+def test_what_speaks_against_a_class(explainer: Any, method: str, rule: str, target: Any) -> None:
+    """−score pulled back through the gates: not the negative of the score."""
+    found = explainer.explain(X, target, method, counterfactual=True)
+    x, classes = X[found.image_index], found.class_index
+    expected = naive_net.backward(W, x, classes, rule, sign=-1).x
+    close(found.attribution, expected)
+    assert np.abs(expected + naive_net.backward(W, x, classes, rule).x).max() > 0.1 * np.abs(expected).max()
+    assert found.method == f"{method} counterfactual"
+
+
+def test_guided_gradcam_against_a_class(explainer: Any) -> None:
+    found = explainer.explain(X, TARGETS, "guided-gradcam", counterfactual=True)
+    where = explainer.explain(X, TARGETS, "gradcam", counterfactual=True).heatmap
+    close(found.attribution, where[:, None] * naive_net.backward(W, X, CLASSES, "guided", sign=-1).x)
+
+
 def test_what_is_not_gated_is_said() -> None:
     net = Net()
     x = net.op("Sigmoid", net.conv(net.input("x", ["N", 3, 6, 6]), (3, 4)), out="gate")

@@ -140,7 +140,9 @@ def methods() -> str:
         "",
         "Methods of the input give an attribution of the input's shape. Its heatmap is the largest magnitude over",
         "channels (of fullgrad the sum), divided by its maximum; signed, the sum over channels, in [−1, 1]. Options",
-        "are given as `--option NAME=VALUE`, or to `explain` by their names.",
+        "are given as `--option NAME=VALUE`, or to `explain` by their names. Of the input's methods only guided",
+        "backpropagation and deconvolution have a counterfactual form, which carries −1 times the score back; the",
+        "gradient of the others would only change its sign.",
         "",
     ]
     for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *ATTRIBUTIONS.items()]:
