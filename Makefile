@@ -59,7 +59,7 @@ $(ORACLES_ENV)/.ready: pyproject.toml Makefile
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(ORACLES_ENV)
 	$(call PIP,$(ORACLES_ENV)) $(TORCH)
-	$(call PIP,$(ORACLES_ENV)) -e ".[test,torch]" ttach scikit-learn tqdm matplotlib
+	$(call PIP,$(ORACLES_ENV)) -e ".[test,torch]" ttach scikit-learn tqdm matplotlib "captum==0.9.*"
 	$(call PIP,$(ORACLES_ENV)) --no-deps grad-cam
 	@touch $@
 
