@@ -35,8 +35,8 @@ class Explainer:
 
     Args:
         model: path, bytes or ``onnx.ModelProto``.
-        target_layer: value or node name(s); several are fused. "auto": the end of the last convolutional stage, or the
-            input of the last block of tokens.
+        target_layer: value or node name(s), or module paths where the exporter left these ("layer4.2"); several are
+            fused. "auto": the end of the last convolutional stage, or the input of the last block of tokens.
         score: name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
         providers: execution providers by short or full name, in order. None: CUDA if it initialises, else CPU.
         labels: class names by index, a file of them, or "imagenet"; None: the model's own metadata, else ImageNet's for

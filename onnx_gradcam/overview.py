@@ -19,6 +19,7 @@ from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstrea
 from onnx_gradcam.graph.layers import Layer, candidates
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.lower import is_body, is_lowered
+from onnx_gradcam.graph.module_paths import modules
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.graph.tokens import Grid
@@ -30,13 +31,17 @@ SHOWN = 12  # candidate layers that are printed
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A candidate target layer: ``shape`` is (N, C, *space), strings for dimensions not known before the run."""
+    """A candidate target layer: ``shape`` is (N, C, *space), strings for dimensions not known before the run.
+
+    ``module``: the path of the outermost module that returns it, "" where the exporter left none.
+    """
 
     name: str
     shape: tuple[int | str, ...]
     op_type: str
     chosen: bool
     reason: str
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Overview:
         imports = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in self.opset.items())
         used = [f"  {x.count:4} {f'{x.domain}::' if x.domain else ''}{x.op_type:24} {x.status}" for x in self.operators]
         ranked = [
-            f"  {'*' if x.chosen else ' '} {x.name}  {_dims(x.shape)}  {x.op_type}: {x.reason}"
+            f"  {'*' if x.chosen else ' '} {x.name}  {_dims(x.shape)}  {x.op_type}{_of(x.module)}: {x.reason}"
             for x in self.layers[:SHOWN]
         ]
         if len(self.layers) > SHOWN:
@@ -99,6 +104,10 @@ class Overview:
             "warnings": [f"  {w}" for w in self.warnings],
         }
         return "\n".join(line for title, lines in sections.items() if lines for line in [title, *lines])
+
+
+def _of(module: str) -> str:
+    return f" of {module}" if module else ""
 
 
 def _dims(shape: tuple[int | str, ...]) -> str:
@@ -119,12 +128,14 @@ def layers(
 def _layers(graph: ir.Graph, score: Score, grid: str | None, image_input: str | None) -> tuple[LayerInfo, ...]:
     image = inputs.image_input(inputs.specs(graph), image_input).name
     places = None if grid is None else Grid.parse(grid)
-    return tuple(_info(layer) for layer in candidates(graph, score.value, places, image, score.dense))
+    paths = modules(graph).outermost()
+    found = candidates(graph, score.value, places, image, score.dense)
+    return tuple(_info(layer, paths.get(layer.value, "")) for layer in found)
 
 
-def _info(layer: Layer) -> LayerInfo:
+def _info(layer: Layer, module: str) -> LayerInfo:
     node = layer.value.producer()
-    return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, layer.reason)
+    return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, layer.reason, module)
 
 
 def overview(

@@ -39,7 +39,7 @@ Layers = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME",
-        help="Target layer: a value or node name; several are fused.",
+        help="Target layer: a value, node or module (layer4.2); several are fused.",
         show_default="auto",
     ),
 ]

@@ -15,6 +15,7 @@ from onnx_gradcam.graph.dense import Dense
 from onnx_gradcam.graph.dense_layers import taken
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.grids import CONVOLUTIONS, POOLS, grids
+from onnx_gradcam.graph.module_paths import modules
 from onnx_gradcam.graph.positions import Layout
 from onnx_gradcam.graph.quantization import real_form
 from onnx_gradcam.graph.tokens import Grid, Stream, Tokens, is_open, may_have_tokens
@@ -184,7 +185,7 @@ def choose(
     image: str | None = None,
     dense: Dense | None = None,
 ) -> list[Layer]:
-    """The target layers: by value or node name, or the automatic choice for ``["auto"]``.
+    """The target layers: by value or node name or module path, or the automatic choice for ``["auto"]``.
 
     ``grid``: how the tokens of these layers lie; None: it is found by following the graph. ``image``: the input that is
     explained; None: all. Raises ``LayerError`` for an
@@ -237,8 +238,11 @@ def _named(graph: ir.Graph, name: str, on_grid: dict[ir.Value, tuple[int, ...]],
     by_node = {node.name: node.outputs[0] for node in graph if node.name}
     value = values.get(name) or by_node.get(name)
     if value is None:
-        close = nearest(name, [*(v.name or "" for v in on_grid), *by_node, *values])
-        raise LayerError(f"the model has no value or node {name!r}", hint=f"one of {close}", name=name)
+        found = modules(graph)
+        value = found.value(name)
+    if value is None:
+        close = nearest(name, [*found.outputs, *(v.name or "" for v in on_grid), *by_node, *values])
+        raise LayerError(f"the model has no value, node or module {name!r}", hint=f"one of {close}", name=name)
     value = real_form(value)
     if value in on_grid and grid is None:
         layout = Layout(on_grid[value])

@@ -55,7 +55,7 @@ def verify(
 
     Args:
         model: path, bytes or ``onnx.ModelProto``.
-        target_layer: value or node name(s); "auto": the end of the last convolutional stage.
+        target_layer: value or node name(s) or module paths; "auto": the end of the last convolutional stage.
         score: name of the score tensor; "auto": the classifier output, before its softmax or sigmoid.
         x: an array (N, …) or {input name: array}, of which the first image is taken; None: seeded noise.
         providers: execution providers; None: CUDA if it initialises, else CPU.
