@@ -216,7 +216,7 @@ def test_one_bad_image_among_several(desk: Path, run: Any) -> None:
         (("a.onnx", "c.onnx", "photos"), "no such model file: 'c.onnx'"),
         (("a.onnx", "b.onnx@abacus", "photos"), "unknown execution provider 'abacus'"),
         (("a.onnx", "b.onnx", "photos", "--require", "pearson>=1"), "METRIC:STATISTIC>=NUMBER"),
-        (("a.onnx", "b.onnx", "photos", "--layer-b", "sells"), "no value or node 'sells'"),
+        (("a.onnx", "b.onnx", "photos", "--layer-b", "sells"), "no value, node or module 'sells'"),
         (("a.onnx", "b.onnx", "photos", "--target", "7"), "class 7 is out of range"),
         (("a.onnx", "b.onnx", "photos", "--method", "magic"), "magic"),
         (("a.onnx", "b.onnx", "photos", "--preprocess-b", "nothing"), "nothing"),

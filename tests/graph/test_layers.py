@@ -207,11 +207,11 @@ def test_axes_behind_a_pool() -> None:
 
 
 def test_an_unknown_layer_names_the_nearest() -> None:
-    with pytest.raises(LayerError, match="no value or node 'stage3'") as error:
+    with pytest.raises(LayerError, match="no value, node or module 'stage3'") as error:
         named(builders.residual(), "stage3")
     assert "'stage2'" in error.value.hint
     assert "'stage1'" in error.value.hint
-    with pytest.raises(LayerError, match="no value or node 'w0'"):
+    with pytest.raises(LayerError, match="no value, node or module 'w0'"):
         named(builders.residual(), "w0")
 
 
