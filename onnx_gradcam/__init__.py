@@ -7,6 +7,7 @@
 
 from onnx_gradcam import roads
 from onnx_gradcam.audit import Comparison, compare
+from onnx_gradcam.engines import gradient_model
 from onnx_gradcam.errors import (
     ForwardMismatch,
     InputError,
@@ -25,7 +26,6 @@ from onnx_gradcam.errors import (
 )
 from onnx_gradcam.explain import Explainer
 from onnx_gradcam.explanation import Explanation, LayerResult
-from onnx_gradcam.gradient import gradient_model
 from onnx_gradcam.overview import layers
 from onnx_gradcam.preprocess import Preprocess
 from onnx_gradcam.side_by_side import SideBySide, both, contrast

@@ -258,23 +258,29 @@ def _varying(graph: ir.Graph) -> set[Value]:
 
 
 def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") -> onnx.ModelProto:
-    """The engine by itself: ``model`` with gradients as extra outputs, made of standard operators.
+    """``model`` with gradients as extra outputs, by our rules: ``engines.gradient_model`` says what it has."""
+    whole = differentiate(*asked(model, wrt, score)).model
+    ir.external_data.load_to_model(whole)
+    return ir.to_proto(whole)
 
-    Returns a model with the original outputs, each value named in ``wrt``, ``grad/<name>`` in the value's full shape,
-    ``grad/score`` (N,) and ``grad/class_index`` (N,). Its extra input ``target_index`` is int64 (N,): the class whose
-    score before softmax is differentiated, −1 for the model's own top-1. It is the summed score over the batch that is
-    differentiated, so each image gets its own gradient. A model that computes in float16 or bfloat16 between the score
-    and ``wrt`` has one more input, ``grad_scale`` (float32, no axes): the gradients come multiplied by it. A power of
-    two that keeps them off zero and infinity, 1024 say, is to be divided out in float32.
 
-    Raises ``ModelError``, ``ScoreError``, ``LayerError``, ``UnsupportedGradient``, ``NoGradientPath``.
-    """
+def asked(model: ModelLike, wrt: Sequence[str], score: str) -> tuple[ir.Model, Score, list[str]]:
+    """The prepared model, its score, and the values ``wrt``, each once. Raises ``LayerError`` for an unknown one."""
     prepared = prepare(load(model).model)
     found = find_score(prepared.graph, score)
     values = ir.convenience.create_value_mapping(prepared.graph)
     for name in wrt:
         if name not in values:
             raise LayerError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
-    whole = differentiate(prepared, found, list(dict.fromkeys(wrt))).model
-    ir.external_data.load_to_model(whole)
-    return ir.to_proto(whole)
+    return prepared, found, list(dict.fromkeys(wrt))
+
+
+def with_score(prepared: ir.Model, score: Score, names: Sequence[str], kind: Kind = BY_CLASS) -> ir.Model:
+    """A copy with all outputs of a gradient graph but the gradients: the score, its class, and the values ``names``."""
+    model = prepared.clone()
+    values = ir.convenience.create_value_mapping(model.graph)
+    value, chosen = _write(Builder(model.graph), score.on(values), kind)
+    value.name, chosen.name = SCORE, CLASS
+    shown = [v for v in (values[name] for name in [*score.results, *names]) if not v.is_graph_output()]
+    model.graph.outputs.extend([value, chosen, *dict.fromkeys(shown)])
+    return model

@@ -34,7 +34,7 @@ def test_arguments() -> None:
         "a", "b", "images", "target", "method", "layer_a", "layer_b", "score_a", "score_b", "labels", "preprocess",
         "preprocess_b", "require", "report",
     ]  # fmt: skip
-    assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "score"]
+    assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "score", "engine"]
 
 
 def test_import_brings_neither_torch_nor_a_runtime() -> None:

@@ -24,6 +24,7 @@ from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, nodes, sample, widen
+from onnx_gradcam.verify.given import is_gradient_graph, verify_given
 from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
 from onnx_gradcam.verify.path import Site, sites, spread, values_of
 from onnx_gradcam.verify.probe import Probe
@@ -53,6 +54,8 @@ def verify(
     node at its actual inputs; the report names the node where one does not. (c) At each target layer and at the image,
     the gradient agrees with central differences of the score through the whole network.
 
+    Of a model that ``gradient_model`` wrote, by whichever engine, its own gradients are checked, as in (c).
+
     Args:
         model: path, bytes or ``onnx.ModelProto``.
         target_layer: value or node name(s) or module paths; "auto": the end of the last convolutional stage.
@@ -69,8 +72,11 @@ def verify(
         score cannot be differentiated at a target layer.
     """
     options = Options(None if providers is None else tuple(providers))
+    source = load(model)
+    if is_gradient_graph(source.model.graph):
+        return verify_given(source, x, options, seed, image_input)
     places = None if grid is None else Grid.parse(grid)
-    subject = _Subject.of(load(model), target_layer, score, options, table, places, image_input)
+    subject = _Subject.of(source, target_layer, score, options, table, places, image_input)
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
@@ -250,19 +256,14 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
     there = ir.convenience.create_value_mapping(twin.graph)
     score = quantized_form(subject.score.value).name or ""
     dense = None if subject.score.dense is None else subject.score.dense.on(there)
+    place = _place(subject, run)
     feeds = {**(widen.arrays(run.feeds) if subject.whole.is_scaled else run.feeds), INDEX: run.results[CLASS]}
     made = [name for name in shown if name not in feeds]
     session = Session(forward_only(twin, made or [score]), subject.options)
     values = {**feeds, **session.run(session.outputs, {name: feeds[name] for name in session.inputs})}
-    at = Probe.of(
-        twin,
-        replace(subject.score, value=there[score], dense=dense),
-        subject.table,
-        subject.options,
-        feeds,
-        {name: values[name] for name in shown},
-        _place(subject, run),
-    )
+    whole = differentiate(twin, replace(subject.score, value=there[score], dense=dense), list(shown), subject.table)
+    held = {} if dense is None or place is None else {dense.place.name or "": place}
+    at = Probe.of(whole.model, subject.options, feeds, {name: values[name] for name in shown}, held)
     checks = [
         replace(network.check_gradient(at, name, rng), name=f"gradient at {theirs!r}{remark}")
         for name, theirs in shown.items()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.autodiff.registry import Key, Rule
-from onnx_gradcam.gradient import SCORE, differentiate
-from onnx_gradcam.graph.score import Score
+from onnx_gradcam.gradient import SCORE
 from onnx_gradcam.runtime import Options, Session
 
 ULP = 2.0**-24  # of float32, as a share of the number
@@ -34,32 +33,31 @@ class Probe:
     @classmethod
     def of(
         cls,
-        prepared: ir.Model,
-        score: Score,
-        table: Mapping[Key, Rule],
+        whole: ir.Model,
         options: Options,
         feeds: Mapping[str, np.ndarray],
         values: Mapping[str, np.ndarray],
-        place: np.ndarray | None = None,
+        held: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> Probe:
-        """Open the two sessions; ``feeds`` hold ``target_index`` too; ``place``: the cells of a dense score."""
-        model = prepared.clone()
+        """Open the two sessions of the gradient graph ``whole``, whoever wrote it; it has ``grad/<name>`` for values.
+
+        ``feeds`` hold ``target_index`` too; ``held`` {name: array}: values that stay what they are.
+        """
+        model = whole.clone()
         known = ir.convenience.create_value_mapping(model.graph)
         for name in values:
             _add_delta(model.graph, known[name])
-        score = score.on(known)
-        if score.dense is not None and place is not None:
-            _hold(model.graph, score.dense.place, place)
-        whole = differentiate(model, score, [f"moved/{name}" for name in values], table).model
-        forward = whole.clone()
+        for name, array in held.items():
+            _hold(model.graph, known[name], array)
+        forward = model.clone()
         forward.graph.outputs[:] = [v for v in forward.graph.outputs if v.name == SCORE]
         RemoveUnusedNodesPass()(forward)
         at_rest = {f"delta/{name}": np.zeros_like(array) for name, array in values.items()}
-        return cls(Session(whole, options), Session(forward, options), {**feeds, **at_rest}, values)
+        return cls(Session(model, options), Session(forward, options), {**feeds, **at_rest}, values)
 
     def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
         """∂score/∂value, float64, with the value moved by ``delta``."""
-        output = f"grad/moved/{name}"
+        output = f"grad/{name}"
         found = self.gradient.run([output], {**self.feeds, f"delta/{name}": delta})[output]
         return np.asarray(found, np.float64)
 
@@ -88,8 +86,7 @@ def _add_delta(graph: ir.Graph, value: ir.Value) -> None:
     """Every reader of ``value`` reads ``moved/<name>`` = value + ``delta/<name>`` instead."""
     delta = ir.val(f"delta/{value.name}", dtype=value.dtype, shape=value.shape)
     moved = ir.val(f"moved/{value.name}", dtype=value.dtype, shape=value.shape)
-    for node, i in list(value.uses()):
-        node.replace_input_with(i, moved)
+    _read_instead(value, moved)
     producer = value.producer()
     add = ir.node("Add", [value, delta], outputs=[moved], name=moved.name)
     if producer is None:
@@ -104,4 +101,10 @@ def _hold(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     name = f"held/{value.name}"
     held = ir.val(name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(held)
-    value.replace_all_uses_with(held)
+    _read_instead(value, held)
+
+
+def _read_instead(value: ir.Value, other: ir.Value) -> None:
+    """In every node, those of the gradient included; not as an output of the graph."""
+    for node, i in list(value.uses()):
+        node.replace_input_with(i, other)
