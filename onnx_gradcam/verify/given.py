@@ -59,7 +59,9 @@ def verify_given(source: Source, x: Any, options: Options, seed: int, image_inpu
     )
 
 
-def _first_run(graph: ir.Graph, session: Session, x: Any, seed: int, image_input: str | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _first_run(
+    graph: ir.Graph, session: Session, x: Any, seed: int, image_input: str | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """On the user's input, or on the first noise that the graph takes: what was fed, and every output."""
     specs = {name: spec for name, spec in inputs.specs(graph).items() if not is_own(name)}
     image = inputs.image_input(specs, image_input).name
