@@ -15,8 +15,9 @@ from onnx_gradcam.errors import MethodError
 Array = npt.NDArray[Any]
 Classes = list[tuple[int, ...]]  # for each image the classes that are explained
 
-FACTORS = (0.9, 1.0, 1.1)
+FACTORS, MIRRORED = (0.9, 1.0, 1.1), (False, True)
 TOGETHER = 16  # images of one run: more need memory and are not quicker on a CPU
+VALUES = 2**24  # of the input, in one run: large images and volumes are run fewer at a time
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,16 @@ def noisy(x: Array, noise: Noise) -> Iterator[Array]:
         yield _as(wide + sigma * standard, x.dtype)
 
 
-def augmented(x: Array, width: int) -> Iterator[tuple[Array, bool]]:
-    """x · 0.9, x and x · 1.1, each as it is and flipped along the axis ``width``: (copy, whether it is flipped).
+def augmented(x: Array, width: int) -> Iterator[Array]:
+    """x times each of ``FACTORS``, for each of ``MIRRORED``: as it is, and mirrored along the axis ``width``.
 
     The copies have the dtype of x, integers as in ``noisy``. The factor is applied to the model's input tensor, as in
     pytorch-grad-cam: behind a preprocessing that subtracts the mean colour it changes the contrast, not the brightness.
     """
-    for flipped in (False, True):
-        turned = np.flip(x, width) if flipped else x
+    for is_mirrored in MIRRORED:
+        turned = np.flip(x, width) if is_mirrored else x
         for factor in FACTORS:
-            yield _as(turned * np.float64(factor), x.dtype), flipped
+            yield _as(turned * np.float64(factor), x.dtype)
 
 
 def _as(x: Array, dtype: np.dtype[Any]) -> Array:
@@ -98,15 +99,15 @@ def frozen(rows: Iterable[tuple[int, Any]], count: int) -> Classes:
 def batches(
     copies: Iterable[Array], feeds: Mapping[str, Array], name: str, classes: Classes, shared: Sequence[str] = ()
 ) -> Iterator[tuple[dict[str, Array], Classes, int]]:
-    """What is run for ``copies`` of the input ``name``, up to ``TOGETHER`` images at a time: feeds, classes, and how
-    many copies these are.
+    """What is run for ``copies`` of the input ``name``: feeds, classes, and how many copies these are, as many as stay
+    within ``TOGETHER`` images and ``VALUES`` numbers, at least one.
 
     The copies lie one behind the other, so that a result with one row for each (image, class) reshapes to (copies,
     rows, …). Inputs other than ``name`` are repeated, those of ``shared`` handed on as they are: they have no batch
     axis.
     """
     remaining = iter(copies)
-    each = max(1, TOGETHER // len(feeds[name]))
+    each = max(1, min(TOGETHER // len(feeds[name]), VALUES // feeds[name].size))
     while piece := list(islice(remaining, each)):
         count = len(piece)
         again = {

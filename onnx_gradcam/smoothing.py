@@ -23,7 +23,7 @@ from onnx_gradcam.inputs import spatial_axes
 from onnx_gradcam.layer_maps import layer_result
 from onnx_gradcam.preprocess import InputSpec
 from onnx_gradcam.recipe import Recipe
-from onnx_gradcam.sampling import Classes, Noise, augmented, batches, frozen, noisy
+from onnx_gradcam.sampling import FACTORS, MIRRORED, Classes, Noise, augmented, batches, frozen, noisy
 from onnx_gradcam.targets import Aim
 
 Array = npt.NDArray[Any]
@@ -56,8 +56,8 @@ def aug(x: Array, spec: InputSpec, space: int, noise: Noise) -> Copies:
             hint="smoothing by 'noise' or 'eigen'",
             smooth="aug",
         )
-    copies = list(augmented(x, spatial_axes(spec, space)[-1]))
-    return Copies([copy for copy, _ in copies], [mirrored for _, mirrored in copies])
+    mirrored = [is_mirrored for is_mirrored in MIRRORED for _ in FACTORS]
+    return Copies(augmented(x, spatial_axes(spec, space)[-1]), mirrored)
 
 
 def noise(x: Array, spec: InputSpec, space: int, noise: Noise) -> Copies:
