@@ -50,12 +50,24 @@ def _deconvolution(rule: Rule) -> Rule:
     return replace(rule, function=function)
 
 
+def _deconvolved_format(rule: Rule) -> Rule:
+    """x̄ = relu(g) where a Relu was folded into the format, else g: where numbers reach the ends of their format is no
+    more asked than where a rectifier was active."""
+
+    def function(op: Builder, g: Value, y: Value, x: Value, *steps: Value | None, **attributes: Any) -> Value:
+        passed = op.Relu(g) if _rectifies(y) else g
+        return op.Cast(passed, to=x.dtype) if g.dtype != x.dtype else passed
+
+    return replace(rule, function=function)
+
+
 def _overridden() -> dict[Key, Rule]:
     return {(name, i): rule for (name, i), rule in RULES.items() if name in RECTIFYING and i in (0, EACH)}
 
 
 GUIDED: dict[Key, Rule] = RULES | {key: _guided(rule) for key, rule in _overridden().items()}
 DECONVOLUTION: dict[Key, Rule] = RULES | {key: _deconvolution(rule) for key, rule in _overridden().items()}
+DECONVOLUTION["QuantizeLinear", 0] = _deconvolved_format(RULES["QuantizeLinear", 0])
 
 
 @vjp(COMPOSITE, wrt=0, broadcasts=True, table=GUIDED)

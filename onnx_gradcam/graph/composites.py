@@ -7,7 +7,8 @@ constants that it merged and the casts in between do not matter. The graph stays
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,8 @@ FAR = 24  # elementwise nodes in a row; the longest activation known, GELU by Ta
 LARGE = 1 << 16  # elements of a constant; longer ones are no factors of channels
 # Operators on quantized numbers → the positions of these, each before its scale and its zero point.
 QUANTIZED = {"QLinearMul": (0, 3), "QLinearAdd": (0, 3), "QLinearSigmoid": (0,), "QLinearLeakyRelu": (0,)}
-REQUANTIZED = {"QuantizeLinear": (0,), "DequantizeLinear": (0,)}
+REQUANTIZED = ("QuantizeLinear", "DequantizeLinear")
+OF_FIRST = ("CastLike", *REQUANTIZED)  # the others only say how
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,21 @@ def _operands(node: ir.Node) -> list[Value]:
     real = y.dtype is None or y.dtype.is_floating_point() or y.dtype == ir.DataType.BOOL or quantization(y) is not None
     if node.op_type not in FUNCTIONS or node.domain not in ("", "ai.onnx", "com.microsoft") or not real:
         return []
-    positions = (QUANTIZED | REQUANTIZED).get(node.op_type, range(len(node.inputs)))
-    given = [v for k in positions if (v := node.inputs[k]) is not None]
+    given = [v for k in _positions(node) if (v := node.inputs[k]) is not None]
     arrays = [constant(v) for v in given]
     if any(a is not None and a.size > LARGE for a in arrays):
         return []
     return list(dict.fromkeys(v for v, array in zip(given, arrays, strict=True) if array is None))
 
 
+def _positions(node: ir.Node) -> Sequence[int]:
+    """Those of the numbers that an elementwise ``node`` computes with, among its inputs."""
+    return (0,) if node.op_type in OF_FIRST else QUANTIZED.get(node.op_type, range(len(node.inputs)))
+
+
 def _composite(x: Value, y: Value) -> Composite | None:
     """The rectifier by which ``y`` is made of ``x``, or None where the function is none."""
-    nodes = tuple(reversed(list(_between(x, y))))
+    nodes = _between(x, y)
     constants = [a for n in nodes for v in n.inputs if v is not None and (a := constant(v)) is not None]
     if not _keeps_shape(x, y, constants):
         return None
@@ -110,31 +116,29 @@ def _composite(x: Value, y: Value) -> Composite | None:
     return Composite(found._replace(name=name), x, y, nodes)
 
 
-def _between(x: Value, y: Value) -> Iterator[ir.Node]:
-    """The nodes that make ``y`` of ``x``, each after those that read it."""
-    order: list[ir.Node] = []
-    seen: set[Value] = {x}
+def _between(x: Value, y: Value) -> tuple[ir.Node, ...]:
+    """The nodes that make ``y`` of ``x``, in order."""
+    order: dict[ir.Node, None] = {}
 
     def visit(value: Value) -> None:
         node = value.producer()
-        if node is not None and value not in seen and constant(value) is None:
-            seen.add(value)
+        if value is not x and node is not None and node not in order:
             for given in _operands(node):
                 visit(given)
-            order.append(node)
+            order[node] = None
 
     visit(y)
-    return reversed(order)
+    return tuple(order)
 
 
 def _keeps_shape(x: Value, y: Value, constants: Sequence[Array]) -> bool:
     """Whether ``y`` has the shape of ``x``: no constant spreads it."""
     if x.shape is None or y.shape is None:
         return all(a.size == 1 for a in constants)
-    pairs = zip(x.shape, y.shape, strict=False)
-    symbols = (not isinstance(a, int) and not isinstance(b, int) for a, b in pairs)
-    same = (same_dim(a, b) for a, b in zip(x.shape, y.shape, strict=False))
-    return len(x.shape) == len(y.shape) and all(s or unknown for s, unknown in zip(same, symbols, strict=True))
+    pairs = list(zip(x.shape, y.shape, strict=False))
+    unknown = [not isinstance(a, int) and not isinstance(b, int) for a, b in pairs]
+    same = [same_dim(a, b) for a, b in pairs]
+    return len(x.shape) == len(y.shape) and all(map(operator.or_, same, unknown))
 
 
 def _evaluate(nodes: Sequence[ir.Node], x: Value, y: Value, points: Array) -> Array:
@@ -142,9 +146,9 @@ def _evaluate(nodes: Sequence[ir.Node], x: Value, y: Value, points: Array) -> Ar
     known: dict[Value, Array] = {x: points}
     for node in nodes:
         attributes = {a.name: a.value for a in node.attributes.values()}
-        given = [_array(node, k, known) for k in QUANTIZED.get(node.op_type, range(len(node.inputs)))]
+        given = [_array(node, k, known) for k in _positions(node)]
         if node.op_type in REQUANTIZED:
-            given = [given[0], *np.array(real_range(node.outputs[0]) or (-np.inf, np.inf))]
+            given += np.array(real_range(node.outputs[0]) or (-np.inf, np.inf)).tolist()
         known[node.outputs[0]] = FUNCTIONS[node.op_type](*given, **attributes)
     return np.asarray(known[y])
 

@@ -53,6 +53,9 @@ def _compute(value: ir.Value) -> np.ndarray | None:
         return None
     if node.op_type in ("Shape", "Size") and (dims := _static_shape(node)) is not None:
         return dims
+    if node.op_type == "CastLike" and value.dtype is not None:  # its second operand lends no number
+        array = constant(node.inputs[0])
+        return None if array is None else array.astype(value.dtype.numpy())
     if node.op_type == "Gather" and (dims := _gathered_dims(node)) is not None:
         return dims
     arrays = {}

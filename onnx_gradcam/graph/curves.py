@@ -58,6 +58,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Abs": np.abs,
     "Add": np.add,
     "Cast": lambda x, **_: x,
+    "CastLike": lambda x, **_: x,
     "Clip": _clip,
     "DequantizeLinear": lambda x, *_, **__: x,
     "Div": np.divide,

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Value
-from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.constants import TWINS, constant
 from onnx_gradcam.graph.quantization import MOVING, real_range
 
 Kind = Literal["piecewise", "smooth", "other"]
@@ -47,7 +47,7 @@ def activation(node: ir.Node) -> Activation | None:
     with another lower bound is an activation of another kind (it may guard a divisor); a QuantizeLinear with another
     lower bound is a number format.
     """
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
         return None
     op_type = node.op_type
     if op_type in SMOOTH:

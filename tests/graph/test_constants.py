@@ -49,6 +49,15 @@ def test_an_input_is_not_constant_nor_what_it_touches() -> None:
     assert constant(None) is None
 
 
+def test_what_only_lends_its_dtype_need_not_be_constant() -> None:
+    """As a function body casts its constants."""
+    net = Net()
+    net.op("CastLike", net.array(np.float64(1.5)), net.input("x", [2]), out="y")
+    found = computed(net, "y")
+    assert found is not None
+    assert (found.dtype, found.item()) == (np.float32, 1.5)
+
+
 @pytest.mark.parametrize("op_type", ["RandomUniformLike", "GlobalLpPool"])
 def test_random_numbers_and_what_cannot_be_evaluated_are_not_constant(op_type: str) -> None:
     net = Net()
