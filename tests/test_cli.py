@@ -368,11 +368,18 @@ def test_the_shell_completes(words: str, offered: set[str]) -> None:
     """What the script of --install-completion asks for."""
     line = f"onnx-gradcam {words}"
     asked = {"_ONNX_GRADCAM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
-    code = "import sys; sys.argv = ['onnx-gradcam']; from onnx_gradcam.cli import main; main()"
     found = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "onnx_gradcam"], env={**os.environ, **asked}, capture_output=True, text=True, check=True
     )
     assert set(found.stdout.split()) == offered
+
+
+def test_the_completion_is_for_the_command_however_it_was_started() -> None:
+    asked = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "onnx_gradcam", "--show-completion", "bash"]
+    found = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+    assert "_ONNX_GRADCAM_COMPLETE=complete_bash" in found.stdout
+    assert found.stdout.rstrip().endswith("-F _onnx_gradcam_completion onnx-gradcam")
 
 
 def test_inspect(run: Any, folder: Path) -> None:

@@ -14,8 +14,9 @@ from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, log
 from onnx_gradcam.cli.explaining import demo, explain
 from onnx_gradcam.errors import OnnxGradcamError
 
+NAME = "onnx-gradcam"
 app = typer.Typer(
-    name="onnx-gradcam",
+    name=NAME,
     help="Explain any exported ONNX CNN with Grad-CAM, on the runtime that serves it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -60,7 +61,7 @@ for command in (explain, inspect, verify, compare, demo):
 def main() -> NoReturn:
     """Entry point: errors of this package become a message and exit status 2."""
     try:
-        app()
+        app(prog_name=NAME)
     except OnnxGradcamError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
