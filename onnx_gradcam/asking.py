@@ -83,7 +83,7 @@ def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps
     size = tuple(feeds[subject.image_input.name].shape[k] for k in axes)
     level = levels(subject.score, rows, results) if subject.by_level else None
     drawing = Drawing(size, recipe.fusion, level)
-    [drawn], scale = drawing.heatmaps([layer.cam for layer in found])
+    drawn, scale = drawing.heatmap([layer.cam for layer in found])
     said = (*said, *notes.blank(is_blank(drawn), found, recipe.name))
     return Maps(evaluation, results, rows, drawn, tuple(found), scale=scale, drawing=drawing, notes=said)
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam import figure, files, notes
-from onnx_gradcam.cam.heatmap import is_blank
 from onnx_gradcam.cam.methods import NEEDS, as_float32, compute_cam
-from onnx_gradcam.errors import InputError, MethodError, TargetError
+from onnx_gradcam.drawing import ALL, Drawing, at_one_scale
+from onnx_gradcam.errors import InputError, MethodError
 from onnx_gradcam.explanation import Explanation, LayerResult
 from onnx_gradcam.figure import Panel
 from onnx_gradcam.overlay import Picture, encode_png
@@ -180,7 +180,6 @@ def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] =
     Raises:
         MethodError: the method has no weights, the explanations are counterfactual or signed, or of different methods.
         InputError: they are of different images, models or layers.
-        TargetError: two targets were found at different levels of a detector.
     """
     method = _plain(predicted)
     if _plain(true) != method:
@@ -194,6 +193,7 @@ def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] =
         probability=np.full_like(predicted.probability, np.nan),
         layers=tuple(layers),
         signed=True,
+        drawing=_drawn_where_either_is(_drawing(predicted), _drawing(true)),
         words=tuple(_against(predicted, true, row) for row in range(len(predicted))),
     )
     parts = {names[0]: predicted, names[1]: true, "difference": difference}
@@ -248,12 +248,6 @@ def _check_alike(a: Explanation, b: Explanation) -> None:
             "only explanations of the same images at the same layers of one model can be contrasted",
             hint="two targets of one explanation: explanation[0:1] and explanation[1:2]",
         )
-    if not np.array_equal(_levels(a), _levels(b)):
-        raise TargetError(
-            "the two targets were found at different levels of the detector, whose maps cannot be subtracted",
-            where=", ".join(layer.name for layer in a.layers),
-            hint="one layer for both: --layer NAME (target_layer=NAME)",
-        )
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -261,9 +255,16 @@ def _same(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) <= ROUNDING * np.abs(a).max(initial=0))
 
 
-def _levels(explanation: Explanation) -> Array:
-    level = None if explanation.drawing is None else explanation.drawing.level
-    return np.zeros(0) if level is None else level
+def _drawing(explanation: Explanation) -> Drawing:
+    assert explanation.drawing is not None
+    return explanation.drawing
+
+
+def _drawn_where_either_is(a: Drawing, b: Drawing) -> Drawing:
+    """Of targets at different levels of a detector, the difference is made in both."""
+    if a.level is None or b.level is None:
+        return a
+    return replace(a, level=np.where(a.level == b.level, a.level, ALL))
 
 
 def _difference(a: LayerResult, b: LayerResult, method: str) -> LayerResult:
@@ -281,15 +282,9 @@ def _minus(a: LayerResult, b: LayerResult) -> LayerResult:
 
 
 def _at_one_scale(parts: Mapping[str, Explanation]) -> dict[str, Explanation]:
-    drawing = next(iter(parts.values())).drawing
-    assert drawing is not None
-    heatmaps, scale = drawing.heatmaps(*([layer.cam for layer in part.layers] for part in parts.values()))
+    drawn = [(_drawing(part), [layer.cam for layer in part.layers]) for part in parts.values()]
+    heatmaps, scale, blank = at_one_scale(drawn)
     return {
-        name: replace(part, heatmap=heatmap, scale=scale, is_blank=_is_blank(part), warnings=())
-        for (name, part), heatmap in zip(parts.items(), heatmaps, strict=True)
+        name: replace(part, heatmap=heatmap, scale=scale, is_blank=zero, warnings=())
+        for (name, part), heatmap, zero in zip(parts.items(), heatmaps, blank, strict=True)
     }
-
-
-def _is_blank(part: Explanation) -> Array:
-    blank: Array = np.all([is_blank(layer.cam) for layer in part.layers], axis=0)
-    return blank

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ import numpy as np
 import onnx
 import pytest
 from brightness import PREPROCESS, brightness_model
+from nets import Net
 from onnx import helper, numpy_helper
 
 import onnx_gradcam as ogc
 from onnx_gradcam import figure
+from onnx_gradcam.cam.heatmap import upsample
 from onnx_gradcam.cam.methods import METHODS, NEEDS, WEIGHTS
 from onnx_gradcam.overlay import overlay
 
@@ -196,12 +197,43 @@ class TestRefused:
             with pytest.raises(ogc.InputError, match="of the same images"):
                 ogc.contrast(explainer.explain(X), other)
 
-    def test_two_levels(self, explainer: ogc.Explainer) -> None:
-        one, other = explainer.explain(X, target=0), explainer.explain(X, target=1)
-        assert one.drawing is not None
-        one, other = (replace(e, drawing=replace(one.drawing, level=np.array([k]))) for k, e in enumerate((one, other)))
-        with pytest.raises(ogc.TargetError, match="different levels"):
-            ogc.contrast(one, other)
+
+def two_levels() -> onnx.ModelProto:
+    """A detector: at each cell of a fine and of a coarse level the scores are A and A / 2 of two classes, with A what
+    its channel of the image has, by half a cell for the coarse level.
+    """
+    net = Net()
+    heads = []
+    for name, channel, side in (("fine", 0, 1), ("coarse", 1, 2)):
+        pick = np.zeros((1, 2, side, side), np.float32)
+        pick[0, channel] = 1 / side**2
+        x = net.input("image", ["N", 2, 4, 4]) if not heads else "image"
+        x = net.op("Relu", net.op("Conv", x, net.array(pick), strides=[side, side]), out=name)
+        head = np.array([[1], [0.5]] if name == "fine" else [[0.5], [1]], np.float32)[..., None, None]
+        y = net.op("Reshape", net.op("Conv", x, net.array(head)), net.array(np.array([0, 2, -1], np.int64)))
+        heads.append(y)
+    joined = net.op("Concat", *heads, axis=2)
+    return net.model({net.op("Sigmoid", joined, out="scores"): ["N", 2, 20]})
+
+
+def test_classes_at_two_levels_of_a_detector() -> None:
+    """Class 0 is found at a cell of the fine level, class 1 at one of the coarse level; their difference has both."""
+    x = np.zeros((1, 2, 4, 4), np.float32)
+    x[0, 0, 0, 3] = 2  # fine cell (0, 3): 2 and 1
+    x[0, 1, 2:, :2] = 3  # coarse cell (1, 0): 1.5 and 3
+    with ogc.Explainer(two_levels()) as explainer:
+        assert explainer.target_layers == ("fine", "coarse")
+        rows = explainer.explain(x, ogc.Classes([0, 1]), "hirescam")
+    assert rows.cell is not None
+    assert rows.cell.tolist() == [[3], [18]]
+    found = ogc.contrast(rows[0], rows[1])
+    maps = {name: part.heatmap[0] * part.scale[0] for name, part in found.parts.items() if part.scale is not None}
+    expected = np.zeros((4, 4), np.float32)
+    expected[0, 3] = 2
+    np.testing.assert_allclose(maps["predicted"], expected, atol=1e-6)
+    coarse = upsample(np.float32([[[0, 0], [3, 0]]]), (4, 4))[0]
+    np.testing.assert_allclose(maps["true"], coarse, atol=1e-6)
+    np.testing.assert_allclose(maps["difference"], expected - coarse, atol=1e-6)
 
 
 def test_rows_of_an_explanation(explainer: ogc.Explainer) -> None:
