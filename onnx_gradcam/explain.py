@@ -27,7 +27,7 @@ from onnx_gradcam.scores import by_class
 from onnx_gradcam.subject import Subject
 from onnx_gradcam.targets import Context, Target, goals, in_input, resolve
 
-IN_PADDING = 0.9  # a photo's map below this share of the whole map's maximum has its maximum outside the photo
+IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
 
 
 class Explainer:
@@ -197,7 +197,8 @@ class Explainer:
             **options,
         )
         drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
-        outside = np.abs(drawn).max(axis=(1, 2)) < IN_PADDING
+        faint = np.abs(drawn).max(axis=(1, 2)) < IN_PADDING
+        outside = faint & np.array([geometry.has_peak_beside(row) for row in result.heatmap])
         warnings = [*choice.warnings, *result.warnings]
         if (outside & ~result.is_blank).any():
             warnings.append("the strongest evidence lies in the padding around the photo, which the model saw too")

@@ -233,6 +233,12 @@ class Geometry:
         laid[y1:y2, x1:x2] = _resample(values, (y2 - y1, x2 - x1), step, start, "area").clip(values.min(), values.max())
         return laid
 
+    def has_peak_beside(self, heatmap: NDArray[Any]) -> bool:
+        """Whether a map over the model's input, (h, w), is largest in the padding beside the photo."""
+        peak = np.unravel_index(np.abs(heatmap).argmax(), heatmap.shape)
+        axes = zip(peak, heatmap.shape, self.model, self.offset, self.photo, self.scale, strict=True)
+        return any(not o <= (at + 0.5) * m / n <= o + p * s for at, n, m, o, p, s in axes)
+
     def to_photo(self, heatmap: NDArray[Any]) -> NDArray[np.float32]:
         """A map over the model's input, (h, w) at any resolution, as (H, W) float32 over the photo.
 

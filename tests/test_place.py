@@ -112,3 +112,22 @@ def test_what_speaks_against_the_class_is_blank_and_said(explainer: Any) -> None
         image, target=1, preprocess={**PREPROCESS, "resize": "stretch"}, counterfactual=True
     )
     np.testing.assert_allclose(opposite.cam, 1 / 42, rtol=1e-5)
+
+
+def test_evidence_in_the_padding_is_said(explainer: Any) -> None:
+    """White bars beside a black photo, then a white photo between black bars."""
+    black, white = np.zeros((200, 100, 3), np.uint8), np.full((200, 100, 3), 255, np.uint8)
+    for image, pad, said in [(black, 255, True), (white, 0, False)]:
+        form = {**PREPROCESS, "resize": "letterbox", "pad": pad}
+        found = explainer.explain_image(image, target=0, preprocess=form)
+        assert any("padding" in warning for warning in found.warnings) == said
+
+
+def test_a_peak_of_one_pixel_is_not_taken_for_evidence_in_the_padding(explainer: Any) -> None:
+    """Drawn at the photo's smaller size, a peak is less than 1, and yet in the photo."""
+    image = np.zeros((47, 55, 3), np.uint8)
+    image[20, 30] = 255
+    form = {**PREPROCESS, "resize": "letterbox"}
+    found = explainer.explain_image(image, target=0, preprocess=form, method="input-x-gradient")
+    assert found.heatmap.max() < 0.9
+    assert not any("padding" in warning for warning in found.warnings)
