@@ -13,7 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_gradcam.autodiff.gating import Gating, noting, summary
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.reverse import pull_back
-from onnx_gradcam.errors import LayerError, nearest
+from onnx_gradcam.errors import LayerError, UnsupportedGradient, nearest
 from onnx_gradcam.graph.builder import Builder, Value, same_dim
 from onnx_gradcam.graph.flow import captured, downstream, upstream
 from onnx_gradcam.graph.load import ModelLike, load
@@ -156,7 +156,12 @@ def _curvature(op: Builder, gradient: Value, v: Value, table: Mapping[Key, Rule]
     nodes = list(op.graph)
     if gradient not in downstream(nodes, [v]):
         return op.fill(op.const(0, like=gradient), v)
-    return pull_back(op, nodes, {gradient: v}, [v], table)[0]
+    try:
+        return pull_back(op, nodes, {gradient: v}, [v], table)[0]
+    except UnsupportedGradient as error:
+        error.where = f"{error.where}, where the gradient is differentiated once more"
+        error.hint = "a method that needs no second derivative (gradcam), or a target layer after this node (--layer)"
+        raise
 
 
 def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> bool:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+import onnx_gradcam as ogc
 from onnx_gradcam.gradient import INDEX, differentiate, split
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare import prepare
@@ -89,6 +90,23 @@ def test_the_backward_half_holds_it_too() -> None:
     first = nets.run(ir.to_proto(cut.forward), {"x": x}, list(cut.boundary))
     found = nets.run(ir.to_proto(cut.backward), first | {INDEX: np.array([3, 1])}, ["grad/curvature/a"])
     np.testing.assert_allclose(found["grad/curvature/a"], curvature(whole, x, [3, 1]), rtol=1e-5, atol=1e-9)
+
+
+def test_recurrent_layers_are_refused_with_the_way_out() -> None:
+    """Their gradient is a Scan, which has no rule."""
+    net = nets.Net()
+    net.conv(net.input("x", [nets.BATCH, 3, 6, 6]), (3, 4), out="a")
+    steps = net.op("Transpose", net.op("ReduceMean", "a", net.ints(2), keepdims=0), perm=[2, 0, 1])
+    net.op("RNN", steps, net.random(1, 5, 4), net.random(1, 5, 5), hidden_size=5, out="y")
+    last = net.op("ReduceSum", "y", net.ints(0, 1), keepdims=0)
+    net.linear(last, 5, 5, out="logits")
+    model = net.model({"logits": [nets.BATCH, 5]})
+    with ogc.Explainer(model, target_layer="a", providers=["cpu"]) as explainer:
+        x = np.ones((1, 3, 6, 6), np.float32)
+        assert explainer.explain(x).gradient.any()
+        with pytest.raises(ogc.UnsupportedGradient, match="differentiated once more") as caught:
+            explainer.explain(x, method="shapleycam")
+    assert "gradcam" in caught.value.hint
 
 
 def test_behind_gates_attention_and_normalisation() -> None:
