@@ -30,6 +30,7 @@ from onnx_gradcam.overview import layers
 from onnx_gradcam.preprocess import Preprocess
 from onnx_gradcam.side_by_side import SideBySide, both, contrast
 from onnx_gradcam.targets import (
+    Box,
     Classes,
     Custom,
     Difference,
@@ -48,6 +49,7 @@ from onnx_gradcam.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "Box",
     "Classes",
     "Comparison",
     "Custom",

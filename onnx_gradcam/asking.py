@@ -84,7 +84,7 @@ def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps
     level = levels(subject.score, rows, results) if subject.by_level else None
     drawing = Drawing(size, recipe.fusion, level)
     drawn, scale = drawing.heatmap([layer.cam for layer in found])
-    said = (*said, *notes.blank(is_blank(drawn), found, recipe.name))
+    said = (*said, *notes.of_boxes(subject.branch), *notes.blank(is_blank(drawn), found, recipe.name))
     return Maps(evaluation, results, rows, drawn, tuple(found), scale=scale, drawing=drawing, notes=said)
 
 

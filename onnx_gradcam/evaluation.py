@@ -176,6 +176,8 @@ class Evaluation:
         ]
         made: Arrays = {}
         for kind in dict.fromkeys(aim.kind for _, aim in rows):
+            if kind not in passed:
+                _, passed[kind] = self._forward(self.passes(kind), feeds) if needs_gradient else self._seen(kind, feeds)
             at = [k for k, (_, aim) in enumerate(rows) if aim.kind == kind]
             again = self._again(passed[kind], [rows[k] for k in at], feeds)
             given = parameters([rows[k][1] for k in at])

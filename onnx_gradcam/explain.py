@@ -25,7 +25,7 @@ from onnx_gradcam.recipe import Recipe
 from onnx_gradcam.runtime import Options
 from onnx_gradcam.scores import by_class
 from onnx_gradcam.subject import Subject
-from onnx_gradcam.targets import Context, Target, goals, in_input, resolve
+from onnx_gradcam.targets import Context, Target, branch, goals, in_input, resolve
 
 IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
 
@@ -131,7 +131,8 @@ class Explainer:
         context = Context(self.score, self.labels, tuple(feeds[self.image_input.name].shape[k] for k in axes))
         count = len(feeds[self.image_input.name])
         wanted = goals(resolve(target, count, self.score.count, self.labels), context)
-        made = ask(self._subject, feeds, wanted, recipe)
+        subject = self._subject.on_branch(branch(wanted))
+        made = ask(subject, feeds, wanted, recipe)
         size = made.heatmap.shape[1:]
         return Explanation(
             method=recipe.name,
@@ -158,7 +159,7 @@ class Explainer:
             attributed=made.attributed,
             details=made.details(),
             rectifiers=made.rectifiers,
-            provenance=self._provenance(recipe, made),
+            provenance=self._provenance(recipe, made, subject),
         )
 
     def explain_image(
@@ -233,9 +234,9 @@ class Explainer:
             *made.notes,
         ]
 
-    def _provenance(self, recipe: Recipe, made: Maps) -> dict[str, Any]:
-        layers = self.layers if made.layers else ()
-        fusion = None if len(layers) < 2 else "the level of the cell" if self._subject.by_level else recipe.fusion
+    def _provenance(self, recipe: Recipe, made: Maps, subject: Subject) -> dict[str, Any]:
+        layers = subject.layers if made.layers else ()
+        fusion = None if len(layers) < 2 else "the level of the cell" if subject.by_level else recipe.fusion
         return {
             "source": self.source,
             "providers": made.evaluation.providers,

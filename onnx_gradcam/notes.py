@@ -134,3 +134,13 @@ def flat(layers: Sequence[str]) -> list[str]:
         f"the score is piecewise linear in {', '.join(layers)}: Shapley-CAM's second-order term is zero there, and its "
         "map is Grad-CAM's"
     ]
+
+
+def of_boxes(branch: str) -> list[str]:
+    """A cam of what the boxes are made of: measured on real detectors, its maximum lay beside the box."""
+    if branch != "boxes":
+        return []
+    return [
+        "what a box is made of says little of its place: a cam may lie beside it, and an attribution of the input "
+        "(--method saliency) does not"
+    ]

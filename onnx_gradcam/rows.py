@@ -61,9 +61,7 @@ def probability(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array:
 
 
 def _probability(aim: Aim, of_classes: Array) -> float:
-    if aim.place is not None or aim.class_index < 0:
-        return aim.probability
-    return float(of_classes[aim.class_index])
+    return float(of_classes[aim.class_index]) if aim.class_index >= 0 and aim.of_best_cell else aim.probability
 
 
 def cell(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
@@ -71,7 +69,7 @@ def cell(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
     if of.dense is None:
         return None
     cells = np.asarray(results[of.dense.cell.name or ""])
-    sides = np.asarray(results[of.dense.sides.name or ""])[: len(of.dense.names)] if _any_place(rows) else None
+    sides = np.asarray(results[of.dense.sides.name or ""])[0] if _any_place(rows) else None
     found = np.full((len(rows), cells.shape[2]), NO_CELL, np.int64)
     for row, (image, what) in enumerate(rows):
         aim = _aim(what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -69,9 +70,26 @@ class Subject:
         self.layers = layer_choice.choose(
             graph, self.score.value, names, self.grid, self.image_input.name, self.score.dense
         )
+        self.branch = "logits"
         self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
         self.options, self.check_forward = options, check_forward
         self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
+
+    def on_branch(self, branch: str) -> Subject:
+        """The same model with the layers of another branch of a detector (``Dense.branch``), unless layers were named.
+
+        What the boxes are made of, the class scores may not depend on.
+        """
+        dense = self.score.dense
+        if branch == self.branch or not self._automatic or dense is None:
+            return self
+        other = copy.copy(self)
+        other.branch = branch
+        other.layers = layer_choice.choose(
+            self.prepared.graph, self.score.value, ["auto"], self.grid, self.image_input.name, dense, branch
+        )
+        other._placed, other._sizes = other.layers, dict[str, tuple[int, ...]]()
+        return other
 
     def close(self) -> None:
         """Free the sessions; the next evaluation opens them again."""
@@ -107,7 +125,7 @@ class Subject:
     @property
     def by_level(self) -> bool:
         """Whether there is one layer for each level of a detector, of which the cell's own is drawn."""
-        levels = () if self.score.dense is None else self.score.dense.levels
+        levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
         return self._automatic and len(self.layers) == len(levels)
 
     @cached_property

@@ -9,7 +9,7 @@ import sys
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Classes", "Comparison", "Custom", "Difference", "Each", "Explainer", "Explanation", "Finer", "ForwardMismatch",
+    "Box", "Classes", "Comparison", "Custom", "Difference", "Each", "Explainer", "Explanation", "Finer", "ForwardMismatch",
     "InputError", "LayerError", "LayerResult", "LogProbability", "MethodError", "ModelError", "NoGradientPath",
     "OnnxGradcamError", "Output", "OutputError", "Preprocess", "PreprocessError", "Probability", "ProviderError",
     "Region", "RequirementError", "ScoreError", "SideBySide", "Similar", "TargetError", "Tokens", "TopK",

@@ -8,34 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.graph import heads
+from onnx_gradcam.graph import cells, heads
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.heads import Entries
+from onnx_gradcam.graph.cells import Part
+from onnx_gradcam.graph.heads import BOX, Entries
 
 PREFIX = "score"  # of the names of what is written
 LOWEST = -3e38
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
-
-class Part(NamedTuple):
-    """A level: a value, its axes of the cells and of the columns, and the column of the first class."""
-
-    value: Value
-    cells: int
-    classes: int
-    column: int
-
-    def origin(self) -> Value:
-        """What a convolution or linear layer made of the column, before it was moved and joined."""
-        value, axis, column = self.value, self.classes, self.column
-        while (back := heads.step_back(value, axis, column)) is not None:
-            value, axis, column = back
-        return value
 
 
 @dataclass(frozen=True)
@@ -45,8 +29,10 @@ class Dense:
     ``ranking``: by which classes are ranked, lowest for the background; ``probability``; ``cell`` (N, K, n): the index
     of the cell in the output, behind the number of the output where there are several; ``level`` (N, K): which of
     ``levels`` it belongs to; ``place`` (N, K, 1): its number among all cells; ``logits`` (N, K, P) of all of these;
-    ``objectness`` (N, 1, P) where there is one; ``sides`` (outputs, n): how the cells of each output lie. ``detector``:
-    whether boxes go with cells. ``names``: of the model's values that hold the logits.
+    ``objectness`` (N, 1, P) and the numbers of the boxes, ``boxes`` (N, 4 or more, P), where there are; ``sides``
+    (1, outputs, n): how the cells of each output lie; ``grids`` (1, levels, 3): how many there are on each level, and
+    height and width of the map that they were made in. ``detector``: whether boxes go with cells. ``names``: of the
+    model's values that hold the logits.
     """
 
     ranking: Value
@@ -56,7 +42,9 @@ class Dense:
     place: Value
     logits: Value
     objectness: Value | None
+    boxes: Value | None
     sides: Value
+    grids: Value | None
     levels: tuple[Part, ...]
     detector: bool
     names: tuple[str, ...]
@@ -69,6 +57,9 @@ class Dense:
         def there(value: Value) -> Value:
             return values[value.name or ""]
 
+        def perhaps(value: Value | None) -> Value | None:
+            return None if value is None else there(value)
+
         return replace(
             self,
             ranking=there(self.ranking),
@@ -77,17 +68,32 @@ class Dense:
             level=there(self.level),
             place=there(self.place),
             logits=there(self.logits),
-            objectness=None if self.objectness is None else there(self.objectness),
+            objectness=perhaps(self.objectness),
+            boxes=perhaps(self.boxes),
             sides=there(self.sides),
+            grids=perhaps(self.grids),
             levels=tuple(part._replace(value=there(part.value)) for part in self.levels),
         )
 
     @property
     def axes(self) -> int:
         """The number of axes of the cells in their output."""
-        count = _dims(self.sides)[1]
+        count = _dims(self.sides)[2]
         assert isinstance(count, int)
         return count
+
+    def branch(self, name: str) -> tuple[Part, ...]:
+        """The levels of "logits", "objectness" or "boxes"."""
+        value = getattr(self, name)
+        if name == "logits" or value is None:
+            return self.levels
+        return cells.levels(value, 2, 1, decoded=True) or (Part(value, 2, 1, 0),)
+
+    @property
+    def written(self) -> tuple[Value, ...]:
+        """All values that go with the score, of those that there are."""
+        held = (*self.results, self.place, self.logits, self.objectness, self.boxes, self.sides, self.grids)
+        return tuple(value for value in held if value is not None)
 
     @property
     def results(self) -> tuple[Value, ...]:
@@ -99,15 +105,19 @@ class Dense:
 class Head:
     """One output: ``logits`` (N, K, P) of P cells, in their own axes ``grid`` (N, K, …); ``objectness`` (N, 1, P).
 
+    ``boxes``: the numbers (N, 4, P) beside them, if they are in the same ``output``; ``has_boxes``: whether they are.
+
     ``activation``: "Softmax" or "Sigmoid" as the model has it, "" for logits that it leaves as they are.
     """
 
     logits: Value
     grid: Value
     objectness: Value | None
+    boxes: Value | None
     activation: str
-    boxes: bool
+    has_boxes: bool
     name: str
+    output: Value
 
     @property
     def count(self) -> int:
@@ -130,10 +140,9 @@ def write(graph: ir.Graph, name: str, batches: Set[int | ir.SymbolicDim | None])
         count = max(head.count for head in found)
         levels = [head for head in found if head.count == count]
         gates = [head for head in found if head.count == 1 < count]
-        score = _write(
-            op, [_gated(head, gates) for head in levels if len(_dims(head.grid)) == len(_dims(levels[0].grid))]
-        )
-    kept = {score[0], *score[1].results, score[1].place, score[1].sides} if score else set()
+        alike = [_gated(head, gates) for head in levels if len(_dims(head.grid)) == len(_dims(levels[0].grid))]
+        score = _write(op, _boxed(op, alike, graph.outputs))
+    kept = {score[0], *score[1].written} if score else set()
     for node in reversed(op.written):
         if not any(v in kept or v.uses() for v in node.outputs):
             graph.remove(node)
@@ -166,7 +175,7 @@ def _found(op: Builder, graph: ir.Graph, name: str, batches: Set[int | ir.Symbol
         return []
     value, axis = plain
     activation = _activation_behind(value)
-    head = _head(op, value, axis, None, activation, batches)
+    head = _head(op, value, axis, None, None, activation, batches)
     return [] if head is None else [head]
 
 
@@ -244,10 +253,19 @@ def _heads(
     objectness = entries.objectness
     if gate is not None:
         objectness = _take(op, entries.logits, entries.axis, gate, 1, len(entries.made))
-    head = _head(op, logits, entries.axis, objectness, _kind(node), batches)
+    box = _box_columns(entries)
+    boxes = None if box is None else _take(op, value, entries.axis, box, BOX, len(entries.made))
+    head = _head(op, logits, entries.axis, objectness, boxes, _kind(node), batches)
     source = node.inputs[0]
     name = (source.name if source is not None else value.name) or ""
-    return [] if head is None else [replace(head, boxes=bool(entries.others), name=name)]
+    return [] if head is None else [replace(head, has_boxes=bool(entries.others), name=name, output=value)]
+
+
+def _box_columns(entries: Entries) -> int | None:
+    """The first of four columns that are no scores."""
+    scored = [made is not None for made in entries.made]
+    runs = [k for k in range(len(scored) - BOX + 1) if not any(scored[k : k + BOX])]
+    return runs[0] if runs else None
 
 
 def _take(op: Builder, value: Value, axis: int, start: int, count: int, of: int) -> Value:
@@ -259,6 +277,7 @@ def _head(
     logits: Value,
     axis: int,
     objectness: Value | None,
+    boxes: Value | None,
     activation: str,
     batches: Set[int | ir.SymbolicDim | None],
 ) -> Head | None:
@@ -278,8 +297,8 @@ def _head(
         return op.Reshape(grid, op.ints(0, _count(grid), -1)), grid
 
     flat, grid = arranged(logits)
-    gate = None if objectness is None else arranged(objectness)[0]
-    return Head(flat, grid, gate, activation, False, logits.name or "")
+    gate, box = (None if value is None else arranged(value)[0] for value in (objectness, boxes))
+    return Head(flat, grid, gate, box, activation, False, logits.name or "", logits)
 
 
 def _count(grid: Value) -> int:
@@ -294,6 +313,38 @@ def _gated(head: Head, gates: Sequence[Head]) -> Head:
         return head
     same = [g for g in gates if _dims(g.grid)[2:] == _dims(head.grid)[2:]]
     return replace(head, objectness=same[0].logits) if same else head
+
+
+def _boxed(op: Builder, found: Sequence[Head], outputs: Sequence[Value]) -> list[Head]:
+    """The heads with the boxes that are outputs of their own: as many cells, and four columns or a multiple of it.
+
+    A head's output comes with that of its boxes: of several that fit, each is taken once.
+    """
+    scores = {head.output for head in found}
+    left = [v for v in outputs if v.shape is not None and v not in scores]
+    boxed: list[Head] = []
+    for head in found:
+        if head.boxes is None:
+            fitting = [(v, axis) for v in left if (axis := _box_axis(v, head.grid)) is not None]
+            if fitting:
+                value, axis = fitting[0]
+                left.remove(value)
+                wide = op.Cast(value, to=int(ir.DataType.FLOAT)) if value.dtype in HALF else value
+                order = [0, axis, *(k for k in range(1, len(_dims(value))) if k != axis)]
+                grid = wide if order == sorted(order) else op.Transpose(wide, perm=order)
+                head = replace(head, boxes=op.Reshape(grid, op.ints(0, _count(grid), -1)))
+        boxed.append(head)
+    return boxed
+
+
+def _box_axis(value: Value, grid: Value) -> int | None:
+    """The axis of the columns, where the others are those of the cells of ``grid`` (N, K, …)."""
+    dims, cells_ = _dims(value), _dims(grid)[2:]
+    for axis in range(1, len(dims)):
+        count = dims[axis]
+        if isinstance(count, int) and count and count % BOX == 0 and dims[1:axis] + dims[axis + 1 :] == cells_:
+            return axis
+    return None
 
 
 # --- the score --------------------------------------------------------------------------------------------------
@@ -316,20 +367,25 @@ def _write(op: Builder, found: Sequence[Head]) -> tuple[Value, Dense]:
         ranking = op.Where(background, op.const(LOWEST, like=best), best)
     score = op.Reshape(op.GatherElements(logits, place, axis=2), op.ints(0, first.count))
     own = tuple(Part(h.logits, 2, 1, 0) for h in found)
-    parts = own if several else _levels(first.logits, 2, 1) or own
-    level = _level(op, place, parts)
-    sides = _sides(op, found)
+    parts = own if several else cells.levels(first.logits, 2, 1) or own
+    level = cells.level_of(op, place, parts)
+    sides = cells.sides(op, [h.grid for h in found])
+    grids = cells.grids(op, parts)
+    boxes = [h.boxes for h in found if h.boxes is not None]
+    box = (op.Concat(*boxes, axis=2) if several else boxes[0]) if len(boxes) == len(found) else None
     dense = Dense(
         _named(op, ranking, "ranking"),
         _named(op, probability, "probability"),
-        _named(op, _cell(op, place, found, sides), "cell"),
+        _named(op, cells.cell_of(op, place, own, sides), "cell"),
         _named(op, op.Reshape(level, op.ints(0, first.count)), "level"),
         place,
         logits,
         gate,
-        _named(op, sides, "sides"),
+        None if box is None else _named(op, box, "boxes"),
+        _named(op, op.Unsqueeze(sides, op.ints(0)), "sides"),
+        None if grids is None else _named(op, op.Unsqueeze(grids, op.ints(0)), "grids"),
         parts,
-        detector=len(parts) > 1 or gate is not None or any(h.boxes for h in found),
+        detector=len(parts) > 1 or gate is not None or any(h.has_boxes for h in found),
         names=tuple(h.name for h in found),
         count=first.count,
         activation=first.activation,
@@ -361,51 +417,3 @@ def _background(op: Builder, logits: Value, winner: Value, count: int) -> Value:
     wins = op.Equal(winner, op.array(np.arange(count, dtype=np.int64).reshape(1, -1, 1)))
     share = op.ReduceMean(op.Cast(wins, to=int(ir.DataType.FLOAT)), op.ints(2), keepdims=0)
     return op.Greater(share, op.array(np.array(0.5, np.float32)))
-
-
-def _levels(value: Value, cells: int, classes: int, column: int = 0) -> tuple[Part, ...]:
-    """The parts that are joined along the axis of the cells; none where nothing is."""
-    node = value.producer()
-    if node is not None and node.op_type == "Concat" and node.attributes["axis"].as_int() % len(_dims(value)) == cells:
-        return tuple(Part(v, cells, classes, column) for v in node.inputs if v is not None)
-    back = heads.step_back(value, classes, column)
-    if node is None or back is None:
-        return ()
-    source, axis, column = back
-    along = heads.axis_before(node, source, cells)
-    return () if along is None else _levels(source, along, axis, column)
-
-
-def _level(op: Builder, place: Value, parts: Sequence[Part]) -> Value:
-    """Which of the parts a place (N, K, 1) lies in."""
-    zero = op.Mul(place, op.ints(0))
-    if len(parts) == 1:
-        return zero
-    counts = [op.Gather(op.shape_of(part.value), op.ints(part.cells)) for part in parts]
-    total = op.Concat(*counts, axis=0)
-    level, start = zero, None
-    for k in range(len(parts) - 1):
-        start = op.Gather(total, op.ints(k)) if start is None else op.Add(start, op.Gather(total, op.ints(k)))
-        level = op.Add(level, op.Cast(op.GreaterOrEqual(place, start), to=int(ir.DataType.INT64)))
-    return level
-
-
-def _sides(op: Builder, found: Sequence[Head]) -> Value:
-    """(outputs, n): the lengths of the axes of the cells."""
-    shapes = [op.Slice(op.shape_of(h.grid), op.ints(2), op.ints(len(_dims(h.grid)))) for h in found]
-    return op.Concat(*(op.Unsqueeze(s, op.ints(0)) for s in shapes), axis=0)
-
-
-def _cell(op: Builder, place: Value, found: Sequence[Head], table: Value) -> Value:
-    """The index of the cell in its output, (N, K, n); the number of the output goes before it if there are several."""
-    level = _level(op, place, [Part(h.logits, 2, 1, 0) for h in found])
-    counts = op.ReduceProd(table, op.ints(1), keepdims=0)
-    starts = op.Sub(op.CumSum(counts, op.array(np.array(0, np.int64))), counts)
-    local = op.Sub(place, op.Gather(starts, level))
-    sides = op.Gather(table, op.Squeeze(level, op.ints(2)), axis=0)  # (N, K, n)
-    columns: list[Value] = []
-    for k in reversed(range(len(_dims(found[0].grid)) - 2)):
-        side = op.Slice(sides, op.ints(k), op.ints(k + 1), op.ints(2))
-        columns.insert(0, op.Mod(local, side))
-        local = op.Div(local, side)
-    return op.Concat(*([level] if len(found) > 1 else []), *columns, axis=2)

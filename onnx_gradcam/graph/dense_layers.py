@@ -25,13 +25,13 @@ LOCAL = (
 Found = tuple[Value, tuple[int, ...], str]
 
 
-def taken(graph: ir.Graph, score: Value, dense: Dense) -> list[Found]:
+def taken(graph: ir.Graph, score: Value, dense: Dense, branch: str = "logits") -> list[Found]:
     """Value, axes in the order (N, C, *space) and reason of each layer to take, one for each level of a detector.
 
     A segmenter: the value of lowest resolution, the deepest of those, but none from which only convolutions, resizes
     and elementwise operators lead to the score, where there is another. A detector: for each level the value that the
-    last convolution of its class logits reads. Further up, one cell's gradient averaged over space says little of other
-    places, and there maps were seen that lie beside the object.
+    last convolution of its class logits (or of another ``branch`` of ``Dense``) reads. Further up, one cell's gradient
+    averaged over space says little of other places, and there maps were seen that lie beside the object.
     """
     nodes = list(graph)
     on_grid = {v: axes for v, axes in grids(nodes, CONVOLUTIONS | POOLS).items() if _has_space(v, axes)}
@@ -41,11 +41,12 @@ def taken(graph: ir.Graph, score: Value, dense: Dense) -> list[Found]:
         found = _bottleneck(nodes, on_grid, reached & upstream(nodes, score), score)
         return [] if found is None else [(found, on_grid[found], BOTTLENECK)]
     layers: list[Found] = []
-    for k, part in enumerate(dense.levels):
+    parts = dense.branch(branch)
+    for k, part in enumerate(parts):
         found = _feeding(nodes, on_grid, reached, part.origin())
         if found is None:
             return []
-        reason = LEVEL.format(k) if len(dense.levels) > 1 else "the deepest value that feeds the scores"
+        reason = LEVEL.format(k) if len(parts) > 1 else "the deepest value that feeds the scores"
         layers.append((found, on_grid[found], reason))
     return layers
 

@@ -78,6 +78,8 @@ def moved_axis(node: ir.Node, axis: int) -> int | None:
         return order.index(axis)
     before, after = list(source.shape), list(value.shape)
     count = before[axis]
+    if before[: axis + 1] == after[: axis + 1] and _same_product(before[axis + 1 :], after[axis + 1 :]):
+        return axis
     for k, dim in enumerate(after):
         if len(before) == 2 and dim != count:
             continue  # features of the whole image: which part is classes is not known

@@ -84,7 +84,12 @@ def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], score: ir.
 
 
 def candidates(
-    graph: ir.Graph, score: ir.Value, grid: Grid | None = None, image: str | None = None, dense: Dense | None = None
+    graph: ir.Graph,
+    score: ir.Value,
+    grid: Grid | None = None,
+    image: str | None = None,
+    dense: Dense | None = None,
+    branch: str = "logits",
 ) -> list[Layer]:
     """Ends of convolutional blocks and beginnings of blocks of tokens on the way to ``score``, the deepest first; but
     what "auto" takes comes first.
@@ -94,7 +99,7 @@ def candidates(
     alone. Taken is the deepest with more than one spatial position that every path from the input called ``image``
     (None: from any that is convolved) to the score goes through.
     """
-    if dense is not None and (found := taken(graph, score, dense)):
+    if dense is not None and (found := taken(graph, score, dense, branch)):
         return [Layer(real_form(value), axes, True, reason) for value, axes, reason in found]
     nodes = list(graph)
     on_grid = grids(nodes)
@@ -184,15 +189,16 @@ def choose(
     grid: Grid | None = None,
     image: str | None = None,
     dense: Dense | None = None,
+    branch: str = "logits",
 ) -> list[Layer]:
     """The target layers: by value or node name or module path, or the automatic choice for ``["auto"]``.
 
     ``grid``: how the tokens of these layers lie; None: it is found by following the graph. ``image``: the input that is
-    explained; None: all. Raises ``LayerError`` for an
-    unknown name, where no layer is found, and for tokens whose grid is not known.
+    explained; None: all. ``branch``: of a detector, as in ``Dense.branch``. Raises ``LayerError`` for an unknown name,
+    where no layer is found, and for tokens whose grid is not known.
     """
     if list(names) == ["auto"]:
-        ranked = candidates(graph, score, grid, image, dense)
+        ranked = candidates(graph, score, grid, image, dense, branch)
         if not ranked or not ranked[0].chosen:
             _refuse_broken_path(graph, score)
             _refuse_unplaced_tokens(ranked)

@@ -1,12 +1,13 @@
 """What is explained: model outputs → one score per row, written as graph; and the forms in which users name it."""
 
+from onnx_gradcam.targets.boxes import Box
 from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index, label_of
 from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
 from onnx_gradcam.targets.goals import Aim, Context, Goal, View, Words, class_goal, fixed
 from onnx_gradcam.targets.kinds import CLASS, Kind
 from onnx_gradcam.targets.outputs import Custom, Similar, Tokens
 from onnx_gradcam.targets.regions import Region
-from onnx_gradcam.targets.resolve import Each, Target, goals, in_input, resolve
+from onnx_gradcam.targets.resolve import Each, Target, branch, goals, in_input, resolve
 from onnx_gradcam.targets.scoring import class_score
 from onnx_gradcam.targets.text import help_text, parse
 
@@ -14,6 +15,7 @@ __all__ = [
     "CLASS",
     "TOP1",
     "Aim",
+    "Box",
     "Classes",
     "Context",
     "Custom",
@@ -32,6 +34,7 @@ __all__ = [
     "TopK",
     "View",
     "Words",
+    "branch",
     "class_goal",
     "class_index",
     "class_score",

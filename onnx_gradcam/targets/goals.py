@@ -17,14 +17,22 @@ from onnx_gradcam.targets.kinds import CLASS, Kind
 Array = npt.NDArray[Any]
 
 ANY_CLASS = "CLASS, top5, prob:CLASS, logprob:CLASS"
-SEVERAL = "diff:A,B, finer:CLASS"
+SEVERAL = f"{ANY_CLASS}, diff:A,B, finer:CLASS"
 FITTING = {
-    "classes": f"{ANY_CLASS}, {SEVERAL}, output:K, -output:K, similar:FILE.npy",
+    "classes": f"{SEVERAL}, output:K, -output:K, similar:FILE.npy",
     "binary": f"{ANY_CLASS}, output:0, -output:0",
     "regression": "output:0, -output:0",
-    "map": f"{ANY_CLASS}, {SEVERAL}, mask:CLASS@FILE, box:CLASS@X1,Y1,X2,Y2, argmax:CLASS",
-    "detector": f"{ANY_CLASS}, {SEVERAL}, cell:K, point:X,Y, objectness:X,Y, iou:X1,Y1,X2,Y2",
-    "sequence": f"{ANY_CLASS}, {SEVERAL}, tokens:A,B,C",
+    "map": f"{SEVERAL}, mask:CLASS@FILE, box:CLASS@X1,Y1,X2,Y2, argmax:CLASS",
+    "detector": f"{SEVERAL}, cell:K, point:X,Y",
+    "sequence": f"{SEVERAL}, tokens:A,B,C",
+}
+PLURALS = {
+    "classes": "a model with one score per class",
+    "binary": "a model with one sigmoid logit",
+    "regression": "a regression",
+    "map": "a dense map of classes",
+    "detector": "a detector",
+    "sequence": "a sequence of scores",
 }
 
 
@@ -45,6 +53,14 @@ class Context:
         if dense.detector:
             return "detector"
         return "sequence" if dense.axes == 1 else "map"
+
+    @property
+    def fitting(self) -> str:
+        """The forms of ``--target`` that the model has."""
+        dense = self.score.dense
+        objectness = ", objectness:X,Y" if dense is not None and dense.objectness is not None else ""
+        boxes = ", iou:X1,Y1,X2,Y2" if dense is not None and dense.boxes is not None else ""
+        return f"{FITTING[self.kind]}{objectness}{boxes}"
 
     def class_index(self, target: int | str | None) -> int:
         """The class index of an index or a label; ``TOP1`` for None and "top1"."""
@@ -67,19 +83,9 @@ class Context:
         return TargetError(
             f"{type(target).__name__} {why}",
             where=f"score {self.score.name!r}",
-            hint=f"what fits this model: {FITTING[self.kind]}",
+            hint=f"what fits this model: {self.fitting}",
             target=target,
         )
-
-
-PLURALS = {
-    "classes": "a model with one score per class",
-    "binary": "a model with one sigmoid logit",
-    "regression": "a regression",
-    "map": "a dense map of classes",
-    "detector": "a detector",
-    "sequence": "a sequence of scores",
-}
 
 
 @dataclass(frozen=True)

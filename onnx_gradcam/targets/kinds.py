@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.errors import TargetError
@@ -38,7 +39,7 @@ class Kind:
     ``write(op, score, given, *options)`` returns the score (N,) and the class (N,) that it is of, −1 for none;
     ``given`` holds ``target_index`` and the ``parameters`` by name. ``reads``: attributes of ``Dense`` whose values a
     target has to see before its parameters are known. ``at_best_cell``: whether, of many scores per image, it takes
-    that of the most probable cell of the class.
+    that of the most probable cell of the class. ``branch``: which values of ``Dense`` the gradient comes from.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Kind:
     reads: tuple[str, ...] = ()
     options: tuple[Any, ...] = ()
     at_best_cell: bool = False
+    branch: str = "logits"
 
 
 def inputs(kind: Kind, batch: int | str) -> dict[str, Value]:
@@ -100,6 +102,36 @@ def _objectness(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     return scoring.weighted(op, given["mask"], logits), given[INDEX]
 
 
+def _iou(op: Builder, score: Score, given: Given, first: str, last: str) -> tuple[Value, Value]:
+    """Intersection over union of the predicted box with a given one.
+
+    The box is matrix · acts(r) + origin, r the numbers of the cell that ``mask`` picks (``detections.Form``).
+    """
+    assert score.dense is not None
+    assert score.dense.boxes is not None
+    raw = score.dense.boxes
+    mask = op.Unsqueeze(scoring.as_dtype(op, given["mask"], raw), op.ints(1))
+    zero = op.const(0, like=raw)
+    picked = op.ReduceSum(op.Where(op.Equal(mask, zero), zero, raw), op.ints(2), keepdims=0)
+    acted = op.Unsqueeze(_acted(op, picked, first, last), op.ints(1))
+    matrix, origin, box = (scoring.as_dtype(op, given[name], raw) for name in ("matrix", "origin", "box"))
+    corners = op.Add(op.ReduceSum(op.Mul(matrix, acted), op.ints(2), keepdims=0), origin)
+    return scoring.overlap(op, corners, box), given[INDEX]
+
+
+def _acted(op: Builder, r: Value, first: str, last: str) -> Value:
+    """(N, 4) of the numbers (N, 4), or (N, 4·m) for distributions."""
+    if first == "Expected":
+        assert r.shape is not None
+        columns = r.shape[1]
+        assert isinstance(columns, int)
+        p = op.Exp(scoring.log_softmax(op, op.Reshape(r, op.ints(-1, columns // 4))))
+        steps = op.const(np.arange(columns // 4), like=r)
+        return op.Reshape(op.ReduceSum(op.Mul(p, steps), op.ints(1), keepdims=0), op.ints(-1, 4))
+    a, b = op.node("Split", r, outputs=2, axis=1, num_outputs=2)
+    return op.Concat(getattr(op, first)(a), getattr(op, last)(b), axis=1)
+
+
 def _tokens(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     """Σ w_kt · log p_kt over tokens k and steps t."""
     assert score.dense is not None
@@ -137,14 +169,24 @@ def _none(op: Builder, given: Given) -> Value:
     return op.Sub(op.Mul(given[INDEX], op.ints(0)), op.ints(1))
 
 
+DETECTION = ("logits", "objectness", "boxes", "sides", "grids")
+MASK = Parameter("mask", ("cells",))
+
 CLASS = Kind("class", _class, at_best_cell=True)
 PROBABILITY = Kind("probability", _probability, at_best_cell=True)
 LOG_PROBABILITY = Kind("log-probability", _log_probability, at_best_cell=True)
 LINEAR = Kind("linear", _linear, (Parameter("weights", ("classes",)),), at_best_cell=True)
-REGION = Kind("region", _region, (Parameter("mask", ("cells",)),), ("logits", "sides"))
-OBJECTNESS = Kind("objectness", _objectness, (Parameter("mask", ("cells",)),), ("logits", "objectness", "sides"))
+REGION = Kind("region", _region, (MASK,), ("logits", "sides"))
+CELL = Kind("cell", _region, (MASK,), DETECTION)
+OBJECTNESS = Kind("objectness", _objectness, (MASK,), DETECTION, branch="objectness")
 TOKENS = Kind("tokens", _tokens, (Parameter("tokens", ("classes", "steps")),), ("logits",))
 SIMILARITY = Kind("similarity", _similarity, (Parameter("embedding", ("features",)),))
+
+
+def iou(first: str, last: str) -> Kind:
+    """The kind for boxes of a form with these ``acts``."""
+    parameters = (MASK, Parameter("matrix", (4, 4)), Parameter("origin", (4,)), Parameter("box", (4,)))
+    return Kind("iou", _iou, parameters, DETECTION, (first, last), branch="boxes")
 
 
 def custom(function: Callable[..., Value]) -> Kind:

@@ -65,7 +65,7 @@ class Region(TargetObject):
 
         def aim(view: View, image: int) -> Aim:
             c = view.best(image, index)
-            height, width = (int(n) for n in view.dense["sides"][0])
+            height, width = (int(n) for n in view.dense["sides"][0, 0])
             y = view.dense["logits"][image]
             if covered is None:
                 weights = (y.argmax(axis=0) == c if is_exclusive(context.score) else y[c] > 0).astype(np.float32)

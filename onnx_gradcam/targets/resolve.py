@@ -78,6 +78,23 @@ def goals(wanted: Wanted | TopK, context: Context) -> list[tuple[int | Goal, ...
     return [tuple(made[id(t)] if isinstance(t, TargetObject) else t for t in several) for several in wanted]
 
 
+def branch(wanted: Sequence[tuple[int | Goal, ...]] | TopK) -> str:
+    """The values of a detector that the scores are made of, "logits" but for objectness and boxes.
+
+    Raises ``TargetError`` where there are several: they are explained at layers of their own.
+    """
+    if isinstance(wanted, TopK):
+        return "logits"
+    found = {g.kind.branch if isinstance(g, Goal) else "logits" for several in wanted for g in several}
+    if len(found) > 1:
+        raise TargetError(
+            f"targets of different branches of a detector: {', '.join(sorted(found))}",
+            hint="one call for class scores, one for objectness, one for the overlap of boxes",
+            target=wanted,
+        )
+    return found.pop() if found else "logits"
+
+
 def in_input(target: Target, geometry: Geometry) -> Target:
     """The same target with places in the pixels of the model's input instead of the photo's."""
     if isinstance(target, TargetObject):

@@ -115,11 +115,38 @@ def log_probability(op: Builder, score: Score, index: Value) -> tuple[Value, Val
 
 def weighted(op: Builder, weights: Value, y: Value) -> Value:
     """Σ w · y (N,) over all axes but the first; what has the weight 0 is left out, be it −∞."""
-    assert y.dtype is not None
-    w = weights if weights.dtype == y.dtype else op.Cast(weights, to=int(y.dtype))
+    w = as_dtype(op, weights, y)
     zero = op.const(0, like=y)
     kept = op.Where(op.Equal(w, zero), zero, y)
     return op.ReduceSum(op.Mul(w, kept), op.ints(*range(1, rank(y))), keepdims=0)
+
+
+def overlap(op: Builder, a: Value, b: Value) -> Value:
+    """Intersection over union (N,) of boxes (N, 4), x1, y1, x2, y2."""
+    zero = op.const(0, like=a)
+    low, high = [], []
+    for v in (a, b):
+        corners = op.node("Split", v, outputs=2, axis=1, num_outputs=2)
+        low.append(corners[0])
+        high.append(corners[1])
+
+    def area(start: Value, end: Value) -> Value:
+        sides = op.Sub(end, start)
+        kept = op.Where(op.Less(sides, zero), zero, sides)
+        width, height = op.node("Split", kept, outputs=2, axis=1, num_outputs=2)
+        return op.Reshape(op.Mul(width, height), op.ints(-1))
+
+    start = op.Where(op.Less(low[0], low[1]), low[1], low[0])
+    end = op.Where(op.Less(high[0], high[1]), high[0], high[1])
+    both = area(start, end)
+    union = op.Sub(op.Add(area(low[0], high[0]), area(low[1], high[1])), both)
+    return op.Div(both, union)
+
+
+def as_dtype(op: Builder, value: Value, like: Value) -> Value:
+    """``value`` in the dtype of ``like``."""
+    assert like.dtype is not None
+    return value if value.dtype == like.dtype else op.Cast(value, to=int(like.dtype))
 
 
 def wide(op: Builder, y: Value) -> Value:

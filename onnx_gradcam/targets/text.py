@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.boxes import Box
 from onnx_gradcam.targets.classes import Classes, TopK, class_index
 from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
 from onnx_gradcam.targets.outputs import Similar, Tokens
@@ -108,6 +109,34 @@ def _box(reader: Reader, text: str) -> Region:
     return Region(reader.class_of(name), box=(x1, y1, x2, y2))
 
 
+def _cell(reader: Reader, text: str) -> Box:
+    name, number = _place(text)
+    return Box(_number(number, "cell:1234"), target=reader.class_of(name))
+
+
+def _point(reader: Reader, text: str) -> Box:
+    name, point = _place(text)
+    x, y = numbers(point, 2, READERS["point"].example)
+    return Box(point=(x, y), target=reader.class_of(name))
+
+
+def _objectness(reader: Reader, text: str) -> Box:
+    if text.isdecimal():
+        return Box(int(text), what="objectness")
+    x, y = numbers(text, 2, READERS["objectness"].example)
+    return Box(point=(x, y), what="objectness")
+
+
+def _iou(reader: Reader, text: str) -> Box:
+    which, corners = _place(text)
+    x1, y1, x2, y2 = numbers(corners, 4, READERS["iou"].example)
+    box = (x1, y1, x2, y2)
+    if not which or which.isdecimal():
+        return Box(int(which) if which else None, what="iou", box=box)
+    x, y = numbers(which, 2, "iou:320,200@10,20,110,90")
+    return Box(point=(x, y), what="iou", box=box)
+
+
 def _tokens(reader: Reader, text: str) -> Tokens:
     parts = [part.partition("@") for part in text.split(",")]
     tokens = [reader.index(token) for token, _, _ in parts]
@@ -119,9 +148,9 @@ def _tokens(reader: Reader, text: str) -> Tokens:
     return Tokens(tokens, [int(step) for step in steps])
 
 
-def _column(text: str) -> int:
+def _number(text: str, form: str) -> int:
     if not text.isdecimal():
-        raise TargetError(f"{text!r} is no column", hint="output:0, -output:0", target=text)
+        raise TargetError(f"{text!r} is no number", hint=f"for example {form}", target=text)
     return int(text)
 
 
@@ -133,10 +162,14 @@ READERS: Mapping[str, Form] = {
     "mask": Form(_mask, "mask:car@mask.png", "a class of a dense map, within a mask"),
     "box": Form(_box, "box:car@10,20,110,90", "the same within a box x1,y1,x2,y2"),
     "argmax": Form(lambda r, t: Region(r.class_of(t)), "argmax:car", "the same at the pixels where the class wins"),
+    "cell": Form(_cell, "cell:1234", "a detector's box by number; of a class: cell:dog@1234"),
+    "point": Form(_point, "point:dog@320,200", "its most probable box at a point x,y"),
+    "objectness": Form(_objectness, "objectness:320,200", "the objectness of that box, or by number: objectness:1234"),
+    "iou": Form(_iou, "iou:10,20,110,90", "overlap of the box that fits best with a given one"),
     "tokens": Form(_tokens, "tokens:3,17,4", "log-probability of tokens, one per step, or at steps: tokens:3@5,17@9"),
     "similar": Form(lambda r, t: Similar(t), "similar:emb.npy", "cosine of the embedding with another"),
-    "output": Form(lambda r, t: Output(_column(t)), "output:0", "a number of a regression"),
-    "-output": Form(lambda r, t: Output(_column(t), -1), "-output:0", "its negative"),
+    "output": Form(lambda r, t: Output(_number(t, "output:0")), "output:0", "a number of a regression"),
+    "-output": Form(lambda r, t: Output(_number(t, "-output:0"), -1), "-output:0", "its negative"),
 }
 
 
