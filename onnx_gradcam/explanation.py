@@ -27,7 +27,8 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True)
 class LayerResult:
     """One target layer: ``activation`` and ``gradient`` (R, C, *space), ``weights`` (R, C, 1…) or (R, C, *space),
-    ``cam`` (R, *space) float32 in the score's units. ``gradient`` and ``weights`` are None for methods without them.
+    ``cam`` (R, *space) float32 in the score's units; where it is smoothed over copies of the input, the rest is of the
+    input itself. ``gradient`` and ``weights`` are None for methods without them.
     """
 
     name: str

@@ -63,8 +63,8 @@ def aug(x: Array, spec: InputSpec, space: int, noise: Noise) -> Copies:
 def noise(x: Array, spec: InputSpec, space: int, noise: Noise) -> Copies:
     """mean over noisy copies of x.   Smilkov et al. 2017, arXiv:1706.03825, of cams.
 
-    ``samples`` copies; ``noise``: σ as a share of the range of values of each image's own tensor; ``seed``. The class
-    is chosen without noise.
+    ``samples`` copies (25); ``noise``: σ as a share of the range of values of each image's own tensor (0.15); ``seed``
+    (0): equal seeds give equal maps. The class is chosen without noise.
     """
     return Copies(noisy(x, noise), [False] * noise.samples)
 
@@ -107,11 +107,10 @@ def smoothed(question: Question, recipe: Recipe) -> Answer:
     Copies are run for the classes of the input itself; activation, gradient and weights of the results are its own, but
     for the gradient of methods over noisy copies, which is the copies' mean.
     """
-    needs_gradient, over_noise = recipe.method in NEEDS_GRADIENT, recipe.method in NEEDS_NOISE
-    first = needs_gradient and not over_noise
-    results, rows, gradients = question.evaluate(question.feeds, question.wanted, first)
+    needs_gradient = recipe.method in NEEDS_GRADIENT
+    results, rows, gradients = question.evaluate(question.feeds, question.wanted, needs_gradient)
     classes = frozen(rows, len(question.x))
-    if over_noise:
+    if recipe.method in NEEDS_NOISE:
         gradients = mean_powers(_runs(question, classes, noisy(question.x, question.noise), True))
     found = [layer_result(layer, results, rows, gradients, recipe) for layer in question.layers]
     for name in recipe.smooth:

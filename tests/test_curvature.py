@@ -16,11 +16,12 @@ from onnx_gradcam.gradient import INDEX, differentiate, split
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.targets.kinds import CLASS, PROBABILITY, Kind
 
 
-def second_order(model: Any, name: str, score: str = "auto") -> Any:
+def second_order(model: Any, name: str, kind: Kind = CLASS) -> Any:
     prepared = prepare(load(model).model)
-    return differentiate(prepared, find_score(prepared.graph, score), [name], second_order=True)
+    return differentiate(prepared, find_score(prepared.graph), [name], kind=kind, second_order=True)
 
 
 def small(last: str) -> Any:
@@ -69,7 +70,7 @@ def test_of_what_is_linear_in_pieces_is_zero_in_its_full_shape(last: str) -> Non
 
 def test_a_probability_bends_what_its_logit_does_not() -> None:
     """p = softmax(M·A): H·A = ∂(∂p/∂A · v)/∂A at v = A, by differences of the first derivative in float64."""
-    whole = second_order(small("Relu"), "a", "p")
+    whole = second_order(small("Relu"), "a", kind=PROBABILITY)
     x = np.random.default_rng(1).standard_normal((1, 3, 6, 6)).astype(np.float32)
     found = curvature(whole, x, [2])
     results = nets.run(ir.to_proto(whole.model), {"x": x, INDEX: np.array([2])}, ["a", "p"])

@@ -266,6 +266,13 @@ def test_eigen_and_aug_together(explainer: Any, x: np.ndarray) -> None:
     np.testing.assert_allclose(found.cam[0], naive_aug(explainer, x[0], 2, smooth="eigen"), rtol=1e-3, atol=1e-5)
 
 
+def test_a_guided_product_takes_the_smoothed_map(explainer: Any, x: np.ndarray) -> None:
+    found = explainer.explain(x, target=2, method="guided-gradcam", smooth="aug")
+    smooth = explainer.explain(x, target=2, smooth="aug")
+    edges = explainer.explain(x, target=2, method="guided-backprop").attribution
+    np.testing.assert_allclose(found.attribution, smooth.heatmap[:, None] * edges, rtol=1e-4, atol=1e-6)
+
+
 def test_inputs_that_are_the_same_for_every_image(rng: np.random.Generator) -> None:
     with ogc.Explainer(builders.scaled_by_an_input(), providers=["cpu"]) as explainer:
         feeds = {
