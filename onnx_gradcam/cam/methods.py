@@ -53,7 +53,7 @@ def smooth_gradcam_plus_plus(activation: Array, gradient: Array, square: Array, 
     activation of the image itself: one copy without noise gives Grad-CAM++. As there, y = exp(score), so that
     ∂^m y/∂A^m = G^m · exp(score); the factor is left out for each copy, which counts by its gradient: with the
     factor, the copy with the highest score would be nearly the only one. D₂ stands above the line as in
-    Grad-CAM++'s derivation, where the paper prints D₁. Where undefined, a is 0.
+    Grad-CAM++'s derivation, and in torch-cam, which corrects the paper there. Where undefined, a is 0.
     """
     xp = array_namespace(activation, gradient, square, cube)
     total = xp.sum(activation, axis=spatial(activation), keepdims=True)
