@@ -24,6 +24,7 @@ MARGIN, GAP, BAR, TICKS, MIN_WIDTH, MIN_PANEL_WIDTH, MIN_BAR_HEIGHT = 16, 12, 18
 INK, FAINT, PAPER = (25, 25, 25), (110, 110, 110), 255
 TITLE_SIZE, TEXT_SIZE, NOTE_SIZE = 0.65, 0.5, 0.45
 BLANK = "blank map: no positive evidence for this target"
+SIGNED = "orange speaks for the target, blue against it"
 NOT_SEEN = "dimmed: not seen by the model"
 FRAMED = "outside the frame: not seen by the model"
 
@@ -112,15 +113,14 @@ def figure(
     """The overlay with a caption and a colour bar, legible for photos of any size, on white.
 
     ``title``: the lines above the picture, the first one larger. Below the picture stands what must not be overlooked:
-    of a blank map what ``blank`` says, a dimmed part that was not seen.
+    of a blank map what ``blank`` says, what the colours of a signed one mean, a dimmed part that was not seen.
 
     Raises:
         InputError: as ``overlay``.
     """
-    notes = [] if heatmap.any() else [blank]
-    return panels(
-        [map_panel(image, heatmap, seen=seen, signed=signed)], title=title, notes=[*notes, *unseen(image, seen)]
-    )
+    said = [] if heatmap.any() else [blank]
+    notes = [*said, *([SIGNED] if signed else []), *unseen(image, seen)]
+    return panels([map_panel(image, heatmap, seen=seen, signed=signed)], title=title, notes=notes)
 
 
 def unseen(image: NDArray[np.uint8], seen: Seen | None) -> list[str]:

@@ -197,8 +197,10 @@ def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] =
         words=tuple(_against(predicted, true, row) for row in range(len(predicted))),
     )
     parts = {names[0]: predicted, names[1]: true, "difference": difference}
-    warnings = tuple(dict.fromkeys([*predicted.warnings, *true.warnings]))
-    return SideBySide(CONTRAST, _at_one_scale(parts), warnings=warnings)
+    found = _at_one_scale(parts)
+    blank = notes.blank(found["difference"].is_blank, layers, f"{method} signed")
+    said = dict.fromkeys([*predicted.other_warnings, *true.other_warnings, *blank])
+    return SideBySide(CONTRAST, found, warnings=tuple(said))
 
 
 def _against(a: Explanation, b: Explanation, row: int) -> Words:

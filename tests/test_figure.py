@@ -102,6 +102,7 @@ def test_long_names_lose_their_middle() -> None:
 def test_figure_says_that_a_map_is_blank_and_that_parts_were_not_seen() -> None:
     image, heatmap = np.full((100, 100, 3), 90, np.uint8), ramp(100, 100)
     full = figure(image, heatmap, title=TITLE)
+    assert len(figure(image, heatmap, title=TITLE, signed=True)) > len(full) + 10, "what the two colours mean"
     assert figure(image, heatmap, title=TITLE, seen=(0, 0, 100, 100)).shape == full.shape
     blank = figure(image, 0 * heatmap, title=TITLE)
     cropped = figure(image, heatmap, title=TITLE, seen=(10, 0, 90, 100))

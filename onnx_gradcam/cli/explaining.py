@@ -60,7 +60,9 @@ def explain(
     counterfactual: Annotated[
         bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")
     ] = False,
-    signed: Annotated[bool, typer.Option("--signed", help="Keep negative evidence: without the final ReLU.")] = False,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="With negative evidence, in its own colour: no final ReLU.")
+    ] = False,
     both: Annotated[
         bool, typer.Option("--both", help="What speaks for the class and what against it, side by side at one scale.")
     ] = False,
@@ -111,6 +113,8 @@ def explain(
     """Explain photos: a heatmap for each, as PNG and NPY, and manifest.json.
 
     Example: onnx-gradcam explain resnet50.onnx cat.jpg --target tabby -o out
+
+    A wrong prediction: onnx-gradcam explain resnet50.onnx cat.jpg --true tabby
     """
     from onnx_gradcam import job
 
