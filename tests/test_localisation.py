@@ -36,6 +36,25 @@ def test_the_map_of_a_class_lies_on_its_object(results: dict[str, Any]) -> None:
     check(results)
 
 
+def test_guided_gradcam_lies_on_its_object_and_guided_backpropagation_less() -> None:
+    found = localisation.energy_results(40, [localisation.MODEL])[localisation.MODEL.stem]
+    product, edges = (localisation.Energy(**found[name]) for name in ("guided-gradcam", "guided-backprop"))
+    assert product.own >= 0.9
+    assert product.other <= 0.05
+    assert edges.other >= 0.1
+    assert edges.own <= product.own - 0.1
+    assert product.blank == 0
+
+
+def test_energy_is_counted_by_object() -> None:
+    """Squares of 1 on object c, 4 one pixel beside it, 2 between both margins, 8 on the other object, 16 far away."""
+    own, other = np.zeros((2, 1, 12), bool)
+    own[0, 1] = other[0, 5] = True
+    squares = np.zeros((1, 12))
+    squares[0, [1, 0, 3, 5, 11]] = 1, 4, 2, 8, 16
+    assert localisation.energy_shares(squares, own, other) == pytest.approx([1 / 31, 6 / 31, 9 / 31])
+
+
 @pytest.mark.heavy
 def test_the_map_of_a_class_lies_on_its_object_in_500_scenes() -> None:
     check(localisation.scene_results(500))
@@ -84,7 +103,7 @@ def test_area_is_the_share_of_what_the_model_saw(photos: list[Evidence]) -> None
 
 
 def test_json_is_one_document(results: dict[str, Any]) -> None:
-    command = [sys.executable, str(Path(localisation.__file__)), "--json", "--scenes", "2"]
+    command = [sys.executable, str(Path(localisation.__file__)), "--json", "--scenes", "2", "--energy", "2"]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": ""})
     document = json.loads(found.stdout)
     assert document["photos"] == []

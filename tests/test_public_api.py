@@ -9,9 +9,10 @@ import sys
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Box", "Classes", "Comparison", "Custom", "Difference", "Each", "Explainer", "Explanation", "Finer", "ForwardMismatch",
-    "InputError", "LayerError", "LayerResult", "LogProbability", "MethodError", "ModelError", "NoGradientPath",
-    "OnnxGradcamError", "Output", "OutputError", "Preprocess", "PreprocessError", "Probability", "ProviderError",
+    "Box", "Classes", "Comparison", "Custom", "Difference", "Each", "Explainer", "Explanation", "Finer",
+    "ForwardMismatch", "InputError", "LayerError", "LayerResult", "LogProbability", "MethodError", "ModelError",
+    "NoGradientPath", "OnnxGradcamError", "Output", "OutputError", "Preprocess", "PreprocessError", "Probability",
+    "ProviderError",
     "Region", "RequirementError", "ScoreError", "SideBySide", "Similar", "TargetError", "Tokens", "TopK",
     "UnsupportedGradient", "both", "compare", "contrast", "gradient_model", "layers", "roads", "verify",
 ]  # fmt: skip

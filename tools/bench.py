@@ -1,6 +1,7 @@
 """What explaining costs, as a ratio against plain inference of the untouched model in the same process.
 
     python tools/bench.py [--models resnet50 vgg16 mobilenet_v2] [--batches 1 8] [--rounds 30] [--json FILE]
+                          [--methods gradcam saliency guided-backprop …]
 
 Each model runs in a process of its own. Contenders take turns, round by round; medians are printed. Threads do not
 spin, so that idle sessions cost nothing. Needs torch (for the modules); pytorch-grad-cam is measured where installed.
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from onnx_gradcam.methods import NAMES
+
 WARM_UP = 3
 
 
@@ -34,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet50", "vgg16", "mobilenet_v2"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--methods", nargs="+", default=["gradcam", "saliency", "guided-backprop"], choices=NAMES)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -42,7 +46,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for name in options.models:
         with context.Pool(1) as pool:
-            found = pool.apply(measure, (name, options.batches, options.rounds))
+            found = pool.apply(measure, (name, options.batches, options.rounds, options.methods))
         results["models"][name] = found
         report(name, found)
     if options.json:
@@ -68,7 +72,7 @@ def report(name: str, found: dict[str, Any]) -> None:
             print(f"    {what:28} {1e3 * seconds:9.2f} ms  {seconds / plain:6.3f} x")
 
 
-def measure(name: str, batches: list[int], rounds: int) -> dict[str, Any]:
+def measure(name: str, batches: list[int], rounds: int, methods: Sequence[str]) -> dict[str, Any]:
     import onnxruntime as ort
     import torch
     from architectures import ARCHITECTURES
@@ -96,9 +100,9 @@ def measure(name: str, batches: list[int], rounds: int) -> dict[str, Any]:
             x = np.random.default_rng(0).standard_normal((batch, 3, 224, 224)).astype(np.float32)
             contenders: dict[str, Callable[[], Any]] = {
                 "plain inference": runner(plain, x),
-                "Grad-CAM": partial(explainer.explain, x),
-                "Grad-CAM, top 5": partial(explainer.explain, x, target=ogc.TopK(5)),
-                "input gradient": input_gradient(saliency, x, explainer.image_input.name),
+                **{method: partial(explainer.explain, x, method=method) for method in methods},
+                "gradcam, top 5": partial(explainer.explain, x, target=ogc.TopK(5)),
+                "input gradient, as it is": input_gradient(saliency, x, explainer.image_input.name),
                 **torch_contenders(module, x),
             }
             found["batches"][batch] = take_turns(contenders, rounds)

@@ -1,10 +1,11 @@
 """Where the maps lie: on the zoo's photos, and on drawn scenes whose objects are known.
 
-    python tools/localisation.py [--scenes 500] [--json]
+    python tools/localisation.py [--scenes 500] [--energy 200] [--json]
 
 The photos are those of the zoo (ONNX_GRADCAM_ZOO names its folder), with the boxes of its README: a detector's, checked
 by eye. The scenes hold two objects of different classes, each explained; ``models/shapes-resnet.onnx`` is judged beside
-the same network with random weights, and beside the centre point.
+the same network with random weights, and beside the centre point. Of the attributions that every demo model gives for
+``--energy`` of the scenes, the share of the energy (the sum of squares) on each object is counted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -32,7 +34,10 @@ import onnx_gradcam as ogc
 from onnx_gradcam.image import preprocess
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "shapes-resnet.onnx"
+MODELS = tuple(sorted(MODEL.parent.glob("shapes-*.onnx")))
+ATTRIBUTIONS = ("guided-gradcam", "guided-backprop", "saliency")
 SCENES, SCENES_SEED, WEIGHTS_SEED = 500, 0, 0
+ENERGY_SCENES, MARGIN = 200, 2
 PIECE = 50  # scenes at a time
 
 Box = tuple[int, int, int, int]
@@ -192,6 +197,60 @@ def rates(hits: Sequence[tuple[bool, bool]]) -> Rates:
     return Rates(own, other, 1 - own - other)
 
 
+@dataclass(frozen=True)
+class Energy:
+    """Where the energy Σ a² of an attribution for class c lies: mean shares of all maps that are not blank.
+
+    ``inside``: on object c; ``own``: on it or within ``MARGIN`` pixels of it, since an edge has pixels on both sides of
+    the outline; ``other``: the same of the other object; ``elsewhere``: the rest. ``blank``: the share of blank maps.
+    """
+
+    inside: float
+    own: float
+    other: float
+    elsewhere: float
+    blank: float
+
+
+def energy(explainer: ogc.Explainer, scenes: Sequence[Scene], method: str) -> Energy:
+    shares, blank = [], 0
+    for k, piece, explanation in explained(explainer, scenes, method):
+        assert explanation.attribution is not None
+        for scene, attribution in zip(piece, explanation.attribution, strict=True):
+            squares = np.square(attribution, dtype=np.float64).sum(axis=0)
+            if squares.any():
+                shares.append(energy_shares(squares, scene.masks[k], scene.masks[1 - k]))
+            else:
+                blank += 1
+    inside, own, other = np.mean(shares, axis=0).tolist()
+    return Energy(inside, own, other, 1 - own - other, blank / (len(shares) + blank))
+
+
+def energy_shares(squares: NDArray[Any], own: NDArray[np.bool_], other: NDArray[np.bool_]) -> list[float]:
+    """On the object, on it with its margin, and on the other with its; where margins meet, half each."""
+    wide, beside = widened(own), widened(other)
+    meet = wide & beside
+    parts = [own, wide & ~meet, beside & ~meet, meet]
+    inside, alone, apart, shared = (float(squares[part].sum() / squares.sum()) for part in parts)
+    return [inside, alone + shared / 2, apart + shared / 2]
+
+
+def widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels whose distance from the mask is ``MARGIN`` or less."""
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near: NDArray[np.bool_] = away <= MARGIN
+    return near
+
+
+def energy_results(count: int, models: Sequence[Path] = MODELS) -> dict[str, dict[str, Any]]:
+    """By model and method, on the first scenes."""
+    scenes, found = draw(count), {}
+    for path in models:
+        with ogc.Explainer(path, providers=["cpu"]) as explainer:
+            found[path.stem] = {method: asdict(energy(explainer, scenes, method)) for method in ATTRIBUTIONS}
+    return found
+
+
 def random_weights(path: Path) -> onnx.ModelProto:
     """The same network untrained: weights N(0, 2 / fan-in) (He et al. 2015), biases 0."""
     rng = np.random.default_rng(WEIGHTS_SEED)
@@ -258,19 +317,31 @@ def scene_table(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"largest |CAM - Grad-CAM * H * W| / max CAM: {found['cam deviation']:.1e}"
 
 
+def energy_table(count: int, found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    yield f"energy (sum of squares) of the attribution for class c, {count} scenes, two classes each"
+    names = ("on object c", f"+ {MARGIN} px", "other + same", "elsewhere", "blank maps")
+    yield f"{'model':18}{'method':16}{''.join(f'{name:>14}' for name in names)}"
+    for model, methods in found.items():
+        for method, shares in methods.items():
+            yield f"{model:18}{method:16}{''.join(f'{share:14.1%}' for share in shares.values())}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--energy", type=int, default=ENERGY_SCENES, help="scenes whose attributions are judged")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the tables")
     options = parser.parse_args()
     zoo = os.environ.get("ONNX_GRADCAM_ZOO")
     photos = list(photo_rows(Path(zoo))) if zoo else []
     scenes = scene_results(options.scenes)
+    energies = energy_results(options.energy)
     if options.json:
-        print(json.dumps({"photos": [asdict(row) for row in photos], "scenes": scenes}, indent=2))
+        print(json.dumps({"photos": [asdict(row) for row in photos], "scenes": scenes, "energy": energies}, indent=2))
         return
     print("\n".join(photo_table(photos) if zoo else ["photos: ONNX_GRADCAM_ZOO is not set"]), end="\n\n")
-    print("\n".join(scene_table(scenes)))
+    print("\n".join(scene_table(scenes)), end="\n\n")
+    print("\n".join(energy_table(options.energy, energies)))
 
 
 if __name__ == "__main__":
