@@ -23,6 +23,7 @@ def export(
     dynamic_shapes: Any = None,
     score: str = "auto",
     autodiff: Autodiff = "onnx",
+    check_forward: bool = True,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     opset_version: int | None = None,
@@ -43,10 +44,12 @@ def export(
         score: the name of the output that is explained; "auto" as in ``Explainer``.
         autodiff: "onnx": by the rules of this package, on the exported graph. "torch": by torch's own autograd, whose
             trace is exported; for classifiers and regressions in float32 or float64.
+        check_forward: compare outputs and activations with the module's, on random inputs, before the file is written.
         input_names, output_names, opset_version: as in ``torch.onnx.export``.
 
     Raises:
-        ProviderError: torch or onnxscript is not installed.
+        ProviderError: torch or onnxscript is not installed, or no onnxruntime to check with.
+        ForwardMismatch: the exported model computes something else than the module.
         LayerError: a layer does not exist, is not called exactly once, or does not return one tensor.
         InputError, ModelError, ScoreError, UnsupportedGradient, NoGradientPath; and what ``torch.onnx.export`` raises
         for a module that it cannot export.
@@ -54,13 +57,16 @@ def export(
     _require()
     if autodiff not in ("onnx", "torch"):
         raise ModelError(f"autodiff={autodiff!r} is not known", hint="'onnx' or 'torch'")
-    from onnx_gradcam.roads.torch import exporting
+    from onnx_gradcam.roads.torch import checking, exporting
 
     names = [target_layer] if isinstance(target_layer, str) else list(dict.fromkeys(target_layer))
     inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     request = exporting.Request(module, inputs, dynamic_shapes, input_names, output_names, opset_version)
     make = exporting.by_rules if autodiff == "onnx" else exporting.by_autograd
-    return exporting.write(make(request, names, score), Path(path))
+    made = make(request, names, score)
+    if check_forward:
+        checking.check_forward(made.model, module, inputs, made.outputs, made.layers)
+    return exporting.write(made.model, Path(path))
 
 
 def _require() -> None:

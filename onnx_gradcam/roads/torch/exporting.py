@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx_ir as ir
 import torch
@@ -18,8 +18,7 @@ from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.roads.torch.joint import Chosen, joint
 from onnx_gradcam.roads.torch.taps import evaluating, tapped
 from onnx_gradcam.roads.torch.translations import TRANSLATIONS
-
-IN_ONE_FILE = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
+from onnx_gradcam.runtime import IN_MEMORY_LIMIT
 
 
 @dataclass(frozen=True)
@@ -38,22 +37,31 @@ class Request:
 class Forward:
     """A module's forward pass as ONNX, and the decomposed program that it was translated from.
 
-    ``outputs``: the names of the module's own; the layers' activations come behind them, in both.
+    ``outputs``: the names of the module's own; the activations of ``layers`` come behind them, in both.
     """
 
     model: ir.Model
     program: Any
     outputs: tuple[str, ...]
+    layers: tuple[str, ...]
 
 
-def by_rules(request: Request, names: Sequence[str], score: str) -> ir.Model:
+class Made(NamedTuple):
+    """A model with gradients; the names of the module's own outputs, and of those layers that are no inputs."""
+
+    model: ir.Model
+    outputs: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+def by_rules(request: Request, names: Sequence[str], score: str) -> Made:
     """The exported graph, differentiated by the rules of this package."""
     forward = _forward(request, names, optimize=True)
     prepared, found = _scored(forward, score)
-    return differentiate(prepared, found, names).model
+    return Made(differentiate(prepared, found, names).model, forward.outputs, forward.layers)
 
 
-def by_autograd(request: Request, names: Sequence[str], score: str) -> ir.Model:
+def by_autograd(request: Request, names: Sequence[str], score: str) -> Made:
     """The trace of torch's autograd through the exported program, translated to ONNX.
 
     What is explained is found on the ONNX graph, as everywhere, and looked up in the program that this came from.
@@ -65,24 +73,23 @@ def by_autograd(request: Request, names: Sequence[str], score: str) -> ir.Model:
     shapes = [list(v.shape or ()) for v in forward.model.graph.inputs]
     traced = joint(forward.program, _in_program(forward.model, found), names, inputs)
     first = request.example_inputs[0]
-    activations = [name for name in names if name not in inputs]
     model: ir.Model = _export(
         traced,
         (*request.example_inputs, torch.full([len(first)], -1, device=first.device)),
         dynamic_shapes=_named_axes([*shapes, shapes[0][:1]]),
         input_names=[*inputs, INDEX],
-        output_names=[*forward.outputs, SCORE, CLASS, *(f"grad/{name}" for name in names), *activations],
+        output_names=[*forward.outputs, SCORE, CLASS, *(f"grad/{name}" for name in names), *forward.layers],
         opset_version=request.opset_version,
         custom_translation_table=TRANSLATIONS,
     ).model
     model.graph.outputs.extend(v for v in model.graph.inputs if v.name in names)
-    return model
+    return Made(model, forward.outputs, forward.layers)
 
 
 def write(model: ir.Model, path: Path) -> Path:
     """One file; where that would exceed what protobuf can hold, the weights beside it, in ``<name>.data``."""
     tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
-    is_large = sum(t.nbytes for t in tensors) > IN_ONE_FILE
+    is_large = sum(t.nbytes for t in tensors) > IN_MEMORY_LIMIT
     ir.save(model, path, external_data=f"{path.name}.data" if is_large else None)
     return path
 
@@ -109,7 +116,7 @@ def _forward(request: Request, names: Sequence[str], *, optimize: bool) -> Forwa
     _refuse_taken(layers, [v.name or "" for v in own])
     for name, value in zip(layers, values[len(own) :], strict=True):
         value.name = name
-    return Forward(found.model, found.exported_program, tuple(v.name or "" for v in own))
+    return Forward(found.model, found.exported_program, tuple(v.name or "" for v in own), tuple(layers))
 
 
 def _export(module: Any, inputs: tuple[Any, ...], **settings: Any) -> Any:
