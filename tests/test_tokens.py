@@ -70,6 +70,24 @@ def test_parity_at_the_automatic_layer(name: str, exporter: str) -> None:
     assert np.abs(truth(name)["gradient"]).max((1, 2, 3)).min() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["vit", "swin", "mixer"])
+def test_shapleycam(name: str) -> None:
+    """Attention, GELU and normalisation bend the score: mean (G − ½ H·A) by torch in float64, differentiated twice."""
+    network = copy.deepcopy(net(name)).to(torch.float64)
+    kept: list[torch.Tensor] = []
+    network.get_submodule(network.stream).register_forward_pre_hook(lambda _m, x: kept.append(x[0]))
+    x = torch.tensor(images(name), dtype=torch.float64, requires_grad=True)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # the others have no second derivative
+        score = network(x).max(1).values.sum()
+    (gradient,) = torch.autograd.grad(score, kept, create_graph=True)
+    (product,) = torch.autograd.grad(gradient, kept, grad_outputs=kept[0].detach())
+    weights = network.to_grid((gradient - product / 2).detach().numpy()).mean((2, 3), keepdims=True)
+    with ogc.Explainer(model(name, "torchscript"), session_options=parity.one_thread()) as explainer:
+        found = explainer.explain(images(name), method="shapleycam")
+        assert parity.relative(found.weights, explainer.explain(images(name)).weights).min() > 0.1
+    assert parity.relative(found.weights, weights).max() <= 1e-5
+
+
 @pytest.mark.parametrize("name", ["vit", "swin", "swin_flat", "mixer"])
 @both_exporters
 def test_parity_with_a_fixed_batch_of_one(name: str, exporter: str) -> None:
