@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnx_gradcam.explain import Explainer
 from onnx_gradcam.explanation import Explanation
 from onnx_gradcam.image import list_images, load_tensor
 from onnx_gradcam.methods import read_options
-from onnx_gradcam.side_by_side import SideBySide, both
+from onnx_gradcam.side_by_side import SideBySide, both_of
 from onnx_gradcam.targets import Target, parse
 from onnx_gradcam.truth import against_truth, true_classes
 
@@ -138,15 +138,15 @@ def explain_file(
 ) -> Explanation | SideBySide:
     """Explain a photo, or an array from an ``.npy`` file; ``true``: against the class that it has."""
 
-    def explain(target: Target) -> Explanation:
-        return _explain(explainer, path, request, target)
+    def explain(target: Target, counterfactual: bool = request.counterfactual) -> Explanation:
+        return _explain(explainer, path, replace(request, counterfactual=counterfactual), target)
 
     if true is not None:
         if path not in true:
             raise InputError(f"{path.name!r} has no label in {request.true!r}", hint=f"a line '{path.name},LABEL'")
         return against_truth(explain, true[path])
-    explanation = explain(parse(request.targets, explainer.score.count, explainer.labels))
-    return both(explanation) if request.both else explanation
+    target = parse(request.targets, explainer.score.count, explainer.labels)
+    return both_of(explain, target) if request.both else explain(target)
 
 
 def _explain(explainer: Explainer, path: Path, request: Request, target: Target) -> Explanation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from onnx_gradcam.errors import InputError, MethodError
 from onnx_gradcam.explanation import Explanation, LayerResult
 from onnx_gradcam.figure import Panel
 from onnx_gradcam.overlay import Picture, encode_png
-from onnx_gradcam.targets import Words
+from onnx_gradcam.targets import Target, Words
 
 Array = npt.NDArray[Any]
 BOTH, CONTRAST = "both", "contrast"
@@ -85,7 +85,7 @@ class SideBySide:
         """What is written: for each row one figure and the heatmaps of all parts."""
         draws = self.first.heatmap.ndim == 3
         named = list(self.parts.items())
-        method, a, b = self.first.method, named[0][1], named[1][1]
+        method, a, b = self.first.method.replace(" ", "-"), named[0][1], named[1][1]
         return [
             files.Sheet(
                 row,
@@ -145,98 +145,141 @@ class SideBySide:
         return [f"{name}{target}{blank}", f"score {float(part.score[row]):.3g}{shown}"]
 
 
-def both(explanation: Explanation) -> SideBySide:
-    """What speaks for each target and what speaks against it: parts "for", "against" and "net", without another run.
+def both(explanation: Explanation, against: Explanation | None = None) -> SideBySide:
+    """What speaks for each target and what speaks against it: parts "for", "against" and "net".
 
     "for" is the method on (A, G), "against" the method on (A, −G), "net" the first minus the second, signed: for
-    Grad-CAM and all methods whose weights are linear in G that is the signed map.
+    Grad-CAM and all methods whose weights are linear in G that is the signed map. No other run is needed, but for
+    smoothed maps and for methods that look at more than A and G: ``against`` is the same explanation with
+    ``counterfactual=True``.
 
     Raises:
-        MethodError: the method has no counterfactual, or ``explanation`` is itself counterfactual or signed.
+        MethodError: the method has no counterfactual, or needs ``against``; ``explanation`` is itself counterfactual or
+            signed.
+        InputError: ``against`` is of other images, targets or layers.
     """
-    method = _plain(explanation)
-    against = [_layer(layer, method, layer.gradient, counterfactual=True) for layer in explanation.layers]
-    net = [_minus(a, b) for a, b in zip(explanation.layers, against, strict=True)]
+    _require_plain(explanation)
+    against = against or _counterfactual(explanation)
+    _check_alike(explanation, against)
+    if not np.array_equal(explanation.class_index, against.class_index):
+        raise InputError("the two sides are of different targets", hint="the same target, with counterfactual=True")
+    net = [_minus(a, b) for a, b in zip(explanation.layers, against.layers, strict=True)]
     parts = {
         "for": explanation,
-        "against": replace(explanation, method=f"{method} counterfactual", layers=tuple(against)),
-        "net": replace(explanation, method=f"{method} net", layers=tuple(net), signed=True),
+        "against": against,
+        "net": replace(explanation, method=f"{explanation.method} net", layers=tuple(net), signed=True),
     }
     found = _at_one_scale(parts)
     nothing = found["for"].is_blank & found["against"].is_blank
-    blank = notes.blank(nothing, explanation.layers, f"{method} signed")
+    blank = notes.blank(nothing, explanation.layers, f"{explanation.method} signed")
     return SideBySide(BOTH, found, warnings=(*explanation.other_warnings, *blank))
 
 
-def contrast(predicted: Explanation, true: Explanation, names: tuple[str, str] = ("predicted", "true")) -> SideBySide:
+def both_of(explain: Callable[..., Explanation], target: Target) -> SideBySide:
+    """``both`` of ``explain(target)``, with ``explain(target, counterfactual=True)`` where that is needed."""
+    explanation = explain(target)
+    return both(explanation, None if takes_apart(explanation) else explain(target, counterfactual=True))
+
+
+def contrast(
+    predicted: Explanation,
+    true: Explanation,
+    difference: Explanation | None = None,
+    *,
+    names: tuple[str, str] = ("predicted", "true"),
+) -> SideBySide:
     """Two targets of the same photos and what tells them apart: parts "predicted", "true" and "difference".
 
     The score is y_predicted − y_true, and its gradient at a layer the difference of the two: the difference is the
-    method on (A, G_predicted − G_true) minus the method on (A, G_true − G_predicted), signed, without another run.
+    method on (A, G_predicted − G_true) minus the method on (A, G_true − G_predicted), signed. No other run is needed,
+    but for smoothed maps and for methods that look at more than A and G: ``difference`` is the part "net" of ``both``
+    of the target ``Difference``.
 
     ``predicted``, ``true``: R rows each, of the same images in the same order: of one model, method and layers; rows of
     one explanation with several targets do (``explanation[0:1]``, ``explanation[1:2]``). ``names``: what to call them.
 
     Raises:
-        MethodError: the method has no weights, the explanations are counterfactual or signed, or of different methods.
+        MethodError: the method has no weights or needs ``difference``; the explanations are counterfactual or signed,
+            or of different methods.
         InputError: they are of different images, models or layers.
     """
-    method = _plain(predicted)
-    if _plain(true) != method:
-        raise MethodError(f"{method!r} cannot be contrasted with {true.method!r}", hint="the same method for both")
+    for side in (predicted, true):
+        _require_plain(side)
+    if predicted.method != true.method:
+        raise MethodError(
+            f"{predicted.method!r} cannot be contrasted with {true.method!r}", hint="the same method for both"
+        )
     _check_alike(predicted, true)
-    layers = [_difference(a, b, method) for a, b in zip(predicted.layers, true.layers, strict=True)]
+    if difference is None:
+        difference = _difference(predicted, true)
+    _check_alike(predicted, difference)
     difference = replace(
-        predicted,
-        method=f"{method} difference",
+        difference,
+        method=f"{predicted.method} difference",
         score=predicted.score - true.score,
         probability=np.full_like(predicted.probability, np.nan),
-        layers=tuple(layers),
-        signed=True,
-        drawing=_drawn_where_either_is(_drawing(predicted), _drawing(true)),
         words=tuple(_against(predicted, true, row) for row in range(len(predicted))),
     )
-    parts = {names[0]: predicted, names[1]: true, "difference": difference}
-    found = _at_one_scale(parts)
-    blank = notes.blank(found["difference"].is_blank, layers, f"{method} signed")
+    found = _at_one_scale({names[0]: predicted, names[1]: true, "difference": difference})
+    blank = notes.blank(found["difference"].is_blank, difference.layers, f"{predicted.method} signed")
     said = dict.fromkeys([*predicted.other_warnings, *true.other_warnings, *blank])
     return SideBySide(CONTRAST, found, warnings=tuple(said))
 
 
-def _against(a: Explanation, b: Explanation, row: int) -> Words:
-    return Words(f"{a.target(row)}-vs-{b.target(row)}", f"{a.label(row)} − {b.label(row)}")
-
-
-def _plain(explanation: Explanation) -> str:
-    """The method of an explanation that is neither counterfactual nor signed."""
+def takes_apart(explanation: Explanation) -> bool:
+    """Whether the other side of an explanation is made of its own activations and gradients."""
     method, *variants = explanation.method.split()
-    if not SIDES.issuperset(variants):
-        raise MethodError(
-            f"{explanation.method!r} is smoothed: its other side is not known without another run",
-            hint=f"explain with method {method!r} alone",
-            method=explanation.method,
-        )
-    if variants:
+    return (
+        not variants
+        and set(NEEDS.get(method, ())) == {"activation", "gradient"}
+        and all(layer.gradient is not None and layer.weights is not None for layer in explanation.layers)
+    )
+
+
+def _require_plain(explanation: Explanation) -> None:
+    if SIDES.intersection(explanation.method.split()):
         raise MethodError(
             f"{explanation.method!r} is one side already",
-            hint=f"explain with method {method!r} alone",
+            hint="explain without counterfactual and signed",
             method=explanation.method,
         )
-    if beyond := set(NEEDS.get(method, ())) - {"activation", "gradient"}:
+    if explanation.drawing is None:
         raise MethodError(
-            f"method {method!r} has no two sides: it needs the {' and the '.join(sorted(beyond))} of the score",
-            hint="gradcam, or another method with weights made of the gradient alone",
-            method=method,
+            f"method {explanation.method!r} has no two sides: it makes no cam of a layer",
+            hint="gradcam, or another method of a layer",
+            method=explanation.method,
         )
-    if explanation.drawing is None or any(
-        layer.gradient is None or layer.weights is None for layer in explanation.layers
-    ):
+
+
+def _require_parts(explanation: Explanation) -> str:
+    """The method, of which the other side is made of activation and gradient."""
+    if not takes_apart(explanation):
         raise MethodError(
-            f"method {method!r} has no two sides: it has no weights made of the gradient",
-            hint="gradcam, or another method with weights",
-            method=method,
+            f"the other side of {explanation.method!r} is not made of its activations and gradients alone",
+            where="smoothed maps, methods with more than a gradient, principal components",
+            hint="gradcam, or what the counterfactual gives: both(explanation, against), contrast(a, b, difference)",
+            method=explanation.method,
         )
-    return method
+    return explanation.method
+
+
+def _counterfactual(explanation: Explanation) -> Explanation:
+    method = _require_parts(explanation)
+    layers = [_layer(layer, method, layer.gradient, counterfactual=True) for layer in explanation.layers]
+    return replace(explanation, method=f"{method} counterfactual", layers=tuple(layers))
+
+
+def _difference(a: Explanation, b: Explanation) -> Explanation:
+    method = _require_parts(a)
+    layers = []
+    for x, y in zip(a.layers, b.layers, strict=True):
+        gradient = as_float32(x.gradient) - as_float32(y.gradient)
+        layers.append(_minus(_layer(x, method, gradient), _layer(x, method, gradient, counterfactual=True)))
+    return replace(a, layers=tuple(layers), signed=True, drawing=_drawn_where_either_is(_drawing(a), _drawing(b)))
+
+
+def _against(a: Explanation, b: Explanation, row: int) -> Words:
+    return Words(f"{a.target(row)}-vs-{b.target(row)}", f"{a.label(row)} − {b.label(row)}")
 
 
 def _check_alike(a: Explanation, b: Explanation) -> None:
@@ -247,7 +290,7 @@ def _check_alike(a: Explanation, b: Explanation) -> None:
     )
     if not same:
         raise InputError(
-            "only explanations of the same images at the same layers of one model can be contrasted",
+            "only explanations of the same images at the same layers of one model can stand side by side",
             hint="two targets of one explanation: explanation[0:1] and explanation[1:2]",
         )
 
@@ -267,11 +310,6 @@ def _drawn_where_either_is(a: Drawing, b: Drawing) -> Drawing:
     if a.level is None or b.level is None:
         return a
     return replace(a, level=np.where(a.level == b.level, a.level, ALL))
-
-
-def _difference(a: LayerResult, b: LayerResult, method: str) -> LayerResult:
-    gradient = as_float32(a.gradient) - as_float32(b.gradient)
-    return _minus(_layer(a, method, gradient), _layer(a, method, gradient, counterfactual=True))
 
 
 def _layer(layer: LayerResult, method: str, gradient: Array | None, *, counterfactual: bool = False) -> LayerResult:

@@ -12,8 +12,8 @@ import numpy as np
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain import Explainer
 from onnx_gradcam.explanation import Explanation
-from onnx_gradcam.side_by_side import SideBySide, contrast
-from onnx_gradcam.targets import Classes, Target, TopK, class_index, label_of
+from onnx_gradcam.side_by_side import SideBySide, both_of, contrast, takes_apart
+from onnx_gradcam.targets import Classes, Difference, TopK, class_index, label_of
 
 TABLE = ".csv"
 
@@ -59,11 +59,11 @@ def _read(file: Path) -> Mapping[str, str]:
     return dict(row for row in rows if row)
 
 
-def against_truth(explain: Callable[[Target], Explanation], true: int) -> SideBySide:
+def against_truth(explain: Callable[..., Explanation], true: int) -> SideBySide:
     """The prediction of each image against the class ``true``, with the difference of the two.
 
-    Where the prediction is right, against the runner-up, which a warning says. ``explain`` gives the explanation of
-    targets. Errors as in ``contrast``.
+    Where the prediction is right, against the runner-up, which a warning says. ``explain(target)`` and
+    ``explain(target, counterfactual=True)`` give explanations. Errors as in ``contrast``.
     """
     best = explain(TopK(2))
     predicted, runner_up = best.class_index[0::2], best.class_index[1::2]
@@ -77,7 +77,11 @@ def against_truth(explain: Callable[[Target], Explanation], true: int) -> SideBy
         start = np.arange(len(predicted)) * len(classes)
         first, second = (rows[start + np.searchsorted(classes, c)] for c in (predicted, other))
     name = "runner-up" if right.all() else "other" if right.any() else "true"
-    found = contrast(first, second, ("predicted", name))
+    difference = None
+    if not takes_apart(first) and first.cell is None:
+        pairs = zip(predicted.tolist(), other.tolist(), strict=True)
+        difference = both_of(explain, [Difference(a, b) for a, b in pairs]).parts["net"]
+    found = contrast(first, second, difference, names=("predicted", name))
     if not right.any():
         return found
     label = label_of(true, best.labels)

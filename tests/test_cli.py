@@ -256,6 +256,24 @@ def test_both_prints_a_line_for_each_picture_and_is_repeated(folder: Path, run: 
     ]
 
 
+def test_sides_of_a_smoothed_map_are_run_for(folder: Path, run: Any) -> None:
+    """Class 1 is the negative of class 0, so that the sides of a class are the maps of the two."""
+    status, _, _ = run(*EXPLAIN, "--both", "--smooth", "noise", "--option", "samples=3", "--target", "0")
+    assert status == 0
+    run(*EXPLAIN, "--both", "--smooth", "noise", "--option", "samples=3", "--target", "1", "--overwrite")
+    stems = [folder / "onnx-gradcam-out" / f"left.gradcam-noise-both.{k}" for k in (0, 1)]
+    for part, other in (("for", "against"), ("against", "for")):
+        np.testing.assert_array_equal(np.load(f"{stems[0]}.{part}.npy"), np.load(f"{stems[1]}.{other}.npy"))
+    assert np.load(f"{stems[0]}.for.npy").max() > 0.99
+    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
+    status, _, _ = run(*EXPLAIN, "--true", "1", "--smooth", "noise", "--option", "samples=3", "-o", "true")
+    assert status == 0
+    predicted, difference = (
+        np.load(folder / "true" / f"left.gradcam-noise.0-vs-1.{part}.npy") for part in ("predicted", "difference")
+    )
+    np.testing.assert_allclose(difference, 2 * predicted, atol=1e-6)
+
+
 def test_a_wrong_prediction_against_the_true_class(folder: Path, run: Any) -> None:
     """Scores are b and −b: the map of their difference is twice that of class 0."""
     (folder / "labels.txt").write_text("bright\ndark\n")
@@ -335,7 +353,9 @@ def test_an_array_of_right_and_wrong_predictions(run: Any, folder: Path) -> None
         (("--true", "1", "--both"), "leave --target and --both out"),
         (("--true", "1", "--signed"), "'gradcam signed' is one side already"),
         (("--both", "--counterfactual"), "'gradcam counterfactual' is one side already"),
-        (("--both", "--method", "eigencam"), "'eigencam' has no two sides"),
+        (("--both", "--method", "eigencam"), "'eigencam' has no counterfactual variant"),
+        (("--both", "--method", "saliency"), "'saliency' has no counterfactual"),
+        (("--both", "--smooth", "eigen"), "has no counterfactual variant"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

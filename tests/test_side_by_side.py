@@ -22,6 +22,7 @@ from onnx_gradcam import figure
 from onnx_gradcam.cam.heatmap import upsample
 from onnx_gradcam.cam.methods import METHODS, NEEDS, WEIGHTS
 from onnx_gradcam.overlay import overlay
+from onnx_gradcam.side_by_side import both_of
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "manifest.schema.json"
 HEAD = np.array([[4, -4], [-8, 8], [4, 4]], np.float32)  # class, channel
@@ -175,13 +176,45 @@ def test_fused_layers_share_the_scale_of_each_layer() -> None:
     assert np.isnan(found.first.scale).all()
 
 
+OTHERWISE = [
+    {"method": "gradcam", "smooth": "noise", "samples": 3},
+    {"method": "layercam", "smooth": "aug"},
+    {"method": "smooth-gradcam++", "samples": 3},
+    {"method": "shapleycam"},
+]
+
+
+@pytest.mark.parametrize("how", OTHERWISE, ids=lambda how: " ".join(map(str, how.values())))
+def test_what_is_not_made_of_one_gradient_is_run_again(explainer: ogc.Explainer, how: dict[str, Any]) -> None:
+    """Smoothed maps, and methods that look at more than A and G."""
+    x = np.random.default_rng(3).standard_normal((2, 2, 4, 5)).astype(np.float32)
+    rows = explainer.explain(x, ogc.Classes([0, 1]), **how)
+    against = explainer.explain(x, ogc.Classes([0, 1]), counterfactual=True, **how)
+    found = ogc.both(rows, against)
+    np.testing.assert_array_equal(found.parts["net"].cam, rows.cam - against.cam)
+    np.testing.assert_array_equal(found.parts["against"].cam, against.cam)
+    asked = both_of(lambda target, **more: explainer.explain(x, target, **how, **more), ogc.Classes([0, 1]))
+    np.testing.assert_array_equal(asked.parts["net"].cam, found.parts["net"].cam)
+
+    def explain(target: Any, **more: Any) -> ogc.Explanation:
+        return explainer.explain(x, target, **how, **more)
+
+    difference = both_of(explain, ogc.Difference(0, 1)).parts["net"]
+    contrast = ogc.contrast(rows[0::2], rows[1::2], difference)
+    a, b = (explain(ogc.Difference(0, 1), counterfactual=c).cam for c in (False, True))
+    np.testing.assert_array_equal(contrast.parts["difference"].cam, a - b)
+    np.testing.assert_array_equal(contrast.parts["difference"].score, rows.score[0::2] - rows.score[1::2])
+    with pytest.raises(ogc.MethodError, match="not made of its activations and gradients alone"):
+        ogc.contrast(rows[0::2], rows[1::2])
+
+
 class TestRefused:
     def test_methods_without_two_sides(self, explainer: ogc.Explainer) -> None:
         for method in sorted(set(METHODS) - set(TWO_SIDED)):
             explanation = explainer.explain(X, method=method)
-            with pytest.raises(ogc.MethodError, match=f"{re.escape(method)}' has no two sides"):
+            with pytest.raises(ogc.MethodError, match=f"other side of '{re.escape(method)}' is not made of"):
                 ogc.both(explanation)
-            with pytest.raises(ogc.MethodError, match=f"{re.escape(method)}' has no two sides"):
+            with pytest.raises(ogc.MethodError, match=f"other side of '{re.escape(method)}' is not made of"):
                 ogc.contrast(explanation, explanation)
 
     @pytest.mark.parametrize("variant", ["counterfactual", "signed"])
@@ -193,6 +226,15 @@ class TestRefused:
     def test_two_methods(self, explainer: ogc.Explainer) -> None:
         with pytest.raises(ogc.MethodError, match="'gradcam' cannot be contrasted with 'hirescam'"):
             ogc.contrast(explainer.explain(X), explainer.explain(X, method="hirescam"))
+
+    def test_input_space(self, explainer: ogc.Explainer) -> None:
+        with pytest.raises(ogc.MethodError, match="'saliency' has no two sides"):
+            ogc.both(explainer.explain(X, method="saliency"))
+
+    def test_sides_of_different_targets(self, explainer: ogc.Explainer) -> None:
+        against = explainer.explain(X, target=1, counterfactual=True)
+        with pytest.raises(ogc.InputError, match="different targets"):
+            ogc.both(explainer.explain(X, target=0), against)
 
     def test_two_photos(self, explainer: ogc.Explainer) -> None:
         for other in (explainer.explain(2 * X), explainer.explain(np.concatenate([X, X]))):
