@@ -322,18 +322,14 @@ class TestErrors:
 
 class TestTwoSides:
     @pytest.mark.parametrize(
-        ("options", "why"),
-        [
-            ({"smooth": "aug"}, "'gradcam aug' is smoothed"),
-            ({"method": "shapleycam"}, "it needs the curvature"),
-            ({"method": "smooth-gradcam++", "samples": 2}, "it needs the cube and the square"),
-        ],
+        "options", [{"smooth": "aug"}, {"method": "shapleycam"}, {"method": "smooth-gradcam++", "samples": 2}], ids=str
     )
-    def test_are_refused_where_they_are_not_known(
-        self, explainer: Any, x: np.ndarray, options: dict[str, Any], why: str
-    ) -> None:
-        with pytest.raises(ogc.MethodError, match=why):
-            ogc.both(explainer.explain(x, **options))
+    def test_need_the_other_one(self, explainer: Any, x: np.ndarray, options: dict[str, Any]) -> None:
+        found = explainer.explain(x, **options)
+        with pytest.raises(ogc.MethodError, match="is not made of its activations and gradients alone"):
+            ogc.both(found)
+        against = explainer.explain(x, counterfactual=True, **options)
+        np.testing.assert_array_equal(ogc.both(found, against).parts["net"].cam, found.cam - against.cam)
 
 
 class TestTargets:
