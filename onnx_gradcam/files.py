@@ -197,7 +197,8 @@ def _stem(sheet: Sheet, subject: Subject) -> str:
 
 def slug(explanation: Explanation, row: int) -> str:
     """The target of a row as it stands in file names."""
-    return _slug(explanation.target(row))
+    text = explanation.target(row)
+    return _slug(f"minus {text[1:]}" if text.startswith("-") else text)
 
 
 def _slug(text: str) -> str:

@@ -225,13 +225,7 @@ class Geometry:
     def to_model(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """What lies over the photo, (H, W), as (h, w) float32 over the model's input: means of areas, 0 beside it."""
         step = (1 / self.scale[0], 1 / self.scale[1])
-        y1, x1 = (max(0, math.floor(o)) for o in self.offset)
-        ends = zip(self.offset, self.photo, self.scale, self.model, strict=True)
-        y2, x2 = (min(m, math.ceil(o + n * s)) for o, n, s, m in ends)
-        start = ((y1 - self.offset[0]) * step[0], (x1 - self.offset[1]) * step[1])
-        laid = np.zeros(self.model, np.float32)
-        laid[y1:y2, x1:x2] = _resample(values, (y2 - y1, x2 - x1), step, start, "area").clip(values.min(), values.max())
-        return laid
+        return areas(values, self.model, step, (-self.offset[0] * step[0], -self.offset[1] * step[1]))
 
     def has_peak_beside(self, heatmap: NDArray[Any]) -> bool:
         """Whether a map over the model's input, (h, w), is largest in the padding beside the photo."""
@@ -364,6 +358,23 @@ def _resample(
     rows = _resample_rows(array, shape[0], step[0], start[0], interpolation)
     turned = np.ascontiguousarray(rows.swapaxes(0, 1))
     return _resample_rows(turned, shape[1], step[1], start[1], interpolation).swapaxes(0, 1)
+
+
+def areas(values: NDArray[Any], shape: tuple[int, int], step: Pair, start: Pair = (0.0, 0.0)) -> NDArray[np.float32]:
+    """(h, w) → (H, W) float32: pixel i is the mean from start + i · step to start + (i + 1) · step, of 0 outside."""
+    rows, columns = (
+        np.stack([covered(a + i * d, a + (i + 1) * d, n) / d for i in range(m)]).astype(np.float32)
+        for n, m, d, a in zip(values.shape, shape, step, start, strict=True)
+    )
+    found: NDArray[np.float32] = rows @ values.astype(np.float32) @ columns.T
+    return found
+
+
+def covered(start: float, end: float, count: int) -> NDArray[np.float64]:
+    """(count,): the share of each of ``count`` pixels in a row that lies between ``start`` and ``end``."""
+    edges = np.arange(count + 1)
+    found: NDArray[np.float64] = np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
+    return found
 
 
 def _resample_rows(

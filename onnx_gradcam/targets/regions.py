@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.image import decode, load_tensor
+from onnx_gradcam.image import areas, covered, decode, load_tensor
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.contrasts import Class
 from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View
@@ -60,17 +60,19 @@ class Region(TargetObject):
         if dense is None or dense.axes != 2 or len(dense.names) != 1:
             raise context.refusal(self, "is for a map of classes (N, K, H, W)")
         index = context.class_index(self.target)
-        covered = self._covered(context.size)
+        counting = self._counting(context.size)
         text, place = self._text, self._place
 
         def aim(view: View, image: int) -> Aim:
             c = view.best(image, index)
             height, width = (int(n) for n in view.dense["sides"][0, 0])
             y = view.dense["logits"][image]
-            if covered is None:
+            if counting is None:
                 weights = (y.argmax(axis=0) == c if is_exclusive(context.score) else y[c] > 0).astype(np.float32)
             else:
-                weights = onto_grid(covered, (height, width)).ravel()
+                size = context.size
+                step = (size[0] / height, size[1] / width)
+                weights = areas(counting, (height, width), step).ravel()
             total = float(weights.sum())
             warning = (
                 "" if total else f"{context.label(c)} wins at no pixel of image {image}: there is nothing to explain"
@@ -82,7 +84,7 @@ class Region(TargetObject):
 
         return Goal(REGION, aim)
 
-    def _covered(self, size: tuple[int, ...]) -> Array | None:
+    def _counting(self, size: tuple[int, ...]) -> Array | None:
         """(H, W) float32 over the input, the share of each pixel that counts; None: where the class wins."""
         if self.mask is not None:
             mask = read_mask(self.mask)
@@ -98,7 +100,7 @@ class Region(TargetObject):
         if self.box is None:
             return None
         x1, y1, x2, y2 = check_box(self, self.box)
-        found = np.outer(covered_cells(y1, y2, size[0]), covered_cells(x1, x2, size[1])).astype(np.float32)
+        found = np.outer(covered(y1, y2, size[0]), covered(x1, x2, size[1])).astype(np.float32)
         if not found.any():
             hint = f"(x1, y1, x2, y2) within {size[1]} × {size[0]} pixels"
             raise TargetError(f"the box {self.box} lies outside the input", hint=hint, target=self)
@@ -165,20 +167,3 @@ def unseen(target: object, what: str, geometry: Geometry) -> TargetError:
         hint="a place in there, or a preprocessing that crops less (stretch, letterbox)",
         target=target,
     )
-
-
-def covered_cells(start: float, end: float, count: int) -> Array:
-    """(count,): the share of each of ``count`` cells, one unit long, that the interval covers."""
-    edges = np.arange(count + 1)
-    found: Array = np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
-    return found
-
-
-def onto_grid(covered: Array, sides: tuple[int, int]) -> Array:
-    """(H, W) over the input → (h, w) float32 over a grid of cells: means over the cells' areas."""
-    rows, columns = (
-        np.stack([covered_cells(k * n / m, (k + 1) * n / m, n) for k in range(m)]) * (m / n)
-        for n, m in zip(covered.shape, sides, strict=True)
-    )
-    found: Array = (rows @ covered @ columns.T).astype(np.float32)
-    return found
