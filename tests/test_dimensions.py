@@ -55,6 +55,28 @@ def test_the_place_that_decides_is_the_maximum(dims: list[int], perm: list[int] 
         found.overlay()
 
 
+@pytest.mark.parametrize("dims", [[2, 9], [2, 3, 4, 5]], ids=str)
+def test_two_sides_that_cannot_be_drawn_are_numbers(dims: list[int], tmp_path: Path) -> None:
+    net = Net()
+    y = spot(net, net.input("x", ["N", *dims]), 2, len(dims) - 1)
+    (tmp_path / "model.onnx").write_bytes(net.model({y: ["N", 3]}).SerializeToString())
+    x = np.zeros((1, *dims), np.float32)
+    x[0, :, 1] = 1
+    np.save(tmp_path / "x.npy", x)
+    request = job.Request(str(tmp_path / "model.onnx"), (str(tmp_path / "x.npy"),), both=True, targets=("0",))
+    lines: list[job.Line] = []
+    job.run(request, tmp_path / "out", report=lines.append)
+    names = [f"x.gradcam-both.0.{part}.npy" for part in ("against", "for", "net")]
+    assert sorted(path.name for path in (tmp_path / "out").glob("x.*")) == names
+    maps = [np.load(tmp_path / "out" / name) for name in names]
+    np.testing.assert_array_equal(maps[1], x[0, 0])
+    np.testing.assert_array_equal(maps[2], x[0, 0] - maps[0])
+    (line,) = lines
+    assert line.path.endswith("x.gradcam-both.0.for.npy")
+    assert any("are not drawn" in warning for warning in line.warnings)
+    assert all(found.same for found in job.repeat(tmp_path / "out" / "manifest.json"))
+
+
 def keras_1d() -> Any:
     """As tf2onnx writes Conv1D: (N, L, C), lifted to two spatial axes for each convolution."""
     net = Net()
