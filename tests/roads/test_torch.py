@@ -112,11 +112,11 @@ LAYERS = ("stem.0", "block.conv1", "block", "tail.0", "x")
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Path]]:
-    """The module, in training mode, and the files of both ways, for three images though exported with two."""
+    """The module, in training mode, and the files of both ways, for three images though exported with one."""
     folder, module = tmp_path_factory.mktemp("roads"), seeded(Net)
     paths = {
         way: export(
-            module, folder / f"{way}.onnx", LAYERS, torch.zeros(2, 3, 32, 32), dynamic_shapes={"x": {0: "batch"}},
+            module, folder / f"{way}.onnx", LAYERS, torch.zeros(1, 3, 32, 32), dynamic_shapes={"x": {0: "batch"}},
             autodiff=way,
         )
         for way in WAYS
@@ -235,6 +235,16 @@ def test_attention_and_layer_norm(tmp_path: Path) -> None:
     for way in WAYS:
         path = export(module, tmp_path / f"{way}.onnx", "embed", torch.zeros(3, 3, 16, 16), autodiff=way)
         assert relative(run(path, images(3, 16))["grad/embed"], gradient) <= 1e-5
+
+
+def test_float16_by_rules_is_scaled(tmp_path: Path) -> None:
+    module = seeded(Net).eval()
+    _, gradient, _ = eager(module, module.logits, "block", images(2, 32), CLASSES[:2])
+    path = export(module.half(), tmp_path / "model.onnx", "block", torch.zeros(2, 3, 32, 32, dtype=torch.float16))
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feeds = {"x": images(2, 32).astype(np.float16), "target_index": CLASSES[:2]}
+    (found,) = session.run(["grad/block"], {**feeds, "grad_scale": np.array(1024, np.float32)})
+    assert relative(found.astype(np.float32) / 1024, gradient) <= 1e-2
 
 
 # ------------------------------------------------------------------------------------ what is refused

@@ -40,7 +40,7 @@ def export(
         example_inputs: the tensors of one call, a tuple.
         target_layer: module path(s) as in ``module.named_modules()``, "layer4.2" say, or the name of an input. The
             activation is the tensor that the module returns, before anything is done to it in place.
-        dynamic_shapes: as in ``torch.onnx.export``; a dynamic axis needs a size of 2 or more in ``example_inputs``.
+        dynamic_shapes: as in ``torch.onnx.export``.
         score: the name of the output that is explained; "auto" as in ``Explainer``.
         autodiff: "onnx": by the rules of this package, on the exported graph. "torch": by torch's own autograd, whose
             trace is exported; for classifiers and regressions in float32 or float64.

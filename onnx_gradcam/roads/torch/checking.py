@@ -32,7 +32,7 @@ def check_forward(
     feeds = {name: x.cpu().numpy() for name, x in zip(own, inputs, strict=True)}
     feeds[INDEX] = np.full(len(examples[0]), -1)
     if SCALE in session.inputs:
-        feeds[SCALE] = np.float32(1)
+        feeds[SCALE] = np.array(1, np.float32)
     expected = dict(zip([*outputs, *layers], results, strict=True))
     found = session.run(list(expected), feeds)
     errors = {name: relative_difference(found[name], x.cpu().numpy()) / _limit(x) for name, x in expected.items()}
