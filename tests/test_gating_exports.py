@@ -6,7 +6,9 @@ import collections
 import copy
 import functools
 import importlib
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
 architectures = importlib.import_module("test_architectures")
 tokens = importlib.import_module("test_tokens")
+fused = importlib.import_module("test_fused")
+quantization = importlib.import_module("onnxruntime.quantization")
 nn = torch.nn
 
 TABLES = {"guided": GUIDED, "deconvolution": DECONVOLUTION}
@@ -45,7 +49,6 @@ SMOOTH = {
 }
 OTHERS = {"Sigmoid": "Sigmoid", "Hardsigmoid": "HardSigmoid", "Tanh": "Tanh"}
 every_table = pytest.mark.parametrize("table", TABLES)
-both_exporters = pytest.mark.parametrize("exporter", exports.EXPORTERS)
 
 
 class Gate(torch.autograd.Function):  # type: ignore[misc]
@@ -110,8 +113,12 @@ def expected_gating(network: Any) -> Gating:
     return Gating(*({names[m]: found[m] for m in names if found[m]} for names in (PIECEWISE, SMOOTH, OTHERS)))
 
 
-@architectures.every_small
-@both_exporters
+# Through the newer exporter those whose activations it may write otherwise.
+BOTH = ("resnet18", "mobilenet_v2", "mobilenet_v3", "efficientnet_b0", "convnext_tiny")
+PAIRS = [*((name, "torchscript") for name in exports.SMALL), *((name, "dynamo") for name in BOTH)]
+
+
+@pytest.mark.parametrize(("name", "exporter"), PAIRS)
 def test_architectures_in_float32(name: str, exporter: str) -> None:
     x, class_index = architectures.images(name)[:2], architectures.ranked(name)[:2]
     network, model = exports.small(name), exports.small_model(name, exporter)
@@ -125,7 +132,7 @@ def test_architectures_in_float32(name: str, exporter: str) -> None:
         assert architectures.relative(plain, expected).min() > 0.1  # another thing than the gradient
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3", "efficientnet_b0", "convnext_tiny"])
+@pytest.mark.parametrize("name", BOTH)
 @every_table
 def test_architectures_in_float64(name: str, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "hardsigmoid", architectures.hardsigmoid)
@@ -184,11 +191,43 @@ def test_every_activation_of_torch(name: str, exporter: str, opset: int | None, 
     assert architectures.relative(found, expected).max() <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["vit", "swin", "mobilevit"])
-@both_exporters
+@pytest.mark.parametrize(
+    ("name", "exporter"),
+    [("vit", "torchscript"), ("vit", "dynamo"), ("swin", "torchscript"), ("mobilevit", "torchscript")],
+)
 def test_networks_of_tokens(name: str, exporter: str) -> None:
     """The Softmax of attention is left alone; GELU and SiLU are found in what the exporters write."""
     _, gating = written(tokens.model(name, exporter), GUIDED)
     expected = expected_gating(tokens.net(name))
     assert (gating.piecewise, gating.smooth) == (expected.piecewise, expected.smooth)
     assert set(gating.left_alone) == {"Softmax"}
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3", "efficientnet_b0", "convnext_tiny", "mobilevit"])
+def test_networks_as_optimisers_save_them(name: str, tmp_path: Path) -> None:
+    """FusedConv, QuickGelu and BiasGelu hold what the exporter wrote."""
+    model, _ = fused.original(name, "torchscript")
+    optimised = fused.saved(model, tmp_path / "saved.onnx")
+    assert fused.fused(optimised) & {"FusedConv", "QuickGelu", "BiasGelu"}
+    assert written(optimised.SerializeToString(), GUIDED)[1] == written(model, GUIDED)[1]
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator"])
+@pytest.mark.parametrize("name", ["mobilenet_v3", "efficientnet_b0"])
+def test_quantized_networks_with_gates(name: str, form: str, tmp_path: Path) -> None:
+    """Every activation of the float model is found, in the format or in pieces, and no gate or mean is one."""
+    model, x = fused.original(name, "torchscript")
+    (tmp_path / "float.onnx").write_bytes(model)
+    with exports.quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fused.quantize_static(
+            tmp_path / "float.onnx",
+            tmp_path / "quantized.onnx",
+            fused.Images(x),
+            quant_format=quantization.QuantFormat[form],
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    expected, found = written(model, GUIDED)[1], written((tmp_path / "quantized.onnx").read_bytes(), GUIDED)[1]
+    assert sum(found.piecewise.values()) == sum(expected.piecewise.values())
+    assert (found.smooth, found.left_alone) == (expected.smooth, expected.left_alone)

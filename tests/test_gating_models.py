@@ -229,3 +229,22 @@ def test_rectifiers_in_the_branches_of_an_if() -> None:
     assert gating == Gating({"Relu": 1}, {"Elu": 1}, {})
     assert gradient(model, at, DECONVOLUTION, [2])[0].tolist() == [[0, 0, 1]]
     assert gradient(model, at, GUIDED, [2])[0].tolist() == [[0, 0, 0]]
+
+
+# Paddle's HardSwish of Add, Clip, Mul and Div; YOLOX's SiLU; ShuffleNetV2's 37 Relu, all folded; TensorFlow's Relu6.
+ZOO = {
+    "ppocr-cls-v3": Gating({"Relu": 15}, {"HardSwish": 18}, {"HardSigmoid": 9}),
+    "yolox-nano": Gating({}, {"SiLU": 104}, {}),
+    "shufflenetv2-int8": Gating({"QuantizeLinear": 37}, {}, {}),
+    "stm-mobilenetv2-035-tfs": Gating({"Clip": 35}, {}, {}),
+    "sinet-softmax": Gating({"PRelu": 39}, {}, {"Softmax": 1}),
+    "mesonet": Gating({"LeakyRelu": 1, "Relu": 4}, {}, {}),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_models_from_the_wild(name: str, zoo: Path) -> None:
+    prepared = prepare(load(zoo / "models" / f"{name}.onnx").model)
+    image = prepared.graph.inputs[0].name or ""
+    for rules in TABLES.values():
+        assert differentiate(prepared, find_score(prepared.graph), [image], rules).gating == ZOO[name]

@@ -14,6 +14,7 @@ from onnx_gradcam.graph.composites import Composite, composites
 from onnx_gradcam.graph.flow import carriers, downstream
 from onnx_gradcam.graph.lower import Unlowered, is_lowered, is_moved, lower, real
 from onnx_gradcam.graph.quantization import only_requantizes
+from onnx_gradcam.graph.rectifiers import STANDS_FOR
 
 Gs = Sequence[Value | None]
 NONE: Set[Value] = frozenset()
@@ -140,6 +141,7 @@ def _through_lowered(
     stands_for = {mine: theirs for mine, theirs in zip(made, node.outputs, strict=True) if mine is not None}
     for mine, theirs in stands_for.items():
         mine.shape = theirs.shape or mine.shape
+        mine.meta[STANDS_FOR] = theirs
     deployed = {mine: theirs if mine.dtype == theirs.dtype else real(op, theirs) for mine, theirs in stands_for.items()}
     seeds = {mine: g for mine, g in zip(made, gs, strict=True) if mine is not None and g is not None}
     passed_over = {mine for mine, theirs in stands_for.items() if theirs in unsaturated}

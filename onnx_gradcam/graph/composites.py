@@ -7,14 +7,13 @@ constants that it merged and the casts in between do not matter. The graph stays
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.graph.builder import Value, same_dim
+from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.curves import FUNCTIONS, GRID, Array, Curve, describe
 from onnx_gradcam.graph.quantization import quantization, real_range
@@ -104,7 +103,7 @@ def _composite(x: Value, y: Value) -> Composite | None:
     """The rectifier by which ``y`` is made of ``x``, or None where the function is none."""
     nodes = _between(x, y)
     constants = [a for n in nodes for v in n.inputs if v is not None and (a := constant(v)) is not None]
-    if not _keeps_shape(x, y, constants):
+    if not all(_keeps_shape(x, array) for array in constants):
         return None
     depth = max((a.ndim for a in constants), default=0)
     with np.errstate(all="ignore"):
@@ -131,14 +130,12 @@ def _between(x: Value, y: Value) -> tuple[ir.Node, ...]:
     return tuple(order)
 
 
-def _keeps_shape(x: Value, y: Value, constants: Sequence[Array]) -> bool:
-    """Whether ``y`` has the shape of ``x``: no constant spreads it."""
-    if x.shape is None or y.shape is None:
-        return all(a.size == 1 for a in constants)
-    pairs = list(zip(x.shape, y.shape, strict=False))
-    unknown = [not isinstance(a, int) and not isinstance(b, int) for a, b in pairs]
-    same = [same_dim(a, b) for a, b in pairs]
-    return len(x.shape) == len(y.shape) and all(map(operator.or_, same, unknown))
+def _keeps_shape(x: Value, array: Array) -> bool:
+    """Whether what is computed of ``x`` and ``array`` has the shape of ``x``: the constant does not spread it."""
+    if x.shape is None:
+        return array.size == 1
+    dims = list(x.shape)[max(0, len(x.shape) - array.ndim) :]
+    return array.ndim <= len(x.shape) and all(d == 1 or x_d != 1 for d, x_d in zip(array.shape, dims, strict=True))
 
 
 def _evaluate(nodes: Sequence[ir.Node], x: Value, y: Value, points: Array) -> Array:

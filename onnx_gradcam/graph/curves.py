@@ -34,8 +34,8 @@ def _clip(x: Array, low: Array | None = None, high: Array | None = None) -> Arra
 
 
 def _quantize(x: Array, low: Array, high: Array) -> Array:
-    """A range that begins at zero is that of a folded Clip; any other is chosen to fit the numbers."""
-    return np.where(low == 0, np.clip(x, low, high), x)
+    """A range that begins at zero is that of a folded Clip, if that had anything to do; any other fits the numbers."""
+    return np.clip(x, low, high) if low == 0 and x.min() < 0 else x
 
 
 def _elu(x: Array, alpha: float = 1.0) -> Array:

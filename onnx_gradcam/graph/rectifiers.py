@@ -11,6 +11,8 @@ from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import TWINS, constant
 from onnx_gradcam.graph.quantization import MOVING, real_range
 
+STANDS_FOR = "onnx_gradcam.stands_for"  # in the meta of a lowered value: the deployed one
+
 Kind = Literal["piecewise", "smooth", "other"]
 
 PIECEWISE = frozenset("Relu LeakyRelu PRelu ThresholdedRelu".split())
@@ -20,14 +22,16 @@ CUTTING = frozenset("Clip Max QuantizeLinear".split())
 # Activations that are not: they squash, choose or count.
 OTHER = frozenset("Erf GRU HardSigmoid LSTM LogSoftmax RNN Sigmoid Softmax Softsign Tanh".split())
 
+SQUASHING = frozenset("HardSigmoid Sigmoid Tanh".split())
+# No network rectifies a mean: a format that begins at zero there was chosen to fit the numbers.
+AVERAGING = frozenset("AveragePool GlobalAveragePool LpPool Mean ReduceMean".split())
 # What these return is never negative.
 POSITIVE = frozenset(
     "Abs Exp HardSigmoid ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare Relu Sigmoid Softmax Softplus Sqrt".split()
 )
 # What these return is not negative where what they are given is not.
 KEEPING = MOVING | set(
-    "Add AveragePool Cast DequantizeLinear Div Dropout GlobalAveragePool GlobalMaxPool LpPool Mean Mul QuantizeLinear "
-    "ReduceMax ReduceMean ReduceSum Sum".split()
+    "Add Cast DequantizeLinear Div Dropout GlobalMaxPool Mul QuantizeLinear ReduceMax ReduceSum Sum".split()
 )
 PASSING = frozenset("Cast DequantizeLinear Identity QuantizeLinear".split())
 
@@ -45,7 +49,7 @@ def activation(node: ir.Node) -> Activation | None:
     A Clip, a Max with a constant and a QuantizeLinear are rectifiers where they cut off at zero what may be negative.
     Not one is a Clip to the range of the image's pixels, and a Relu or Clip that is a part of a hard sigmoid. A Clip
     with another lower bound is an activation of another kind (it may guard a divisor); a QuantizeLinear with another
-    lower bound is a number format.
+    lower bound is a number format, and so is one of what a Sigmoid or its like reads next.
     """
     if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
         return None
@@ -59,26 +63,54 @@ def activation(node: ir.Node) -> Activation | None:
     return Activation("other", op_type) if op_type == "Clip" else None
 
 
+class Cut(NamedTuple):
+    """y = min(max(x, low), high)."""
+
+    x: Value
+    low: float
+    high: float
+
+
 def _cuts_at_zero(node: ir.Node) -> bool:
-    data, low, high = _cut(node)
-    return data is not None and low == 0 < high and _may_be_negative(data)
+    cut = _cut(node)
+    if cut is None or (node.op_type == "QuantizeLinear" and _feeds_an_activation(node.outputs[0])):
+        return False
+    return cut.low == 0 < cut.high and _may_be_negative(cut.x)
 
 
-def _cut(node: ir.Node) -> tuple[Value | None, float, float]:
-    """(x, low, high) of a node that computes min(max(x, low), high) with constants; x None for any other."""
+def _readers(value: Value) -> list[ir.Node]:
+    """Those of ``value``, and of the deployed value that it was lowered from."""
+    deployed = value.meta.get(STANDS_FOR)
+    return [*value.consumers(), *(deployed.consumers() if deployed is not None else ())]
+
+
+def _feeds_an_activation(value: Value) -> bool:
+    """Whether a squashing or smooth activation reads ``value``, dequantized or as it is."""
+    for node in _readers(value):
+        if node.op_type.removeprefix("QLinear") in SMOOTH | SQUASHING:
+            return True
+        if node.op_type == "DequantizeLinear" and _feeds_an_activation(node.outputs[0]):
+            return True
+    return False
+
+
+def _cut(node: ir.Node) -> Cut | None:
+    """What ``node`` cuts off with constant bounds, or None."""
+    if node.op_type not in CUTTING | {"Relu", "Min"} or (x := node.inputs[0]) is None:
+        return None
     if node.op_type == "Relu":
-        return node.inputs[0], 0.0, np.inf
+        return Cut(x, 0.0, np.inf)
     if node.op_type == "QuantizeLinear":
-        bounds = real_range(node.outputs[0])
-        return (None, 0.0, 0.0) if bounds is None else (node.inputs[0], *bounds)
+        held = real_range(node.outputs[0])
+        return None if held is None else Cut(x, *held)
     if node.op_type == "Clip":
         low, high = (_number(v, e) for v, e in zip([*node.inputs[1:], None, None], (-np.inf, np.inf), strict=False))
-        return (None, 0.0, 0.0) if low is None or high is None else (node.inputs[0], low, high)
-    if node.op_type in ("Max", "Min") and len(node.inputs) == 2:
-        for x, bound in (node.inputs, reversed(node.inputs)):
-            if constant(x) is None and constant(bound) is not None and (number := _number(bound, 0.0)) is not None:
-                return (x, number, np.inf) if node.op_type == "Max" else (x, -np.inf, number)
-    return None, 0.0, 0.0
+        return None if low is None or high is None else Cut(x, low, high)
+    varying = [v for v in node.inputs if v is not None and constant(v) is None]
+    bounds = [_number(v, 0.0) for v in node.inputs if v not in varying]
+    if len(varying) != 1 or len(bounds) != 1 or (bound := bounds[0]) is None:
+        return None
+    return Cut(varying[0], bound, np.inf) if node.op_type == "Max" else Cut(varying[0], -np.inf, bound)
 
 
 def _number(value: Value | None, absent: float) -> float | None:
@@ -100,29 +132,28 @@ def _may_be_negative(value: Value) -> bool:
     if (bounds := real_range(value)) is not None and bounds[0] >= 0:
         return False
     node = value.producer()
-    if node is None:
+    if node is None or node.op_type in POSITIVE | AVERAGING:
         return False
-    if node.op_type in POSITIVE:
-        return False
-    if node.op_type in ("Clip", "Max") and _cut(node)[1] >= 0 and _cut(node)[0] is not None:
+    if (cut := _cut(node)) is not None and cut.low >= 0:
         return False
     if node.op_type not in KEEPING:
         return True
-    read = node.inputs[:1] if node.op_type not in ("Add", "Concat", "Div", "Max", "Mean", "Mul", "Sum") else node.inputs
+    read = node.inputs[:1] if node.op_type not in ("Add", "Concat", "Div", "Max", "Min", "Mul", "Sum") else node.inputs
     return any(v is not None and _may_be_negative(v) for v in read)
 
 
 def _is_hard_sigmoid(node: ir.Node) -> bool:
     """Whether ``node`` bounds a sum x + c to (0, 2c): c at x = 0, as the Relu6(x + 3) of MobileNetV3."""
-    data, low, high = _cut(node)
-    if data is None or low != 0:
+    cut = _cut(node)
+    if cut is None or cut.low != 0:
         return False
+    y, high, data = node.outputs[0], cut.high, cut.x
     if not np.isfinite(high):
-        y = node.outputs[0]
-        high = min((_cut(reader)[2] for reader in y.consumers() if _cut(reader)[0] is y), default=np.inf)
+        cuts = [c for c in map(_cut, _readers(y)) if c is not None and c.x in (y, y.meta.get(STANDS_FOR))]
+        high = min((c.high for c in cuts), default=np.inf)
     while (maker := data.producer()) is not None and maker.op_type in PASSING and maker.inputs[0] is not None:
         data = maker.inputs[0]
     if maker is None or maker.op_type != "Add":
         return False
-    shifts = [c for v in maker.inputs if (c := _number(v, 0.0)) is not None]
-    return any(c > 0 and np.isclose(high, 2 * c, rtol=0.02) for c in shifts)
+    shifts = [number for v in maker.inputs if (number := _number(v, 0.0)) is not None]
+    return any(shift > 0 and np.isclose(high, 2 * shift, rtol=0.02) for shift in shifts)

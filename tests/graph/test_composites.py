@@ -146,6 +146,26 @@ def in_float32_between_casts(net: Net, x: str) -> str:
     return net.op("Cast", net.op("Mul", half, gate), to=TensorProto.FLOAT)
 
 
+def quantized(net: Net, x: str, scale: float, zero: int) -> str:
+    """As a quantizer writes it, with a DequantizeLinear for each reader."""
+    step, start = c(net, scale), net.array(np.uint8(zero))
+    return net.op("DequantizeLinear", net.op("QuantizeLinear", x, step, start), step, start)
+
+
+def silu_quantized(net: Net, x: str) -> str:
+    """The gate's range ends at 0.9, which calibration saw."""
+    step, start = c(net, 0.05), net.array(np.uint8(128))
+    stored = net.op("QuantizeLinear", x, step, start)
+    one, two = (net.op("DequantizeLinear", stored, step, start) for _ in range(2))
+    return quantized(net, net.op("Mul", one, quantized(net, net.op("Sigmoid", two), 0.9 / 255, 0)), 0.05, 6)
+
+
+def hard_swish_with_a_folded_clip(net: Net, x: str) -> str:
+    """Relu6(x + 3) is what bytes from 0 to 6 hold of x + 3."""
+    shifted = quantized(net, net.op("Add", x, c(net, 3)), 6 / 255, 0)
+    return net.op("Mul", x, net.op("Mul", shifted, c(net, 1 / 6)))
+
+
 FORMS = [
     (silu, "SiLU", 2),
     (silu_turned, "SiLU", 2),
@@ -163,6 +183,8 @@ FORMS = [
     (hard_swish_tf, "HardSwish", 4),
     (hard_swish_of_relu_and_min, "HardSwish", 5),
     (hard_swish_of_hard_sigmoid, "HardSwish", 2),
+    (silu_quantized, "SiLU", 6),
+    (hard_swish_with_a_folded_clip, "HardSwish", 5),
     (mish, "Mish", 3),
     (mish_without_softplus, "Mish", 5),
     (elu_by_where, "Elu", 5),

@@ -135,6 +135,25 @@ def test_what_pools_and_sums_of_positive_numbers_are_stored_in() -> None:
     assert found == {"y": None, "z": FOLDED, "w": FOLDED}
 
 
+@pytest.mark.parametrize("operator", ["Sigmoid", "Tanh", "HardSwish", "Relu"])
+def test_what_another_activation_reads_is_a_format(operator: str) -> None:
+    """Before a Sigmoid there is no Relu, though all that calibration saw was positive."""
+    made, x = net()
+    stored = quantized(made, x, np.uint8(0), out="q")
+    made.op(operator, made.op("DequantizeLinear", stored, c(made, 0.02), made.array(np.uint8(0))), out="read")
+    made.op("Add", made.op("Cast", stored, to=1), "read", out="y")
+    graph = prepare(load(made.model({"y": None})).model).graph
+    node = ir.convenience.create_value_mapping(graph)["q"].producer()
+    assert node is not None
+    assert activation(node) == (FOLDED if operator == "Relu" else None)
+
+
+def test_a_mean_is_not_rectified_by_its_format() -> None:
+    made, x = net()
+    quantized(made, made.op("ReduceMean", x, made.ints(2, 3)), np.uint8(0), out="y")
+    assert of(made) is None
+
+
 @pytest.mark.parametrize(("shift", "high", "expected"), [(3, 6, "other"), (0.5, 1, "other"), (3, 5, "piecewise")])
 def test_a_part_of_a_hard_sigmoid(shift: float, high: float, expected: str) -> None:
     made, x = net()
