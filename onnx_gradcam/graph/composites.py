@@ -7,6 +7,7 @@ constants that it merged and the casts in between do not matter. The graph stays
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,7 +104,7 @@ def _composite(x: Value, y: Value) -> Composite | None:
     """The rectifier by which ``y`` is made of ``x``, or None where the function is none."""
     nodes = _between(x, y)
     constants = [a for n in nodes for v in n.inputs if v is not None and (a := constant(v)) is not None]
-    if not all(_keeps_shape(x, array) for array in constants):
+    if not all(_keeps_shape(x, array) for array in constants) or _together(constants) > LARGE:
         return None
     depth = max((a.ndim for a in constants), default=0)
     with np.errstate(all="ignore"):
@@ -136,6 +137,11 @@ def _keeps_shape(x: Value, array: Array) -> bool:
         return array.size == 1
     dims = list(x.shape)[max(0, len(x.shape) - array.ndim) :]
     return array.ndim <= len(x.shape) and all(d == 1 or x_d != 1 for d, x_d in zip(array.shape, dims, strict=True))
+
+
+def _together(constants: Sequence[Array]) -> int:
+    """How many elements they have when they are broadcast."""
+    return math.prod(np.broadcast_shapes(*(array.shape for array in constants)))
 
 
 def _evaluate(nodes: Sequence[ir.Node], x: Value, y: Value, points: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -74,6 +75,50 @@ def test_every_rectifier(body: str) -> None:
     assert np.abs(gradient[::2]).max() > 1  # g is −3 there: the gradient is not guided already
     np.testing.assert_array_equal(guided, positive)
     np.testing.assert_array_equal(deconvolution, np.maximum(G, 0))
+
+
+@pytest.mark.parametrize("body", RECTIFIERS.values(), ids=RECTIFIERS.keys())
+@pytest.mark.parametrize("rules", [GUIDED, DECONVOLUTION], ids=["guided", "deconvolution"])
+def test_only_a_relu_more_is_written(body: str, rules: Rules) -> None:
+    """Every provider has it."""
+    added = {name: written(body, table) for name, table in [("ordinary", RULES), ("gated", rules)]}
+    assert added["gated"] - added["ordinary"] == Counter(["Relu"])
+
+
+def written(body: str, rules: Rules) -> Counter[str]:
+    """The operators that the walk writes, and how often."""
+    text = f"m (double[2] x) => (double[2] y) {{ h = Neg(x)\n {body} }}"
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(HEADER + text))).graph
+    values, op = ir.convenience.create_value_mapping(graph), Builder(graph)
+    pull_back(op, list(graph), {values["y"]: op.const([1, 1], like=values["y"])}, [values["h"]], rules)
+    return Counter(n.op_type for n in op.written)
+
+
+SILU = "m (double[3] x) => (double[3] y) { h = Neg(x)\n s = Sigmoid(h)\n y = Mul(h, s) }"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_an_inner_value_of_a_composite_gets_its_own_gradient(name: str) -> None:
+    """Asked for s of y = h · s, the two nodes are two: s̄ = g · h by every table."""
+    h, g = np.array([-1.0, 2, 3]), np.array([1.0, -1, 2])
+    assert pulled(SILU, TABLES[name], {"x": -h, "g": g}, wrt="s").tolist() == [-1, -2, 6]
+
+
+def test_a_composite_by_hand() -> None:
+    """At h = 0: y′ = ½."""
+    fed = {"x": np.zeros(3), "g": np.array([1.0, -1, 2])}
+    found = {name: pulled(SILU, rules, fed).tolist() for name, rules in TABLES.items()}
+    assert found == {"gradient": [0.5, -0.5, 1], "guided": [0.5, 0, 1], "deconvolution": [1, 0, 2]}
+
+
+def test_what_is_read_beside_a_composite_adds_its_own_share() -> None:
+    """y = (h·σ(h), σ(h)), h = 0: the second share, a quarter of its cotangent, passes no gate."""
+    text = """m (double[1] x) => (double[2] y)
+    { h = Neg(x)\n s = Sigmoid(h)\n p = Mul(h, s)\n y = Concat <axis = 0> (p, s) }"""
+    for second in (4.0, -4.0):
+        fed = {"x": np.zeros(1), "g": np.array([-2.0, second])}
+        found = {name: pulled(text, rules, fed).item() for name, rules in TABLES.items()}
+        assert found == {"gradient": -1 + second / 4, "guided": second / 4, "deconvolution": second / 4}
 
 
 def test_relu_by_hand() -> None:

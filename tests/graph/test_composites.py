@@ -291,7 +291,22 @@ def a_grid_spread_over_it(net: Net, x: str) -> str:
     return net.op("Mul", pooled, net.op("Sigmoid", net.op("Mul", pooled, grid)))
 
 
+def of_channels_and_places(net: Net, x: str) -> str:
+    """Two constants that are small alone, and a function for each of 10⁶ elements together."""
+    channels, places = (net.array(np.ones(s, np.float32)) for s in [(1024, 1, 1), (1, 32, 32)])
+    wide = net.op("Expand", x, net.ints(1, 1024, 32, 32))
+    scaled = net.op("Mul", net.op("Mul", wide, channels), places)
+    return net.op("Mul", wide, net.op("Sigmoid", scaled))
+
+
+def compared(net: Net, x: str) -> str:
+    mask = net.op("Greater", x, net.op("Mul", x, c(net, 0.5)))
+    return net.op("Cast", mask, to=TensorProto.FLOAT)
+
+
 GATES = [
+    of_channels_and_places,
+    compared,
     squeeze_excite,
     hard_squeeze_excite,
     gate_of_the_pooled,
