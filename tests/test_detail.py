@@ -37,6 +37,7 @@ def test_the_picture_by_hand() -> None:
     values = np.array([[-1.0, 1.0, 50.0]])[:, :, None].repeat(3, axis=2)
     found = detail.picture(values, (0, 0, 2, 1))
     np.testing.assert_array_equal(found[0, :, 0], [102, 153, 128])
+    np.testing.assert_array_equal(detail.picture(values * 1e-9, (0, 0, 2, 1))[0, :, 0], [102, 153, 128])
     np.testing.assert_array_equal(detail.picture(np.zeros((2, 2, 3)), (0, 0, 2, 2)), 128)
     far = np.zeros((20, 20, 3))
     far[0, 0] = 1, -1, 0
