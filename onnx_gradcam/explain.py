@@ -15,6 +15,7 @@ from onnx_gradcam.asking import Maps, ask
 from onnx_gradcam.cam.heatmap import is_blank
 from onnx_gradcam.detail import in_photo
 from onnx_gradcam.explanation import Explanation
+from onnx_gradcam.graph.layers import Layer
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.image import decode
@@ -49,7 +50,8 @@ class Explainer:
         image_input: the input that is explained. None: the first with the most axes.
 
     Raises:
-        ModelError, ScoreError, LayerError; ProviderError when a session is opened.
+        ModelError, ScoreError, LayerError (for "auto" when a method first needs a layer); ProviderError when a session
+        is opened.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Explainer:
             None if providers is None else tuple(providers), provider_options, session_options, tuple(custom_ops)
         )
         self._subject = Subject(model, target_layer, score, grid, image_input, options, check_forward)
-        self.source, self.score, self.layers = self._subject.source, self._subject.score, self._subject.layers
+        self.source, self.score = self._subject.source, self._subject.score
         self.inputs, self.image_input = self._subject.inputs, self._subject.image_input
         self.metadata = dict(self.source.model.metadata_props)
         found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
@@ -92,6 +94,11 @@ class Explainer:
         Raises ``UnsupportedGradient``, ``NoGradientPath``, ``ProviderError``, ``ModelError``.
         """
         _ = self._subject.at_layers.whole_session
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The target layers. Raises ``LayerError`` where "auto" finds none: methods of the input need none."""
+        return self._subject.layers
 
     @property
     def target_layers(self) -> tuple[str, ...]:

@@ -67,11 +67,12 @@ class Subject:
         self.inputs = inputs.specs(graph)
         self.image_input = inputs.image_input(self.inputs, image_input)
         self.alike = [] if image_input else inputs.image_like(self.inputs)
-        self.layers = layer_choice.choose(
-            graph, self.score.value, names, self.grid, self.image_input.name, self.score.dense
-        )
         self.branch = "logits"
-        self._placed, self._sizes = self.layers, dict[str, tuple[int, ...]]()
+        self._names = names
+        if not self._automatic:
+            _ = self.layers
+        self._placed: list[Layer] = []
+        self._sizes: dict[str, tuple[int, ...]] | None = None
         self.options, self.check_forward = options, check_forward
         self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
 
@@ -85,10 +86,8 @@ class Subject:
             return self
         other = copy.copy(self)
         other.branch = branch
-        other.layers = layer_choice.choose(
-            self.prepared.graph, self.score.value, ["auto"], self.grid, self.image_input.name, dense, branch
-        )
-        other._placed, other._sizes = other.layers, dict[str, tuple[int, ...]]()
+        other.__dict__.pop("layers", None)
+        other._sizes = None
         return other
 
     def close(self) -> None:
@@ -111,6 +110,17 @@ class Subject:
                 BACKWARD[backward],
             )
         return self._evaluations[key]
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The target layers; those of "auto" are found when first asked for: methods of the input do without.
+
+        Raises ``LayerError``.
+        """
+        score, image = self.score, self.image_input.name
+        return layer_choice.choose(
+            self.prepared.graph, score.value, self._names, self.grid, image, score.dense, self.branch
+        )
 
     @property
     def at_layers(self) -> Evaluation:

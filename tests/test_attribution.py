@@ -213,6 +213,27 @@ def test_other_inputs_keep_their_row(method: str, target: Any) -> None:
     close(found.attribution, np.broadcast_to(expected, found.attribution.shape))
 
 
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_network_without_layers(method: str) -> None:
+    """Rows of numbers: no layer to draw, but each number has its share. Only fullgrad's biases have no place."""
+    net = Net()
+    hidden = net.op("Relu", net.linear(net.input("x", ["N", 7]), 7, 5), out="hidden")
+    net.linear(hidden, 5, 3, out="scores")
+    x = np.random.default_rng(0).standard_normal((4, 7)).astype(np.float32)
+    with ogc.Explainer(net.model({"scores": ["N", 3]}), providers=["cpu"]) as explainer:
+        found = explainer.explain(x, 1, method)
+        with pytest.raises(ogc.LayerError, match="no convolutional stage") as error:
+            explainer.explain(x, 1, "gradcam")
+    assert "saliency" in error.value.hint
+    assert found.attribution.shape == found.heatmap.shape == (4, 7)
+    expected = found.attribution if method == "fullgrad" else np.abs(found.attribution)
+    peak = expected.max(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.heatmap, expected / np.where(peak == 0, 1, peak), rtol=1e-6)
+    if method == "input-x-gradient":
+        gradient = explainer.explain(x, 1, "saliency").attribution
+        np.testing.assert_allclose(found.attribution, x * gradient, rtol=1e-6)
+
+
 def test_integers_are_explained_as_the_floats_made_of_them() -> None:
     x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
     with ogc.Explainer(builders.uint8_input(), providers=["cpu"]) as explainer:

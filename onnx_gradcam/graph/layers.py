@@ -205,7 +205,8 @@ def choose(
             raise LayerError(
                 "no convolutional stage was found between the input and the score",
                 where=f"score {score.name!r}",
-                hint="name a value of shape (N, C, H, W) with --layer NAME (`onnx-gradcam inspect MODEL`)",
+                hint="name a value of shape (N, C, H, W) with --layer NAME (`onnx-gradcam inspect MODEL`), or a method "
+                "of the input (--method saliency, integrated-gradients)",
             )
         return [layer for layer in ranked if layer.chosen]
     on_grid = grids(list(graph), begin=CONVOLUTIONS | POOLS)
