@@ -26,23 +26,30 @@ def along_line(at: Probe, name: str, distance: float, rng: np.random.Generator) 
     value = at.values[name]
     base = off_kinks(value, distance, rng) - value
     gradient = at.gradient_at(name, base)
-    rounding = at.rounding(name, base, gradient, rng)
+    readable = at.rounding(name, base, gradient, rng) / DOUBT
     v = direction(gradient, rng) * (norm(value) or float(np.sqrt(value.size)))
-    error = None
     for length in LENGTHS:
         ends = [(base + sign * length * v).astype(base.dtype) for sign in (-1, 1)]
         change = at.score_at(name, ends[1]) - at.score_at(name, ends[0])
-        for parts in PARTS:
-            claimed, doubt = _integral(at, name, ends, parts)
-            larger = max(abs(change), abs(claimed))
-            if not np.isfinite(larger) or doubt <= DOUBT * larger:
-                break
-        if np.isfinite(larger) and rounding < DOUBT * larger:
-            error = (change - claimed) / larger
+        expected = 2 * length * float(np.vdot(gradient, v))
+        if np.isfinite(change) and max(abs(change), abs(expected)) > readable:
+            return _judged(at, name, ends, change, length, rng)
+    return Scan((length,), (), None, None)
+
+
+def _judged(
+    at: Probe, name: str, ends: list[np.ndarray], change: float, length: float, rng: np.random.Generator
+) -> Scan:
+    """The measured ``change`` of the score between two moves against the integral, where that is known."""
+    rounding = max(at.rounding(name, end, at.gradient_at(name, end), rng) for end in ends)
+    for parts in PARTS:
+        claimed, doubt = _integral(at, name, ends, parts)
+        larger = max(abs(change), abs(claimed))
+        if not doubt > DOUBT * larger:
             break
-    known = error is not None and doubt <= DOUBT * larger
-    errors = () if error is None else (error,)
-    return Scan((length,), errors, None, abs(error) if error is not None and known else None)
+    error = (change - claimed) / larger if larger else 0.0
+    known = max(rounding, doubt) <= DOUBT * larger
+    return Scan((length,), (error,), None, abs(error) if known else None)
 
 
 def _integral(at: Probe, name: str, ends: list[np.ndarray], parts: int) -> tuple[float, float]:
