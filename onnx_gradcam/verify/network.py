@@ -26,8 +26,6 @@ LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
 AGREEMENT = 1e-3  # how well the error has to be known (one standard error), and what rounding may add to a slope
 LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
-STILL = 8  # standard deviations of the rounding in a score that stands still, at most
-STEADY = 0.05  # how well the measured slope by itself has to be known, as a share of it, to prove a gradient wrong
 CLEARLY_WRONG = LIMIT + 2 * AGREEMENT  # what an error must exceed to count against the gradient
 
 
@@ -53,18 +51,14 @@ def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
 
     A kink right beside a point looks like a wrong gradient at all legible steps.
     """
-    found = []
     for distance in POINTS:
-        found.append(scan(at, name, distance, rng))
-        if found[-1].error is not None and found[-1].error <= LIMIT:
-            return found[-1]
+        found = scan(at, name, distance, rng)
+        if found.error is not None and found.error <= LIMIT:
+            return found
     line = along_line(at, name, POINTS[0], rng)
-    if line.error is not None and not LIMIT < line.error <= CLEARLY_WRONG:
-        return line
-    errors = [one.error for one in found]
-    if all(error is not None and error > CLEARLY_WRONG for error in errors):
-        return min(found, key=lambda one: one.error or 0)
-    return replace(line, error=None)
+    if line.error is not None and LIMIT < line.error <= CLEARLY_WRONG:
+        return replace(line, error=None)
+    return line
 
 
 def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
@@ -75,9 +69,8 @@ def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Sca
     if not np.isfinite(gradient).all():
         return Scan((), (), None, None)
     v = direction(gradient, rng) * (norm(value) or float(np.sqrt(value.size)))
-    legible = at.rounding(name, base, gradient, rng) / (
-        2 * AGREEMENT
-    )  # least change of the score, per unit of step, to read
+    # The least change of the score, per unit of step, that can be read.
+    legible = at.rounding(name, base, gradient, rng) / (2 * AGREEMENT)
     steps = _steps(legible, abs(float(np.vdot(gradient, v))))
     claimed, measured = np.array([_slopes(at, name, base, gradient, step * v, step) for step in steps]).T
     larger = np.maximum(np.abs(claimed), np.abs(measured)).max()
@@ -88,20 +81,7 @@ def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Sca
     if found is None:
         return Scan(steps, tuple(errors.tolist()), None, None)
     start, stop, error = found
-    if error > LIMIT and not _steady(np.array(steps)[start:stop], measured[start:stop], legible):
-        return Scan(steps, tuple(errors.tolist()), None, None)
     return Scan(steps, tuple(errors.tolist()), (steps[stop - 1], steps[start]), error)
-
-
-def _steady(steps: np.ndarray, slopes: np.ndarray, legible: float) -> bool:
-    """Whether the measured slopes are one slope by themselves, or the score stands still: not so if it only jitters.
-
-    Beside a claimed slope that is much larger, jitter looks like standing still.
-    """
-    if np.all(steps * np.abs(slopes) <= STILL * AGREEMENT * legible):
-        return True
-    doubt, _ = _line(steps, slopes / np.abs(slopes).max())
-    return doubt <= STEADY
 
 
 def _steps(legible: float, slope: float) -> tuple[float, ...]:
