@@ -69,9 +69,11 @@ class _Recorder(torch.fx.Interpreter):  # type: ignore[misc]
         self.leaves, self.found = leaves, dict[Any, Any]()
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A view of what lay in memory as another kernel left it may be none of what lies there now."""
+        """How the program's tensors lay in memory when it was exported is no part of what it computes."""
         if target is torch.ops.aten.view.default:
-            return args[0].reshape(args[1])
+            args = (args[0].contiguous(), *args[1:])
+        if target is torch.ops.aten.as_strided.default and _is_in_place(*args):
+            return args[0]
         return super().call_function(target, args, kwargs)
 
     def run_node(self, n: Any) -> Any:
@@ -80,6 +82,14 @@ class _Recorder(torch.fx.Interpreter):  # type: ignore[misc]
             value = value.detach().requires_grad_()
         self.found[n] = value
         return value
+
+
+def _is_in_place(x: Any, size: Sequence[Any], stride: Sequence[Any], offset: int | None = None) -> bool:
+    """Whether ``as_strided`` gives every entry its own place again: it differs in strides of axes of length 1 only."""
+    if offset or len(size) != x.ndim:
+        return False
+    axes = zip(size, x.shape, stride, x.stride(), strict=True)
+    return all(n == m and (s == t or (isinstance(n, int) and n == 1)) for n, m, s, t in axes)
 
 
 def _class_score(y: Any, index: Any, chosen: Chosen) -> tuple[Any, Any]:
