@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.composites import Composite
 from onnx_gradcam.graph.constants import TWINS
 from onnx_gradcam.graph.flow import carriers
 
@@ -101,11 +100,6 @@ def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Seq
         return rule.function(op, *first, *inputs, **attributes)
     except Unwritten as reason:
         raise refusal(node, i, str(reason), by_design=isinstance(reason, Refused)) from None
-
-
-def apply_to_composite(rules: Mapping[Key, Rule], op: Builder, composite: Composite, g: Value) -> Value:
-    """The cotangent of what ``composite`` is computed from, given that of its result."""
-    return rules[COMPOSITE, 0].function(op, g, composite.y, composite.x, composite=composite)
 
 
 class Unwritten(Exception):

@@ -83,11 +83,11 @@ def _walk(
         gs = [cotangents.get(y) for y in node.outputs]
         wanted = [i for i, value in carriers(node) if value in path]
         if wanted and any(g is not None for g in gs):
-            if node in whole:
-                assert gs[0] is not None
-                shares = iter([(whole[node].x, registry.apply_to_composite(table, op, whole[node], gs[0]))])
-            else:
+            composite = whole.get(node)
+            if composite is None:
                 shares = pull_through(op, node, wanted, gs, table, unsaturated)
+            else:
+                shares = _through_composite(op, composite, gs, table)
             for value, share in shares:
                 cotangents[value] = op.Add(cotangents[value], share) if value in cotangents else share
     return cotangents
@@ -96,6 +96,14 @@ def _walk(
 def _composites(nodes: Sequence[ir.Node], wrt: Sequence[Value]) -> dict[ir.Node, Composite]:
     """Those that a table has one rule for; one whose inner values are asked for is taken node by node."""
     return {node: c for node, c in composites(nodes).items() if c.inner.isdisjoint(wrt)}
+
+
+def _through_composite(
+    op: Builder, composite: Composite, gs: Gs, table: Mapping[Key, Rule]
+) -> Iterator[tuple[Value, Value]]:
+    """The share that what an activation of several nodes is computed from gets, by the one rule for all of them."""
+    x, y = composite.x, composite.y
+    yield x, table[COMPOSITE, 0].function(op, gs[0], y, x, composite=composite)
 
 
 def pull_through(
