@@ -24,7 +24,7 @@ from onnx_gradcam.explanation import LayerResult
 from onnx_gradcam.graph.layers import has_linear_head
 from onnx_gradcam.input_maps import ANSWERS, Question, input_space
 from onnx_gradcam.recipe import Recipe
-from onnx_gradcam.rows import Rows
+from onnx_gradcam.rows import Rows, kinds
 from onnx_gradcam.rows import level as levels
 from onnx_gradcam.sampling import frozen
 from onnx_gradcam.subject import Subject
@@ -84,7 +84,7 @@ def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps
     level = levels(subject.score, rows, results) if subject.by_level else None
     drawing = Drawing(size, recipe.fusion, level)
     drawn, scale = drawing.heatmap([layer.cam for layer in found])
-    said = (*said, *notes.of_boxes(subject.branch), *notes.blank(is_blank(drawn), found, recipe.name))
+    said = (*said, *notes.of_places(kinds(rows), found), *notes.blank(is_blank(drawn), found, recipe.name))
     return Maps(evaluation, results, rows, drawn, tuple(found), scale=scale, drawing=drawing, notes=said)
 
 

@@ -205,6 +205,12 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
 
 
+def _cell(explanation: Explanation, row: int) -> list[int] | None:
+    if explanation.cell is None or (explanation.cell[row] < 0).any():
+        return None
+    return [int(k) for k in explanation.cell[row]]
+
+
 def _row(explanation: Explanation, row: int) -> dict[str, Any]:
     return {
         "image_index": int(explanation.image_index[row]),
@@ -213,7 +219,7 @@ def _row(explanation: Explanation, row: int) -> dict[str, Any]:
         "label": explanation.label(row),
         "score": float(explanation.score[row]),
         "probability": _number(explanation.probability[row]),
-        "cell": None if explanation.cell is None else [int(k) for k in explanation.cell[row]],
+        "cell": _cell(explanation, row),
         "is_blank": bool(explanation.is_blank[row]),
         "scale": None if explanation.scale is None else _number(explanation.scale[row]),
         "seen": [int(v) for v in explanation.seen[row]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,11 +136,21 @@ def flat(layers: Sequence[str]) -> list[str]:
     ]
 
 
-def of_boxes(branch: str) -> list[str]:
-    """A cam of what the boxes are made of: measured on real detectors, its maximum lay beside the box."""
-    if branch != "boxes":
-        return []
-    return [
-        "what a box is made of says little of its place: a cam may lie beside it, and an attribution of the input "
-        "(--method saliency) does not"
-    ]
+def of_places(kinds: Set[str], layers: Sequence[LayerResult]) -> list[str]:
+    """What a cam of a part of a dense output does not say, for ``kinds`` of targets.
+
+    Measured on real models: within a mask lay 0.35 to 0.64 of the evidence by gradcam, 0.68 to 0.85 by hirescam, of a
+    mask's share of 0.36 to 0.45; and the maximum of a cam of what boxes are made of lay beside the box.
+    """
+    averaged = any(layer.weights is not None and set(layer.weights.shape[2:]) == {1} for layer in layers)
+    if "iou" in kinds:
+        return [
+            "what a box is made of says little of its place: a cam may lie beside it, and an attribution of the input "
+            "(--method saliency) does not"
+        ]
+    if averaged and kinds & {"region", "objectness"}:
+        return [
+            "weights averaged over space say which channels speak for this part, and the map is all places where they "
+            "are: --method hirescam or layercam keeps to the part"
+        ]
+    return []

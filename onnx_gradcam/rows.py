@@ -36,6 +36,11 @@ def words(rows: Rows) -> tuple[Words, ...]:
     return tuple(Words(_aim(what).text, _aim(what).title) for _, what in rows)
 
 
+def kinds(rows: Rows) -> set[str]:
+    """The names of the kinds of target."""
+    return {_aim(what).kind.name for _, what in rows}
+
+
 def warnings(rows: Rows) -> list[str]:
     """What the aims have to say, once each."""
     return list(dict.fromkeys(_aim(what).warning for _, what in rows if _aim(what).warning))
