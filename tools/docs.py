@@ -2,7 +2,8 @@
 
     python tools/docs.py [--check]
 
-Generated: docs/operators.md, docs/methods.md, docs/cli.md, and the README's method table (between its markers).
+Generated: docs/operators.md, docs/methods.md, docs/targets.md, docs/cli.md, and the README's method table (between its
+markers).
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from onnx_gradcam.graph.lower import LOWERINGS, has_body
 from onnx_gradcam.graph.prepare import NEWEST
 from onnx_gradcam.methods import GUIDED, SMOOTHINGS, options_of
 from onnx_gradcam.smoothing import COPIES
+from onnx_gradcam.targets import Custom, Each, parse
+from onnx_gradcam.targets.text import READERS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from rule_tests import checked_by
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = 7
+EXAMPLE_LABELS = ["tabby", "tiger cat", "car", "dog"]
 DIFFERENCES = ("check_vjp", "check_affine")
 PRODUCT = "guided-gradcam"
 METHODS_START, METHODS_END = "<!-- methods -->", "<!-- /methods -->"
@@ -194,6 +198,60 @@ def _method_table() -> list[str]:
     return rows
 
 
+TARGETS_INTRO = """\
+What is explained: a small piece of graph, model outputs → one score per row, differentiated like everything else. A
+class is the default, by its logit; the top-1 is chosen inside the graph, and explaining costs one run. For other
+targets the forward pass runs first, and then the backward pass of all rows of a kind together; one session serves all
+targets of a kind.
+"""
+TARGETS_USE = """
+`target=` of `explain` and `explain_image` takes an object, a list with one target per image, or `Each([...])`, all of
+them for every image; on the command line several `--target`. In the place of a class stands an index, a label,
+`top1`, or nothing for the top-1. A form ends at its first colon; a class may have colons, commas and @ in it, and
+`label:` before it if it looks like a number or a form. The place begins at the last @. Places are in the pixels of
+the photo, upright as viewers show it, and are taken through resize, crop and letterbox to the model's input; for
+arrays they are in the pixels of the input. What the model did not see is an error.
+
+```python
+explainer.explain_image("street.jpg", target=ogc.Box(point=(320, 200), target="dog"))
+explainer.explain_image("street.jpg", target=ogc.Region("car", mask="mask.png"), method="hirescam")
+explainer.explain_image("cat.jpg", target=ogc.Each(["tabby", ogc.Finer("tabby"), ogc.Difference("tabby", "lynx")]))
+```
+
+- `score` of an explanation is the target's value; `class_index` is −1 where it is of no class; `label(row)` and
+  `target(row)` say what was explained, in words and as `--target` has it.
+- A target that the model has not is refused with the forms that it has.
+- Weights averaged over space (gradcam, gradcam++, xgradcam) say which channels speak for a mask, a box or an
+  objectness, and their map is all places where these are; `hirescam` and `layercam` keep to the part. What boxes are
+  made of says little of its place in the last layer: for `iou` take an attribution of the input (`saliency`).
+- How a detector writes its boxes is not in the file. It is found from the boxes: one lies about its own cell, and
+  neighbours that see the same object give the same box. A point asks for the most probable box that it lies in,
+  before any suppression; where no form fits, for the most probable cell within a stride.
+- Several targets of one call must be of one branch of a detector: class scores, objectness, or boxes.
+"""
+
+
+def targets() -> str:
+    objects = {name: parse([form.example], 2000, EXAMPLE_LABELS) for name, form in READERS.items()}
+    lines = [
+        NOTE + "# Targets",
+        "",
+        *TARGETS_INTRO.splitlines(),
+        "",
+        "| `--target` | meaning | object |",
+        "| --- | --- | --- |",
+        "| `top1`, `top5` | the classes with the highest scores | `None`, `TopK(5)` |",
+        '| `281`, `tabby`, `label:180` | a class by its index or label | `281`, `"tabby"` |',
+    ]
+    for name, form in READERS.items():
+        lines.append(f"| `{form.example}` | {_cell(form.meaning)} | `{type(objects[name]).__name__}` |")
+    lines += TARGETS_USE.splitlines()
+    lines.append("")
+    for cls in dict.fromkeys([*(type(made) for made in objects.values()), Custom, Each]):
+        lines += [f"## {cls.__name__}", "", inspect.getdoc(cls) or "", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def cli() -> str:
     command: Any = typer.main.get_command(app)
     parts = [NOTE + "# Command line", "", "```", _help(command, "onnx-gradcam"), "```", ""]
@@ -233,6 +291,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/operators.md": operators,
     "docs/methods.md": methods,
     "docs/cli.md": cli,
+    "docs/targets.md": targets,
     "README.md": readme,
 }
 
