@@ -197,7 +197,8 @@ class Explanation:
     def figure(self, image: Any = None, row: int = 0) -> Array:
         """The overlay with a caption (method, target, score, layer) and a colour bar, uint8 (H, W, 3) RGB.
 
-        Of methods with guided backpropagation or deconvolution in them: ``detail``, with a caption.
+        Of methods with guided backpropagation or deconvolution in them: ``detail``, with a caption. Of other methods of
+        the input the strongest 0.5 % of the pixels are drawn alike: beside a single peak the rest would be black.
         """
         if self.details:
             return self._detailed(row)
@@ -208,6 +209,7 @@ class Explanation:
             seen=self.region(row),
             signed=self.signed,
             blank=_blank_note(self.method) if self.layers else NO_GRADIENT,
+            brightest=1.0 if self.layers else figure.brightest(self.heatmap[row], self.region(row)),
         )
 
     def detail(self, row: int = 0) -> Array:

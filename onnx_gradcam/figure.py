@@ -26,6 +26,8 @@ TITLE_SIZE, TEXT_SIZE, NOTE_SIZE = 0.65, 0.5, 0.45
 BLANK = "blank map: no positive evidence for this target"
 SIGNED = "orange speaks for the target, blue against it"
 NOT_SEEN = "dimmed: not seen by the model"
+OUTLIERS = 0.005
+CUT = "the strongest 0.5 % of the pixels are drawn alike"
 FRAMED = "outside the frame: not seen by the model"
 
 
@@ -109,18 +111,30 @@ def figure(
     seen: Seen | None = None,
     signed: bool = False,
     blank: str = BLANK,
+    brightest: float = 1.0,
 ) -> Picture:
     """The overlay with a caption and a colour bar, legible for photos of any size, on white.
 
     ``title``: the lines above the picture, the first one larger. Below the picture stands what must not be overlooked:
     of a blank map what ``blank`` says, what the colours of a signed one mean, a dimmed part that was not seen.
+    ``brightest``: the value of the strongest colour, which stands at the colour bar; larger ones are drawn as it.
 
     Raises:
         InputError: as ``overlay``.
     """
     said = [] if heatmap.any() else [blank]
-    notes = [*said, *([SIGNED] if signed else []), *unseen(image, seen)]
-    return panels([map_panel(image, heatmap, seen=seen, signed=signed)], title=title, notes=notes)
+    notes = [*said, *([SIGNED] if signed else []), *([CUT] if brightest < 1 else []), *unseen(image, seen)]
+    shown = np.clip(heatmap / brightest, -1, 1)
+    panel = map_panel(image, shown, seen=seen, signed=signed, top=f"{brightest:.2g}")
+    return panels([panel], title=title, notes=notes)
+
+
+def brightest(heatmap: NDArray[Any], seen: Seen) -> float:
+    """The value that all but OUTLIERS of the pixels seen stay below, at most 1: beside a single peak of an input-space
+    map the rest would be black. 1 for a map that has no more pixels than that."""
+    x1, y1, x2, y2 = seen
+    found = float(np.quantile(np.abs(heatmap[y1:y2, x1:x2]), 1 - OUTLIERS))
+    return min(found, 1.0) or 1.0
 
 
 def unseen(image: NDArray[np.uint8], seen: Seen | None) -> list[str]:

@@ -10,10 +10,12 @@ import builders
 import naive_net
 import numpy as np
 import pytest
+from brightness import CELL, SIDE, brightness_model
 from nets import Net
 from onnx import TensorProto, helper
 
 import onnx_gradcam as ogc
+from onnx_gradcam import figure
 from onnx_gradcam.attribution.methods import METHODS, options_of
 from onnx_gradcam.cam import methods as cam
 from onnx_gradcam.sampling import Noise, noisy
@@ -391,3 +393,14 @@ def test_a_model_without_a_gradient_to_its_input_names_the_methods_that_apply() 
             explainer.explain(X, 1, "saliency")
         assert "'gradcam'" in error.value.hint
         assert explainer.explain(X, 1, "gradcam").heatmap.max() == 1
+
+
+@pytest.mark.parametrize(("method", "brightest"), [("input-x-gradient", 0.1), ("layercam", 1.0)])
+def test_maps_of_the_input_are_drawn_up_to_their_brightest_part(method: str, brightest: float) -> None:
+    """One pixel of 1 in an image that is 0.1 above and 0 below; cams are drawn as they are."""
+    x = np.zeros((1, 3, SIDE, SIDE + CELL), np.float32)
+    x[0, :, :40], x[0, :, 50, 60] = 0.1, 1
+    with ogc.Explainer(brightness_model()) as bright:
+        found = bright.explain(x, 0, method)
+    drawn = figure.figure(found.picture(0), found.heatmap[0], title=found.title(0), brightest=brightest)
+    np.testing.assert_array_equal(found.figure(), drawn)

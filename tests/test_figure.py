@@ -17,6 +17,7 @@ from onnx_gradcam.figure import (
     MIN_WIDTH,
     Bar,
     Panel,
+    brightest,
     figure,
     map_panel,
     panels,
@@ -176,3 +177,27 @@ def test_a_signed_map_in_a_panel() -> None:
     assert panel.bar is not None
     assert panel.bar.ticks == ("-1", "0", "1")
     np.testing.assert_array_equal(panel.bar.colours[[0, -1]], [(0, 114, 178), (213, 94, 0)])
+
+
+def test_a_map_with_a_single_peak_is_drawn_up_to_its_brightest_part() -> None:
+    """Level by level: 0.2 is the strongest colour, and 0.1 half of it, beside one pixel of 1."""
+    heatmap = np.full((40, 50), 0.1)
+    heatmap[:20] = 0.2
+    heatmap[30, 30] = 1
+    whole = (0, 0, 50, 40)
+    assert brightest(heatmap, whole) == 0.2
+    assert brightest(-heatmap, whole) == 0.2
+    assert brightest(heatmap, (0, 20, 50, 40)) == 0.1
+    photo = np.full((40, 50, 3), 90, np.uint8)
+    drawn = figure(photo, heatmap, title=TITLE, brightest=0.2)
+    expected = figure(photo, np.clip(heatmap * 5, 0, 1), title=TITLE)
+    middle = slice(None, drawn.shape[1] // 2)
+    np.testing.assert_array_equal(
+        drawn[: len(expected) - 12, middle], expected[: len(drawn), middle][: len(expected) - 12]
+    )
+    assert len(drawn) > len(expected)  # the note
+
+
+def test_blank_and_plain_maps_have_no_outliers() -> None:
+    assert brightest(np.zeros((4, 5)), (0, 0, 5, 4)) == 1
+    assert brightest(np.ones((4, 5)), (0, 0, 5, 4)) == 1
