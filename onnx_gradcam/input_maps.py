@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam import notes
-from onnx_gradcam.attribution.methods import AVERAGED, LAYERED, LOCAL
+from onnx_gradcam.attribution.methods import AVERAGED, INTEGRALS, LAYERED, LOCAL, baseline_of
 from onnx_gradcam.evaluation import Evaluation, Wanted
 from onnx_gradcam.graph.biases import Bias
 from onnx_gradcam.inputs import spatial_axes
@@ -90,8 +90,24 @@ def averaged(question: Question, recipe: Recipe) -> Answer:
             found = gradients[f"grad/{question.name}"].astype(np.float32)
             yield found.reshape(count, len(rows), *found.shape[1:])
 
-    method = AVERAGED[recipe.method]
-    return Answer(results, rows, method(question.x, images, gradients_at, **recipe.options))
+    attribution = AVERAGED[recipe.method](question.x, images, gradients_at, **recipe.options)
+    told = _missing(question, results, rows, attribution, recipe.options) if recipe.method in INTEGRALS else ()
+    return Answer(results, rows, attribution, tuple(told))
+
+
+def _missing(
+    question: Question, results: Mapping[str, Any], rows: Rows, attribution: Array, options: Mapping[str, Any]
+) -> list[str]:
+    """Whether an integral from a baseline adds up to the difference of the scores; of one cell of many it is not
+    asked, which at the baseline is another one."""
+    score = question.evaluation.score
+    if score.dense is not None:
+        return []
+    start = baseline_of(options.get("baseline", 0.0), question.x)
+    feeds = {**question.feeds, question.image_input: start}
+    before, _, _ = question.evaluation.evaluate(feeds, frozen(rows, len(question.x)), False)
+    difference = scores(score, rows, results) - scores(score, rows, before)
+    return notes.inexact(_per_row(attribution), difference)
 
 
 def _at_x(question: Question) -> tuple[dict[str, Any], Rows, dict[str, Array]]:

@@ -34,6 +34,7 @@ SATURATED = (
 )
 GATED_AWAY = "no positive share of that score comes back through all rectifiers; saliency keeps negative ones, too"
 COMPLETE = 0.02  # of the score may be missing from a sum that is to explain it
+INTEGRATED = 0.05  # the same, of a difference of scores that is integrated numerically
 NOTHING = (
     "evidence for and against that class cancels everywhere at {layers}; try the method hirescam, or another layer"
 )
@@ -114,6 +115,18 @@ def incomplete(explained: np.ndarray, scores: np.ndarray) -> list[str]:
     return [
         f"x · ∂y/∂x and the biases that were found add up to {explained[worst]:.3g} where the score is "
         f"{scores[worst]:.3g}: they are all of it only in networks of ReLUs, max pools and linear layers with one input"
+    ]
+
+
+def inexact(found: np.ndarray, differences: np.ndarray) -> list[str]:
+    """Integrals (R,) that are not the differences of the scores at their ends."""
+    share = np.abs(found - differences) / np.maximum(np.abs(differences), 1e-6)
+    worst = int(share.argmax())
+    if share[worst] <= INTEGRATED:
+        return []
+    return [
+        f"the attributions add up to {found[worst]:.3g} where the score is {differences[worst]:.3g} above the "
+        "baseline's: more steps come nearer (--option steps=200)"
     ]
 
 

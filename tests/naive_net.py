@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from nets import Net
+from onnx import helper
 
 Array = np.ndarray
 SIZE, CLASSES = 6, 4
@@ -38,15 +40,17 @@ def weights(seed: int = 0) -> Weights:
     return Weights(*(rng.standard_normal(s).astype(np.float32) / np.float32(np.sqrt(np.prod(s[1:]))) for s in shapes))
 
 
-def model(w: Weights, batch: int | str = "N", channels_last: bool = False) -> onnx.ModelProto:
+def model(w: Weights, batch: int | str = "N", channels_last: bool = False, dtype: type = np.float32) -> onnx.ModelProto:
+    """``dtype``: of the input, all weights and all values."""
     net = Net()
-    x = net.input("x", [batch, SIZE, SIZE, 3] if channels_last else [batch, 3, SIZE, SIZE])
+    w = Weights(*(array.astype(dtype) for array in dataclasses.astuple(w)))
+    x = net.input("x", [batch, SIZE, SIZE, 3] if channels_last else [batch, 3, SIZE, SIZE], dtype)
     x = net.op("Transpose", x, perm=[0, 3, 1, 2]) if channels_last else x
     x = net.op("Conv", x, net.array(w.w1), net.array(w.b1), pads=[1, 1, 1, 1], out="conv1")
     x = net.op("Conv", net.op("Relu", x, out="relu1"), net.array(w.w2), net.array(w.b2), out="conv2")
     x = net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", x, out="relu2")))
     net.op("Gemm", x, net.array(w.w3), net.array(w.b3), transB=1, out="logits")
-    return net.model({"logits": [batch, CLASSES]})
+    return net.model({"logits": [batch, CLASSES]}, {"logits": helper.np_dtype_to_tensor_dtype(np.dtype(dtype))})
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,17 @@ def test_integrated_gradients_add_up_to_the_difference_of_scores(explainer: Any)
     np.testing.assert_allclose(found, scores[0] - scores[1], atol=1e-4)
 
 
+def test_too_few_steps_are_noticed(explainer: Any) -> None:
+    """A shift of the baseline by 5 makes the path cross many kinks."""
+    few = explainer.explain(X, TARGETS, "integrated-gradients", steps=1, baseline=5)
+    many = explainer.explain(X, TARGETS, "integrated-gradients", steps=200, baseline=5)
+    difference = np.subtract(*(naive_net.forward(W, x).scores[range(3), CLASSES] for x in (X, 0 * X + 5)))
+    found = few.attribution.sum(axis=(1, 2, 3))
+    worst = np.abs((found - difference) / difference).argmax()
+    assert f"add up to {found[worst]:.3g} where the score is {difference[worst]:.3g} above" in few.warnings[0]
+    assert many.warnings == ()
+
+
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
@@ -181,6 +192,39 @@ def test_channels_last(explainer: Any, method: str) -> None:
         found = last.explain(x, TARGETS, method)
     close(found.attribution, expected.attribution.transpose(0, 2, 3, 1))
     close(found.heatmap, expected.heatmap)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_half_precision(explainer: Any, method: str) -> None:
+    """Gradients of 1e-9 underflow to 0 in float16: they are scaled on their way, and unscaled in float32.
+
+    Rounding to 16 bits flips some rectifiers, which here changes a gradient's length by some percent, its square twice.
+    """
+    faint = dataclasses.replace(W, w3=W.w3 * np.float32(2.0**-20), b3=W.b3 * 0)
+    with ogc.Explainer(naive_net.model(faint, dtype=np.float16), providers=["cpu"]) as half:
+        found = half.explain(X.astype(np.float16), TARGETS, method)
+    expected = explainer.explain(X.astype(np.float16).astype(np.float32), TARGETS, method).attribution
+    power = 2 if method in ("squaregrad", "vargrad") else 1
+    factor = 2.0 ** (-20 * power)
+    assert found.attribution.dtype == np.float32
+    assert found.provenance["gradient_scale"] > 1
+    flat = [v.reshape(3, -1) / np.linalg.norm(v.reshape(3, -1)) for v in (found.attribution / factor, expected)]
+    assert (flat[0] * flat[1]).sum() > 0.99
+    np.testing.assert_allclose(
+        np.linalg.norm(found.attribution.astype(np.float64)) / factor, np.linalg.norm(expected), rtol=0.05 * power
+    )
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_targets_that_are_no_class(explainer: Any, method: str) -> None:
+    """The gradient of a difference is the difference of the gradients; through gates it is not."""
+    found = explainer.explain(X, ogc.Difference(2, 0), method)
+    a, b = (explainer.explain(X, index, method).attribution for index in (2, 0))
+    assert found.attribution.shape == X.shape
+    if method in ("saliency", "input-x-gradient", "integrated-gradients", "smoothgrad"):
+        np.testing.assert_allclose(found.attribution, a - b, atol=1e-5 * np.abs(a).max())
+    elif method != "vargrad":
+        assert np.abs(found.attribution - (a - b)).max() > 0.01 * np.abs(a).max()
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -65,7 +65,7 @@ def integrated_gradients(
     if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
         raise MethodError(f"integrated gradients in {steps!r} steps", hint="a whole number from 1", steps=steps)
     wide = x.astype(np.promote_types(x.dtype, np.float32))
-    away = wide - _baseline(baseline, wide)
+    away = wide - baseline_of(baseline, wide)
     path = ((wide - away * (1 - (k + 0.5) / steps)).astype(x.dtype) for k in range(steps))
     return away[images] * _mean(gradients_at(path))
 
@@ -135,7 +135,8 @@ AVERAGED: Mapping[str, Callable[..., Array]] = {
 LAYERED: Mapping[str, Callable[..., Array]] = {"fullgrad": fullgrad}
 METHODS: Mapping[str, Callable[..., Array]] = {**LOCAL, **AVERAGED, **LAYERED}
 BACKWARD: Mapping[str, str] = {"guided-backprop": "guided", "deconvolution": "deconvolution"}
-NEEDS_FLOATS = frozenset({"integrated-gradients"})
+INTEGRALS = frozenset({"integrated-gradients"})
+NEEDS_FLOATS = INTEGRALS
 UNSIGNED = frozenset({"squaregrad", "vargrad", "fullgrad"})
 
 
@@ -199,7 +200,8 @@ def on_axes(maps: Array, space: Sequence[int], rank: int) -> Array:
     return np.moveaxis(spread, range(1, 1 + len(space)), space)
 
 
-def _baseline(baseline: float | Array, x: Array) -> Array:
+def baseline_of(baseline: float | Array, x: Array) -> Array:
+    """``baseline`` in the shape and dtype of x. Raises ``MethodError`` where it is not finite or does not broadcast."""
     try:
         found = np.broadcast_to(np.asarray(baseline, x.dtype), x.shape)
     except (TypeError, ValueError) as error:
