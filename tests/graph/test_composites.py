@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.inliner
 import onnx_ir as ir
 import pytest
 from nets import BATCH, Net
@@ -204,6 +206,33 @@ def test_every_form(write: Callable[[Net, str], str], name: str, count: int) -> 
     assert composite.y is composite.nodes[-1].outputs[0]
     given = {v for n in composite.nodes for v in n.inputs if v is not None and v.producer() not in composite.nodes}
     assert {v for v in given if v.const_value is None} == {composite.x}
+
+
+# The standard's own definitions of these operators, by simpler ones → their numbers, and how each is called.
+BODIES: dict[str, tuple[dict[str, float], str]] = {
+    "Elu": ({"alpha": 0.7}, "Elu"),
+    "Gelu": ({}, "Gelu"),
+    "HardSwish": ({}, "HardSwish"),
+    "LeakyRelu": ({"alpha": 0.01}, "LeakyRelu"),
+    "Mish": ({}, "Mish"),
+    "Selu": ({"alpha": 1.67, "gamma": 1.05}, "Elu"),  # times a factor
+    "Swish": ({"alpha": 1.0}, "SiLU"),
+    "ThresholdedRelu": ({"alpha": 1.0}, "Less + Where"),
+}
+
+
+@pytest.mark.parametrize("operator", BODIES)
+def test_function_bodies_of_the_standard(operator: str) -> None:
+    numbers, name = BODIES[operator]
+    net = Net(24, ir_version=11)
+    net.op(operator, net.op("Neg", net.input("image", [2, 3]), out="x"), out="y", **numbers)
+    model = onnx.inliner.inline_selected_functions(
+        net.model({"y": [2, 3]}), [("", operator)], exclude=False, inline_schema_functions=True
+    )
+    graph = prepare(load(model).model).graph
+    assert operator not in {node.op_type for node in graph}
+    (composite,) = composites(list(graph)).values()
+    assert (composite.curve.name, composite.x.name) == (name, "x")
 
 
 def test_two_in_a_row_are_two() -> None:
