@@ -199,6 +199,7 @@ def _side(explanation: Explanation) -> Side:
         providers=tuple(provenance["providers"]),
         score=explanation.score_name,
         layers=tuple(layer.name for layer in explanation.layers),
+        attributed=explanation.attributed,
     )
 
 

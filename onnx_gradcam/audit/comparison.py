@@ -16,12 +16,13 @@ STATISTICS = ("median", "worst", "p05", "p95")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: what ran, and what its maps were taken from."""
+    """One of the two: what ran, and what its maps were taken from: layers, an input, or both."""
 
     model: str
     providers: tuple[str, ...]
     score: str
     layers: tuple[str, ...]
+    attributed: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ class Comparison:
 
 
 def _described(side: Side) -> str:
-    return f"{side.model} on {side.providers[0]}: score {side.score!r}, layer {' + '.join(side.layers)}"
+    places = {"layer": " + ".join(side.layers), "input": side.attributed}
+    shown = ", ".join(f"{kind} {name}" for kind, name in places.items() if name)
+    return f"{side.model} on {side.providers[0]}: score {side.score!r}, {shown}"
 
 
 def _row(name: str, cells: Sequence[str]) -> str:

@@ -190,6 +190,15 @@ def test_lines_and_table(desk: Path, run: Any) -> None:
     assert "pearson:p05>=0.9: met, measured 1" in lines
 
 
+@pytest.mark.parametrize(
+    ("method", "place"), [("saliency", "input image"), ("guided-gradcam", "layer cells, input image")]
+)
+def test_methods_of_the_input(desk: Path, run: Any, method: str, place: str) -> None:
+    status, out, err = run("a.onnx", "b.onnx", "photos", "--method", method, "--require", "pearson:worst>=0.9")
+    assert (status, err) == (0, "")
+    assert f"A  a.onnx on CPUExecutionProvider: score 'logits', {place}" in out.splitlines()
+
+
 def test_a_failing_clause(desk: Path, run: Any) -> None:
     status, out, err = run(
         "a.onnx", "b.onnx", "photos", "--json", "--require", "agreement>=0.5", "--require", "iou:median<=0.5"
