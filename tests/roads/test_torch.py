@@ -238,6 +238,29 @@ def test_attention_and_layer_norm(tmp_path: Path) -> None:
         assert relative(run(path, images(3, 16))["grad/embed"], gradient) <= 1e-5
 
 
+class Misnamed(nn.Module):  # type: ignore[misc]
+    """Its parts are called as the exporter calls values of other operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu, self.mean = nn.Conv2d(3, 4, 3), nn.ReLU()
+
+    def forward(self, x: Any) -> Any:
+        return self.mean(nn.functional.relu(self.relu(x)) - 0.5).mean((2, 3))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_layers_called_like_other_values(way: Any, tmp_path: Path) -> None:
+    module, layers = seeded(Misnamed).eval(), ["relu", "mean"]
+    path = export(module, tmp_path / "model.onnx", layers, torch.zeros(3, 3, 8, 8), autodiff=way)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    found = run(path, images(3, 8))
+    for layer in layers:
+        activation, gradient, _ = eager(module, module, layer, images(3, 8), CLASSES)
+        assert relative(found[layer], activation) <= 1e-5
+        assert relative(found[f"grad/{layer}"], gradient) <= 1e-5
+
+
 def test_float16_by_rules_is_scaled(tmp_path: Path) -> None:
     module = seeded(Net).eval()
     _, gradient, _ = eager(module, module.logits, "block", images(2, 32), CLASSES[:2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,10 +79,11 @@ def by_autograd(request: Request, names: Sequence[str], score: str) -> Made:
         (*request.example_inputs, torch.full([len(first)], -1, device=first.device)),
         dynamic_shapes=_named_axes([*shapes, shapes[0][:1]]),
         input_names=[*inputs, INDEX],
-        output_names=[*forward.outputs, SCORE, CLASS, *(f"grad/{name}" for name in names), *forward.layers],
         opset_version=request.opset_version,
         custom_translation_table=TRANSLATIONS,
     ).model
+    called = [*forward.outputs, SCORE, CLASS, *(f"grad/{name}" for name in names), *forward.layers]
+    _name(model.graph, model.graph.outputs, called)
     model.graph.outputs.extend(v for v in model.graph.inputs if v.name in names)
     return Made(model, forward.outputs, forward.layers)
 
@@ -113,10 +115,21 @@ def _forward(request: Request, names: Sequence[str], *, optimize: bool) -> Forwa
         )
     values = list(found.model.graph.outputs)
     own = values[: len(values) - len(layers)]
-    _refuse_taken(layers, [v.name or "" for v in own])
-    for name, value in zip(layers, values[len(own) :], strict=True):
-        value.name = name
+    _name(found.model.graph, values[len(own) :], layers)
     return Forward(found.model, found.exported_program, tuple(v.name or "" for v in own), tuple(layers))
+
+
+def _name(graph: ir.Graph, values: Sequence[ir.Value], names: Sequence[str]) -> None:
+    """Name ``values``; others of these names, which the exporter gave after their operators, get another."""
+    known = ir.convenience.create_value_mapping(graph)
+    for value, name in zip(values, names, strict=True):
+        known.pop(value.name or "", None)
+        other = known.pop(name, value)
+        if other is not value:
+            other.name = next(n for n in (f"{name}_{k}" for k in count(1)) if n not in known)
+            known[other.name] = other
+        value.name = name
+        known[name] = value
 
 
 def _export(module: Any, inputs: tuple[Any, ...], **settings: Any) -> Any:
