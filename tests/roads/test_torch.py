@@ -107,7 +107,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.sqrt(((found - expected) ** 2).sum() / (expected**2).sum()))
 
 
-LAYERS = ("stem.0", "block.conv1", "block", "tail.0", "x")
+LAYERS = ("stem.0", "stem", "stem.2", "block.conv1", "block", "tail.0", "x")
 
 
 @pytest.fixture(scope="module")

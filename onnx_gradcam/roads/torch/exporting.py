@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import TopologicalSortPass
 
 from onnx_gradcam.errors import InputError, LayerError, ModelError, ScoreError
 from onnx_gradcam.gradient import CLASS, INDEX, NARROW, SCORE, differentiate
@@ -141,7 +142,21 @@ def _scored(forward: Forward, score: str) -> tuple[ir.Model, Score]:
     prepared = prepare(forward.model)
     kept = [v for v in prepared.graph.outputs if v.name in forward.outputs]
     prepared.graph.outputs[:] = kept
+    _read_through(prepared, forward.layers)
     return prepared, find_score(prepared.graph, score)
+
+
+def _read_through(model: ir.Model, layers: Sequence[str]) -> None:
+    """Let what is behind a layer read the layer's value, where the optimiser made this a copy beside the path."""
+    values = ir.convenience.create_value_mapping(model.graph)
+    for layer in layers:
+        copy = values[layer].producer()
+        if copy is None or copy.op_type != "Identity" or (original := copy.inputs[0]) is None:
+            continue
+        for node, index in tuple(original.uses()):
+            if node is not copy:
+                node.replace_input_with(index, values[layer])
+    TopologicalSortPass()(model)
 
 
 def _in_program(model: ir.Model, score: Score) -> Chosen:
