@@ -239,6 +239,7 @@ def test_a_constant_score_is_undecided() -> None:
     net.head(net.op("InstanceNormalization", x, net.random(4), net.random(4)), 4)
     report = verify(net.model({"logits": ["N", 5]}), target_layer="relu")
     assert status(report)["gradient at 'relu'"] == "undecided"
+    assert "no move changes the score" in report.checks[2].message
     assert not report.ok
 
 

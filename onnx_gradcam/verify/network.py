@@ -26,6 +26,8 @@ LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
 AGREEMENT = 1e-3  # how well the error has to be known (one standard error), and what rounding may add to a slope
 LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
+HIDDEN = "no plateau: kinks and rounding hide the slope of the score at every step and along a line"
+STILL = "no move changes the score by more than rounding does, and the gradient claims no more: nothing to compare"
 CLEARLY_WRONG = LIMIT + 2 * AGREEMENT  # what an error must exceed to count against the gradient
 
 
@@ -41,7 +43,7 @@ def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
     if worst is not None and worst > LIMIT:
         return Check(what, "fail", worst, LIMIT, "the score does not change as the gradient says", scans)
     if len(errors) < len(scans):
-        why = "no plateau: the slope of the score is zero, or kinks and rounding hide it at every step and along a line"
+        why = HIDDEN if any(scan.errors for scan in scans if scan.error is None) else STILL
         return Check(what, "undecided", None, LIMIT, why, scans)
     return Check(what, "pass", worst, LIMIT, "", scans)
 
