@@ -10,6 +10,8 @@ from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.quantization import quantized_form
 from onnx_gradcam.graph.score import PASSING, Score
 
+POOLING = ("GlobalAveragePool", "AveragePool", "ReduceMean", "Relu")  # of one map per class, as SqueezeNet ends
+
 
 def head_rows(score: Score) -> npt.NDArray[np.float32] | None:
     """(K, D), the weights that each class's score is made with; None where no linear layer with constant weights makes
@@ -19,7 +21,7 @@ def head_rows(score: Score) -> npt.NDArray[np.float32] | None:
     value = quantized_form(score.value)
     while (node := value.producer()) is not None:
         source = node.inputs[0] if node.inputs else None
-        if node.op_type in PASSING and source is not None:
+        if node.op_type in (*PASSING, *POOLING) and source is not None:
             value = source
         elif node.op_type == "Add":
             behind = [v for v in node.inputs if v is not None and constant(v) is None]

@@ -69,9 +69,9 @@ class Context:
         return class_index(target, self.score.count, self.labels)
 
     def label(self, index: int) -> str:
-        """The label of a class, "class 3" where labels are not known."""
+        """The label of a class, of several the first ("tabby, tabby cat"); "class 3" where labels are not known."""
         name = label_of(index, self.labels)
-        return f"class {index}" if name == str(index) else name
+        return f"class {index}" if name == str(index) else name.partition(",")[0]
 
     def require(self, target: object, *kinds: str) -> None:
         """Raise ``TargetError`` naming the forms that fit this model, where it is of none of these ``kinds``."""

@@ -117,3 +117,25 @@ def test_the_score_is_the_mean_of_the_models_own_output(zoo: Path, zoo_index: di
         assert found.score[0] == pytest.approx(float(y[1, 200:350, 100:300].mean()), rel=1e-4)
         won = explainer.explain(x, target=ogc.Region(1))
         assert won.score[0] == pytest.approx(float(y[1][y[1] > y[0]].mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["shufflenetv2-int8", "squeezenet-fp16"])
+def test_narrow_numbers(zoo: Path, zoo_index: dict[str, Any], name: str) -> None:
+    """Integers and float16: a probability is that of the outputs, a difference's gradient the difference of two."""
+    entry = zoo_index[name]
+    how = spec(entry, "crop")
+    x, _ = preprocess(decode(zoo / "images" / "chelsea.png"), how)
+    with ogc.Explainer(zoo / entry["file"], providers=["cpu"]) as explainer:
+        x = x.astype(explainer.image_input.dtype)
+        a, b = (int(c) for c in explainer.explain(x, target=ogc.TopK(2)).class_index)
+        several = [a, b, ogc.Difference(a, b), ogc.Probability(), ogc.LogProbability(), ogc.Finer()]
+        found = explainer.explain(x, target=ogc.Each(several))
+    y_a, y_b, difference, p, log_p, finer = (float(v) for v in found.score)
+    assert difference == pytest.approx(y_a - y_b, rel=1e-3)
+    assert p == pytest.approx(float(found.probability[0]), rel=1e-3)
+    assert log_p == pytest.approx(np.log(p), abs=1e-3)
+    assert finer < y_a
+    assert found.gradient is not None
+    g = found.gradient.astype(np.float64)
+    np.testing.assert_allclose(g[2], g[0] - g[1], atol=2e-2 * np.abs(g[:2]).max())
+    np.testing.assert_allclose(g[3], p * g[4], atol=2e-2 * np.abs(g[3]).max())
