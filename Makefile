@@ -6,11 +6,14 @@ ENV = .venv
 CHECK_ENV = .venv-check
 ORACLES_ENV = .venv-oracles
 PLACEMENT_ENV = .venv-placement
+CROSSCHECK_ENV = .venv-crosscheck
+TRAINING_ENV = .venv-ort-training
+GPU_ENV = .venv-gpu
 EXPORTS = build/exports
 # One process a core; the tests of a file stay together, and so do the models that they share.
 PYTEST = -m pytest -n auto --dist loadfile
 
-.PHONY: demo test check sweep bench oracles placement docs clean
+.PHONY: demo test check sweep bench oracles placement crosscheck test-gpu bench-gpu docs clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
@@ -42,6 +45,17 @@ placement: $(CHECK_ENV)/.ready $(PLACEMENT_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/sweep.py --export $(EXPORTS)
 	$(PLACEMENT_ENV)/bin/python tools/placement.py $(EXPORTS)/torchscript $(EXPORTS)/dynamo
 
+# onnxruntime-training brings the package onnxruntime, so it has an environment of its own.
+crosscheck: $(CROSSCHECK_ENV)/.ready $(TRAINING_ENV)/.ready
+	$(TRAINING_ENV)/bin/python -m pytest tests/crosscheck_env
+	$(CROSSCHECK_ENV)/bin/python tools/crosscheck.py --training $(TRAINING_ENV)/bin/python
+
+test-gpu: $(GPU_ENV)/.ready
+	$(GPU_ENV)/bin/python -m pytest -m gpu tests/test_gpu.py
+
+bench-gpu: $(GPU_ENV)/.ready
+	$(GPU_ENV)/bin/python tools/bench_gpu.py
+
 $(ENV)/.ready: pyproject.toml
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(ENV)
@@ -67,6 +81,28 @@ $(PLACEMENT_ENV)/.ready: pyproject.toml Makefile
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(PLACEMENT_ENV)
 	$(call PIP,$(PLACEMENT_ENV)) -e . onnxruntime-gpu==1.31.1
+	@touch $@
+
+$(CROSSCHECK_ENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(CROSSCHECK_ENV)
+	$(call PIP,$(CROSSCHECK_ENV)) $(TORCH)
+	$(call PIP,$(CROSSCHECK_ENV)) -e ".[test,torch]"
+	$(call PIP,$(CROSSCHECK_ENV)) --no-deps onnx2torch
+	@touch $@
+
+$(TRAINING_ENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(TRAINING_ENV)
+	$(call PIP,$(TRAINING_ENV)) -e . "pytest>=8" onnxruntime-training-cpu==1.19.2
+	@touch $@
+
+$(GPU_ENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(GPU_ENV)
+	$(call PIP,$(GPU_ENV)) $(TORCH)
+	$(call PIP,$(GPU_ENV)) -e ".[gpu,torch]" "pytest>=8" ttach scikit-learn tqdm matplotlib pillow
+	$(call PIP,$(GPU_ENV)) --no-deps grad-cam
 	@touch $@
 
 clean:

@@ -23,7 +23,7 @@ from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
 from onnx_gradcam.preprocess import Choice, Preprocess, choose
 from onnx_gradcam.recipe import Recipe
-from onnx_gradcam.runtime import Options
+from onnx_gradcam.runtime import Options, asked, in_tf32
 from onnx_gradcam.scores import by_class
 from onnx_gradcam.subject import Subject
 from onnx_gradcam.targets import Context, Target, branch, goals, in_input, resolve
@@ -241,12 +241,22 @@ class Explainer:
             *made.notes,
         ]
 
+    def _provider_options(self, made: Maps) -> dict[str, dict[str, str]]:
+        """Of the providers in use: our defaults and what was given."""
+        options = asked(self._subject.options)
+        return {name: dict(options[name]) for name in made.evaluation.providers if options[name]}
+
     def _provenance(self, recipe: Recipe, made: Maps, subject: Subject) -> dict[str, Any]:
         layers = subject.layers if made.layers else ()
         fusion = None if len(layers) < 2 else "the level of the cell" if subject.by_level else recipe.fusion
         return {
             "source": self.source,
             "providers": made.evaluation.providers,
+            "provider_options": self._provider_options(made),
+            "precision": {
+                "dtype": str(self.score.value.dtype).lower(),
+                "tf32": in_tf32(self._subject.options, made.evaluation.providers),
+            },
             "score": self.score.name,
             "score_activation": self.score.activation,
             "labels": self.labels_source,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+import io
 import shutil
 import tempfile
 import weakref
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,22 +21,11 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import InputError, ModelError, ProviderError, nearest
 from onnx_gradcam.installation import reinstall
+from onnx_gradcam.providers import CPU as CPU
+from onnx_gradcam.providers import CUDA as CUDA
+from onnx_gradcam.providers import DEFAULTS, MEMORY, SHORT_NAMES, TENSORRT, device_options, known_name
 
-SHORT_NAMES = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "webgpu": "WebGpuExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
-CPU, CUDA = SHORT_NAMES["cpu"], SHORT_NAMES["cuda"]
-DEFAULTS: dict[str, dict[str, str]] = {CUDA: {"use_tf32": "0"}}  # the gradient's precision is float32's own
+PLAIN = frozenset(f"tensor({name})" for name in "float double float16 int8 int16 int32 int64 uint8 bool".split())
 IN_MEMORY_LIMIT = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 
 
@@ -41,8 +33,9 @@ IN_MEMORY_LIMIT = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 class Options:
     """How sessions are opened.
 
-    ``providers``: short or full names in order, None for CUDA if it initialises, else CPU. ``provider_options``: by
-    provider name. ``session_options``: an ``onnxruntime.SessionOptions``. ``custom_ops``: shared libraries.
+    ``providers``: short or full names in order, ``cuda:1`` with a device; None for CUDA if it initialises, else CPU.
+    ``provider_options``: by provider name. ``session_options``: an ``onnxruntime.SessionOptions``. ``custom_ops``:
+    shared libraries.
     """
 
     providers: tuple[str, ...] | None = None
@@ -64,6 +57,7 @@ class Session:
         self._session = _open(ort, payload, options)
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = tuple(o.name for o in self._session.get_outputs())
+        self._device = _device(self._session)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -78,12 +72,33 @@ class Session:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         try:
-            results = self._session.run(list(names), dict(feeds))
+            results = self._run(list(names), dict(feeds))
         except (state.InvalidArgument, ValueError) as error:
             raise InputError(f"the runtime refused the input: {_one_line(error)}") from None
         except (state.Fail, state.RuntimeException, state.NotImplemented, state.EPFail) as error:
             raise ModelError(f"the runtime could not run the model: {_one_line(error)}") from None
         return dict(zip(names, results, strict=True))
+
+    def _run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
+        """On a GPU every input is moved there once, before the run, and every result back once, after it."""
+        found: list[Any]
+        if self._device is not None:
+            with contextlib.suppress(RuntimeError):  # of whatever kind: the run without a binding tells them apart
+                return self._run_bound(names, feeds, self._device)
+        found = self._session.run(names, feeds)
+        return found
+
+    def _run_bound(self, names: list[str], feeds: dict[str, np.ndarray], device: tuple[str, int]) -> list[Any]:
+        from onnxruntime import OrtValue
+
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *device))
+        for name in names:
+            binding.bind_output(name, *device)
+        self._session.run_with_iobinding(binding)
+        found: list[Any] = binding.copy_outputs_to_cpu()
+        return found
 
     def _serialize(self, model: ir.Model) -> str | bytes:
         size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
@@ -128,14 +143,27 @@ def _onnxruntime() -> ModuleType:
     return found
 
 
+def _device(session: Any) -> tuple[str, int] | None:
+    """The memory that the first provider works in, and which of several devices; None where a run is not bound.
+
+    Sequences, strings and bfloat16 cannot be bound from arrays.
+    """
+    used = session.get_providers()
+    if not used or used[0] not in MEMORY:
+        return None
+    if not all(v.type in PLAIN for v in [*session.get_inputs(), *session.get_outputs()]):
+        return None
+    return MEMORY[used[0]], int(session.get_provider_options()[used[0]].get("device_id", 0))
+
+
 def full_name(provider: str) -> str:
-    """``cuda`` or ``CUDAExecutionProvider`` → ``CUDAExecutionProvider``.
+    """``cuda``, ``cuda:1`` or ``CUDAExecutionProvider`` → ``CUDAExecutionProvider``.
 
     Raises ``ProviderError`` for a name that is neither.
     """
-    known = {**SHORT_NAMES, **{full.casefold(): full for full in SHORT_NAMES.values()}}
-    if provider.casefold() in known:
-        return known[provider.casefold()]
+    known = known_name(provider)
+    if known is not None:
+        return known
     if provider in _onnxruntime().get_all_providers():
         return provider
     raise ProviderError(
@@ -146,6 +174,7 @@ def full_name(provider: str) -> str:
 
 
 def _open(ort: ModuleType, payload: str | bytes, options: Options) -> Any:
+    asked(options)
     if options.providers is not None:
         return _open_named(ort, payload, options, [full_name(p) for p in options.providers])
     if CUDA in ort.get_available_providers():
@@ -194,8 +223,9 @@ def _way_to(provider: str) -> str:
 def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list[str]) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    given = {full_name(k): dict(v) for k, v in (options.provider_options or {}).items()}
-    settings = [DEFAULTS.get(name, {}) | given.get(name, {}) for name in names]
+    settings = [asked(options)[name] for name in names]
+    if not {CUDA, TENSORRT}.isdisjoint(names):
+        _preload(ort)
     session_options = options.session_options or ort.SessionOptions()
     if options.session_options is None:
         session_options.log_severity_level = 3
@@ -229,6 +259,36 @@ def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list
             f"the runtime cannot load the model: {_one_line(error)}",
             hint="a model that onnxruntime itself runs; `onnx-gradcam inspect MODEL` names its operators",
         ) from None
+
+
+def asked(options: Options) -> dict[str, dict[str, str]]:
+    """Provider → its options: our defaults, the device in its name, and what is given, in this order.
+
+    Raises ``ProviderError`` for unknown providers and devices.
+    """
+    found: dict[str, dict[str, str]] = defaultdict(dict, {name: dict(given) for name, given in DEFAULTS.items()})
+    for provider in options.providers or ():
+        found[full_name(provider)] |= device_options(provider)
+    for provider, given in (options.provider_options or {}).items():
+        found[full_name(provider)] |= given
+    return found
+
+
+def in_tf32(options: Options, providers: Sequence[str]) -> bool | None:
+    """Whether CUDA, if it is the first in use, may round float32 products to TF32; None for other providers."""
+    if not providers or providers[0] != CUDA:
+        return None
+    return str(asked(options)[CUDA]["use_tf32"]) != "0"
+
+
+def _preload(ort: ModuleType) -> None:
+    """The libraries of CUDA and cuDNN that pip packages bring, torch's among them; what it prints is kept from stdout.
+
+    What is missing the provider itself tells.
+    """
+    if hasattr(ort, "preload_dlls"):  # since 1.21
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def _one_line(error: Exception) -> str:

@@ -16,7 +16,8 @@ import onnxruntime
 import pytest
 from nets import Net, feeds, run
 
-from onnx_gradcam import runtime
+import onnx_gradcam as ogc
+from onnx_gradcam import providers, runtime
 from onnx_gradcam.errors import InputError, ModelError, ProviderError
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.runtime import CPU, CUDA, Options, Session, full_name, versions
@@ -218,6 +219,7 @@ class Fake(types.ModuleType):
             raise self.problem
         session = types.SimpleNamespace(get_inputs=list, get_outputs=list)
         session.get_providers = lambda: [n for n in names if n in self.starts]
+        session.get_provider_options = lambda: dict(zip(names, options["provider_options"], strict=True))
         return session
 
 
@@ -260,6 +262,117 @@ def test_provider_options_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fake.opened == [([CUDA, CPU], [{"use_tf32": "1", "device_id": "1"}, {"arena": "0"}])]
     Session(DATA, Options(providers=("cuda",), provider_options={"cuda": {"device_id": "1"}}))
     assert fake.opened[-1] == ([CUDA], [{"use_tf32": "0", "device_id": "1"}])
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "option"),
+    [
+        ("cuda:1", CUDA, {"use_tf32": "0", "device_id": "1"}),
+        ("CUDAExecutionProvider:2", CUDA, {"use_tf32": "0", "device_id": "2"}),
+        ("tensorrt:0", TENSORRT, {"device_id": "0"}),
+        ("openvino:GPU.1", "OpenVINOExecutionProvider", {"device_type": "GPU.1"}),
+        ("directml:1", "DmlExecutionProvider", {"device_id": "1"}),
+    ],
+)
+def test_a_device_behind_a_colon(name: str, full: str, option: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = installed(monkeypatch, [full, CPU], [full, CPU])
+    Session(DATA, Options(providers=(name,)))
+    assert fake.opened == [([full], [option])]
+
+
+def test_an_option_that_is_given_goes_before_the_device_in_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = installed(monkeypatch, [CUDA, CPU], [CUDA, CPU])
+    Session(DATA, Options(providers=("cuda:1",), provider_options={"cuda": {"device_id": "0"}}))
+    assert fake.opened[0][1] == [{"use_tf32": "0", "device_id": "0"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("cpu:1", "'cpu' has no devices to choose from"), ("cuda:first", "'first' in 'cuda:first' is no")],
+)
+def test_a_device_that_cannot_be_chosen(name: str, words: str) -> None:
+    with pytest.raises(ProviderError, match=words) as error:
+        Session(DATA, Options(providers=(name,)))
+    assert "cuda" in error.value.hint
+
+
+def test_libraries_from_pip_are_loaded_before_cuda_starts(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake = installed(monkeypatch, [CUDA, CPU], [CUDA, CPU])
+    calls: list[int] = []
+    fake.preload_dlls = lambda: [calls.append(len(fake.opened)), print("Failed to load libcudnn.so.9")]  # type: ignore[attr-defined]
+    Session(DATA, Options(providers=("cpu",)))
+    assert calls == []
+    Session(DATA, Options(providers=("cuda",)))
+    assert calls == [1], "before the session, which is the second"
+    assert capfd.readouterr().out == ""
+
+
+def test_tf32_is_off_by_default_and_reported() -> None:
+    assert runtime.in_tf32(Options(), [CUDA, CPU]) is False
+    assert runtime.in_tf32(Options(provider_options={"cuda": {"use_tf32": "1"}}), [CUDA, CPU]) is True
+    assert runtime.in_tf32(Options(), [CPU]) is None
+
+
+# ------------------------------------------------------------------------- bound memory, with the CPU for a device
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The CPU provider taken for one with memory of its own; what was bound, in order."""
+    monkeypatch.setitem(providers.MEMORY, CPU, "cpu")
+    made: list[str] = []
+    before = onnxruntime.OrtValue.ortvalue_from_numpy
+
+    def counted(array: np.ndarray, *device: Any) -> Any:
+        made.append(f"{array.shape} on {device}")
+        return before(array, *device)
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", staticmethod(counted))
+    return made
+
+
+def test_bound_runs_give_the_same_and_move_each_input_once(bound: list[str]) -> None:
+    session = Session(DATA, Options(providers=("cpu",)))
+    found = session.run(["logits"], {"x": FED["x"][:, :, ::-1]})["logits"]
+    np.testing.assert_array_equal(found, run(PROTO, {"x": np.ascontiguousarray(FED["x"][:, :, ::-1])})["logits"])
+    assert bound == ["(2, 3, 8, 8) on ('cpu', 0)"]
+
+
+def test_bound_results_come_in_the_order_asked_for(bound: list[str]) -> None:
+    proto = builders.two_outputs()
+    expected = run(proto, FED)
+    found = Session(proto.SerializeToString(), Options(providers=("cpu",))).run(["probabilities", "flat"], FED)
+    assert list(found) == ["probabilities", "flat"]
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+@pytest.mark.parametrize(
+    "fed", [{}, {"x": FED["x"][0]}, {"x": FED["x"].astype(np.float64)}, {"x": FED["x"], "y": FED["x"]}]
+)
+def test_arrays_that_a_bound_run_refuses(fed: dict[str, np.ndarray], bound: list[str]) -> None:
+    with pytest.raises(InputError, match="the runtime refused the input"):
+        Session(DATA, Options(providers=("cpu",))).run(["logits"], fed)
+
+
+def test_sequences_are_not_bound(bound: list[str]) -> None:
+    proto = builders.zipmap()
+    session = Session(proto.SerializeToString(), Options(providers=("cpu",)))
+    found = session.run(session.outputs, feeds(proto))
+    assert any(isinstance(result, list) for result in found.values())
+    assert bound == []
+
+
+def test_an_explanation_through_bound_memory(bound: list[str]) -> None:
+    x = FED["x"]
+    plain = ogc.Explainer(PROTO, providers=["CPUExecutionProvider"])
+    mine = plain.explain(x, target=ogc.TopK(2))
+    assert len(bound) > 1
+    providers.MEMORY.pop(CPU)
+    other = ogc.Explainer(PROTO, providers=["cpu"]).explain(x, target=ogc.TopK(2))
+    np.testing.assert_array_equal(mine.heatmap, other.heatmap)
 
 
 def test_cuda_from_a_build_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

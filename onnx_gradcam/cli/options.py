@@ -22,7 +22,7 @@ def _presets(incomplete: str) -> list[str]:
 
 
 def _providers(incomplete: str) -> list[str]:
-    from onnx_gradcam.runtime import SHORT_NAMES
+    from onnx_gradcam.providers import SHORT_NAMES
 
     return _beginning(incomplete, SHORT_NAMES)
 

@@ -47,7 +47,10 @@ def entry(op: Builder, y: Value, chosen: Value, axis: int, count: int) -> Value:
     """y_c (N,) of the class that is ``chosen`` (N,), where other axes of ``y`` than the first and ``axis`` are 1."""
     ones = [1] * (rank(y) - 1)
     classes = op.array(np.arange(count, dtype=np.int64).reshape([-1, *ones[axis:]]))
-    is_chosen = op.Equal(op.Reshape(chosen, op.ints(-1, *ones)), classes)
+    rows = op.Reshape(chosen, op.ints(-1, *ones))
+    if y.shape is not None:
+        rows.shape = ir.Shape([y.shape[0], *ones])  # as many as y has: its gradient need not be summed over them
+    is_chosen = op.Equal(rows, classes)
     alone = op.Where(is_chosen, y, op.const(0, like=y))  # no product: a masked class may be −∞
     return op.ReduceSum(alone, op.ints(*range(1, rank(y))), keepdims=0)
 
