@@ -121,6 +121,13 @@ def differentiate(
     return GradientGraph(model, outputs, results, tuple(names), summary(seen.values()), second_order)
 
 
+def to_run(whole: GradientGraph) -> ir.Model:
+    """The model without the outputs that are inputs, too: OpenVINO takes no value for both."""
+    model = whole.model.clone()
+    model.graph.outputs[:] = [v for v in model.graph.outputs if not v.is_graph_input()]
+    return model
+
+
 def scored(prepared: ir.Model, score: Score, kind: Kind) -> ir.Model:
     """A copy of ``prepared`` that computes the score of targets of a kind, ``grad/score``, and nothing else."""
     model = prepared.clone()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
-from onnx_gradcam.gradient import Cut, GradientGraph, differentiate, forward_only, has_rows, scored, split
+from onnx_gradcam.gradient import Cut, GradientGraph, differentiate, forward_only, has_rows, scored, split, to_run
 from onnx_gradcam.graph.score import Score
 from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.targets import Kind
@@ -50,7 +50,7 @@ class Passes:
     @cached_property
     def whole_session(self) -> Session:
         """That of ``whole``."""
-        return Session(self.whole.model, self._options)
+        return Session(to_run(self.whole), self._options)
 
     @cached_property
     def cut(self) -> Cut | None:

@@ -162,6 +162,8 @@ def by_torch(
         )
     except OnnxGradcamError as error:
         row.refused[TORCH] = str(error).splitlines()[0]
+    except Unconverted as reason:
+        row.refused[TORCH] = str(reason)
 
 
 # --- comparing -------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ Gradients = dict[str, dict[str, np.ndarray]]  # seed → {"layer": …, "image":
 
 
 class Unconverted(Exception):
-    """onnx2torch does not convert the model, or the module that it makes does not run."""
+    """A converter does not take the model, or what it makes does not run."""
 
 
 def converter() -> Callable[[Any], Any]:
@@ -141,19 +141,25 @@ def through_the_torch_road(module: Any, feeds: Feeds, plain: str, folder: Path) 
     quiet = importlib.import_module("exports").quiet  # of tests/
     layer = module.last_stage
     x = torch.zeros(2, 3, module.size, module.size)
-    with quiet():
-        path = ogc.roads.torch.export(
-            module, (x,), folder / "torch.onnx", [layer, "x"], dynamic_shapes=({0: torch.export.Dim("N")},),
-            autodiff="torch", input_names=["x"], output_names=["logits"],
-        )  # fmt: skip
-    session, outputs = session_of(path.read_bytes()), [f"grad/{layer}", "grad/x"]
+
+    def exported(layers: Sequence[str], name: str) -> bytes:
+        shapes = ({0: torch.export.Dim("N")},)
+        names: dict[str, Any] = {"input_names": ["x"], "output_names": ["logits"]}
+        with quiet():
+            path = ogc.roads.torch.export(
+                module, (x,), folder / name, layers, dynamic_shapes=shapes, autodiff="torch", **names
+            )
+        return path.read_bytes()
+
+    try:
+        whole, alone = exported([layer, "x"], "torch.onnx"), exported([layer], "layer.onnx")
+    except torch.onnx.OnnxExporterError as error:
+        operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error))
+        said = f"no {operator[1]}" if operator else str(error).splitlines()[0]
+        raise Unconverted(f"torch's exporter: {said}") from error
+    session, outputs = session_of(whole), [f"grad/{layer}", "grad/x"]
     found = {}
     for seed, fed in feeds.items():
         gradients = session.run(outputs, dict(fed))
         found[seed] = dict(zip(("layer", "image"), gradients, strict=True))
-    with quiet():
-        alone = ogc.roads.torch.export(
-            module, (x,), folder / "layer.onnx", layer, dynamic_shapes=({0: torch.export.Dim("N")},),
-            autodiff="torch", input_names=["x"], output_names=["logits"],
-        )  # fmt: skip
-    return found, ratio(plain, alone.read_bytes(), outputs[:1], dict(next(iter(feeds.values()))))
+    return found, ratio(plain, alone, outputs[:1], dict(next(iter(feeds.values()))))

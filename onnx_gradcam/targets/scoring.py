@@ -20,9 +20,9 @@ def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
     y = score.value
     chosen = chosen_class(op, score, index)
     if score.kind == "regression":
-        return op.Reshape(y, op.ints(-1)), chosen
+        return _per_image(op, y, index), chosen
     if score.kind == "binary":
-        z = op.Reshape(y, op.ints(-1))
+        z = _per_image(op, y, index)
         assert z.dtype is not None
         sign = op.Sub(op.Mul(op.Cast(chosen, to=int(z.dtype)), op.const(2, like=z)), op.const(1, like=z))
         return op.Mul(z, sign), chosen
@@ -35,12 +35,19 @@ def chosen_class(op: Builder, score: Score, index: Value) -> Value:
     if score.kind == "regression":
         return op.Mul(index, op.ints(0))
     if score.kind == "binary":
-        z = op.Reshape(score.value, op.ints(-1))
+        z = _per_image(op, score.value, index)
         best = op.Cast(op.Greater(z, op.const(0, like=z)), to=int(ir.DataType.INT64))
     else:
         ranking = score.value if score.dense is None else score.dense.ranking
-        best = op.Reshape(op.ArgMax(ranking, axis=score.class_axis, keepdims=0), op.ints(-1))
+        best = _per_image(op, op.ArgMax(ranking, axis=score.class_axis, keepdims=0), index)
     return op.Where(op.Less(index, op.ints(0)), best, index)
+
+
+def _per_image(op: Builder, value: Value, index: Value) -> Value:
+    """One number for each image, as many as ``index`` has: no gradient need be summed over them."""
+    flat = op.Reshape(value, op.ints(-1))
+    flat.shape = index.shape
+    return flat
 
 
 def entry(op: Builder, y: Value, chosen: Value, axis: int, count: int) -> Value:
@@ -49,7 +56,7 @@ def entry(op: Builder, y: Value, chosen: Value, axis: int, count: int) -> Value:
     classes = op.array(np.arange(count, dtype=np.int64).reshape([-1, *ones[axis:]]))
     rows = op.Reshape(chosen, op.ints(-1, *ones))
     if y.shape is not None:
-        rows.shape = ir.Shape([y.shape[0], *ones])  # as many as y has: its gradient need not be summed over them
+        rows.shape = ir.Shape([y.shape[0], *ones])  # as many as y has, see _per_image
     is_chosen = op.Equal(rows, classes)
     alone = op.Where(is_chosen, y, op.const(0, like=y))  # no product: a masked class may be −∞
     return op.ReduceSum(alone, op.ints(*range(1, rank(y))), keepdims=0)

@@ -77,9 +77,9 @@ def tanh(op: Builder, g: Value, y: Value, input: Value) -> Value:
 def hard_swish(op: Builder, g: Value, y: Value, x: Value) -> Value:
     """y = x · min(max(x/6 + ½, 0), 1):  x̄ = 0 for x ≤ −3, g for x ≥ 3, else g · (x/3 + ½).
 
-    |x| < 3 just where 9 − x² > 0, in floating point too.
+    |x| < 3 just where 9 − x² > 0, in floating point too, and then it is more than 2⁻²².
     """
-    inside = positive(op, op.Sub(op.const(9, like=x), op.Mul(x, x)))
+    inside = positive(op, op.Sub(op.const(9, like=x), op.Mul(x, x)), large=2.0**22)
     line = op.Add(op.Mul(x, op.const(1 / 3, like=x)), op.const(0.5, like=x))
     return op.Mul(g, _blend(op, inside, line, positive(op, x)))
 

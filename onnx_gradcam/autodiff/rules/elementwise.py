@@ -23,14 +23,17 @@ def indicator(op: Builder, condition: Value, like: Value) -> Value:
     return op.Cast(condition, to=like.dtype)
 
 
-def positive(op: Builder, x: Value, below: float = 0.0) -> Value:
+def positive(op: Builder, x: Value, below: float = 0.0, large: float = LARGE) -> Value:
     """1 where x > 0, else ``below`` (from 0 to 1).
+
+    ``large``: 1 / the smallest positive x that occurs, where x is a constant minus something: OpenVINO multiplies the
+    two apart, and ∞ − ∞ is no number.
 
     In float32 one Mul and one Clip: the fastest form measured, and one that runtimes without booleans have.
     Exact but for x under 3.4e-39, which are subnormal.
     """
     if x.dtype == ir.DataType.FLOAT:
-        return step(op.Clip(op.Mul(x, op.const(LARGE, like=x)), op.const(below, like=x), op.const(1, like=x)))
+        return step(op.Clip(op.Mul(x, op.const(large, like=x)), op.const(below, like=x), op.const(1, like=x)))
     mask = indicator(op, op.Greater(x, op.const(0, like=x)), x)
     return op.Clip(mask, op.const(below, like=x), op.const(1, like=x)) if below else mask
 
