@@ -18,7 +18,7 @@ from onnx.reference.op_run import OpRun
 from vjp_check import Erf
 
 from onnx_gradcam.errors import LayerError, NoGradientPath, ScoreError, UnsupportedGradient
-from onnx_gradcam.gradient import CLASS, INDEX, SCALE, SCORE, gradient_model
+from onnx_gradcam.gradient import CLASS, INDEX, SCALE, SCORE, asked, differentiate, gradient_model, to_run
 from onnx_gradcam.graph.layers import choose
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare import prepare
@@ -347,3 +347,27 @@ def test_a_score_by_name() -> None:
     expected = np.zeros((4, 4, 8, 8), np.float32)
     expected[range(4), [3, 1, 0, 2]] = 1 / 64
     np.testing.assert_allclose(found["grad/relu"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("proto", [builders.plain("N"), builders.ending(("Sigmoid", {}), classes=1, batch="N")])
+def test_the_score_of_a_free_batch_needs_no_sums_over_axes_of_the_run(proto: onnx.ModelProto) -> None:
+    """OpenVINO refuses those."""
+    graph = gradient_model(proto, [value_of(proto)]).graph
+    made = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name for tensor in graph.initializer}
+    sums = [node for node in graph.node if node.op_type.startswith("Reduce") and node.name.startswith("grad/")]
+    assert all(node.input[1] in constants for node in sums if len(node.input) > 1), made.keys()
+
+
+def value_of(proto: onnx.ModelProto) -> str:
+    return next(node.output[0] for node in proto.graph.node if node.op_type == "Relu")
+
+
+def test_the_graph_to_run_returns_no_inputs() -> None:
+    """OpenVINO takes no value for an input and an output."""
+    prepared, score, names = asked(builders.plain(), ["relu", "x"], "auto")
+    whole = differentiate(prepared, score, names)
+    assert "x" in {v.name for v in whole.model.graph.outputs}
+    assert {v.name for v in to_run(whole).graph.outputs} == {
+        "logits", "relu", "grad/relu", "grad/x", "grad/score", "grad/class_index",
+    }  # fmt: skip
