@@ -149,6 +149,7 @@ class Explainer:
             score=rows.score(self.score, made.rows, made.results),
             probability=rows.probability(self.score, made.rows, made.results),
             cell=rows.cell(self.score, made.rows, made.results),
+            box=rows.box(made.rows),
             is_blank=is_blank(made.heatmap),
             heatmap=made.heatmap,
             scale=made.scale,
@@ -213,6 +214,7 @@ class Explainer:
         return replace(
             result,
             heatmap=drawn,
+            box=None if result.box is None else geometry.corners_in_photo(result.box),
             drawing=result.drawing and replace(result.drawing, to_photo=geometry.to_photo),
             seen=np.tile(np.array(geometry.seen, np.int64), (len(result), 1)),
             pictures=(lambda: photo,),

@@ -68,6 +68,8 @@ class Explanation:
         cell: (R, n) int64 for segmenters, detectors and sequences: the index of the explained cell in the axes of
             the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
             None for models with one score per class; −1 where a target is of no single cell.
+        box: (R, 4) float32, x1, y1, x2, y2 in the heatmap's pixels, of a target that is about a box: a detector's own,
+            or a part of a segmenter's map; NaN where a target is about none, None where all are.
         words: for each row the target as ``--target`` has it and as a title; "" both for a class with its label.
         signed: whether negative values in the maps are evidence against, and drawn in a colour of their own.
         drawing: how cams become heatmaps. None for methods without a cam.
@@ -99,6 +101,7 @@ class Explanation:
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
     cell: Array | None = None
+    box: Array | None = None
     words: tuple[Words, ...] = ()
     scale: Array | None = None
     drawing: Drawing | None = None
@@ -121,7 +124,7 @@ class Explanation:
         """
         which = np.atleast_1d(np.arange(len(self))[rows])
         names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen")
-        optional = tuple(name for name in ("cell", "scale", "attribution") if getattr(self, name) is not None)
+        optional = tuple(name for name in ("cell", "box", "scale", "attribution") if getattr(self, name) is not None)
         some = replace(
             self,
             **{name: getattr(self, name)[which] for name in (*names, *optional)},
@@ -207,10 +210,18 @@ class Explanation:
             self.heatmap[row],
             title=self.title(row),
             seen=self.region(row),
+            box=self.box_of(row),
             signed=self.signed,
             blank=_blank_note(self.method) if self.layers else NO_GRADIENT,
             brightest=1.0 if self.layers else figure.brightest(self.heatmap[row], self.region(row)),
         )
+
+    def box_of(self, row: int) -> tuple[float, float, float, float] | None:
+        """``box`` of a row, None where it is about none."""
+        if self.box is None or np.isnan(self.box[row]).any():
+            return None
+        x1, y1, x2, y2 = (float(v) for v in self.box[row])
+        return x1, y1, x2, y2
 
     def detail(self, row: int = 0) -> Array:
         """The attribution of ``row`` as a picture in the heatmap's pixels, uint8 (H, W, 3) RGB, grey where it is 0.

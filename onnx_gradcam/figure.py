@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx_gradcam.opencv import cv2
 from onnx_gradcam.overlay import Picture, Seen, overlay, scale_colours
 
+Box = tuple[float, float, float, float]
 LONG_SIDE = (448, 1280)
 """A figure's photo is enlarged or reduced until its long side lies between these, in pixels."""
 LONG_SIDE_IN_A_ROW = (448, 640)
@@ -109,6 +110,7 @@ def figure(
     *,
     title: Sequence[str],
     seen: Seen | None = None,
+    box: Box | None = None,
     signed: bool = False,
     blank: str = BLANK,
     brightest: float = 1.0,
@@ -117,7 +119,8 @@ def figure(
 
     ``title``: the lines above the picture, the first one larger. Below the picture stands what must not be overlooked:
     of a blank map what ``blank`` says, what the colours of a signed one mean, a dimmed part that was not seen.
-    ``brightest``: the value of the strongest colour, which stands at the colour bar; larger ones are drawn as it.
+    ``box``: is drawn, x1, y1, x2, y2 in the image's pixels. ``brightest``: the value of the strongest colour, which
+    stands at the colour bar; larger ones are drawn as it.
 
     Raises:
         InputError: as ``overlay``.
@@ -126,6 +129,8 @@ def figure(
     notes = [*said, *([SIGNED] if signed else []), *([CUT] if brightest < 1 else []), *unseen(image, seen)]
     shown = np.clip(heatmap / brightest, -1, 1)
     panel = map_panel(image, shown, seen=seen, signed=signed, top=f"{brightest:.2g}")
+    if box is not None:
+        _draw_box(panel.picture, box, _resizing(image, LONG_SIDE)[0])
     return panels([panel], title=title, notes=notes)
 
 
@@ -183,6 +188,16 @@ def _resizing(image: NDArray[np.uint8], long_side: tuple[int, int]) -> tuple[flo
 def _outline(picture: Picture, seen: Seen, factor: float) -> None:
     x1, y1, x2, y2 = (round(v * factor) for v in seen)
     cv2.rectangle(picture, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), (PAPER,) * 3, 1)
+
+
+def _draw_box(picture: Picture, box: Box, factor: float) -> None:
+    """A white line on a dark one, seen on any ground."""
+    height, width = picture.shape[:2]
+    x1, y1, x2, y2 = (
+        round(float(np.clip(v * factor, 0, m - 1))) for v, m in zip(box, (width, height) * 2, strict=True)
+    )
+    for ink, thickness in ((INK, 4), ((PAPER,) * 3, 2)):
+        cv2.rectangle(picture, (x1, y1), (x2, y2), ink, thickness)
 
 
 def _draw_bar(body: Picture, left: int, bar: Bar) -> None:

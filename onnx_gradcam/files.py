@@ -220,6 +220,7 @@ def _row(explanation: Explanation, row: int) -> dict[str, Any]:
         "score": float(explanation.score[row]),
         "probability": _number(explanation.probability[row]),
         "cell": _cell(explanation, row),
+        "box": explanation.box_of(row),
         "is_blank": bool(explanation.is_blank[row]),
         "scale": None if explanation.scale is None else _number(explanation.scale[row]),
         "seen": [int(v) for v in explanation.seen[row]],

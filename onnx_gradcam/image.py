@@ -222,6 +222,11 @@ class Geometry:
         )
         return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
+    def corners_in_photo(self, boxes: NDArray[Any]) -> NDArray[np.float32]:
+        """Boxes x1, y1, x2, y2 (R, 4) in pixels of the model's input, in the photo's."""
+        offset, scale = (np.array([v[1], v[0]] * 2) for v in (self.offset, self.scale))
+        return np.asarray((boxes - offset) / scale, np.float32)
+
     def to_model(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """What lies over the photo, (H, W), as (h, w) float32 over the model's input: means of areas, 0 beside it."""
         step = (1 / self.scale[0], 1 / self.scale[1])

@@ -86,6 +86,15 @@ def cell(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
     return found
 
 
+def box(rows: Rows) -> Array | None:
+    """(R, 4) float32, the box that each row is about, in pixels of the input, NaN where it is about none; None where
+    none of them is."""
+    found = [_aim(what).box for _, what in rows]
+    if not any(found):
+        return None
+    return np.array([one or (np.nan,) * 4 for one in found], np.float32)
+
+
 def level(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
     """(R,), which level of a detector each row is of; −1 for all of them. None where there are none."""
     if of.dense is None:

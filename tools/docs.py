@@ -219,7 +219,8 @@ explainer.explain_image("cat.jpg", target=ogc.Each(["tabby", ogc.Finer("tabby"),
 ```
 
 - `score` of an explanation is the target's value; `class_index` is −1 where it is of no class; `label(row)` and
-  `target(row)` say what was explained, in words and as `--target` has it.
+  `target(row)` say what was explained, in words and as `--target` has it; `box` (R, 4) is the box that it is about, a
+  detector's own or the given part of a map. It is drawn, and stands in the manifest.
 - A target that the model has not is refused with the forms that it has.
 - Weights averaged over space (gradcam, gradcam++, xgradcam) say which channels speak for a mask, a box or an
   objectness, and their map is all places where these are; `hirescam` and `layercam` keep to the part. What boxes are

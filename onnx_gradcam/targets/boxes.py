@@ -74,7 +74,13 @@ class Box(TargetObject):
             place = self._place(context, sight, of_class)
             c = int(sight.probability[:, place].argmax()) if index == TOP1 else index
             found = aims[self.what](context, sight, place, c)
-            return replace(found, place=place, level=sight.level(place), probability=float(sight.probability[c, place]))
+            return replace(
+                found,
+                place=place,
+                level=sight.level(place),
+                probability=float(sight.probability[c, place]),
+                box=None if sight.layout is None or sight.boxes is None else tuple(sight.boxes[place].tolist()),
+            )
 
         return Goal(kinds[self.what], aim)
 

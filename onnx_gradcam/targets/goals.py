@@ -111,6 +111,7 @@ class Aim:
     ``class_index``: −1 where the score is of no class. ``parameters``: arrays of the row by name. ``text``: the
     ``--target`` that asks for it; ``title``: what a reader is told; both "" for a class, which has a label.
     ``place``: the number of a cell that was picked, with its ``level`` and ``probability``; None where none was.
+    ``box``: x1, y1, x2, y2 of the box that it is about, in pixels of the input; None where it is about none.
     """
 
     kind: Kind
@@ -121,6 +122,7 @@ class Aim:
     place: int | None = None
     level: int = -1
     probability: float = float("nan")
+    box: tuple[float, ...] | None = None
     warning: str = ""
 
     @property

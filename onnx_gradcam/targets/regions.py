@@ -80,7 +80,7 @@ class Region(TargetObject):
             mask = weights / np.float32(total or 1)
             form, _, where = text.partition("@")
             asked = f"{form}:{c}" + (f"@{where}" if where else "")
-            return Aim(REGION, c, {"mask": mask}, asked, f"{context.label(c)} {place}", warning=warning)
+            return Aim(REGION, c, {"mask": mask}, asked, f"{context.label(c)} {place}", box=self.box, warning=warning)
 
         return Goal(REGION, aim)
 

@@ -278,3 +278,38 @@ def test_a_mask_lies_in_the_input_where_its_box_does(geometry: Geometry, box: tu
     height, width = geometry.model
     expected = np.outer(covered(y1, y2, height), covered(x1, x2, width))
     np.testing.assert_allclose(geometry.to_model(mask), expected, atol=1e-6)
+
+
+# --- the box in the result --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch", "letterbox"])
+def test_the_box_is_in_the_photo(segmenter: Any, detector: Any, resize: str) -> None:
+    """A region's as it was given; a detector's about the point, two cells wide; none of a class."""
+    photo, spec = np.zeros((180, 260, 3), np.uint8), {**SPEC, "resize": resize}
+    photo[80:101, 120:141] = 255
+    given = (100.0, 70.0, 160.0, 110.0)
+    several = ogc.Each([ogc.Region(1, box=given), 1])
+    found = segmenter.explain_image(photo, target=several, preprocess=spec)
+    np.testing.assert_allclose(found.box[0], given, atol=1e-3)
+    assert np.isnan(found.box[1]).all()
+    assert found.box_of(1) is None
+    assert segmenter.explain_image(photo, target=1, preprocess=spec).box is None
+    box = detector.explain_image(photo, target=ogc.Box(point=(130, 90)), preprocess=spec).box[0]
+    assert box[0] < 130 < box[2]
+    assert box[1] < 90 < box[3]
+    scale = {"crop": HEIGHT / 180, "stretch": HEIGHT / 180, "letterbox": WIDTH / 260}[resize]
+    assert box[3] - box[1] == pytest.approx(2 * CELL / scale, rel=0.02)
+
+
+def test_the_box_is_drawn(segmenter: Any) -> None:
+    photo = np.zeros((HEIGHT * 5, WIDTH * 5, 3), np.uint8)
+    spec = {**SPEC, "resize": "stretch"}
+    plain, boxed = (
+        segmenter.explain_image(photo, target=target, preprocess=spec)
+        for target in (1, ogc.Region(1, box=(100, 200, 300, 400)))
+    )
+    changed = np.argwhere((plain.figure() != boxed.figure()).any(axis=2))
+    body = changed[changed[:, 0] > 110]  # below the captions
+    (y1, x1), (y2, x2) = body.min(axis=0), body.max(axis=0)
+    assert (x2 - x1, y2 - y1) == pytest.approx((200, 200), abs=5)
