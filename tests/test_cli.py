@@ -134,6 +134,19 @@ def test_smoothing_is_recorded_and_repeated_to_the_bit(
     assert [row["difference"] for row in json.loads(out)] == [0, 0]
 
 
+def test_a_guided_product(folder: Path, run: Any) -> None:
+    status, out, _ = run(*EXPLAIN, "--method", "guided-gradcam", "--json")
+    assert status == 0
+    manifest = json.loads(out)
+    jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
+    assert manifest["rectifiers"] == {"piecewise": {"Relu": 1}, "smooth": {}, "left_alone": {}}
+    assert (manifest["layers"], manifest["attributed"]) == (["cells"], "image")
+    for entry in manifest["results"]:
+        (row,) = entry["rows"]
+        assert np.load(folder / "onnx-gradcam-out" / row["attribution"]).shape == (3, 96, 112)
+        assert cv2.imread(str(folder / "onnx-gradcam-out" / row["png"])) is not None
+
+
 @pytest.mark.parametrize("option", ["steps", "steps=", "=3", "steps=many", "stops=3", "baseline=missing.npy"])
 def test_an_option_that_is_none(run: Any, option: str) -> None:
     status, _, err = run(*EXPLAIN, "--method", "integrated-gradients", "--option", option)
