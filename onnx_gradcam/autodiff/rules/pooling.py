@@ -33,6 +33,8 @@ from onnx_gradcam.autodiff.rules.reduction import element_count
 from onnx_gradcam.autodiff.rules.windows import SAME, Windows, fit, same_pads_at_run_time, scatter, windows
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
+NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
 
 @vjp("MaxPool", wrt=0)
 def max_pool(
@@ -53,6 +55,9 @@ def max_pool(
 
     Pooling an image is pooling each row, then the columns of the result. The way back takes the same two steps: the
     first row that holds the maximum, then the first place in it. That is k + k taps instead of k · k.
+
+    In 16 bits all that is compared is made from x by one cast: a runtime that computes in 32 bits may hand x rounded to
+    one reader and unrounded to another, and y with it, and then no tap equals the maximum.
     """
     if same_at_run_time(x, auto_pad, strides):
         whole, begin, end = padded_as_same(op, x, kernel_shape, strides, auto_pad, _lowest(x))
@@ -61,10 +66,12 @@ def max_pool(
     at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
     _check_counts(at, y)
     axes = [j for j in range(len(at.kernel)) if (at.kernel[j], at.strides[j]) != (1, 1)]
-    stages = [x]
-    for j in reversed(axes[1:]):
+    is_narrow = x.dtype in NARROW
+    stages = [op.Cast(x, to=ir.DataType.FLOAT) if is_narrow else x]
+    for j in reversed(axes if is_narrow else axes[1:]):
         stages.append(_pool_axis(op, stages[-1], at, j))
-    stages.append(y)
+    if not is_narrow:
+        stages.append(y)
     for j in axes:
         pooled = stages.pop()
         g = _unpool_axis(op, g, pooled, stages[-1], at, j)
