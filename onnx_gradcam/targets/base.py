@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.targets.goals import Context, Goal
 
 if TYPE_CHECKING:
     from onnx_gradcam.image import Geometry
+
+
+@contextmanager
+def reading(target: object) -> Iterator[None]:
+    """A file of a target that cannot be read is the target's fault, not that of an image: a ``TargetError``."""
+    try:
+        yield
+    except InputError as error:
+        raise TargetError(error.what, where=error.where, hint=error.hint, target=target) from None
 
 
 class TargetObject(ABC):

@@ -13,7 +13,7 @@ import numpy as np
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.image import load_tensor
-from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.base import TargetObject, reading
 from onnx_gradcam.targets.goals import Aim, Context, Goal, View, fixed
 from onnx_gradcam.targets.kinds import SIMILARITY, TOKENS, custom
 
@@ -67,7 +67,8 @@ class Similar(TargetObject):
         if context.score.activation:
             raise context.refusal(self, f"compares embeddings, and this score is before a {context.score.activation}")
         is_file = isinstance(self.embedding, str | os.PathLike)
-        q = np.asarray(load_tensor(self.embedding) if is_file else self.embedding, np.float32).ravel()
+        with reading(self):
+            q = np.asarray(load_tensor(self.embedding) if is_file else self.embedding, np.float32).ravel()
         length = float(np.linalg.norm(q))
         if len(q) != context.score.count or not 0 < length < np.inf:
             raise TargetError(

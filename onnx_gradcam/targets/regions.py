@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.image import areas, covered, decode, load_tensor
-from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.base import TargetObject, reading
 from onnx_gradcam.targets.contrasts import Class
 from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View
 from onnx_gradcam.targets.kinds import REGION
@@ -40,7 +40,7 @@ class Region(TargetObject):
         """Mask and box in the pixels of the model's input."""
         asked = self._text
         if self.mask is not None:
-            mask = read_mask(self.mask)
+            mask = self._mask()
             if mask.shape != geometry.photo:
                 raise TargetError(
                     f"a mask of {mask.shape[1]} × {mask.shape[0]} pixels for a photo of {geometry.photo[1]} × "
@@ -84,10 +84,14 @@ class Region(TargetObject):
 
         return Goal(REGION, aim)
 
+    def _mask(self) -> Array:
+        with reading(self):
+            return read_mask(self.mask)
+
     def _counting(self, size: tuple[int, ...]) -> Array | None:
         """(H, W) float32 over the input, the share of each pixel that counts; None: where the class wins."""
         if self.mask is not None:
-            mask = read_mask(self.mask)
+            mask = self._mask()
             if mask.shape != size:
                 raise TargetError(
                     f"a mask of shape {mask.shape} for an input of {size}",

@@ -188,6 +188,8 @@ def test_similarity(x: np.ndarray, tmp_path: Path) -> None:
         assert itself.score[0] == pytest.approx(1, abs=1e-6)
         with pytest.raises(TargetError, match="an embedding of 3 numbers"):
             explainer.explain(x, target=ogc.Similar(q[:3]))
+        with pytest.raises(TargetError, match="no such file"):
+            explainer.explain(x, target=ogc.Similar(tmp_path / "dog.npy"))
         with pytest.raises(TargetError, match="length 0"):
             explainer.explain(x, target=ogc.Similar(0 * q))
 

@@ -19,6 +19,7 @@ from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare import prepare
 from onnx_gradcam.graph.score import find_score
 from onnx_gradcam.targets import Kind, kinds
+from onnx_gradcam.targets.detections import FORMS, affine, cells, decoded, overlap
 
 Array = np.ndarray
 N, K, D = 3, 5, 4
@@ -257,6 +258,65 @@ def test_tokens(activation: str, image: Array) -> None:
     weights[0, 1, 0] = weights[0, 2, 1] = weights[1, 0, 4] = 1
     expected = np.array([log_p[0, 1, 0] + log_p[0, 2, 1], log_p[1, 0, 4]])
     check(model, kinds.TOKENS, image, {"target/tokens": weights}, expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["corners", "corners y first", "centre", "centre, of the cell", "centre, of cell and input", "distances"]
+)
+def test_overlap(image: Array, name: str) -> None:
+    """Of the boxes of two cells with given ones, by each way in which numbers become boxes."""
+    model = boxes(4)
+    form, size = FORMS[name], (40, 50)
+    where = cells(np.array([[20, 4, 5]]), size, False)
+    matrix, origin = affine(form, where, size)
+    raw = logits(model, image, "box").reshape(2, 4, 20)
+    every = np.stack([decoded(form, raw[i], where, size) for i in range(2)])
+    wide = (every[:, :, 2:] > every[:, :, :2]).all(axis=2)
+    places = wide.argmax(axis=1)
+    found = every[[0, 1], places]
+    sides = np.tile(found[:, 2:] - found[:, :2], 2)
+    assert (sides > 0).all()
+    given = (found + sides * [[0.3, -0.2, 0.1, -0.3], [-0.1, 0.2, -0.4, 0.2]]).astype(np.float32)
+    expected = np.array([overlap(found[i : i + 1], given[i].astype(np.float64))[0] for i in range(2)])
+    assert (expected > 0.2).all()
+    parameters = {
+        "target/mask": np.eye(20, dtype=np.float32)[places],
+        "target/matrix": matrix[places].astype(np.float32),
+        "target/origin": origin[places].astype(np.float32),
+        "target/box": given,
+    }
+    check(model, kinds.iou(*form.acts), image, parameters, expected)
+
+
+def test_overlap_of_distributions(image: Array) -> None:
+    model, place = boxes(12), 8
+    form, size = FORMS["distributions of distances"], (40, 50)
+    where = cells(np.array([[20, 4, 5]]), size, False)
+    matrix, origin = affine(form, where, size)
+    raw = logits(model, image, "box").reshape(2, 12, 20)
+    found = np.stack([decoded(form, raw[i], where, size)[place] for i in range(2)])
+    given = (found + np.array([[3, 2, 4, -1], [-2, 1, 1, 2]])).astype(np.float32)
+    expected = np.array([overlap(found[i : i + 1], given[i].astype(np.float64))[0] for i in range(2)])
+    assert (expected > 0.1).all()
+    parameters = {
+        "target/mask": np.eye(20, dtype=np.float32)[[place, place]],
+        "target/matrix": matrix[[place, place]].astype(np.float32),
+        "target/origin": origin[[place, place]].astype(np.float32),
+        "target/box": given,
+    }
+    check(model, kinds.iou(*form.acts), image, parameters, expected)
+
+
+def boxes(columns: int) -> onnx.ModelProto:
+    """Two classes with a Sigmoid, and beside them ``columns`` numbers for a box, as outputs of their own."""
+    net = Net()
+    rng = np.random.default_rng(3)
+    net.input("x", ["N", 2, 4, 5], np.float64)
+    t = net.op("Tanh", "x")
+    box = net.op("Conv", t, net.array(rng.standard_normal((columns, 2, 1, 1))), out="box")
+    p = net.op("Sigmoid", net.op("Conv", t, net.array(rng.standard_normal((2, 2, 1, 1)))), out="p")
+    shapes = {p: ["N", 2, 4, 5], box: ["N", columns, 4, 5]}
+    return net.model(shapes, dict.fromkeys(shapes, onnx.TensorProto.DOUBLE))
 
 
 def test_probability_with_an_objectness(image: Array) -> None:

@@ -207,6 +207,8 @@ def test_places_that_the_model_did_not_see(segmenter: Any, detector: Any) -> Non
         (ogc.Region(1, mask=np.zeros((5, 5))), r"a mask of shape \(5, 5\)"),
         (ogc.Region(1, mask=np.zeros((HEIGHT, WIDTH))), "zero everywhere"),
         (ogc.Region(1, mask=np.zeros((HEIGHT, WIDTH, 3))), "a mask of shape"),
+        (ogc.Region(1, mask="nowhere/mask.png"), "no such file"),
+        (ogc.Region(1, mask=__file__), "is not an image"),
         (ogc.Box(3), "a dense map"),
         (ogc.Tokens([1]), "a dense map"),
     ],
