@@ -16,6 +16,7 @@ from onnx_gradcam.errors import LayerError
 from onnx_gradcam.evaluation import Evaluation
 from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.biases import Bias, biases
+from onnx_gradcam.graph.dense import Dense
 from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, upstream
 from onnx_gradcam.graph.grids import grids
 from onnx_gradcam.graph.layers import Layer, at_size
@@ -68,6 +69,7 @@ class Subject:
         self.image_input = inputs.image_input(self.inputs, image_input)
         self.alike = [] if image_input else inputs.image_like(self.inputs)
         self.branch = "logits"
+        self._branches: dict[str, Subject] = {}
         self._names = names
         if not self._automatic:
             _ = self.layers
@@ -84,6 +86,11 @@ class Subject:
         dense = self.score.dense
         if branch == self.branch or not self._automatic or dense is None:
             return self
+        if branch not in self._branches:
+            self._branches[branch] = self._on(branch, dense)
+        return self._branches[branch]
+
+    def _on(self, branch: str, dense: Dense) -> Subject:
         other = copy.copy(self)
         other.branch = branch
         other.__dict__.pop("layers", None)

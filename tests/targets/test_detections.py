@@ -141,6 +141,19 @@ def test_scores_of_a_box_by_number(name: str) -> None:
         assert float(found.score[0]) == pytest.approx(float(z[70, 4]), rel=1e-4, abs=1e-5)
 
 
+def test_a_branch_has_layers_and_sessions_of_its_own_that_are_kept() -> None:
+    """YOLOv8's boxes and classes come from convolutions of their own."""
+    import onnx_gradcam as ogc
+
+    _, x, explainer = module_and_explainer("yolov8")
+    classes, boxes = explainer._subject, explainer._subject.on_branch("boxes")
+    assert explainer._subject.on_branch("boxes") is boxes
+    assert explainer._subject.on_branch("logits") is classes
+    assert set(boxes.layer_names).isdisjoint(classes.layer_names)
+    found = explainer.explain(x.numpy(), target=ogc.Box(3), method="hirescam")
+    assert [layer.name for layer in found.layers] == list(classes.layer_names)
+
+
 @pytest.mark.parametrize("place", [3, 40, 100, 130])
 def test_the_overlap_and_its_gradient(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of YOLOv5's decoded boxes, centres and sizes in pixels; untrained, they do not lie about their cells."""
