@@ -25,6 +25,7 @@ from onnx_gradcam.graph.score import Score, find_score
 from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.preprocess import PRESETS, InputSpec, choose, labels_from
 from onnx_gradcam.runtime import CUDA, full_name
+from onnx_gradcam.targets import Context
 
 SHOWN = 12  # candidate layers that are printed
 
@@ -60,7 +61,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Overview:
-    """Inputs, outputs, score, candidate layers and operators of a model.
+    """Inputs, outputs, score, candidate layers and operators of a model; ``targets``: the forms of ``--target`` it has.
 
     ``without_kernel``: the operators that CUDA leaves to the CPU, where CUDA was asked about.
     """
@@ -71,6 +72,7 @@ class Overview:
     outputs: tuple[InputSpec, ...]
     score: str
     score_note: str
+    targets: str
     classes: int
     labels: int
     layers: tuple[LayerInfo, ...]
@@ -97,6 +99,7 @@ class Overview:
             "inputs": [f"  {x}" for x in self.inputs],
             "outputs": [f"  {x}" for x in self.outputs],
             "score": [f"  {self.score or '-'}  {self.score_note}; {self.labels or 'no'} labels in the model"],
+            "targets": [f"  {self.targets}"] if self.targets else [],
             "candidate target layers (* is taken by default)": ranked,
             "operators": used,
             f"no CUDA kernel in onnxruntime {cuda_kernels.version()}": [f"  {x}" for x in self.without_kernel],
@@ -179,6 +182,7 @@ def overview(
         outputs=tuple(inputs.spec_of(v) for v in source.model.graph.outputs),
         score=found.name if found else "",
         score_note=_note(found),
+        targets=Context(found, None, ()).fitting if found else "",
         classes=found.count if found else 0,
         labels=len(labels_from(metadata) or ()),
         layers=_layers(graph, found, grid, image_input) if found else (),

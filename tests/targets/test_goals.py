@@ -245,6 +245,13 @@ def test_what_is_out_of_range(explainer: Any, x: np.ndarray) -> None:
             explainer.explain(x, target=target)
 
 
+def test_inspect_says_which_targets_a_model_has() -> None:
+    from onnx_gradcam.overview import overview
+
+    assert overview(classifier()).targets.endswith("diff:A,B, finer:CLASS, output:K, -output:K, similar:FILE.npy")
+    assert "targets\n  output:0, -output:0\n" in str(overview(classifier("", HEAD[:1])))
+
+
 def test_float16(x: np.ndarray) -> None:
     net = Net()
     net.input("x", ["N", 3, 4, 4], np.float16)
