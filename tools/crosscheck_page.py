@@ -34,7 +34,8 @@ image: for the pair that is furthest apart, the median over the seeds, and the s
 COVERAGE = """## Coverage and time
 
 Outputs and gradient at the layer, as a multiple of plain inference on the same runtime, one thread. onnx2torch: of the
-module that it makes. Where a road does not lead, the reason.
+module that it makes. Where a road does not lead, the reason. Times are those of one run: of networks this small, on a
+machine that others use, single ones are off by a good deal.
 
 """
 SILENT = """## The silent errors of onnxruntime-training
