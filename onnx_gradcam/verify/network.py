@@ -21,12 +21,13 @@ from onnx_gradcam.verify.report import Check, Scan
 LIMIT = 2e-3
 DIRECTIONS = 3
 POINTS = (0.3, 0.03)  # distances from the value's own point, off kinks, as shares of its scale
+BRIEFLY = 2  # steps at which a gradient has to hold not to be wrong
 OCTAVES = 10  # step lengths, each half the one before
 LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
 AGREEMENT = 1e-3  # how well the error has to be known (one standard error), and what rounding may add to a slope
 LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
-HIDDEN = "no plateau: kinks and rounding hide the slope of the score at every step and along a line"
+HIDDEN = "no plateau: kinks, jumps and rounding hide the slope of the score at every step and along a line"
 STILL = "no move changes the score by more than rounding does, and the gradient claims no more: nothing to compare"
 CLEARLY_WRONG = LIMIT + 2 * AGREEMENT  # what an error must exceed to count against the gradient
 
@@ -51,16 +52,25 @@ def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
 def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
     """The scan at the first point where the gradient holds; without one, a line decides, on which kinks do not count.
 
-    A kink right beside a point looks like a wrong gradient at all legible steps.
+    A kink right beside a point looks like a wrong gradient at all legible steps, and jumps (of an unpooling whose place
+    moves) like one on a line: a gradient that holds at the shortest steps of some point is not wrong, but undecided.
     """
+    found: list[Scan] = []
     for distance in POINTS:
-        found = scan(at, name, distance, rng)
-        if found.error is not None and found.error <= LIMIT:
-            return found
+        found.append(scan(at, name, distance, rng))
+        if found[-1].error is not None and found[-1].error <= LIMIT:
+            return found[-1]
     line = along_line(at, name, POINTS[0], rng)
-    if line.error is not None and LIMIT < line.error <= CLEARLY_WRONG:
-        return replace(line, error=None)
-    return line
+    if line.error is None or line.error <= LIMIT:
+        return line
+    wrong = line.error > CLEARLY_WRONG and not any(map(_holds_briefly, found))
+    return line if wrong else replace(line, error=None)
+
+
+def _holds_briefly(found: Scan) -> bool:
+    """Whether the gradient holds at BRIEFLY of the shortest steps, the last of which rounding may hide."""
+    last = np.abs(found.errors[-BRIEFLY - DROPPED :]) <= LIMIT
+    return any(last[k : k + BRIEFLY].all() for k in range(len(last) - BRIEFLY + 1))
 
 
 def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
