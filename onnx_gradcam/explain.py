@@ -17,7 +17,6 @@ from onnx_gradcam.detail import in_photo
 from onnx_gradcam.explanation import Explanation
 from onnx_gradcam.graph.layers import Layer
 from onnx_gradcam.graph.load import ModelLike
-from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.image import decode
 from onnx_gradcam.image import preprocess as to_tensor
 from onnx_gradcam.labels import LabelsLike, find_labels
@@ -236,7 +235,7 @@ class Explainer:
     def _warnings(self, made: Maps) -> list[str]:
         scores = by_class(self.score, made.results[self.score.value.name or ""])
         return [
-            *(notes.tied(scores) if is_quantized(self._subject.prepared.graph) else []),
+            *(notes.tied(scores) if self._subject.is_quantized else []),
             *notes.alike(self._subject.alike, self.image_input.name),
             *notes.apart(made.evaluation.apart),
             *notes.guessed_labels(self.labels_source),

@@ -22,6 +22,7 @@ from onnx_gradcam.graph.grids import grids
 from onnx_gradcam.graph.layers import Layer, at_size
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.graph.score import find_score
 from onnx_gradcam.graph.tokens import Grid
 from onnx_gradcam.passes import Backward
@@ -144,6 +145,11 @@ class Subject:
         """Whether there is one layer for each level of a detector, of which the cell's own is drawn."""
         levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
         return self._automatic and len(self.layers) == len(levels)
+
+    @cached_property
+    def is_quantized(self) -> bool:
+        """Whether the model computes with integers that stand for real numbers."""
+        return is_quantized(self.prepared.graph)
 
     @cached_property
     def entrance(self) -> FirstFloat:
