@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from brightness import PREPROCESS
 from nets import Net
 
 import onnx_gradcam as ogc
@@ -18,16 +19,7 @@ from onnx_gradcam.image import Geometry, areas, covered
 
 CELL, HEIGHT, WIDTH = 8, 96, 112
 ROWS, COLUMNS = HEIGHT // CELL, WIDTH // CELL
-SPEC = {
-    "size": [HEIGHT, WIDTH],
-    "scale": 1 / 255,
-    "mean": 0,
-    "std": 1,
-    "channels": "RGB",
-    "layout": "NCHW",
-    "pad": 0,
-    "dtype": "float32",
-}
+SPEC = {**PREPROCESS, "size": [HEIGHT, WIDTH]}
 METHOD = "hirescam"  # what the gradient of one cell keeps of its place
 
 
