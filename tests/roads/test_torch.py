@@ -327,6 +327,28 @@ def test_float16_by_autograd(tmp_path: Path) -> None:
     assert "FLOAT16" in error.what
 
 
+class Generated(nn.Module):  # type: ignore[misc]
+    """A convolution whose weights are made of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.weights = nn.Linear(4, 4 * 4)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        w = self.weights(x.mean((0, 2, 3))).reshape(4, 4, 1, 1)
+        return self.head(torch.nn.functional.conv2d(x, w).mean((2, 3)))
+
+
+def test_weights_that_depend_on_the_layer_by_autograd(tmp_path: Path) -> None:
+    error = refused(Generated(), tmp_path, "stem", autodiff="torch")
+    assert isinstance(error, ogc.UnsupportedGradient)
+    assert "weights of a convolution" in error.what
+    assert "autodiff='onnx'" in error.hint
+
+
 def test_an_example_that_is_no_tensor(tmp_path: Path) -> None:
     error = refused(Net(), tmp_path, "block", np.zeros((2, 3, 32, 32), np.float32))
     assert isinstance(error, ogc.InputError)

@@ -14,6 +14,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from onnx_gradcam.errors import UnsupportedGradient
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -27,7 +29,8 @@ class Chosen:
 def joint(program: Any, chosen: Chosen, names: Sequence[str], inputs: Sequence[str]) -> Any:
     """(inputs…, class index) → outputs…, score, class index, gradient of each of ``names``, activation of each layer.
 
-    ``program`` returns the activations of those ``names`` that are no ``inputs`` behind its outputs.
+    ``program`` returns the activations of those ``names`` that are no ``inputs`` behind its outputs. Raises
+    ``UnsupportedGradient`` where a gradient goes through the weights of a convolution.
     """
     signature = program.graph_signature
     nodes = {node.name: node for node in program.graph.nodes}
@@ -57,8 +60,21 @@ def joint(program: Any, chosen: Chosen, names: Sequence[str], inputs: Sequence[s
             *examples, torch.zeros_like(_first_entries(examples[0]), dtype=torch.int64)
         )
     traced.graph.eliminate_dead_code()
+    _refuse_weights(traced)
     traced.recompile()
     return traced.eval()
+
+
+def _refuse_weights(traced: Any) -> None:
+    """Raise ``UnsupportedGradient`` where a gradient goes through the weights of a convolution."""
+    for node in traced.graph.nodes:
+        if node.target is torch.ops.aten.convolution_backward.default and node.args[-1][1]:
+            raise UnsupportedGradient(
+                "torch's gradient with respect to the weights of a convolution has no translation",
+                where=f"{node.name}: the weights depend on the target layer, or on an input that is asked for",
+                hint="autodiff='onnx', or a layer behind that convolution",
+                node=node.name,
+            )
 
 
 class _Recorder(torch.fx.Interpreter):  # type: ignore[misc]

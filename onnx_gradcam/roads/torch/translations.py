@@ -30,10 +30,9 @@ def convolution_backward(
 ) -> tuple[Any, Any, Any]:
     """y = x ⋆ W:  x̄ = ConvTranspose(g, W), and of a transposed convolution x̄ = g ⋆ W, cropped to the size of x.
 
-    The gradients of weight and bias, which no explanation reads, are placeholders: a translation gives every output.
+    The gradients of weight and bias are placeholders, since a translation gives every output: ``joint`` refuses a graph
+    that reads them.
     """
-    if output_mask[1]:
-        raise NotImplementedError("the target layer reaches the weights of a convolution, and not its input only")
     form = {"strides": stride, "dilations": dilation, "group": groups}
     if transposed:
         found = _fit(op.Conv(g, weight, pads=[*padding, *padding], **form), x, [0] * len(padding))
