@@ -6,8 +6,6 @@
 """
 
 from onnx_gradcam import roads
-from onnx_gradcam.audit import Comparison, compare
-from onnx_gradcam.engines import gradient_model
 from onnx_gradcam.errors import (
     ForwardMismatch,
     InputError,
@@ -24,11 +22,13 @@ from onnx_gradcam.errors import (
     TargetError,
     UnsupportedGradient,
 )
-from onnx_gradcam.explain import Explainer
-from onnx_gradcam.explanation import Explanation, LayerResult
-from onnx_gradcam.overview import layers
-from onnx_gradcam.preprocess import Preprocess
-from onnx_gradcam.side_by_side import SideBySide, both, contrast
+from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.jobs.compare import Comparison, compare
+from onnx_gradcam.jobs.inspect import layers
+from onnx_gradcam.photos.preprocess.choice import Preprocess
+from onnx_gradcam.results.contrast import SideBySide, both, contrast
+from onnx_gradcam.results.explanation import Explanation, LayerResult
+from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.targets import (
     Box,
     Classes,

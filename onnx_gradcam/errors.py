@@ -21,6 +21,7 @@ Each says what happened, where, and what to try next, and carries its data as at
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 from collections.abc import Iterable
 
 
@@ -108,3 +109,12 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     folded = {k.casefold(): k for k in known}
     close = [folded[k] for k in difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)]
     return ", ".join(repr(k) for k in (close or known[: 2 * count]))
+
+
+def reinstall(module: str) -> str:
+    """The pip command that mends an installation of ``module``, whatever distributions it came from."""
+    owners = sorted(set(importlib.metadata.packages_distributions().get(module, [])))
+    if len(owners) < 2:
+        return f"pip install --force-reinstall {owners[0] if owners else module}"
+    keep = next((o for o in owners if "gpu" in o or "headless" in o), owners[0])
+    return f"pip uninstall -y {' '.join(owners)} && pip install {keep}   (several own the module {module!r})"

@@ -16,9 +16,9 @@ from reference_ops import REFERENCE_OPS
 from reference_sampling import GridSample
 from vjp_check import Erf
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.lower import MICROSOFT, lower
+from onnx_gradcam.graph.lowering.table import MICROSOFT, lower
 
 
 class Gelu(OpRun):

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
-from onnx_gradcam.graph.upgrade import raise_opset
+from onnx_gradcam.graph.prepare.upgrade import raise_opset
 
 F = np.float32
 

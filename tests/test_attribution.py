@@ -15,10 +15,10 @@ from nets import Net
 from onnx import TensorProto, helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam import figure
-from onnx_gradcam.attribution.methods import METHODS, options_of
-from onnx_gradcam.cam import methods as cam
-from onnx_gradcam.sampling import Noise, noisy
+from onnx_gradcam.methods import cam
+from onnx_gradcam.methods.attribution import METHODS, options_of
+from onnx_gradcam.methods.copies import Noise, noisy
+from onnx_gradcam.results.picture import figure
 
 W = naive_net.weights()
 X = np.random.default_rng(1).standard_normal((3, 3, 6, 6)).astype(np.float32)

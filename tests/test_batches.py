@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 from nets import BATCH, Net, run
 
-from onnx_gradcam.batches import batch_size, run_in_pieces
+from onnx_gradcam.engine.batches import batch_size, run_in_pieces
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 X = np.arange(35, dtype=np.float32).reshape(7, 5)
 

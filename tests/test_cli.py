@@ -444,7 +444,7 @@ def test_interrupt(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("onnx_gradcam.job.run", interrupted)
+    monkeypatch.setattr("onnx_gradcam.jobs.explain.run", interrupted)
     assert run(*EXPLAIN)[0] == 130
 
 

@@ -17,7 +17,7 @@ import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
 from onnx_gradcam.errors import OnnxGradcamError, UnsupportedGradient
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 RNG = np.random.default_rng(1)
 X = RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)

@@ -16,10 +16,10 @@ from reference_ops import REFERENCE_OPS
 from reference_recurrent import RECURRENT_OPS
 
 import onnx_gradcam as ogc
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch

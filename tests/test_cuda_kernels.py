@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper
 from vjp_check import lint
 
-from onnx_gradcam import cli, cuda_kernels
-from onnx_gradcam.overview import overview
+from onnx_gradcam import cli
+from onnx_gradcam.jobs import cuda_kernels
+from onnx_gradcam.jobs.inspect import overview
 
 MODELS = Path(__file__).parent.parent / "models"
 

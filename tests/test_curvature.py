@@ -12,10 +12,10 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam.gradient import INDEX, differentiate, split
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.engine.program import INDEX, differentiate, split
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.targets.kinds import CLASS, PROBABILITY, Kind
 
 

@@ -11,7 +11,7 @@ import pytest
 from nets import Net
 
 import onnx_gradcam as ogc
-from onnx_gradcam import detail
+from onnx_gradcam.results.picture import detail
 
 CHANNELS = ["RGB", "BGR"]
 

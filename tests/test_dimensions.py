@@ -11,10 +11,10 @@ import pytest
 from nets import Net
 
 import onnx_gradcam as ogc
-from onnx_gradcam import job
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.inputs import specs
+from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.jobs import explain as job
+from onnx_gradcam.photos.inputs import specs
 
 
 def spot(net: Net, x: str, channels: int, space: int) -> str:

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 
 from onnx_gradcam.cli import app
-from onnx_gradcam.preprocess import InputSpec, choose
+from onnx_gradcam.photos.preprocess.choice import InputSpec, choose
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_gradcam.drawing import ALL, Drawing, at_one_scale
 from onnx_gradcam.errors import MethodError
+from onnx_gradcam.results.frame import ALL, Drawing, at_one_scale
 
 A, B = np.float32([[[1, 2], [0, -4]]]), np.float32([[[0, 1], [2, 0]]])
 

@@ -12,8 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam.cam.heatmap import upsample
-from onnx_gradcam.cam.methods import METHODS, NEEDS, NEEDS_GRADIENT, WEIGHTS, compute_cam
+from onnx_gradcam.methods.cam import METHODS, NEEDS, NEEDS_GRADIENT, WEIGHTS, compute_cam
+from onnx_gradcam.methods.heatmap import upsample
 
 CLASSES = 4
 
@@ -204,7 +204,7 @@ def test_cam_needs_a_linear_head(x: np.ndarray) -> None:
 
 
 def test_the_deployed_model_is_compared_once(x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_gradcam.graph import prepare as module
+    from onnx_gradcam.graph.prepare import prepare as module
 
     calls = []
     true = module.prepare
@@ -218,7 +218,7 @@ def test_the_deployed_model_is_compared_once(x: np.ndarray, monkeypatch: pytest.
         bias.const_value = ir.tensor(bias.const_value.numpy() + np.arange(CLASSES, dtype=np.float32) / 100)
         return prepared
 
-    monkeypatch.setattr("onnx_gradcam.subject.prepare", tampered)
+    monkeypatch.setattr("onnx_gradcam.explain.network.prepare", tampered)
     with ogc.Explainer(classifier()) as wrong, pytest.raises(ogc.ForwardMismatch, match="'probabilities'"):
         wrong.explain(x)
     with ogc.Explainer(classifier(), check_forward=False) as unchecked:

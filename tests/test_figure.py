@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_gradcam.figure import (
+from onnx_gradcam.results.picture.figure import (
     BAR,
     LONG_SIDE,
     LONG_SIDE_IN_A_ROW,
@@ -22,7 +22,7 @@ from onnx_gradcam.figure import (
     map_panel,
     panels,
 )
-from onnx_gradcam.overlay import overlay
+from onnx_gradcam.results.picture.overlay import overlay
 
 Array = NDArray[Any]
 TITLE = ["gradcam: tabby (281)  p 0.873", "score 12.3", "layer /layer4/Relu"]

@@ -12,9 +12,9 @@ import shapes
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import onnx_gradcam as ogc
+from onnx_gradcam.engine.program import SCALE, gradient_model
+from onnx_gradcam.engine.scaling import FIRST, LARGEST, REPEATS, run_scaled
 from onnx_gradcam.errors import ModelError
-from onnx_gradcam.gradient import SCALE, gradient_model
-from onnx_gradcam.scaling import FIRST, LARGEST, REPEATS, run_scaled
 
 MODELS = Path(__file__).parents[1] / "models"
 DEMO = sorted(MODELS.glob("shapes-*.onnx"))

@@ -15,7 +15,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 import onnx_gradcam as ogc
-from onnx_gradcam.overview import overview
+from onnx_gradcam.jobs.inspect import overview
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch

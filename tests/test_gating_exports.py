@@ -19,12 +19,12 @@ from onnx.reference import ReferenceEvaluator
 from reference_ops import REFERENCE_OPS
 from vjp_check import Erf
 
-from onnx_gradcam.autodiff.gating import DECONVOLUTION, GUIDED, Gating
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating
 from onnx_gradcam.autodiff.registry import Rules
-from onnx_gradcam.gradient import differentiate
+from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch

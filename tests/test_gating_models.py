@@ -17,12 +17,12 @@ from nets import BATCH, Net, run
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from onnx_gradcam.autodiff.gating import DECONVOLUTION, GUIDED, Gating
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating
 from onnx_gradcam.autodiff.registry import RULES, Rules
-from onnx_gradcam.gradient import SCALE, differentiate
+from onnx_gradcam.engine.program import SCALE, differentiate
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 quantized = importlib.import_module("test_quantized")
 half = importlib.import_module("test_float16")

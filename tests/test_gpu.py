@@ -13,8 +13,8 @@ import onnxruntime as ort
 import pytest
 
 import onnx_gradcam as ogc
+from onnx_gradcam.engine.session import CUDA, Options, Session
 from onnx_gradcam.errors import ProviderError
-from onnx_gradcam.runtime import CUDA, Options, Session
 
 pytestmark = pytest.mark.gpu
 

@@ -17,12 +17,12 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from vjp_check import Erf
 
+from onnx_gradcam.anatomy.layers import choose
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.engine.program import CLASS, INDEX, SCALE, SCORE, asked, differentiate, gradient_model, to_run
 from onnx_gradcam.errors import LayerError, NoGradientPath, ScoreError, UnsupportedGradient
-from onnx_gradcam.gradient import CLASS, INDEX, SCALE, SCORE, asked, differentiate, gradient_model, to_run
-from onnx_gradcam.graph.layers import choose
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 ALL = {**builders.ARCHITECTURES, **builders.HABITS}
 CLASSES = [3, -1, 0, 2]

@@ -9,11 +9,11 @@ import onnx_ir as ir
 import pytest
 from nets import feeds, run
 
-from onnx_gradcam.gradient import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, has_rows, split
-from onnx_gradcam.graph.layers import choose
+from onnx_gradcam.anatomy.layers import choose
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, has_rows, split
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 ALL = {**builders.ARCHITECTURES, **builders.HABITS}
 CLASSES = [3, -1, 0, 2]

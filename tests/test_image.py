@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.image import Geometry, decode, list_images, load_tensor, preprocess
-from onnx_gradcam.preprocess import PRESETS, Preprocess
+from onnx_gradcam.photos.decode import decode, list_images, load_tensor
+from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.preprocess.choice import PRESETS, Preprocess
+from onnx_gradcam.photos.tensor import to_tensor
 
 Array = NDArray[Any]
 JPEG_LOSS = 6  # colours are rounded twice on the way to YCbCr and back, times 1.8
@@ -342,7 +344,7 @@ def slow_resize_line(line: Array, count: int, name: str) -> list[float]:
 @pytest.mark.parametrize("size", [(5, 4), (9, 31), (23, 7), (13, 17)])
 def test_resize_is_the_definition(name: str, size: tuple[int, int]) -> None:
     image = noise(13, 17, low=60, high=190)
-    tensor, _ = preprocess(image, replace(RAW, size=size, interpolation=name))
+    tensor, _ = to_tensor(image, replace(RAW, size=size, interpolation=name))
     for c in range(3):
         columns = np.array([slow_resize_line(line, size[0], name) for line in image[:, :, c].T]).T
         both = np.array([slow_resize_line(line, size[1], name) for line in columns])
@@ -357,7 +359,7 @@ PILLOW = {"linear": 2, "cubic": 3, "lanczos": 1}
 def test_resize_is_pillows(name: str, size: tuple[int, int]) -> None:
     """Pillow rounds between its passes, hence two levels; low contrast, so that it clips nothing there."""
     image = noise(201, 255, low=90, high=160)
-    tensor, _ = preprocess(image, replace(RAW, size=size, interpolation=name))
+    tensor, _ = to_tensor(image, replace(RAW, size=size, interpolation=name))
     reference = np.asarray(Image.fromarray(image).resize(size[::-1], PILLOW[name])).transpose(2, 0, 1)
     assert abs(tensor[0] - reference.astype(float)).max() <= (1 if name == "linear" else 2)
 
@@ -366,7 +368,7 @@ def test_resize_is_pillows(name: str, size: tuple[int, int]) -> None:
 def test_resize_is_opencvs(name: str, flag: int) -> None:
     image = noise(201, 255)
     for size in ((97, 31), (100, 85), (201, 255)):
-        tensor, _ = preprocess(image, replace(RAW, size=size, interpolation=name))
+        tensor, _ = to_tensor(image, replace(RAW, size=size, interpolation=name))
         reference = cv2.resize(image, size[::-1], interpolation=flag).transpose(2, 0, 1)
         assert abs(tensor[0] - reference.astype(float)).max() <= 1
 
@@ -375,7 +377,7 @@ def test_nearest_is_exact_at_ties() -> None:
     """Pixel floor((i + ½) · n / m), in fractions: 576 → 224 and 768 → 224 hit borders between pixels."""
     rows = np.arange(576 * 768, dtype=np.uint32).reshape(576, 768)
     image = np.dstack([rows >> 16, rows >> 8 & 255, rows & 255]).astype(np.uint8)
-    tensor, _ = preprocess(image, replace(RAW, size=(224, 224), interpolation="nearest"))
+    tensor, _ = to_tensor(image, replace(RAW, size=(224, 224), interpolation="nearest"))
     y = [math.floor(Fraction(2 * i + 1, 2) * Fraction(576, 224)) for i in range(224)]
     x = [math.floor(Fraction(2 * i + 1, 2) * Fraction(768, 224)) for i in range(224)]
     np.testing.assert_array_equal(tensor[0].transpose(1, 2, 0), image[np.ix_(y, x)])
@@ -387,7 +389,7 @@ def test_linear_does_not_alias() -> None:
     spec = replace(RAW, size=(90, 401))
     spread = {}
     for name in ("linear", "linear-aliased"):
-        tensor, _ = preprocess(image, replace(spec, interpolation=name))
+        tensor, _ = to_tensor(image, replace(spec, interpolation=name))
         spread[name] = np.ptp(tensor[:, :, :, 4:-4])
     assert spread["linear"] < 16
     assert spread["linear-aliased"] > 200
@@ -434,12 +436,12 @@ MODELS = [(56, 56), (45, 33), (48, 80)]
 def test_resize_modes_are_the_usual_ones(mode: str, photo: tuple[int, int]) -> None:
     for size in ((56, 56), (55, 55), (57, 57)):
         spec = replace(RAW, size=size, **MODES[mode])
-        tensor, _ = preprocess(noise(*photo), spec)
+        tensor, _ = to_tensor(noise(*photo), spec)
         assert abs(tensor[0].transpose(1, 2, 0) - by_pillow(noise(*photo), spec).astype(float)).max() <= 1
 
 
 def test_crop_larger_than_the_photo_is_padded() -> None:
-    tensor, geometry = preprocess(np.full((10, 20, 3), 200, np.uint8), replace(RAW, resize="crop", shorter=8, pad=7.0))
+    tensor, geometry = to_tensor(np.full((10, 20, 3), 200, np.uint8), replace(RAW, resize="crop", shorter=8, pad=7.0))
     assert geometry.seen == (0, 0, 20, 10)
     np.testing.assert_array_equal(tensor[0, :, [3, 4, 11, 12], 5], np.array([7, 200, 200, 7])[:, None].repeat(3, 1))
     np.testing.assert_array_equal(np.unique(tensor[0, 0, :4]), [7])
@@ -447,18 +449,16 @@ def test_crop_larger_than_the_photo_is_padded() -> None:
 
 def test_own_size() -> None:
     image = noise(10, 23)
-    tensor, geometry = preprocess(image, replace(RAW, size=None))
+    tensor, geometry = to_tensor(image, replace(RAW, size=None))
     np.testing.assert_array_equal(tensor[0].transpose(1, 2, 0), image)
     assert geometry.to_photo(np.eye(10, 23)).tolist() == np.eye(10, 23).tolist()
-    assert preprocess(image, replace(RAW, size=None, shorter=5))[0].shape == (1, 3, 5, 11)
+    assert to_tensor(image, replace(RAW, size=None, shorter=5))[0].shape == (1, 3, 5, 11)
 
 
 @pytest.mark.parametrize(("mode", "size"), list(itertools.product(MODES, MODELS)))
 def test_extreme_photos(mode: str, size: tuple[int, int]) -> None:
     for photo in ((1, 1), (1, 3000), (3000, 1), (2, 3)):
-        tensor, geometry = preprocess(
-            np.full((*photo, 3), 9, np.uint8), replace(RAW, size=size, pad=9.0, **MODES[mode])
-        )
+        tensor, geometry = to_tensor(np.full((*photo, 3), 9, np.uint8), replace(RAW, size=size, pad=9.0, **MODES[mode]))
         np.testing.assert_array_equal(tensor, np.full((1, 3, *size), 9, np.float32))
         x1, y1, x2, y2 = geometry.seen
         assert 0 <= x1 < x2 <= photo[1]
@@ -488,7 +488,7 @@ def test_channel_order(channels: str, layout: str, red: list[int], green: list[i
     image[0, [0, 1, 2], [0, 1, 2]] = 255
     n = len(red)
     spec = replace(RAW, size=(1, 3), channels=channels, layout=layout, mean=(0.0,) * n, std=(1.0,) * n)
-    tensor, _ = preprocess(decode(encoded(image, "PNG")), spec)
+    tensor, _ = to_tensor(decode(encoded(image, "PNG")), spec)
     pixels = np.array([[red, green, blue]])
     np.testing.assert_array_equal(tensor[0], pixels if layout == "NHWC" else pixels.transpose(2, 0, 1))
 
@@ -497,22 +497,22 @@ def test_normalisation() -> None:
     """value = (pixel · scale − mean) / std, by hand, in each dtype."""
     image = np.array([[[0, 100, 255]]], np.uint8)
     spec = Preprocess((1, 1), "stretch", None, 1 / 255, (0.5, 0.0, 0.25), (0.5, 1.0, 0.1), "RGB", "NCHW", "float32")
-    tensor, _ = preprocess(image, spec)
+    tensor, _ = to_tensor(image, spec)
     assert tensor.dtype == np.float32
     np.testing.assert_array_equal(tensor.ravel(), np.array([-1.0, 100 / 255, 7.5], np.float32))
-    half = preprocess(image, replace(spec, dtype="float16"))[0]
+    half = to_tensor(image, replace(spec, dtype="float16"))[0]
     np.testing.assert_array_equal(half.ravel(), np.array([-1.0, 100 / 255, 7.5], np.float16))
     assert half.dtype == np.float16
-    caffe = preprocess(image, replace(PRESETS["imagenet-caffe"], size=(1, 1), shorter=None))[0]
+    caffe = to_tensor(image, replace(PRESETS["imagenet-caffe"], size=(1, 1), shorter=None))[0]
     np.testing.assert_allclose(caffe.ravel(), [255 - 103.939, 100 - 116.779, -123.68], rtol=1e-6)
     whole = replace(spec, scale=1.0, mean=(128.0, 99.4, 0.0), std=(1.0, 1.0, 1.0), dtype="int8")
-    assert preprocess(image, whole)[0].ravel().tolist() == [-128, 1, 127]  # 0.6 rounded, 255 clipped
-    assert preprocess(image, replace(RAW, size=(1, 1), dtype="uint8"))[0].ravel().tolist() == [0, 100, 255]
+    assert to_tensor(image, whole)[0].ravel().tolist() == [-128, 1, 127]  # 0.6 rounded, 255 clipped
+    assert to_tensor(image, replace(RAW, size=(1, 1), dtype="uint8"))[0].ravel().tolist() == [0, 100, 255]
 
 
 def test_letterbox_padding_is_normalised() -> None:
     spec = replace(PRESETS["zero-one"], size=(4, 8), resize="letterbox", pad=114.0)
-    tensor, _ = preprocess(np.full((10, 10, 3), 255, np.uint8), spec)
+    tensor, _ = to_tensor(np.full((10, 10, 3), 255, np.uint8), spec)
     np.testing.assert_array_equal(tensor[0, 0, 0], np.array([114 / 255] * 2 + [1] * 4 + [114 / 255] * 2, np.float32))
 
 
@@ -542,7 +542,7 @@ def slow_to_photo(heatmap: Array, geometry: Geometry) -> Array:
 @pytest.mark.parametrize(("mode", "photo"), list(itertools.product(MODES, PHOTOS[:3])))
 def test_to_photo_is_bilinear(mode: str, photo: tuple[int, int]) -> None:
     for size, grid in zip(MODELS, ((7, 7), (5, 3), (1, 4)), strict=True):
-        _, geometry = preprocess(noise(*photo), replace(RAW, size=size, **MODES[mode]))
+        _, geometry = to_tensor(noise(*photo), replace(RAW, size=size, **MODES[mode]))
         heatmap = np.random.default_rng(1).random(grid, np.float32)
         result = geometry.to_photo(heatmap)
         assert result.dtype == np.float32
@@ -565,12 +565,12 @@ def test_seen_by_hand() -> None:
         ),  # 224 × 336, at 56: 75.2 … 375.8
     }
     for name, (spec, seen) in cases.items():
-        assert preprocess(image, spec)[1].seen == seen, name
+        assert to_tensor(image, spec)[1].seen == seen, name
 
 
 def test_to_photo_averages_when_the_photo_is_smaller() -> None:
     """A lone pixel of a large map is not lost between the samples: each axis weighs it (1 − d/8) / 8."""
-    _, geometry = preprocess(noise(8, 8), replace(RAW, size=(64, 64)))
+    _, geometry = to_tensor(noise(8, 8), replace(RAW, size=(64, 64)))
     for y, x in ((31, 32), (37, 27), (20, 43)):
         heatmap = np.zeros((64, 64), np.float32)
         heatmap[y, x] = 1
@@ -599,7 +599,7 @@ def test_a_bright_dot_comes_back_to_its_place(orientation: int) -> None:
             upright[dot[0] - 1 : dot[0] + 2, dot[1] - 1 : dot[1] + 2] = 255
             image = decode(encoded(stored_sideways(upright, orientation), "PNG", orientation))
             for (size, grid), mode in itertools.product(GRIDS, MODES):
-                tensor, geometry = preprocess(image, replace(RAW, size=size, pad=0.0, **MODES[mode]))
+                tensor, geometry = to_tensor(image, replace(RAW, size=size, pad=0.0, **MODES[mode]))
                 brightness, pixel = tensor[0].mean(axis=0), 1 / np.array(geometry.scale)
                 x1, y1, x2, y2 = geometry.seen
                 beyond = np.maximum([y1, x1] - dot, dot - [y2 - 1, x2 - 1])
@@ -625,7 +625,7 @@ def test_real_photos(zoo: Path) -> None:
         with Image.open(path) as opened:
             reference = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
         assert abs(image.astype(int) - reference).max() <= 1, path
-        tensor, _ = preprocess(image, spec)
+        tensor, _ = to_tensor(image, spec)
         assert abs(tensor[0].transpose(1, 2, 0) - by_pillow(image, spec).astype(float)).max() <= 1, path
 
 

@@ -8,11 +8,12 @@ import onnx_ir as ir
 import pytest
 from nets import Net
 
-from onnx_gradcam import Explainer, inputs
+from onnx_gradcam import Explainer
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.preprocess import InputSpec
+from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.photos import inputs
+from onnx_gradcam.photos.preprocess.choice import InputSpec
 
 IMAGE = InputSpec("image", (None, 3, 4, None), "float32")
 ONE = {"image": IMAGE}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.labels import Labels, find_labels
-from onnx_gradcam.preprocess import LABELS_KEY
+from onnx_gradcam.photos.labels import Labels, find_labels
+from onnx_gradcam.photos.preprocess.choice import LABELS_KEY
 
 
 def found(given: Any, count: int = 5, kind: str = "classes", **metadata: str) -> Labels:

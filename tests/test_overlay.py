@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.overlay import HIDDEN_BRIGHTNESS, encode_png, overlay, scale_colours
+from onnx_gradcam.results.picture.overlay import HIDDEN_BRIGHTNESS, encode_png, overlay, scale_colours
 
 Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from onnx_gradcam.errors import InputError, PreprocessError
-from onnx_gradcam.preprocess import PRESETS, Choice, InputSpec, Preprocess, choose, labels_from
+from onnx_gradcam.photos.preprocess.choice import PRESETS, Choice, InputSpec, Preprocess, choose, labels_from
 
 FLOAT = InputSpec("x", (None, 3, 224, 224), "float32")
 FREE = InputSpec("x", (None, 3, None, None), "float32")

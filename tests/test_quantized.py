@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from shapes import two_objects
 
 import onnx_gradcam as ogc
-from onnx_gradcam.image import preprocess
+from onnx_gradcam.photos.tensor import to_tensor
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 DEMOS = ("shapes-resnet", "shapes-vgg", "shapes-inception")
@@ -45,7 +45,7 @@ class Scenes(CalibrationDataReader):
 def scenes(explainer: ogc.Explainer, count: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     how = explainer.preprocessing().preprocess
-    return np.concatenate([preprocess(two_objects(rng).image, how)[0] for _ in range(count)])
+    return np.concatenate([to_tensor(two_objects(rng).image, how)[0] for _ in range(count)])
 
 
 def quantize(source: Path, target: Path, form: str, name: str, x: np.ndarray) -> None:
@@ -183,7 +183,7 @@ def test_outputs_stay_the_deployed_models_where_exposing_a_value_moves_them() ->
 
 
 def test_a_difference_that_optimisations_do_not_make_is_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx_gradcam.evaluation.own_difference", lambda *_: 0.0)
+    monkeypatch.setattr("onnx_gradcam.engine.evaluation.own_difference", lambda *_: 0.0)
     with ogc.Explainer(tied(), target_layer="c") as explainer, pytest.raises(ogc.ForwardMismatch, match="'y'"):
         explainer.explain(X)
 

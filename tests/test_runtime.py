@@ -17,10 +17,11 @@ import pytest
 from nets import Net, feeds, run
 
 import onnx_gradcam as ogc
-from onnx_gradcam import providers, runtime
+from onnx_gradcam.engine import providers
+from onnx_gradcam.engine import session as runtime
+from onnx_gradcam.engine.session import CPU, CUDA, Options, Session, full_name, versions
 from onnx_gradcam.errors import InputError, ModelError, ProviderError
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.runtime import CPU, CUDA, Options, Session, full_name, versions
 
 PROTO = builders.plain()
 DATA = PROTO.SerializeToString()

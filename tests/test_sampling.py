@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import onnx_gradcam as ogc
-from onnx_gradcam import sampling
-from onnx_gradcam.sampling import Noise, augmented, batches, frozen, noisy
+from onnx_gradcam.methods import copies as sampling
+from onnx_gradcam.methods.copies import Noise, augmented, batches, frozen, noisy
 
 
 def images(dtype: Any = np.float32, count: int = 3) -> np.ndarray:

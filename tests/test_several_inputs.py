@@ -13,7 +13,7 @@ from nets import Net
 
 import onnx_gradcam as ogc
 from onnx_gradcam.cli import app
-from onnx_gradcam.job import Request, run
+from onnx_gradcam.jobs.explain import Request, run
 
 ROWS, COLUMNS = 4, 6
 command_line = typer.main.get_command(app)

@@ -18,11 +18,11 @@ from nets import Net
 from onnx import helper, numpy_helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam import figure
-from onnx_gradcam.cam.heatmap import upsample
-from onnx_gradcam.cam.methods import METHODS, NEEDS, WEIGHTS
-from onnx_gradcam.overlay import overlay
-from onnx_gradcam.side_by_side import both_of
+from onnx_gradcam.methods.cam import METHODS, NEEDS, WEIGHTS
+from onnx_gradcam.methods.heatmap import upsample
+from onnx_gradcam.results.contrast import both_of
+from onnx_gradcam.results.picture import figure
+from onnx_gradcam.results.picture.overlay import overlay
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "manifest.schema.json"
 HEAD = np.array([[4, -4], [-8, 8], [4, 4]], np.float32)  # class, channel

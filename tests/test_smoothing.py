@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam.sampling import Noise, noisy
+from onnx_gradcam.methods.copies import Noise, noisy
 
 FACTORS = (0.9, 1.0, 1.1)
 

@@ -15,10 +15,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
 
-from onnx_gradcam.autodiff.reverse import pull_back  # noqa: E402
+from onnx_gradcam.autodiff.walk import pull_back  # noqa: E402
 from onnx_gradcam.graph.builder import Builder  # noqa: E402
 from onnx_gradcam.graph.load import load  # noqa: E402
-from onnx_gradcam.graph.prepare import prepare  # noqa: E402
+from onnx_gradcam.graph.prepare.prepare import prepare  # noqa: E402
 
 f, nn = torch.nn.functional, torch.nn
 SIZE = (20, 18)

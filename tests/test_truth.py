@@ -10,7 +10,7 @@ import pytest
 from nets import Net
 
 import onnx_gradcam as ogc
-from onnx_gradcam.truth import against_truth, true_classes
+from onnx_gradcam.jobs.truth import against_truth, true_classes
 
 ROOT = Path(__file__).parent.parent
 HEAD = np.array([[4, -4], [-8, 8], [4, 4]], np.float32)

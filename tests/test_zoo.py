@@ -15,8 +15,9 @@ import pytest
 from localisation import declared
 
 import onnx_gradcam as ogc
-from onnx_gradcam.explanation import Explanation
-from onnx_gradcam.image import decode, list_images, preprocess
+from onnx_gradcam.photos.decode import decode, list_images
+from onnx_gradcam.photos.tensor import to_tensor
+from onnx_gradcam.results.explanation import Explanation
 
 CLASSIFIERS = (
     "squeezenet-fp32-from-fp16", "squeezenet-fp16", "stm-mobilenetv2-035-tfs", "mesonet", "ppocr-cls-v3",
@@ -96,7 +97,7 @@ def explain(path: Path, explainer: ogc.Explainer, subjects: Iterator[Subject]) -
     names = [output.name for output in untouched.get_outputs()]
     found = []
     for subject in subjects:
-        x, _ = preprocess(decode(subject.image), explainer.preprocessing(subject.preprocess).preprocess)
+        x, _ = to_tensor(decode(subject.image), explainer.preprocessing(subject.preprocess).preprocess)
         original = untouched.run(names, {untouched.get_inputs()[0].name: x})
         explanation = explainer.explain_image(subject.image, preprocess=subject.preprocess)
         found.append(Explained(subject, dict(zip(names, original, strict=True)), explanation))

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 
 import onnx_gradcam as ogc
-from onnx_gradcam.image import decode, preprocess
+from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.tensor import to_tensor
 
 TOLERANCE = 1e-4  # of an output, as a share of its largest magnitude
 # Of the positive pixels, as many as would carry the map if they were equal, as a share of the photo: 0.03 is the least
@@ -151,7 +152,7 @@ def test_a_person(zoo: Path, zoo_index: dict[str, Any], name: str, photo: str) -
     """The cell is one where the untouched model is surest of the person; its outputs are unchanged."""
     entry = zoo_index[name]
     spec = sinet() if name == "sinet-softmax" else letterbox(entry)
-    x, _ = preprocess(decode(zoo / "images" / photo), spec)
+    x, _ = to_tensor(decode(zoo / "images" / photo), spec)
     session = ort.InferenceSession(zoo / entry["file"], providers=["CPUExecutionProvider"])
     (y,) = session.run(None, {session.get_inputs()[0].name: x})
     with ogc.Explainer(zoo / entry["file"], providers=["cpu"]) as explainer:

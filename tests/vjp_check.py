@@ -17,11 +17,11 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.autodiff.registry import RULES, find
-from onnx_gradcam.autodiff.reverse import pull_back
-from onnx_gradcam.cuda_kernels import without_kernel
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.inference import infer
-from onnx_gradcam.graph.lower import is_lowered, lower
+from onnx_gradcam.graph.lowering.table import is_lowered, lower
+from onnx_gradcam.graph.prepare.inference import infer
+from onnx_gradcam.jobs.cuda_kernels import without_kernel
 
 # OPERATORS.md, "Safe core set", and the few more that rules may emit; what is not here lacks a kernel on some provider.
 SAFE = frozenset(

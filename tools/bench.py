@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from onnx_gradcam.methods import NAMES
+from onnx_gradcam.methods.table import NAMES
 
 WARM_UP = 3
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    from onnx_gradcam.runtime import versions
+    from onnx_gradcam.engine.session import versions
 
     return {
         "processor": platform.processor() or platform.machine(),

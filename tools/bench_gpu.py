@@ -54,8 +54,8 @@ def main() -> int:
 
 def unusable(provider: str) -> str:
     """Why the provider cannot be had; empty where it can."""
+    from onnx_gradcam.engine.session import Options, Session
     from onnx_gradcam.errors import ProviderError
-    from onnx_gradcam.runtime import Options, Session
 
     demo = Path(__file__).resolve().parent.parent / "models" / "shapes-resnet.onnx"
     try:

@@ -74,7 +74,7 @@ class Row:
 
 def examine(subject: Subject, python: str, folder: Path) -> Row | None:
     """Every road on one model; None for one that is no classifier in float32 with one image."""
-    from onnx_gradcam.gradient import CLASS, asked
+    from onnx_gradcam.engine.program import CLASS, asked
 
     explainer = ogc.Explainer(subject.path, subject.layer or "auto")
     image, score = explainer.image_input, explainer.score
@@ -201,8 +201,8 @@ def judge(graph: Any, layer: str, feeds: Any, classes: Any, found: dict[str, Gra
     (s(v + hd) − s(v − hd)) / 2h = ⟨G, d⟩ holds for the right G and fails for the other by ‖Ga − Gb‖, as d is the
     direction of Ga − Gb. A gradient of another shape than its value is wrong by that.
     """
+    from onnx_gradcam.engine.session import Options
     from onnx_gradcam.graph.load import load
-    from onnx_gradcam.runtime import Options
     from onnx_gradcam.verify.probe import Probe
 
     a, b = pair

@@ -49,7 +49,7 @@ def main() -> None:
 
 def run(job: Job) -> dict[str, Any]:
     """Write the gradients; the time as a multiple of plain inference, and the report of verify."""
-    from onnx_gradcam.gradient import SCORE, asked, with_score
+    from onnx_gradcam.engine.program import SCORE, asked, with_score
     from onnx_gradcam.roads import ort_training
 
     feeds = read(job.feeds)

@@ -18,17 +18,17 @@ from typing import Any
 import onnx
 import typer.main
 
-from onnx_gradcam.attribution.methods import METHODS as ATTRIBUTIONS
-from onnx_gradcam.attribution.methods import guided
 from onnx_gradcam.autodiff.registry import EACH, RULES
-from onnx_gradcam.cam.heatmap import fuse
-from onnx_gradcam.cam.methods import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
 from onnx_gradcam.cli import app
+from onnx_gradcam.explain.smoothing import COPIES
 from onnx_gradcam.graph.flow import NO_GRADIENT, STEERING
-from onnx_gradcam.graph.lower import LOWERINGS, has_body
-from onnx_gradcam.graph.prepare import NEWEST
-from onnx_gradcam.methods import GUIDED, SMOOTHINGS, options_of
-from onnx_gradcam.smoothing import COPIES
+from onnx_gradcam.graph.lowering.table import LOWERINGS, has_body
+from onnx_gradcam.graph.prepare.prepare import NEWEST
+from onnx_gradcam.methods.attribution import METHODS as ATTRIBUTIONS
+from onnx_gradcam.methods.attribution import guided
+from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
+from onnx_gradcam.methods.heatmap import fuse
+from onnx_gradcam.methods.table import GUIDED, SMOOTHINGS, options_of
 from onnx_gradcam.targets import Custom, Each, parse
 from onnx_gradcam.targets.text import READERS
 

@@ -99,8 +99,8 @@ def _inspect_explain_verify(subject: Subject, known: dict[str, Any]) -> None:
     import onnx
 
     import onnx_gradcam as ogc
-    from onnx_gradcam.overview import overview
-    from onnx_gradcam.runtime import Options, Session
+    from onnx_gradcam.engine.session import Options, Session
+    from onnx_gradcam.jobs.inspect import overview
 
     proto = onnx.load(subject.path)
     if subject.side:
@@ -184,8 +184,8 @@ def first_that_runs(plain: Any, explainer: Any, subject: Subject) -> dict[str, A
 def candidates(explainer: Any, subject: Subject) -> Iterator[dict[str, Any]]:
     """What to feed: the photo, with noise for other inputs, then noise of several sizes."""
     from onnx_gradcam.errors import InputError, PreprocessError
-    from onnx_gradcam.image import decode
-    from onnx_gradcam.image import preprocess as to_tensor
+    from onnx_gradcam.photos.decode import decode
+    from onnx_gradcam.photos.tensor import to_tensor
     from onnx_gradcam.verify import sample
 
     image = explainer.image_input.name

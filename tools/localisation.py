@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from shapes import Scene, two_objects
 
 import onnx_gradcam as ogc
-from onnx_gradcam.image import preprocess
+from onnx_gradcam.photos.tensor import to_tensor
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "shapes-resnet.onnx"
 MODELS = tuple(sorted(MODEL.parent.glob("shapes-*.onnx")))
@@ -158,7 +158,7 @@ def draw(count: int) -> list[Scene]:
 
 def tensors(explainer: ogc.Explainer, scenes: Iterable[Scene]) -> NDArray[np.float32]:
     spec = explainer.preprocessing().preprocess
-    return np.concatenate([preprocess(scene.image, spec)[0] for scene in scenes])
+    return np.concatenate([to_tensor(scene.image, spec)[0] for scene in scenes])
 
 
 def explained(

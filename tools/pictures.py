@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import onnx_gradcam as ogc
-from onnx_gradcam.figure import Panel, map_panel, panels, picture_panel
-from onnx_gradcam.overlay import Picture, encode_png
+from onnx_gradcam.results.picture.figure import Panel, map_panel, panels, picture_panel
+from onnx_gradcam.results.picture.overlay import Picture, encode_png
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL, PHOTO = ROOT / "models" / "shapes-resnet.onnx", ROOT / "models" / "images" / "star-and-heart.png"

@@ -30,8 +30,8 @@ from sweep import cell, demos, light, of_folder, zoo
 
 import onnx_gradcam as ogc
 from onnx_gradcam.errors import OnnxGradcamError
-from onnx_gradcam.inputs import image_input
-from onnx_gradcam.overview import overview
+from onnx_gradcam.jobs.inspect import overview
+from onnx_gradcam.photos.inputs import image_input
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "placement.md"

@@ -28,7 +28,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from onnx_gradcam.runtime import versions
+        from onnx_gradcam.engine.session import versions
 
         for name, version in versions().items():
             print(f"{name} {version}")

@@ -28,7 +28,7 @@ def inspect(
 
     With --provider cuda also which have no kernel there; no GPU is needed.
     """
-    from onnx_gradcam.overview import overview, presets_on
+    from onnx_gradcam.jobs.inspect import overview, presets_on
 
     providers = tuple(provider) if provider else None
     found = overview(model, score, providers, grid, image_input)

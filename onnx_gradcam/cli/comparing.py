@@ -57,7 +57,7 @@ def compare(
 
     Example: onnx-gradcam compare model.onnx model-int8.onnx photos --require 'pearson:p05>=0.9'
     """
-    from onnx_gradcam.audit import compare as run
+    from onnx_gradcam.jobs.compare import compare as run
 
     with progress("comparing") as tick:
 

@@ -116,7 +116,7 @@ def explain(
 
     A wrong prediction: onnx-gradcam explain resnet50.onnx cat.jpg --true tabby
     """
-    from onnx_gradcam import job
+    from onnx_gradcam.jobs import explain as job
 
     if repeat is not None:
         _repeat(repeat, as_json)
@@ -151,7 +151,7 @@ def explain(
 
 
 def _explain(request: Any, out: Path, overwrite: bool, as_json: bool) -> None:
-    from onnx_gradcam import job
+    from onnx_gradcam.jobs import explain as job
 
     said: set[str] = set()
     with progress("explaining") as tick:
@@ -178,7 +178,7 @@ def _explain(request: Any, out: Path, overwrite: bool, as_json: bool) -> None:
 
 
 def _repeat(manifest: Path, as_json: bool) -> None:
-    from onnx_gradcam import job
+    from onnx_gradcam.jobs import explain as job
 
     found = job.repeat(manifest)
     if as_json:
@@ -195,6 +195,6 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the main job on the bundled model and images."""
-    from onnx_gradcam import demo as bundled
+    from onnx_gradcam.jobs import demo as bundled
 
     _explain(bundled.request(), out, True, as_json)

@@ -10,19 +10,19 @@ import typer
 
 
 def _methods(incomplete: str) -> list[str]:
-    from onnx_gradcam.methods import NAMES
+    from onnx_gradcam.methods.table import NAMES
 
     return _beginning(incomplete, NAMES)
 
 
 def _presets(incomplete: str) -> list[str]:
-    from onnx_gradcam.presets import PRESETS
+    from onnx_gradcam.photos.preprocess.presets import PRESETS
 
     return _beginning(incomplete, ["auto", *PRESETS])
 
 
 def _providers(incomplete: str) -> list[str]:
-    from onnx_gradcam.providers import SHORT_NAMES
+    from onnx_gradcam.engine.providers import SHORT_NAMES
 
     return _beginning(incomplete, SHORT_NAMES)
 

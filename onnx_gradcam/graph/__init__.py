@@ -1,1 +1,1 @@
-"""An ONNX model before any gradient: load, prepare, find score and layers."""
+"""Read, follow and write an ONNX graph."""

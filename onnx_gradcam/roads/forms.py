@@ -18,8 +18,8 @@ from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value, is_compact, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers, downstream, upstream
-from onnx_gradcam.graph.lower import Unlowered, is_lowered, lower
-from onnx_gradcam.graph.pools import SAME
+from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower
+from onnx_gradcam.graph.prepare.pools import SAME
 
 SUPPORTED = frozenset(
     "Abs Add AveragePool Cast Clip Concat Conv Cos Div Erf Exp Expand Flatten Gather GatherElements GatherND Gelu Gemm "

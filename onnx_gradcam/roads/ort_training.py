@@ -13,8 +13,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from onnx_gradcam.engine.program import SCORE, asked, with_score
 from onnx_gradcam.errors import ModelError, NoGradientPath, ProviderError, UnsupportedGradient
-from onnx_gradcam.gradient import SCORE, asked, with_score
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.roads.forms import write_out

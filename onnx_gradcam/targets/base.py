@@ -11,7 +11,7 @@ from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.targets.goals import Context, Goal
 
 if TYPE_CHECKING:
-    from onnx_gradcam.image import Geometry
+    from onnx_gradcam.photos.geometry import Geometry
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from onnx_gradcam.targets.regions import Corners, box_in_input, check_box, unsee
 from onnx_gradcam.targets.scoring import is_exclusive
 
 if TYPE_CHECKING:
-    from onnx_gradcam.image import Geometry
+    from onnx_gradcam.photos.geometry import Geometry
 
 WHICH = 'Box(1234) or Box(point=(x, y)), with what="objectness" for that; Box(what="iou", box=(x1, y1, x2, y2))'
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_gradcam.anatomy.classifier import head_rows
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.graph.classifier import head_rows
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View, fixed, one_hot
 from onnx_gradcam.targets.kinds import LINEAR, LOG_PROBABILITY, PROBABILITY, Kind

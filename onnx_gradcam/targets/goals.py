@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.graph.score import Score
 from onnx_gradcam.targets.classes import TOP1, class_index, label_of
 from onnx_gradcam.targets.kinds import CLASS, Kind
 

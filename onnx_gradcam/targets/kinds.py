@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import is_float
-from onnx_gradcam.graph.score import Score
 from onnx_gradcam.targets import scoring
 
 INDEX = "target_index"

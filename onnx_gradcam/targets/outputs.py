@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.image import load_tensor
+from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.targets.base import TargetObject, reading
 from onnx_gradcam.targets.goals import Aim, Context, Goal, View, fixed
 from onnx_gradcam.targets.kinds import SIMILARITY, TOKENS, custom

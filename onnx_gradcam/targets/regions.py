@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.image import areas, covered, decode, load_tensor
+from onnx_gradcam.photos.decode import decode, load_tensor
+from onnx_gradcam.photos.resample import areas, covered
 from onnx_gradcam.targets.base import TargetObject, reading
 from onnx_gradcam.targets.contrasts import Class
 from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View
@@ -18,7 +19,7 @@ from onnx_gradcam.targets.kinds import REGION
 from onnx_gradcam.targets.scoring import is_exclusive
 
 if TYPE_CHECKING:
-    from onnx_gradcam.image import Geometry
+    from onnx_gradcam.photos.geometry import Geometry
 
 Corners = tuple[float, float, float, float]
 

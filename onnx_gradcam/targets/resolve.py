@@ -14,7 +14,7 @@ from onnx_gradcam.targets.classes import FORMS, TOP1, Classes, TopK, class_index
 from onnx_gradcam.targets.goals import Context, Goal
 
 if TYPE_CHECKING:
-    from onnx_gradcam.image import Geometry
+    from onnx_gradcam.photos.geometry import Geometry
 
 
 @dataclass(frozen=True)

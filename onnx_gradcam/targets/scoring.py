@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.dense.scores import HALF
+from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.graph.builder import Builder, Value, rank
-from onnx_gradcam.graph.dense import HALF
-from onnx_gradcam.graph.score import Score
 
 
 def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:

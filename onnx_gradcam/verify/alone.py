@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import Key, Rule
-from onnx_gradcam.autodiff.reverse import pull_through
+from onnx_gradcam.autodiff.walk import pull_through
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import operands

@@ -9,19 +9,21 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam import forward, inputs, scaling
+from onnx_gradcam.anatomy import layers as layer_choice
+from onnx_gradcam.anatomy.score import Score, find_score
+from onnx_gradcam.anatomy.tokens import Grid
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
-from onnx_gradcam.batches import batch_size
+from onnx_gradcam.engine import fidelity as forward
+from onnx_gradcam.engine import scaling
+from onnx_gradcam.engine.batches import batch_size
+from onnx_gradcam.engine.program import CLASS, INDEX, SCALE, GradientGraph, differentiate, forward_only
+from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
-from onnx_gradcam.gradient import CLASS, INDEX, SCALE, GradientGraph, differentiate, forward_only
-from onnx_gradcam.graph import layers as layer_choice
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized, quantized_form
-from onnx_gradcam.graph.score import Score, find_score
-from onnx_gradcam.graph.tokens import Grid
-from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.photos import inputs
 from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, nodes, sample, widen
 from onnx_gradcam.verify.given import is_gradient_graph, verify_given

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam import inputs
-from onnx_gradcam.batches import batch_size
+from onnx_gradcam.engine.batches import batch_size
+from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, is_own
+from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import InputError, ModelError
-from onnx_gradcam.gradient import CLASS, INDEX, SCORE, is_own
 from onnx_gradcam.graph.load import Source
-from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.photos import inputs
 from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, sample
 from onnx_gradcam.verify.probe import Probe

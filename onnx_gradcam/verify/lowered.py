@@ -15,12 +15,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import Key, Rule, find
-from onnx_gradcam.autodiff.reverse import pull_through
+from onnx_gradcam.autodiff.walk import pull_through
+from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.builder import Builder, Value, static_dims
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.lower import is_moved
+from onnx_gradcam.graph.lowering.table import is_moved
 from onnx_gradcam.graph.quantization import Quantization, only_requantizes, quantization
-from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.verify.alone import array_of
 from onnx_gradcam.verify.float64 import NoReference, in_float64, widened
 from onnx_gradcam.verify.nodes import check_site, judge

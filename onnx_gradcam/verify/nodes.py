@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_gradcam.autodiff.registry import Key, Rule
-from onnx_gradcam.forward import relative_difference
+from onnx_gradcam.engine.fidelity import relative_difference
+from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.flow import operands
-from onnx_gradcam.runtime import Options, Session
 from onnx_gradcam.verify.alone import alone, array_of
 from onnx_gradcam.verify.float64 import Arrays, Function, NoReference, in_float64, widened
 from onnx_gradcam.verify.path import Site

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.gradient import SCORE
-from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.engine.program import SCORE
+from onnx_gradcam.engine.session import Options, Session
 
 ULP = 2.0**-24  # of float32, as a share of the number
 SAMPLES = 6  # of the score, to see how much rounding there is in it

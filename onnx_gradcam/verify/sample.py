@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from onnx_gradcam.preprocess import InputSpec
+from onnx_gradcam.photos.preprocess.choice import InputSpec
 
 SIDES = (224, 128, 64, 32)  # tried in this order where the model leaves its spatial size open
 

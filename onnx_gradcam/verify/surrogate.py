@@ -16,8 +16,8 @@ from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers
-from onnx_gradcam.graph.inference import infer
-from onnx_gradcam.graph.lower import Unlowered, is_lowered, is_moved, lower
+from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, is_moved, lower
+from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.graph.quantization import BOUNDS, only_requantizes, quantization
 
 Bounds = tuple[np.ndarray, np.ndarray]

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import Key, Rule
-from onnx_gradcam.gradient import NARROW
-from onnx_gradcam.runtime import Options, Session
+from onnx_gradcam.engine.program import NARROW
+from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.verify.alone import alone, array_of
 from onnx_gradcam.verify.path import Site
 from onnx_gradcam.verify.points import cotangents

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.graph.pools import SAME, same_pads
+from onnx_gradcam.graph.prepare.pools import SAME, same_pads
 
 Attributes = Mapping[str, Any]
 

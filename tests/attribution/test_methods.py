@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from onnx_gradcam.attribution import methods
-from onnx_gradcam.attribution.methods import METHODS
+from onnx_gradcam.methods import attribution as methods
+from onnx_gradcam.methods.attribution import METHODS
 
 X = np.array([[[1.0, 2.0, -1.0]], [[0.5, 0.0, 4.0]]], np.float32)  # two images, one channel, three positions
 BOTH = np.array([0, 1])

@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 
-from onnx_gradcam.audit.agreement import diagonal, maxima_distance, pearson, top_iou
+from onnx_gradcam.jobs.compare.agreement import diagonal, maxima_distance, pearson, top_iou
 
 SHAPES = [(23,), (5, 9), (3, 4, 5)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -15,9 +15,9 @@ from brightness import PREPROCESS, brightness_model
 from onnx import numpy_helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam.audit.agreement import maxima_distance, pearson, top_iou
-from onnx_gradcam.audit.compare import fitted, measured
 from onnx_gradcam.cli import main
+from onnx_gradcam.jobs.compare.agreement import maxima_distance, pearson, top_iou
+from onnx_gradcam.jobs.compare.compare import fitted, measured
 
 FORM = {**PREPROCESS, "resize": "stretch"}
 ROOT = Path(__file__).parent.parent.parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import onnx_gradcam as ogc
-from onnx_gradcam.audit import Requirement
+from onnx_gradcam.jobs.compare import Requirement
 
 MEASURED = {("pearson", "p05"): 0.9, ("distance", "worst"): 0.2, ("agreement", ""): 1.0}
 

@@ -12,10 +12,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch

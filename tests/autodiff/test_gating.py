@@ -12,14 +12,14 @@ import pytest
 from nets import BATCH, Net
 from onnx.reference import ReferenceEvaluator
 
-from onnx_gradcam.autodiff.gating import DECONVOLUTION, GUIDED, Gating, noting, summary
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating, noting, summary
 from onnx_gradcam.autodiff.registry import RULES, Rules
-from onnx_gradcam.autodiff.reverse import pull_back
-from onnx_gradcam.gradient import differentiate
+from onnx_gradcam.autodiff.walk import pull_back
+from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 TABLES = {"gradient": RULES, "guided": GUIDED, "deconvolution": DECONVOLUTION}
 HEADER = '<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>\n'

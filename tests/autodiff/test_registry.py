@@ -16,7 +16,7 @@ from onnx_gradcam.autodiff.registry import EACH, RULES, Key, Refused, Rule, Unwr
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import NO_GRADIENT
-from onnx_gradcam.graph.lower import LOWERINGS
+from onnx_gradcam.graph.lowering.table import LOWERINGS
 
 OPSETS = range(18, 27)
 EVERY = sorted(RULES)

@@ -9,7 +9,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnx_gradcam.autodiff.registry import Key, Rule, vjp
-from onnx_gradcam.autodiff.reverse import RULES, pull_back
+from onnx_gradcam.autodiff.walk import RULES, pull_back
 from onnx_gradcam.errors import NoGradientPath, UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
 

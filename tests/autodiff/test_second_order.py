@@ -10,7 +10,7 @@ from reference_ops import REFERENCE_OPS
 from rule_tables import tables
 from vjp_check import Case, Erf, _feeds, _run_ort, _typed, forward_model, with_gradients
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.flow import downstream

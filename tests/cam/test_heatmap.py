@@ -5,8 +5,8 @@ import numpy as np
 import oracles
 import pytest
 
-from onnx_gradcam.cam.heatmap import FUSIONS, fuse, is_blank, normalise, upsample
 from onnx_gradcam.errors import MethodError
+from onnx_gradcam.methods.heatmap import FUSIONS, fuse, is_blank, normalise, upsample
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:

@@ -7,9 +7,9 @@ import numpy as np
 import oracles
 import pytest
 
-from onnx_gradcam.cam import methods
-from onnx_gradcam.cam.methods import METHODS, NEEDS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method
 from onnx_gradcam.errors import LayerError, MethodError
+from onnx_gradcam.methods import cam as methods
+from onnx_gradcam.methods.cam import METHODS, NEEDS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method
 
 WEIGHTED, PROJECTED, ALL = sorted(WEIGHTS), sorted(PROJECTIONS), sorted(METHODS)
 SPACES = [(9,), (4, 5), (2, 3, 4)]

@@ -14,10 +14,10 @@ from rule_tables import tables
 from vjp_check import Case, _feeds, _run_ort, forward_model, with_gradients
 
 import onnx_gradcam as ogc
+from onnx_gradcam.engine.program import CLASS, INDEX, SCORE
 from onnx_gradcam.errors import OnnxGradcamError, ProviderError
-from onnx_gradcam.gradient import CLASS, INDEX, SCORE
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.inference import infer
+from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.roads import ort_training
 from onnx_gradcam.verify import verify
 

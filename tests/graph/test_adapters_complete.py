@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from onnx_gradcam.graph.adapters import ADAPTERS
+from onnx_gradcam.graph.prepare.adapters import ADAPTERS
 
 # Attributes that came with a default that is not "do nothing", and dtypes that went: each looked at by hand.
 ADDITIONS = {

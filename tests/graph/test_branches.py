@@ -12,7 +12,7 @@ from nets import run
 from onnx import parser
 
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 READERS = {
     "Transpose": "y = Transpose <perm = [2, 0, 1]> (s)",

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from nets import Net
 
-from onnx_gradcam.graph.classifier import head_rows
+from onnx_gradcam.anatomy.classifier import head_rows
+from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 

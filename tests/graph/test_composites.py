@@ -13,10 +13,10 @@ import pytest
 from nets import BATCH, Net
 from onnx import TensorProto
 
-from onnx_gradcam.graph.composites import Composite, composites
-from onnx_gradcam.graph.curves import GRID, describe
+from onnx_gradcam.autodiff.rectifiers.composites import Composite, composites
+from onnx_gradcam.autodiff.rectifiers.curves import GRID, describe
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 SHAPE = (BATCH, 4, 3, 3)
 

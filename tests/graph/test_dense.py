@@ -9,12 +9,12 @@ from nets import BATCH, Net, run
 from onnx import TensorProto
 
 import onnx_gradcam as ogc
+from onnx_gradcam.anatomy.dense.layers import taken
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, differentiate
 from onnx_gradcam.errors import ScoreError
-from onnx_gradcam.gradient import CLASS, INDEX, SCORE, differentiate
-from onnx_gradcam.graph.dense_layers import taken
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 
 def first(explanation: ogc.Explanation) -> tuple[int, list[int], float, float]:

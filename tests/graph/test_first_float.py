@@ -10,7 +10,7 @@ from onnx import TensorProto
 from onnx_gradcam.errors import MethodError, NoGradientPath
 from onnx_gradcam.graph.flow import FirstFloat, first_float
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 
 def found(net: Net, name: str = "x", output: str = "y") -> FirstFloat:

@@ -19,7 +19,7 @@ from onnx_gradcam.graph.flow import (
     upstream,
 )
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 
 def graph_of(net: Net, *outputs: str) -> tuple[list[ir.Node], dict[str, ir.Value]]:

@@ -8,9 +8,9 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from reference_ops import REFERENCE_OPS
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 FORMS = {
     "ceil-into-padding": "MaxPool <kernel_shape = [2, 2], strides = [2, 2], pads = [1, 1, 1, 1], ceil_mode = 1>",

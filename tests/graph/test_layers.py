@@ -10,14 +10,14 @@ import onnx_ir as ir
 import pytest
 from nets import BATCH, Net
 
+from onnx_gradcam.anatomy.grids import CONVOLUTIONS, KEEPING, POOLS, grids
+from onnx_gradcam.anatomy.layers import CARRYING, bottlenecks, candidates, choose
+from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.flow import carriers
-from onnx_gradcam.graph.grids import CONVOLUTIONS, KEEPING, POOLS, grids
-from onnx_gradcam.graph.layers import CARRYING, bottlenecks, candidates, choose
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.lower import LOWERINGS, MICROSOFT
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.lowering.table import LOWERINGS, MICROSOFT
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 F = ir.DataType.FLOAT
 NCHW, NHWC = (0, 1, 2, 3), (0, 3, 1, 2)

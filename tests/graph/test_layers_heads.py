@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 from nets import Net
 
-from onnx_gradcam.graph.layers import choose, has_linear_head
+from onnx_gradcam.anatomy.layers import choose, has_linear_head
+from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 
 def graph_of(proto: onnx.ModelProto) -> ir.Graph:

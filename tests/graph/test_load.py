@@ -12,7 +12,7 @@ from nets import feeds, run
 
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 MODEL = builders.plain()
 DATA = MODEL.SerializeToString()

@@ -10,12 +10,12 @@ import onnx_ir as ir
 import pytest
 from nets import BATCH, Net
 
+from onnx_gradcam.anatomy.layers import choose
+from onnx_gradcam.anatomy.module_paths import SCOPES, modules
+from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.errors import LayerError
-from onnx_gradcam.graph.layers import choose
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.module_paths import SCOPES, modules
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 
 def net(opset: int = 18) -> Net:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnx_gradcam.graph.pools import make_explicit, same_pads, window_count
+from onnx_gradcam.graph.prepare.pools import make_explicit, same_pads, window_count
 
 FORMS = [
     {"pads": [before, after], "ceil_mode": ceil}

@@ -5,11 +5,11 @@ import onnx_ir as ir
 import pytest
 from nets import Net
 
+from onnx_gradcam.anatomy.positions import Layout, follow, layout_of
+from onnx_gradcam.anatomy.tokens import Grid, Tokens
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.positions import Layout, follow, layout_of
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.tokens import Grid, Tokens
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 ROWS, COLUMNS = 2, 3
 

@@ -12,7 +12,7 @@ from onnx import helper
 
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 ALL = {**builders.ARCHITECTURES, **builders.HABITS}
 every_model = pytest.mark.parametrize("name", ALL)

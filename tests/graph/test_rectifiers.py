@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 from nets import BATCH, Net
 
+from onnx_gradcam.autodiff.rectifiers.operators import Activation, activation
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.rectifiers import Activation, activation
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 RELU = Activation("piecewise", "Relu")
 FOLDED = Activation("piecewise", "QuantizeLinear")

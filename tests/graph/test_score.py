@@ -11,10 +11,10 @@ from builders import ending
 from nets import BATCH, Net
 from onnx import TensorProto
 
+from onnx_gradcam.anatomy.score import Score, find_score
 from onnx_gradcam.errors import NoGradientPath, ScoreError
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 SQUEEZED = {"axes": [2, 3]}
 

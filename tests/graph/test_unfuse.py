@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 
 import onnx_gradcam as ogc
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 TEXT = """<ir_version: 10, opset_import: ["": 18, "com.microsoft": 1]>
     g (float[N,2,4] x) => (float[N,3] y)

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 from opsets import check_same, fed, i64, one_node, raised, random, run
 
-from onnx_gradcam.graph.upgrade import raise_opset
+from onnx_gradcam.graph.prepare.upgrade import raise_opset
 
 LIGHT = pathlib.Path(onnx.__file__).parent / "backend/test/data/light"
 # Inputs with dynamic dimensions, and one cut to a size that a test can afford.

@@ -10,7 +10,7 @@ from rule_tables import tables
 from vjp_check import Case, _feeds, _run_ort, forward_model
 
 from onnx_gradcam.errors import UnsupportedGradient
-from onnx_gradcam.graph.inference import infer
+from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.roads.forms import DOUBTS, FORMS, SUPPORTED, objection, on_path, write_out
 
 F32 = np.dtype("float32")

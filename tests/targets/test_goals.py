@@ -246,7 +246,7 @@ def test_what_is_out_of_range(explainer: Any, x: np.ndarray) -> None:
 
 
 def test_inspect_says_which_targets_a_model_has() -> None:
-    from onnx_gradcam.overview import overview
+    from onnx_gradcam.jobs.inspect import overview
 
     assert overview(classifier()).targets.endswith("diff:A,B, finer:CLASS, output:K, -output:K, similar:FILE.npy")
     assert "targets\n  output:0, -output:0\n" in str(overview(classifier("", HEAD[:1])))

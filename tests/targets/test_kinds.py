@@ -13,11 +13,11 @@ from nets import Net
 from onnx.reference import ReferenceEvaluator
 from vjp_check import SAFE, SHAPE_ARITHMETIC
 
-from onnx_gradcam.gradient import SCORE, differentiate
+from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.engine.program import SCORE, differentiate
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.targets import Kind, kinds
 from onnx_gradcam.targets.detections import FORMS, affine, cells, decoded, overlap
 

@@ -15,7 +15,8 @@ from nets import Net
 
 import onnx_gradcam as ogc
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.image import Geometry, areas, covered
+from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.resample import areas, covered
 
 CELL, HEIGHT, WIDTH = 8, 96, 112
 ROWS, COLUMNS = HEIGHT // CELL, WIDTH // CELL

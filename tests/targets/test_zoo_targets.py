@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import onnx_gradcam as ogc
-from onnx_gradcam.image import decode, preprocess
+from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.tensor import to_tensor
 from onnx_gradcam.targets import detections
 
 DOG, BICYCLE, CAR, GIRAFFE, ZEBRA = 16, 1, 2, 23, 22
@@ -110,7 +111,7 @@ def test_a_half_of_the_face(zoo: Path, zoo_index: dict[str, Any], name: str) -> 
 def test_the_score_is_the_mean_of_the_models_own_output(zoo: Path, zoo_index: dict[str, Any]) -> None:
     entry = zoo_index["deeplab-dm05"]
     photo = decode(zoo / "images" / "mesonet" / "real00772.jpg")
-    x, _ = preprocess(photo, spec(entry, "stretch"))
+    x, _ = to_tensor(photo, spec(entry, "stretch"))
     with ogc.Explainer(zoo / entry["file"], providers=["cpu"]) as explainer:
         found = explainer.explain(x, target=ogc.Region(1, box=(100, 200, 300, 350)))
         y = next(iter(found.outputs.values()))[0]
@@ -124,7 +125,7 @@ def test_narrow_numbers(zoo: Path, zoo_index: dict[str, Any], name: str) -> None
     """Integers and float16: a probability is that of the outputs, a difference's gradient the difference of two."""
     entry = zoo_index[name]
     how = spec(entry, "crop")
-    x, _ = preprocess(decode(zoo / "images" / "chelsea.png"), how)
+    x, _ = to_tensor(decode(zoo / "images" / "chelsea.png"), how)
     with ogc.Explainer(zoo / entry["file"], providers=["cpu"]) as explainer:
         x = x.astype(explainer.image_input.dtype)
         a, b = (int(c) for c in explainer.explain(x, target=ogc.TopK(2)).class_index)

@@ -11,7 +11,7 @@ from crosscheck_page import coverage, distances, number, silent, table
 from crosscheck_training import read
 from nets import feeds
 
-from onnx_gradcam.gradient import INDEX, gradient_model
+from onnx_gradcam.engine.program import INDEX, gradient_model
 
 PAIR = (OURS, TRAINING)
 

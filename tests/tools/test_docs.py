@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs import METHODS_END, METHODS_START, PRODUCT, with_table
-from onnx_gradcam.attribution import methods as attribution
-from onnx_gradcam.cam import methods as cam
+from onnx_gradcam.methods import attribution, cam
 
 
 def test_the_table_stands_between_its_markers() -> None:

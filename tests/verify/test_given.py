@@ -10,8 +10,8 @@ import onnx
 import pytest
 from nets import run
 
+from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, gradient_model
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.gradient import CLASS, INDEX, SCORE, gradient_model
 from onnx_gradcam.verify import verify
 
 

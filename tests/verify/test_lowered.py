@@ -18,7 +18,7 @@ from test_quantized import FORMS, quantize
 
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.verify import Report, verify
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_gradcam.preprocess import InputSpec
+from onnx_gradcam.photos.preprocess.choice import InputSpec
 from onnx_gradcam.verify.sample import SIDES, noise, one_batch
 
 

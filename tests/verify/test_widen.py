@@ -12,7 +12,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from test_verify import PLANTED, SMALL, failing, planted, status
 
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.verify import verify
 from onnx_gradcam.verify.widen import in_float32
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff import reverse
+from onnx_gradcam.autodiff import walk as reverse
 from onnx_gradcam.autodiff.registry import EACH, Rules, vjp
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import captured, downstream

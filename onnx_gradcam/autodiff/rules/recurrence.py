@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_gradcam.autodiff import reverse
+from onnx_gradcam.autodiff import walk as reverse
 from onnx_gradcam.autodiff.registry import Rules
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.nested import scan

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from onnx_gradcam.autodiff.registry import Refused
 from onnx_gradcam.autodiff.rules.axes import crop, length
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.pools import SAME, last_pad, same_pads, window_count
+from onnx_gradcam.graph.prepare.pools import SAME, last_pad, same_pads, window_count
 
 __all__ = ["SAME", "Windows", "fit", "same_pads_at_run_time", "scatter", "windows"]
 

@@ -10,11 +10,11 @@ import onnx_ir as ir
 import torch
 from torch.utils import _pytree
 
+from onnx_gradcam.engine.fidelity import LIMIT, LIMITS, relative_difference
+from onnx_gradcam.engine.program import INDEX, SCALE
+from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import ForwardMismatch
-from onnx_gradcam.forward import LIMIT, LIMITS, relative_difference
-from onnx_gradcam.gradient import INDEX, SCALE
 from onnx_gradcam.roads.torch.taps import evaluating, tapped
-from onnx_gradcam.runtime import Options, Session
 
 
 def check_forward(

@@ -13,14 +13,14 @@ import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import TopologicalSortPass
 
+from onnx_gradcam.anatomy.score import Score, find_score
+from onnx_gradcam.engine.program import CLASS, INDEX, NARROW, SCORE, differentiate
+from onnx_gradcam.engine.session import IN_MEMORY_LIMIT
 from onnx_gradcam.errors import InputError, LayerError, ModelError, ScoreError
-from onnx_gradcam.gradient import CLASS, INDEX, NARROW, SCORE, differentiate
-from onnx_gradcam.graph.prepare import prepare
-from onnx_gradcam.graph.score import Score, find_score
+from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.roads.torch.joint import Chosen, joint
 from onnx_gradcam.roads.torch.taps import evaluating, tapped
 from onnx_gradcam.roads.torch.translations import TRANSLATIONS
-from onnx_gradcam.runtime import IN_MEMORY_LIMIT
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
 
 RNG = np.random.default_rng(41)

@@ -14,10 +14,10 @@ from onnx.reference import ReferenceEvaluator
 from vjp_check import lint
 
 from onnx_gradcam.autodiff.registry import RULES, vjp
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 
 class Branching(NamedTuple):

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from reference_ops import REFERENCE_OPS
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back, with_gradients
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
 
 RNG = np.random.default_rng(17)

@@ -11,7 +11,7 @@ import pytest
 from onnx.reference.op_run import OpRun
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 

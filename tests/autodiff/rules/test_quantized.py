@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from vjp_check import Case
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
 
 SCALE, X = np.float32(0.1), np.array([-30.0, -12.8, -12.72, -1.0, 0.0, 0.26, 12.6, 12.7, 99.0], np.float32)

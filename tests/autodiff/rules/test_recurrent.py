@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from reference_recurrent import RECURRENT_OPS
 from vjp_check import Case, check_float16, check_vjp, forward_model, pulled_back, with_gradients
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import ModelError, UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 

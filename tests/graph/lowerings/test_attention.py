@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 from lowering_check import SINGLE, Case, check_half, check_lowering, graph_of
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 

@@ -11,7 +11,7 @@ import pytest
 from lowering_check import Case, check_half, check_lowering
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 
-from onnx_gradcam.graph.lower import LOWERINGS
+from onnx_gradcam.graph.lowering.table import LOWERINGS
 
 RNG = np.random.default_rng(7)
 

@@ -8,11 +8,11 @@ import onnx_ir as ir
 import pytest
 from lowering_check import run_ort
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
+from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.errors import UnsupportedGradient
-from onnx_gradcam.gradient import gradient_model
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 RNG = np.random.default_rng(7)
 

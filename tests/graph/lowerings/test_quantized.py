@@ -16,10 +16,10 @@ import onnxruntime as ort
 import pytest
 from reference_ops import geometry
 
-from onnx_gradcam.autodiff.reverse import pull_back
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.lower import LOWERINGS, lower
-from onnx_gradcam.graph.prepare import prepare
+from onnx_gradcam.graph.lowering.table import LOWERINGS, lower
+from onnx_gradcam.graph.prepare.prepare import prepare
 
 Q = tuple[np.ndarray, np.ndarray, np.ndarray]  # integers, scale, zero point
 RNG = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""The anatomy of models with many scores per image: segmenters, detectors and sequences."""

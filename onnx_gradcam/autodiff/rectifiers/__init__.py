@@ -1,0 +1,1 @@
+"""Guided backpropagation and deconvolution: which activations are gated on the way back, and how."""

@@ -1,0 +1,1 @@
+"""The rewritten model, opened and run. Only ``session`` imports onnxruntime."""

@@ -1,0 +1,88 @@
+"""The gradient graphs of one kind of target, and their sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from onnx_gradcam.anatomy.score import Score
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.engine.program import Cut, GradientGraph, differentiate, forward_only, has_rows, scored, split, to_run
+from onnx_gradcam.engine.session import Options, Session
+from onnx_gradcam.targets import Kind
+
+
+class Backward(NamedTuple):
+    """How a backward pass is written; ``differentiate`` says what each of these means."""
+
+    table: Mapping[Key, Rule] = RULES
+    sign: int = 1
+    second_order: bool = False
+
+
+class Passes:
+    """Forward and backward pass for the targets of a ``kind``: graphs are written, and sessions opened, when needed."""
+
+    def __init__(
+        self,
+        prepared: ir.Model,
+        score: Score,
+        layers: Sequence[str],
+        image_input: str,
+        options: Options,
+        backward: Backward,
+        kind: Kind,
+    ) -> None:
+        self._prepared, self._score, self._layers = prepared, score, layers
+        self._image_input, self._options, self._backward, self._kind = image_input, options, backward, kind
+        self._seeing: Session | None = None
+
+    @cached_property
+    def whole(self) -> GradientGraph:
+        """Forward and backward pass in one graph."""
+        names = list(dict.fromkeys(self._layers))
+        table, sign, second_order = self._backward
+        return differentiate(self._prepared, self._score, names, table, self._kind, second_order, sign)
+
+    @cached_property
+    def whole_session(self) -> Session:
+        """That of ``whole``."""
+        return Session(to_run(self.whole), self._options)
+
+    @cached_property
+    def cut(self) -> Cut | None:
+        """The forward and the backward half, or None where what passes between them is not cut image by image."""
+        found = split(self.whole)
+        return found if has_rows(found, self._image_input) else None
+
+    @cached_property
+    def halves(self) -> tuple[Session, Session, tuple[str, ...]]:
+        """Sessions of the two halves, and the names of the values that pass between them."""
+        assert self.cut is not None
+        return Session(self.cut.forward, self._options), Session(self.cut.backward, self._options), self.cut.boundary
+
+    @cached_property
+    def scoring(self) -> Session:
+        """The score alone."""
+        return Session(scored(self._prepared, self._score, self._kind), self._options)
+
+    def seeing(self, names: Sequence[str]) -> Session:
+        """The forward pass that returns these values."""
+        if self._seeing is None or not set(names) <= set(self._seeing.outputs):
+            self._seeing = Session(forward_only(self._prepared, names), self._options)
+        return self._seeing
+
+    @property
+    def open_sessions(self) -> list[Session]:
+        """Those that were needed so far."""
+        held = [self.__dict__[name] for name in ("whole_session", "scoring") if name in self.__dict__]
+        return [*held, *self.__dict__.get("halves", ())[:2], *([self._seeing] if self._seeing else [])]
+
+    def close(self) -> None:
+        """Free the sessions; they are opened again when needed."""
+        for name in ("whole_session", "halves", "scoring"):
+            self.__dict__.pop(name, None)
+        self._seeing = None

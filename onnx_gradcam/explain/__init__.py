@@ -1,0 +1,1 @@
+"""The use case: one model, images and targets in, explanations out."""

@@ -1,0 +1,132 @@
+"""Shape inference, with what onnx's own gets wrong or leaves out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes.common.shape_inference import infer_shapes
+
+from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph import lowering as lowerings  # noqa: F401 (importing the lowerings registers them)
+from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.constants import TWINS, constant, forget
+from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower
+from onnx_gradcam.graph.prepare.carried import carry_ranks, contain
+from onnx_gradcam.graph.prepare.pools import make_explicit
+from onnx_gradcam.graph.prepare.site import OPSET
+
+
+def infer(model: ir.Model) -> None:
+    """Infer shapes; forgiving first, because declared shapes of deployed models are often slightly wrong."""
+    _name_batch(model.graph)
+    for node in model.graph:
+        for value in node.outputs:
+            forget(value)
+    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    declared = {v: v.shape for v in model.graph.outputs}
+    try:
+        _infer_once(model)
+        while _type_the_unknown(model.graph) | _correct(model.graph) | carry_ranks(model.graph):
+            _infer_once(model)
+    finally:
+        log.setLevel(level)
+    for value in model.graph.outputs:
+        value.shape = declared[value] if value.shape is None else value.shape
+
+
+def _infer_once(model: ir.Model) -> None:
+    infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        contain(node)
+
+
+def _correct(graph: ir.Graph) -> bool:
+    """Where a node has another shape than was found or declared, forget the shapes of all that follows it."""
+    pools = [node for node in ir.traversal.RecursiveGraphIterator(graph) if make_explicit(node)]
+    spectra = {node: shape for node in graph if (shape := _spectrum_shape(node)) is not None}
+    reached = {v for node in [*pools, *spectra] for v in node.outputs}
+    for node in graph:
+        if reached.intersection(node.inputs):
+            reached.update(node.outputs)
+    for value in reached:
+        value.shape = None
+    for node, shape in spectra.items():
+        node.outputs[0].shape = shape
+    return bool(pools or spectra)
+
+
+def _spectrum_shape(node: ir.Node) -> ir.Shape | None:
+    """The shape of an STFT where onnx gives none, or that of the whole spectrum for a half; None where it is right."""
+    if node.op_type != "STFT" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+        return None
+    signal, _, window, length = [*node.inputs, None, None][:4]
+    known, found = constant(length), node.outputs[0].shape
+    size: Any = window.shape[0] if window is not None and window.shape is not None else None
+    size = size if known is None else int(known)
+    half = node.attributes.get_int("onesided", 1)
+    places = size // 2 + 1 if half and isinstance(size, int) else None if half else size
+    if found is not None and len(found) == 4 and found[2] == places:
+        return None
+    batch = None if signal is None or signal.shape is None else signal.shape[0]
+    return ir.Shape([batch, found[1] if found is not None and len(found) == 4 else None, places, 2])
+
+
+def _type_the_unknown(graph: ir.Graph) -> bool:
+    """Give types and shapes to what onnx infers nothing of."""
+    changed = False
+    for node in graph:
+        if node.outputs[0].shape is None:
+            for value, like in zip(node.outputs, _returned(node), strict=False):
+                if like is not None and like.shape is not None:
+                    value.type, value.shape = like.type, like.shape
+                    changed = True
+    return changed
+
+
+def _returned(node: ir.Node) -> Sequence[ir.Value | None]:
+    """What is like the outputs of ``node``: its input, for GroupNormalization and com.microsoft's QuantizeLinear (but
+    for the dtype); what the standard operators return that compute the same."""
+    if node.op_type == "GroupNormalization":
+        return node.inputs[:1]
+    if (node.domain, node.op_type) in TWINS and len(node.inputs) == 3:
+        x, scale, zero_point = node.inputs
+        typed = zero_point if node.op_type == "QuantizeLinear" else scale
+        return [] if x is None or typed is None else [ir.val("", type=typed.type, shape=x.shape)]
+    return _standard_outputs(node) if is_lowered(node) else ()
+
+
+def _standard_outputs(node: ir.Node) -> Sequence[ir.Value | None]:
+    """What the standard operators for ``node`` return, written into a graph that is thrown away."""
+    given = {v: _alike(v) for v in node.inputs if v is not None}
+    if any(v.shape is None or v.dtype is None for v in given):
+        return ()
+    assert node.graph is not None
+    imports = node.graph.opset_imports | {"": max(node.graph.opset_imports.get("", OPSET), OPSET)}
+    scratch = ir.Graph(list(given.values()), [], nodes=[], opset_imports=imports)
+    inputs = [None if v is None else given[v] for v in node.inputs]
+    outputs = [ir.val(v.name) for v in node.outputs]
+    alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, graph=scratch)
+    try:
+        return lower(Builder(scratch, "standard"), alone) or ()
+    except (Unlowered, ModelError):
+        return ()  # the walk names the node, if it comes by it
+
+
+def _alike(value: ir.Value) -> ir.Value:
+    return ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
+
+
+def _name_batch(graph: ir.Graph) -> None:
+    """A nameless first dimension of the inputs gets a name, so that shape inference can follow it."""
+    for value in graph.inputs:
+        if value.shape is not None:
+            dims = list(value.shape)
+            for axis, dim in enumerate(dims):
+                if not isinstance(dim, int) and not dim.value:
+                    dims[axis] = ir.SymbolicDim("batch" if axis == 0 else f"{value.name}_{axis}")
+            value.shape = ir.Shape(dims)

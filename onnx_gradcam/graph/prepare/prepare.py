@@ -1,0 +1,146 @@
+"""Bring a model into the one form that is differentiated, without changing what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    RemoveInitializersFromInputsPass,
+    RemoveUnusedNodesPass,
+    TopologicalSortPass,
+)
+
+from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.lowering.table import MICROSOFT
+from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
+from onnx_gradcam.graph.prepare.inference import infer
+from onnx_gradcam.graph.prepare.unfuse import write_out_sums
+from onnx_gradcam.graph.prepare.upgrade import raise_opset
+from onnx_gradcam.graph.quantization import add_real_forms
+
+NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """A copy of ``model`` in which functions are inlined, constants are initializers and not inputs, the opset is at
+    least 18, shapes are inferred, and quantized tensors can be read dequantized; outputs that are no tensors are cut
+    off.
+
+    Value names are kept. Raises ``ModelError`` for blocked layouts and opsets that no runtime runs.
+    """
+    _refuse_blocked(model)
+    TopologicalSortPass()(model)  # converters append nodes out of order, which a clone does not take
+    copy = model.clone()
+    InlinePass()(copy)
+    _cut_post_processing(copy.graph)
+    passes = [
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        RemoveInitializersFromInputsPass(),
+        TopologicalSortPass(),
+        RemoveUnusedNodesPass(),
+    ]
+    for step in passes:
+        step(copy)
+    _name_all(copy.graph)
+    _declare_microsoft(copy.graph)
+    _free_literal_dims(copy.graph)
+    opset = copy.graph.opset_imports.setdefault("", copy.graph.opset_imports.pop("ai.onnx", 1))
+    if opset > NEWEST:
+        raise ModelError(
+            f"the model needs ai.onnx opset {opset}; onnxruntime runs up to {NEWEST}",
+            hint="export it again with an opset between 18 and 21",
+            opset=opset,
+        )
+    infer(copy)
+    if opset < 18:
+        raise_opset(copy)
+        infer(copy)
+    while _fold_integers(copy.graph) | inline_decided_ifs(copy.graph):
+        infer(copy)
+    write_out_sums(copy.graph)
+    RemoveUnusedNodesPass()(copy)
+    for graph in copy.graphs():
+        _name_all(graph)
+    add_real_forms(copy.graph)
+    return copy
+
+
+def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Graph:
+    """A copy of a prepared graph whose inputs have the sizes ``shapes``; the other shapes follow from them."""
+    model = ir.Model(graph.clone(), ir_version=10)
+    for value in model.graph.inputs:
+        value.shape = ir.Shape(shapes[value.name or ""])
+    changed = True
+    while changed:
+        for value in [v for node in model.graph for v in node.outputs]:
+            if value.shape is not None and not all(isinstance(d, int) for d in value.shape):
+                value.shape = None
+        infer(model)
+        changed = _fold_integers(model.graph)
+    return model.graph
+
+
+def _refuse_blocked(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.domain == "com.microsoft.nchwc":
+            raise ModelError(
+                "the model was saved by onnxruntime with a blocked memory layout (com.microsoft.nchwc)",
+                where=f"node {node.name!r}",
+                hint="save it again at ORT_ENABLE_EXTENDED, or use the original model",
+                node=node.name,
+                by_design=True,
+            )
+
+
+def _cut_post_processing(graph: ir.Graph) -> None:
+    """Outputs that are no tensors (ZipMap's sequence of maps) give way to the tensors that they are made of."""
+    kept: list[ir.Value] = []
+    for value in graph.outputs:
+        node = value.producer()
+        foreign = node is not None and node.domain not in ("", "ai.onnx", "com.microsoft")
+        if node is not None and foreign and not isinstance(value.type, ir.TensorType):
+            kept.extend(v for v in node.inputs if v is not None and v not in kept)
+        elif value not in kept:
+            kept.append(value)
+    graph.outputs[:] = kept
+
+
+def _name_all(graph: ir.Graph) -> None:
+    """Nodes are named in messages; give those without a name the name of their first output."""
+    for node in graph:
+        if not node.name:
+            node.name = node.outputs[0].name
+
+
+def _declare_microsoft(graph: ir.Graph) -> None:
+    """onnxruntime runs its own operators in models that do not import them; shape inference refuses to."""
+    if any(node.domain == MICROSOFT for node in ir.traversal.RecursiveGraphIterator(graph)):
+        graph.opset_imports.setdefault(MICROSOFT, 1)
+
+
+def _free_literal_dims(graph: ir.Graph) -> None:
+    """Paddle writes −1 for a dimension that is not known before the run."""
+    for value in [*graph.inputs, *graph.outputs, *(v for n in graph for v in n.outputs)]:
+        if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
+            dims = [None if isinstance(d, int) and d < 0 else d for d in value.shape]
+            value.shape = ir.Shape(dims)
+
+
+def _fold_integers(graph: ir.Graph) -> bool:
+    """Integers that do not depend on the inputs (shapes, pads, axes) become initializers, for shape inference."""
+    changed = False
+    for node in list(graph):
+        for value in node.outputs:
+            known = value.dtype is not None and not value.dtype.is_floating_point()
+            if not known or not value.uses() or value.is_graph_output() or (array := constant(value)) is None:
+                continue
+            name = f"{value.name}/folded"
+            folded = ir.val(name, const_value=ir.tensor(array, name=name))
+            graph.register_initializer(folded)
+            value.replace_all_uses_with(folded)
+            changed = True
+    return changed

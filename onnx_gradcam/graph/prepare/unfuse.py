@@ -1,0 +1,38 @@
+"""Fused operators whose inner sum is read by others, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.lowering.table import MICROSOFT, lower
+
+SUMMING = frozenset(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm"))  # last output
+
+
+def write_out_sums(graph: ir.Graph) -> None:
+    """Replace each normalisation that hands on the sum inside it by the standard operators.
+
+    The stream of a network of tokens is such a sum. Its gradient is the whole one, and changing it changes all that
+    follows, only where the normalisation reads it. onnxruntime fuses the operators again when it loads them.
+    """
+    op = Builder(graph, "sum")
+    for node in list(graph):
+        if node.domain != MICROSOFT or node.op_type not in SUMMING or not _hands_on(node.outputs[1:]):
+            continue
+        start = len(op.written)
+        made = lower(op, node) or ()
+        for inner in op.written[start:]:
+            graph.remove(inner)
+            node.prepend(inner)
+        for mine, theirs in zip(made, node.outputs, strict=True):
+            if mine is not None and theirs.name:
+                theirs.replace_all_uses_with(mine, replace_graph_outputs=True)
+                mine.name, theirs.name = theirs.name, None
+        graph.remove(node, safe=True)
+
+
+def _hands_on(values: Sequence[ir.Value]) -> bool:
+    return any(v.uses() or v.is_graph_output() for v in values)

@@ -1,0 +1,56 @@
+"""Raise a model of an older ai.onnx opset to 18, without changing what it computes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import onnx_ir as ir
+from onnx_ir.passes.common.shape_inference import infer_shapes
+
+from onnx_gradcam.graph.prepare.adapters import ADAPTERS
+from onnx_gradcam.graph.prepare.site import OPSET, Site
+
+IR_VERSION = 8  # that of opset 18's time; from 4 on, initializers need not be inputs
+
+
+def raise_opset(model: ir.Model) -> None:
+    """Raise ``model`` to ai.onnx opset 18 in place; one of opset 18 or newer stays as it is.
+
+    Graph inputs, outputs and all value names stay; new names begin with ``opset18/``. Nodes of other domains,
+    and operators that ONNX does not know, are left as they are. Model-local functions must have been inlined.
+    Raises ``ModelError``, which names the node, for a form that opset 18 cannot express.
+    """
+    opset = model.graph.opset_imports.get("", OPSET)
+    if opset >= OPSET:
+        return
+    graphs = list(model.graphs())
+    if any(v.dtype is None or v.shape is None for graph in graphs for node in graph for v in node.outputs):
+        _infer(model)
+    taken = {name for graph in graphs for name in ir.convenience.create_value_mapping(graph)}
+    for graph in graphs:
+        for node in list(graph):
+            if node.domain in ("", "ai.onnx"):
+                _raise_node(Site(node, opset, taken))
+        graph.opset_imports[""] = OPSET
+    model.ir_version = max(model.ir_version or 0, IR_VERSION)
+
+
+def _raise_node(site: Site) -> None:
+    if site.opset < 6:
+        site.attr("consumed_inputs", None)  # a hint for in-place runtimes, on many operators of the time
+    until, adapter = ADAPTERS.get(site.node.op_type, (0, None))
+    if adapter is not None and site.opset < until:
+        adapter(site)
+
+
+def _infer(model: ir.Model) -> None:
+    """Find the dtypes and ranks that some adapters ask for; what stays unknown they do without, or refuse."""
+    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with contextlib.suppress(ir.serde.SerdeError):  # of map types (ZipMap), which onnx_ir cannot hold
+            infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+    finally:
+        log.setLevel(level)

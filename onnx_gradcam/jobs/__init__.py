@@ -1,0 +1,1 @@
+"""Many images, or two models: what the command line runs."""

@@ -1,0 +1,1 @@
+"""Files become pixels and tensors, and places in a tensor become places in the photo again."""

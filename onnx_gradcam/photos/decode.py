@@ -1,0 +1,183 @@
+"""Files become arrays: photos and tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_gradcam.errors import InputError, nearest
+from onnx_gradcam.photos import exif
+from onnx_gradcam.photos.opencv import cv2
+
+Photo = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB, upright."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".npy")
+"""What a folder is searched for."""
+
+
+def list_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The files that ``paths`` name: files, folders (images and .npy files, sorted, not recursive), globs.
+
+    A file that does not exist is passed on: it alone fails, later, and not the whole list. Each comes once.
+
+    Raises:
+        InputError: a folder without images, a glob without files, or no paths at all.
+    """
+    found = [file for path in paths for file in _expand(os.fspath(path))]
+    if not found:
+        raise InputError("no images given", hint="name a file, a folder or a glob such as 'photos/*.jpg'")
+    return list(dict.fromkeys(found))
+
+
+def _expand(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        found = [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES]
+    elif path.exists() or not any(c in name for c in "*?["):
+        return [path]
+    else:  # shells on Windows leave globs to the program
+        root = Path(path.anchor)
+        found = list(root.glob(str(path.relative_to(root))))
+    files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+    if not files:
+        what = f"no images in folder '{name}'" if path.is_dir() else f"no file matches '{name}'"
+        raise InputError(what, hint=f"images are files ending in {', '.join(SUFFIXES)}", path=name)
+    return files
+
+
+def decode(source: object) -> Photo:
+    """A photo as (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
+
+    ``source`` is the path of a JPEG, PNG, WebP or BMP file, its bytes, a PIL image, or a uint8 array:
+    (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey. 16 bits become 8 (v / 257, rounded). What is transparent
+    is laid on white: the colour that happens to stand under it, often black, does not show.
+
+    Raises:
+        InputError: no such file, empty, cut off, corrupt, no image, or an array of another shape or dtype.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if hasattr(source, "getexif") and hasattr(source, "convert"):
+        return _from_pil(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(source), f"{len(bytes(source))} bytes")
+    if isinstance(source, str | os.PathLike):
+        return _from_bytes(_read(Path(source)), f"'{os.fspath(source)}'")
+    kind = type(source).__name__
+    raise InputError(
+        f"cannot take a {kind} for an image", hint="a path, bytes, a PIL image or a uint8 array", kind=kind
+    )
+
+
+def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """The array in a .npy file; pickled objects are refused.
+
+    Raises:
+        InputError: no such file, not a .npy file, cut off, or not an array of numbers.
+    """
+    path = Path(path)
+    _read_check(path)
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        hint = "numpy.save(path, array) writes one"
+        raise InputError(f"cannot read '{path}' as a .npy array: {error}", hint=hint, path=path) from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"'{path}' holds {array.dtype}, not numbers", hint="save a numeric array", path=path)
+    return np.asarray(array)
+
+
+def _read_check(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"'{path}' is a folder, not a file", hint=f"name a file in it, or '{path}/*'", path=path)
+    if not path.exists():
+        siblings = sorted(f.name for f in path.parent.iterdir()) if path.parent.is_dir() else []
+        hint = (
+            f"in that folder: {nearest(path.name, siblings)}" if siblings else f"no folder '{path.parent}' with files"
+        )
+        raise InputError(f"no such file: '{path}'", hint=hint, path=path)
+
+
+def _read(path: Path) -> bytes:
+    _read_check(path)
+    try:
+        return path.read_bytes()  # and not cv2.imread, which cannot open non-ASCII names everywhere
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}", hint="check its permissions", path=path) from None
+
+
+def _from_bytes(data: bytes, name: str) -> Photo:
+    if not data:
+        raise InputError(f"{name} is empty", hint="get the file again", source=name)
+    blocks = list(exif.blocks(data))
+    if blocks and blocks[-1][0] != b"end":
+        raise InputError(f"{name} is cut off or corrupt", hint="get the file again, or save it anew", source=name)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise InputError(
+            f"cannot decode {name}: {error.err}", hint="make it smaller, or save it anew", source=name
+        ) from None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if pixels is None:
+        hint = "JPEG, PNG, WebP and BMP can be read; convert others, or save it anew if it is one of these"
+        raise InputError(f"{name} is not an image, or it is cut off or corrupt", hint=hint, source=name)
+    if pixels.ndim == 3:
+        pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
+    return _turn(_rgb(pixels, name), exif.orientation(dict(blocks).get(b"exif", b"")))
+
+
+_TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
+"""EXIF orientation → transpose, then flip vertically, then horizontally."""
+
+
+def _turn(image: Photo, orientation: int) -> Photo:
+    transpose, flip_y, flip_x = _TURNS.get(orientation, (0, 0, 0))
+    image = image.swapaxes(0, 1) if transpose else image
+    return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+
+def _rgb(pixels: NDArray[Any], name: str) -> Photo:
+    """(H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or uint16 → (H, W, 3) uint8."""
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
+        what = f"{name} is no photo: shape {pixels.shape}, {pixels.dtype}"
+        hint = "uint8 or 16-bit pixels, (H, W), (H, W, 3) or (H, W, 4); a prepared tensor is passed as .npy"
+        raise InputError(what, hint=hint, shape=pixels.shape, dtype=str(pixels.dtype))
+    if pixels.shape[2] == 4 and pixels[:, :, 3].any():  # an alpha that is 0 everywhere means nothing
+        alpha = pixels[:, :, 3:].astype(np.uint32)
+        pixels = ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(pixels[:, :, :3], (*pixels.shape[:2], 3)))
+
+
+def _from_array(array: NDArray[Any]) -> Photo:
+    if array.dtype != np.uint8:
+        hint = "uint8 RGB (H, W, 3) in 0..255; a prepared tensor goes to explain(), on the command line as .npy"
+        raise InputError(f"an image array must be uint8, not {array.dtype}", hint=hint, dtype=str(array.dtype))
+    return _rgb(array, "the array")
+
+
+def _from_pil(image: Any) -> Photo:
+    try:
+        orientation, mode = image.getexif().get(0x0112, 1), image.mode
+        if mode == "I" or mode.startswith("I;16"):  # 16-bit grey, which convert() would clip at 255
+            pixels = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        elif mode == "F":
+            pixels = np.asarray(image)
+        else:
+            has_alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+            pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"cannot read the PIL image: {error}", hint="get the file again") from None
+    return _turn(_rgb(pixels, f"the PIL image (mode {mode})"), orientation)

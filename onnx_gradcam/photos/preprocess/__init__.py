@@ -1,0 +1,1 @@
+"""How a photo becomes the tensor that a model was trained on."""

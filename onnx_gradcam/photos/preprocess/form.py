@@ -1,0 +1,117 @@
+"""The preprocessing that a user or a file asks for: a preset's name, or the JSON form of a ``Preprocess``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.errors import PreprocessError, nearest
+from onnx_gradcam.photos.preprocess.presets import CHANNELS, INTERPOLATIONS, LAYOUTS, PRESETS, RESIZES, Preprocess
+from onnx_gradcam.photos.preprocess.values import as_number, as_numbers, as_pixels, as_positive, as_size, read_object
+
+
+@dataclass
+class Found:
+    """What one place says: some fields of ``Preprocess``, and the source of each.
+
+    ``reference``: the model size that ``shorter`` is meant for. ``strict``: written for this very model, so
+    what does not fit is an error; presets and other tools' files give way to the model's input.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    where: str = "the guess"
+    reference: tuple[int, int] | None = None
+    strict: bool = False
+
+    def say(self, source: str, **values: Any) -> None:
+        """Take over ``values``, each from ``source``."""
+        self.values |= values
+        self.sources |= dict.fromkeys(values, source)
+
+
+def requested(request: str | os.PathLike[str] | Mapping[str, object] | Preprocess) -> Found:
+    """What the name of a preset, the path of a JSON file, its content, or a ``Preprocess`` say.
+
+    Raises:
+        PreprocessError: unknown preset, unreadable file, unknown key, wrong value.
+    """
+    if isinstance(request, Preprocess):
+        return read_form(asdict(request), "the preprocess argument")
+    if isinstance(request, Mapping):
+        return read_form(request, "the preprocess argument")
+    if isinstance(request, str) and request in PRESETS:
+        return _preset(request, f"preset {request}")
+    path = Path(request)
+    if isinstance(request, str) and path.suffix.lower() != ".json" and not path.is_file():
+        known = ("auto", *PRESETS)
+        hint = f"{nearest(request, known)}; known: {', '.join(known)}, or the path of a JSON file"
+        raise PreprocessError(f"unknown preprocessing '{request}'", hint=hint, name=request)
+    return read_form(read_object(path), str(path))
+
+
+def _preset(name: str, where: str) -> Found:
+    found = Found(where=where, reference=PRESETS[name].size)
+    found.say(f"declared: {where}", **asdict(PRESETS[name]))
+    for key in ("size", "layout", "dtype"):  # these are the model's
+        del found.values[key], found.sources[key]
+    return found
+
+
+def read_form(form: Mapping[str, Any], where: str) -> Found:
+    """The JSON form: the fields of ``Preprocess``, or ``preset`` and the fields that differ from it.
+
+    Raises:
+        PreprocessError: an unknown key, a wrong value, or one that is lacking.
+    """
+    if unknown := [k for k in form if k not in _FIELDS]:
+        hint = f"{nearest(unknown[0], _FIELDS)}; known: {', '.join(_FIELDS)}"
+        raise PreprocessError(f"unknown key '{unknown[0]}' in {where}", where=where, hint=hint, key=unknown[0])
+    given: dict[str, Any] = {}
+    for key, (read, allowed) in _FIELDS.items():
+        if key in form:
+            try:
+                given[key] = read(form[key])
+            except (TypeError, ValueError):
+                what = f"wrong value {form[key]!r} for '{key}' in {where}"
+                raise PreprocessError(what, where=where, hint=f"{key}: {allowed}", key=key, value=form[key]) from None
+    if "preset" in given:
+        found = _preset(given.pop("preset"), where)
+    elif missing := [k for k in ("resize", "scale", "mean", "std", "channels") if k not in given]:
+        hint = 'add them, or name what to start from: {"preset": "imagenet", ...}'
+        raise PreprocessError(f"{where} lacks {', '.join(missing)}", where=where, hint=hint, missing=missing)
+    else:
+        found = Found(where=where)
+        found.say(f"declared: default of {where}", shorter=None, pad=114.0, interpolation="linear")
+    found.say(f"declared: {where}", **given)
+    found.strict = True
+    if "shorter" in given:
+        found.reference = None
+    return found
+
+
+def _one_of(known: Iterable[str]) -> tuple[Callable[[Any], str], str]:
+    names = tuple(known)
+    return lambda value: names[names.index(value)], "one of " + ", ".join(names)
+
+
+_FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "preset": _one_of(PRESETS),
+    "size": (lambda v: v if v is None else as_size(v), "[H, W], one number, or null for the photo's own size"),
+    "resize": _one_of(RESIZES),
+    "shorter": (lambda v: v if v is None else as_pixels(v), "a positive whole number of pixels, or null"),
+    "scale": (lambda v: as_number(v, 0), "a number above 0"),
+    "mean": (as_numbers, "a number, or one for each channel"),
+    "std": (as_positive, "a number above 0, or one for each channel"),
+    "channels": _one_of(CHANNELS),
+    "layout": _one_of(LAYOUTS),
+    "dtype": (lambda v: np.dtype(v).name, "a dtype such as float32, float16, uint8"),
+    "pad": (as_number, "a pixel value, 0..255"),
+    "interpolation": _one_of(INTERPOLATIONS),
+}

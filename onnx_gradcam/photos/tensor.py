@@ -1,0 +1,91 @@
+"""A photo becomes the tensor that a model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_gradcam.photos.decode import Photo
+from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.opencv import cv2
+from onnx_gradcam.photos.preprocess.choice import Preprocess
+from onnx_gradcam.photos.resample import resample
+
+
+def to_tensor(image: Photo, spec: Preprocess) -> tuple[NDArray[Any], Geometry]:
+    """``image`` (H, W, 3) uint8 RGB as (1, C, H, W) or (1, H, W, C) in ``spec.dtype``, and its geometry.
+
+    value = (pixel · scale − mean) / std. Resized pixels are rounded to 0..255, as Pillow and OpenCV do.
+    """
+    geometry = _place((image.shape[0], image.shape[1]), spec)
+    pixels = _channels(_lay(image, geometry, spec), spec.channels)
+    values = (pixels * spec.scale - np.array(spec.mean)) / np.array(spec.std)
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iu":
+        values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+    tensor = values if spec.layout == "NHWC" else values.transpose(2, 0, 1)
+    return np.ascontiguousarray(tensor[None], dtype), geometry
+
+
+def _lay(image: Photo, geometry: Geometry, spec: Preprocess) -> Photo:
+    """The photo on the model's input, (H, W, 3) uint8: only the part that lands there is ever computed."""
+    windows = []
+    for n, m, scale, offset in zip(geometry.photo, geometry.model, geometry.scale, geometry.offset, strict=True):
+        windows.append((max(0, int(offset)), min(m, int(offset) + round(n * scale))))
+    (y1, y2), (x1, x2) = windows
+    step = (1 / geometry.scale[0], 1 / geometry.scale[1])
+    start = ((y1 - geometry.offset[0]) * step[0], (x1 - geometry.offset[1]) * step[1])
+    laid = np.full((*geometry.model, 3), round(spec.pad), np.uint8)
+    pixels = resample(image, (y2 - y1, x2 - x1), step, start, spec.interpolation)
+    laid[y1:y2, x1:x2] = np.rint(pixels).clip(0, 255)
+    return laid
+
+
+def _channels(pixels: Photo, channels: str) -> NDArray[np.uint8]:
+    if channels == "L":
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[:, :, None]
+    opaque = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    return np.concatenate([pixels, opaque], axis=2)[:, :, ["RGBA".index(c) for c in channels]]
+
+
+def _place(photo: tuple[int, int], spec: Preprocess) -> Geometry:
+    """The photo is resized to whole pixels and centred on the model's input; what sticks out is cropped."""
+    if spec.size is None:
+        resized = _fill(photo, (spec.shorter, spec.shorter)) if spec.shorter else photo
+        model = resized
+    else:
+        model = spec.size
+        resized = _RESIZED[spec.resize](photo, model, spec.shorter)
+    offset = [-round((r - m) / 2) if r >= m else (m - r) // 2 for r, m in zip(resized, model, strict=True)]
+    scale = (resized[0] / photo[0], resized[1] / photo[1])
+    return Geometry(photo, model, scale, (float(offset[0]), float(offset[1])))
+
+
+def _fill(photo: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """The smallest copy of ``photo`` that covers ``target``, the longer side rounded down (torchvision)."""
+    (h, w), (height, width) = photo, target
+    if height * w >= width * h:
+        return height, max(width, w * height // h)
+    return max(height, h * width // w), width
+
+
+def _stretch(model: tuple[int, int], shorter: int | None) -> tuple[int, int]:
+    factor = shorter / min(model) if shorter else 1.0
+    return round(model[0] * factor), round(model[1] * factor)
+
+
+def _fit(photo: tuple[int, int], model: tuple[int, int]) -> tuple[int, int]:
+    factor = min(model[0] / photo[0], model[1] / photo[1])
+    return max(1, round(photo[0] * factor)), max(1, round(photo[1] * factor))
+
+
+_Size = tuple[int, int]
+_RESIZED: dict[str, Callable[[_Size, _Size, int | None], _Size]] = {
+    "crop": lambda photo, model, shorter: _fill(photo, (shorter, shorter) if shorter else model),
+    "stretch": lambda photo, model, shorter: _stretch(model, shorter),
+    "letterbox": lambda photo, model, shorter: _fit(photo, model),
+}
+"""(photo, model, shorter) → the photo's size after resizing, before it is laid on the model's input."""

@@ -1,0 +1,1 @@
+"""What was found, as plain data; its pictures and its files."""

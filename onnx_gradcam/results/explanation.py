@@ -1,0 +1,322 @@
+"""The result of explaining: frozen data, one row per (image, target), image-major."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_gradcam.errors import LayerError, OutputError
+from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.results import files, notes
+from onnx_gradcam.results.frame import Drawing
+from onnx_gradcam.results.picture import detail, figure, overlay
+from onnx_gradcam.targets import Words, label_of
+
+if TYPE_CHECKING:
+    from onnx_gradcam.autodiff.rectifiers.gating import Gating
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One target layer: ``activation`` and ``gradient`` (R, C, *space), ``weights`` (R, C, 1…) or (R, C, *space),
+    ``cam`` (R, *space) float32 in the score's units; where it is smoothed over copies of the input, the rest is of the
+    input itself. ``gradient`` and ``weights`` are None for methods without them.
+    """
+
+    name: str
+    activation: Array
+    gradient: Array | None
+    weights: Array | None
+    cam: Array
+
+    def rows(self, rows: Array) -> LayerResult:
+        """Some of the rows."""
+        gradient = None if self.gradient is None else self.gradient[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return LayerResult(self.name, self.activation[rows], gradient, weights, self.cam[rows])
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model saw, row by row; R rows, one per (image, target).
+
+    Attributes:
+        method: the CAM method, with ``counterfactual`` or ``signed`` behind it where asked for.
+        image_index: (R,) int64, which image of the input a row explains.
+        class_index: (R,) int64, the class explained; −1 where the target is of none.
+        score: (R,) float32, of a class its score before softmax or sigmoid, of other targets their value.
+        probability: (R,) float32 in [0, 1], softmax or sigmoid of the scores; NaN where no class has one.
+        is_blank: (R,) bool, the map is 0 everywhere.
+        heatmap: (R, *size) float32 in [0, 1] ([−1, 1] if signed), at input resolution, for photos in the photo's
+            pixels, 0 outside ``seen``.
+        seen: (R, 4) int64, the region (x1, y1, x2, y2) of the photo that the model saw, in pixels.
+        scale: (R,) float32, the value of the upsampled cam, in the score's units, or of the attribution, in the
+            method's, where the heatmap is 1; NaN where several layers were fused.
+        layers: one result per target layer.
+        score_name: the ONNX value whose entries are the scores.
+        score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
+        outputs: the deployed model's outputs by name.
+        labels: class names by index, where known.
+        cell: (R, n) int64 for segmenters, detectors and sequences: the index of the explained cell in the axes of
+            the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
+            None for models with one score per class; −1 where a target is of no single cell.
+        box: (R, 4) float32, x1, y1, x2, y2 in the heatmap's pixels, of a target that is about a box: a detector's own,
+            or a part of a segmenter's map; NaN where a target is about none, None where all are.
+        words: for each row the target as ``--target`` has it and as a title; "" both for a class with its label.
+        signed: whether negative values in the maps are evidence against, and drawn in a colour of their own.
+        drawing: how cams become heatmaps. None for methods without a cam.
+        pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
+            array's values stretched to 0..255; uint8 (H, W, 3).
+        warnings: what the user should know, one sentence each.
+        attribution: input-space methods' result (R, *input shape) float32, in the input's own layout; None for CAM
+            methods.
+        details: for methods with guided backpropagation or deconvolution in them, for each row a function that makes
+            the attribution (H, W, 3) float32 in the heatmap's pixels, red, green and blue; else empty.
+        rectifiers: how many activations guided backpropagation or deconvolution gated, and how many it left alone; None
+            for other methods.
+        attributed: the ONNX value that ``attribution`` is of: the input, or the first floating-point value made of it;
+            empty for CAM methods.
+        provenance: model, versions, providers, preprocessing: what the manifest records.
+    """
+
+    method: str
+    image_index: Array
+    class_index: Array
+    score: Array
+    probability: Array
+    is_blank: Array
+    heatmap: Array
+    seen: Array
+    layers: tuple[LayerResult, ...]
+    score_name: str
+    score_activation: str
+    outputs: Mapping[str, Any]
+    labels: tuple[str, ...] | None
+    cell: Array | None = None
+    box: Array | None = None
+    words: tuple[Words, ...] = ()
+    scale: Array | None = None
+    drawing: Drawing | None = None
+    signed: bool = False
+    pictures: tuple[Callable[[], Array], ...] = ()
+    warnings: tuple[str, ...] = ()
+    attribution: Array | None = None
+    attributed: str = ""
+    details: tuple[Callable[[], Array], ...] = ()
+    rectifiers: Gating | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.image_index)
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Array) -> Explanation:
+        """Some of the rows, in that order; raises ``IndexError`` for one that does not exist.
+
+        ``outputs`` and ``pictures`` stay those of all images: ``image_index`` counts them as before.
+        """
+        which = np.atleast_1d(np.arange(len(self))[rows])
+        names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen")
+        optional = tuple(name for name in ("cell", "box", "scale", "attribution") if getattr(self, name) is not None)
+        some = replace(
+            self,
+            **{name: getattr(self, name)[which] for name in (*names, *optional)},
+            layers=tuple(layer.rows(which) for layer in self.layers),
+            words=tuple(self._words(int(row)) for row in which),
+            drawing=self.drawing and self.drawing.rows(which),
+            details=tuple(self.details[row] for row in which) if self.details else (),
+        )
+        return replace(some, warnings=(*self.other_warnings, *some.about_blank))
+
+    @property
+    def about_blank(self) -> tuple[str, ...]:
+        """Why some of the maps are blank, and what to do."""
+        return tuple(notes.blank(self.is_blank, self.layers, self.method))
+
+    @property
+    def other_warnings(self) -> tuple[str, ...]:
+        """The warnings that are not about blank maps."""
+        return tuple(w for w in self.warnings if w not in self.about_blank)
+
+    def label(self, row: int) -> str:
+        """What a row explains: the label of a class, its index where labels are not known; else the target's title."""
+        return self._words(row).title or label_of(int(self.class_index[row]), self.labels)
+
+    def target(self, row: int) -> str:
+        """What a row explains as ``--target`` has it: the index of a class, or a form such as ``prob:281``."""
+        return self._words(row).text or str(int(self.class_index[row]))
+
+    def _words(self, row: int) -> Words:
+        return self.words[row] if self.words else Words()
+
+    @property
+    def layer(self) -> LayerResult:
+        """The result of the only target layer. Raises ``LayerError`` where several were fused."""
+        if len(self.layers) != 1:
+            names = ", ".join(layer.name for layer in self.layers)
+            raise LayerError(f"{len(self.layers)} layers were fused: {names}", hint="explanation.layers[i]")
+        return self.layers[0]
+
+    @property
+    def target_layer(self) -> str:
+        """The name of the only target layer."""
+        return self.layer.name
+
+    @property
+    def activation(self) -> Array:
+        """A of the only target layer, (R, C, *space)."""
+        return self.layer.activation
+
+    @property
+    def gradient(self) -> Array | None:
+        """∂score/∂A of the only target layer, (R, C, *space)."""
+        return self.layer.gradient
+
+    @property
+    def weights(self) -> Array | None:
+        """The weights of the only target layer."""
+        return self.layer.weights
+
+    @property
+    def cam(self) -> Array:
+        """The raw cam of the only target layer, (R, *space), in the score's units."""
+        return self.layer.cam
+
+    def overlay(self, image: Any = None, row: int = 0) -> Array:
+        """The heatmap of ``row`` over its photo (or over ``image``: path, bytes, array), uint8 (H, W, 3) RGB.
+
+        Raises ``OutputError`` where the map has not two spatial axes.
+        """
+        picture = self.picture(row, image)
+        return overlay.overlay(picture, self.heatmap[row], seen=self.region(row), signed=self.signed)
+
+    def figure(self, image: Any = None, row: int = 0) -> Array:
+        """The overlay with a caption (method, target, score, layer) and a colour bar, uint8 (H, W, 3) RGB.
+
+        Of methods with guided backpropagation or deconvolution in them: ``detail``, with a caption. Of other methods of
+        the input the strongest 0.5 % of the pixels are drawn alike: beside a single peak the rest would be black.
+        """
+        if self.details:
+            return self._detailed(row)
+        return figure.figure(
+            self.picture(row, image),
+            self.heatmap[row],
+            title=self.title(row),
+            seen=self.region(row),
+            box=self.box_of(row),
+            signed=self.signed,
+            blank=_blank_note(self.method) if self.layers else NO_GRADIENT,
+            brightest=1.0 if self.layers else figure.brightest(self.heatmap[row], self.region(row)),
+        )
+
+    def box_of(self, row: int) -> tuple[float, float, float, float] | None:
+        """``box`` of a row, None where it is about none."""
+        if self.box is None or np.isnan(self.box[row]).any():
+            return None
+        x1, y1, x2, y2 = (float(v) for v in self.box[row])
+        return x1, y1, x2, y2
+
+    def detail(self, row: int = 0) -> Array:
+        """The attribution of ``row`` as a picture in the heatmap's pixels, uint8 (H, W, 3) RGB, grey where it is 0.
+
+        Raises ``OutputError`` for methods whose picture is the heatmap.
+        """
+        if not self.details:
+            raise OutputError(
+                f"{self.method} has no picture of its own",
+                hint="explanation.overlay(); guided-backprop, deconvolution and guided-gradcam have one",
+            )
+        return detail.picture(self.details[row](), self.region(row))
+
+    def _detailed(self, row: int) -> Array:
+        shown, seen = self.detail(row), self.region(row)
+        said = [str(self.rectifiers), *SANITY, *([figure.FRAMED] if figure.unseen(shown, seen) else [])]
+        blank = [NO_GRADIENT] if self.is_blank[row] else []
+        return figure.panels([figure.picture_panel(shown, seen=seen)], title=self.title(row), notes=[*blank, *said])
+
+    def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:
+        """Write a PNG and an NPY for each row, and ``manifest.json`` last; returns the manifest's path.
+
+        ``scale``: each map divided by its own maximum ("image"), by the largest of all ("shared"), or by a number in
+        the score's units. Raises ``OutputError`` for a folder that cannot be written or results that exist already, and
+        ``MethodError`` for a scale that is unknown or that fused maps do not have.
+        """
+        return files.save([self], Path(folder), scale=scale, overwrite=overwrite)
+
+    def sheets(self) -> list[files.Sheet]:
+        """What is written: for each row its figure and its heatmap."""
+        draws = self.heatmap.ndim == 3
+        method = self.method.replace(" ", "-")
+        return [
+            files.Sheet(
+                row,
+                self.label(row),
+                method,
+                files.slug(self, row),
+                partial(self.figure, row=row) if draws else None,
+                {"": self},
+            )
+            for row in range(len(self))
+        ]
+
+    def _repr_png_(self) -> bytes:
+        return overlay.encode_png(self.figure())
+
+    def title(self, row: int) -> list[str]:
+        """The lines above the figure: method and class, score, layer."""
+        layers = " + ".join(layer.name for layer in self.layers)
+        probability = float(self.probability[row])
+        shown = "" if np.isnan(probability) else f"  p {probability:.3f}"
+        value = f"{float(self.score[row]):.3g}"
+        before = f", before {self.score_activation}" if self.score_activation else ""
+        if self._words(row).text:
+            score = f"value {value}, made of {self.score_name}{before}"
+        else:
+            score = f"score {self.score_name} = {value}{before}"
+        where = [f"layer {layers}" if self.layers else "", f"input {self.attributed}" if self.attributed else ""]
+        return [f"{self.method}: {self.name(row)}{shown}", score, ", ".join(filter(None, where))]
+
+    def name(self, row: int) -> str:
+        """The label and the index of a class, the index alone where labels are not known; else the target's title."""
+        index, label = int(self.class_index[row]), self.label(row)
+        return label if label == str(index) or self._words(row).title else f"{label} ({index})"
+
+    def region(self, row: int) -> tuple[int, int, int, int]:
+        """``seen`` of a row."""
+        x1, y1, x2, y2 = (int(v) for v in self.seen[row])
+        return x1, y1, x2, y2
+
+    def picture(self, row: int, image: Any = None) -> Array:
+        """What the map of a row is drawn over, uint8 (H, W, 3) RGB: its photo, or ``image`` decoded.
+
+        Raises ``OutputError`` where the map has not two spatial axes.
+        """
+        if self.heatmap.ndim != 3:
+            raise OutputError(
+                f"a map with {self.heatmap.ndim - 1} spatial axes cannot be drawn over a photo",
+                hint="explanation.heatmap holds the numbers",
+            )
+        if image is not None:
+            return decode(image)
+        return self.pictures[int(self.image_index[row])]()
+
+
+SANITY = (
+    "guided backpropagation and deconvolution show edges whatever the class:",
+    "they fail sanity checks (Adebayo et al. 2018)",
+)
+NO_GRADIENT = "blank map: it is 0 everywhere at the input"
+
+
+def _blank_note(method: str) -> str:
+    variants = method.split()[1:]
+    side = "for or against" if "signed" in variants else "against" if "counterfactual" in variants else "for"
+    return f"blank map: nothing at this layer speaks {side} this target"

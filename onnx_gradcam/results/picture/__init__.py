@@ -1,0 +1,1 @@
+"""Pictures of results: overlays, figures with captions, and fine detail."""

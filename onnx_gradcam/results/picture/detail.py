@@ -1,0 +1,50 @@
+"""An attribution as a picture of its own: fine detail in colour, on grey."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.preprocess.choice import Preprocess
+
+Array = NDArray[Any]
+Seen = tuple[int, int, int, int]
+
+CONTRAST, GREY = 0.1, 0.5
+FLOOR = 1e-5
+
+
+def colours(attribution: Array, space: Sequence[int], channels: str = "RGB") -> Array:
+    """One attribution (*input shape) as (H, W, 3): red, green and blue where the input's ``channels`` have them, else
+    the mean over channels three times. ``space``: the axes of height and width."""
+    moved = np.moveaxis(attribution, space, (0, 1))
+    planes: Array = moved.reshape(*moved.shape[:2], -1)
+    if planes.shape[2] == len(channels) and set("RGB") <= set(channels):
+        return planes[:, :, [channels.index(c) for c in "RGB"]]
+    grey: Array = planes.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    return grey
+
+
+def in_photo(attribution: Array, geometry: Geometry, spec: Preprocess) -> Array:
+    """One attribution over a model's input as (H, W, 3) over the photo, 0 where the model saw nothing."""
+    values = colours(attribution, (1, 2) if spec.layout == "NCHW" else (0, 1), spec.channels)
+    return np.stack([geometry.to_photo(values[:, :, k]) for k in range(3)], axis=2)
+
+
+def picture(values: Array, seen: Seen) -> NDArray[np.uint8]:
+    """(v − mean) / (std + 1e-5) · 0.1 + 0.5, clipped to [0, 1], as uint8; mean and standard deviation over ``seen``
+    (x1, y1, x2, y2), grey outside.   As the tools of Springenberg et al. 2015 and Selvaraju et al. 2017 show it.
+
+    v is divided by its largest magnitude first: with an input of 0 to 255, attributions are small beside 1e-5.
+    """
+    x1, y1, x2, y2 = seen
+    part = values[y1:y2, x1:x2].astype(np.float64)
+    part /= np.abs(part).max() or 1
+    shown = np.full(values.shape, GREY)
+    shown[y1:y2, x1:x2] = np.clip((part - part.mean()) / (part.std() + FLOOR) * CONTRAST + GREY, 0, 1)
+    rounded: NDArray[np.uint8] = np.rint(shown * 255).astype(np.uint8)
+    return rounded

@@ -1,0 +1,96 @@
+"""The colours: a heatmap over its photo.
+
+All images are (H, W, 3) uint8 RGB. The photo is shown in grey, so that every colour in the picture is evidence. The
+colours of a map in [0, 1] are "inferno" (van der Walt and Smith): their lightness grows with the value, which reads the
+same with any colour vision and in print. Those of a signed map in [−1, 1] are the vermilion and the blue of Okabe and
+Ito 2008, which every colour vision tells apart, on a photo that shows through the more the nearer the map is to 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_gradcam.errors import InputError
+from onnx_gradcam.photos.opencv import cv2
+
+Picture = NDArray[np.uint8]
+Seen = tuple[int, int, int, int]
+
+HIDDEN_BRIGHTNESS = 0.3
+FOR, AGAINST, NEUTRAL = (213, 94, 0), (0, 114, 178), 128
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    heatmap: NDArray[Any],
+    *,
+    seen: Seen | None = None,
+    alpha: float = 0.75,
+    signed: bool = False,
+) -> Picture:
+    """``heatmap`` (H, W) in colour over ``image`` (H, W, 3) in grey.
+
+    picture = (1 − a) · grey + a · colour(v), with v the heatmap:
+
+    - in [0, 1]: a = alpha · (1 + 3 v) / 4, the colour is inferno's;
+    - ``signed``, in [−1, 1]: a = alpha · |v|, the colour is vermilion where v > 0 and blue where v < 0.
+
+    Outside ``seen`` (x1, y1, x2, y2), where the model saw nothing, the photo is dimmed.
+
+    Raises:
+        InputError: the heatmap is not as high and as wide as the image.
+    """
+    if image.shape[:2] != heatmap.shape:
+        what = f"a heatmap of {heatmap.shape} does not fit an image of {image.shape[:2]}"
+        hint = "the image that was explained, at the heatmap's size"
+        raise InputError(what, hint=hint, image=image.shape[:2], heatmap=heatmap.shape)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[:, :, None]
+    mixed = _diverging(grey, heatmap, alpha) if signed else _sequential(grey, heatmap, alpha)
+    if seen is not None:
+        x1, y1, x2, y2 = seen
+        dimmed = np.ones(heatmap.shape, bool)
+        dimmed[y1:y2, x1:x2] = False
+        mixed[dimmed] = HIDDEN_BRIGHTNESS * grey[dimmed]
+    return np.rint(mixed).astype(np.uint8)
+
+
+def scale_colours(count: int, signed: bool = False) -> Picture:
+    """The colours of a scale from its lower to its upper end, (count, 3): what a colour bar shows.
+
+    Those of a signed scale are mixed into grey as ``overlay`` mixes them into a photo.
+    """
+    colours = _inferno()[np.rint(np.linspace(0, 255, count)).astype(int)]
+    if signed:
+        colours = _diverging(np.full((1, count, 1), NEUTRAL, np.float32), np.linspace(-1, 1, count)[None], 1.0)[0]
+    rounded: Picture = np.rint(colours).astype(np.uint8)
+    return rounded
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """``image`` (H, W, 3) RGB or (H, W) grey, uint8, as the bytes of a PNG file."""
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def _sequential(grey: NDArray[np.float32], heatmap: NDArray[Any], alpha: float) -> NDArray[np.float32]:
+    level = np.clip(heatmap, 0, 1).astype(np.float32)
+    opacity = (alpha / 4 * (1 + 3 * level))[:, :, None]
+    mixed: NDArray[np.float32] = (1 - opacity) * grey + opacity * _inferno()[np.rint(level * 255).astype(np.uint8)]
+    return mixed
+
+
+def _diverging(grey: NDArray[np.float32], heatmap: NDArray[Any], alpha: float) -> NDArray[np.float32]:
+    level = np.clip(heatmap, -1, 1).astype(np.float32)[:, :, None]
+    opacity = alpha * np.abs(level)
+    colour = np.where(level > 0, np.array(FOR, np.float32), np.array(AGAINST, np.float32))
+    mixed: NDArray[np.float32] = (1 - opacity) * grey + opacity * colour
+    return mixed
+
+
+def _inferno() -> NDArray[np.float32]:
+    """(256, 3) RGB, for 0 to 1."""
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
+    return table[:, 0, ::-1].astype(np.float32)
