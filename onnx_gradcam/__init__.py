@@ -27,7 +27,8 @@ from onnx_gradcam.jobs.compare import Comparison, compare
 from onnx_gradcam.jobs.inspect import layers
 from onnx_gradcam.photos.preprocess.choice import Preprocess
 from onnx_gradcam.results.contrast import SideBySide, both, contrast
-from onnx_gradcam.results.explanation import Explanation, LayerResult
+from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.targets import (
     Box,

@@ -10,6 +10,7 @@ from nets import Net
 
 from onnx_gradcam import Explainer
 from onnx_gradcam.errors import InputError
+from onnx_gradcam.explain.inputs import input_specs, spec_of
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.photos import inputs
@@ -32,15 +33,15 @@ def refusal(x: Any, known: dict[str, InputSpec] = ONE) -> InputError:
 
 def test_specs_are_what_the_model_declares() -> None:
     graph = load(builders.two_inputs()).model.graph
-    assert inputs.specs(graph) == {
+    assert input_specs(graph) == {
         "image": InputSpec("image", (None, 3, 8, 8), "float32"),
         "age": InputSpec("age", (None, 2), "float32"),
     }
-    assert inputs.spec_of(load(builders.uint8_input()).model.graph.inputs[0]).dtype == "uint8"
+    assert spec_of(load(builders.uint8_input()).model.graph.inputs[0]).dtype == "uint8"
 
 
 def test_a_value_that_is_no_tensor() -> None:
-    assert inputs.spec_of(ir.val("maps")) == InputSpec("maps", (), "unknown")
+    assert spec_of(ir.val("maps")) == InputSpec("maps", (), "unknown")
 
 
 def test_the_image_is_the_first_input_with_the_most_axes() -> None:
@@ -228,7 +229,7 @@ def axes_of(dims: list[int | str], perm: list[int] | None, *before: str) -> tupl
     channels = dims[1] if perm is None else dims[perm[1]]
     weight = net.random(4, int(channels), *[1] * (len(dims) - 2))
     net.op("Conv", x, weight, out="y")
-    return inputs.specs(prepare(load(net.model({"y": None})).model).graph)["x"].axes
+    return input_specs(prepare(load(net.model({"y": None})).model).graph)["x"].axes
 
 
 @pytest.mark.parametrize(

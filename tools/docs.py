@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,13 @@ import typer.main
 
 from onnx_gradcam.autodiff.registry import EACH, RULES
 from onnx_gradcam.cli import app
-from onnx_gradcam.explain.smoothing import COPIES
 from onnx_gradcam.graph.flow import NO_GRADIENT, STEERING
 from onnx_gradcam.graph.lowering.table import LOWERINGS, has_body
 from onnx_gradcam.graph.prepare.prepare import NEWEST
 from onnx_gradcam.methods.attribution import METHODS as ATTRIBUTIONS
 from onnx_gradcam.methods.attribution import guided
 from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
+from onnx_gradcam.methods.copies import COPIES
 from onnx_gradcam.methods.heatmap import fuse
 from onnx_gradcam.methods.table import GUIDED, SMOOTHINGS, options_of
 from onnx_gradcam.targets import Custom, Each, parse
@@ -152,10 +153,10 @@ def methods() -> str:
     ]
     for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *ATTRIBUTIONS.items()]:
         options = ", ".join(f"`{option}` ({default})" for option, default in options_of(name).items())
-        lines += [f"## {name}", "", inspect.getdoc(function) or "", ""]
+        lines += [f"## {name}", "", explained(function), ""]
         lines += [f"Options: {options}.", ""] if options else []
     names = ", ".join(f"`{name}`" for name in GUIDED)
-    lines += [f"## {PRODUCT}", "", inspect.getdoc(guided) or "", "", f"With every cam: {names}.", ""]
+    lines += [f"## {PRODUCT}", "", explained(guided), "", f"With every cam: {names}.", ""]
     return "\n".join([*lines, *_smoothings(), *_fusions()]).rstrip() + "\n"
 
 
@@ -177,12 +178,12 @@ def _smoothings() -> list[str]:
         lines.append(f"| `{name}` | {_cell(what)} | {source} |")
     lines.append("")
     for name, function in functions.items():
-        lines += [f"## Smoothing by {name}", "", inspect.getdoc(function) or "", ""]
+        lines += [f"## Smoothing by {name}", "", explained(function), ""]
     return lines
 
 
 def _fusions() -> list[str]:
-    text, _, _ = (inspect.getdoc(fuse) or "").partition("\n\nArgs:")
+    text = explained(fuse)
     return ["# Several layers", "", text, "", "`--fusion` says how: `mean`, `max` or `product`, point by point.", ""]
 
 
@@ -278,6 +279,11 @@ def with_table(text: str, table: str) -> str:
     if not (start and end):
         raise ValueError(f"README.md lacks {METHODS_START} … {METHODS_END}")
     return f"{before}{start}\n{table}\n{end}{after}"
+
+
+def explained(function: object) -> str:
+    """Return what a docstring explains, without its sections on arguments and errors."""
+    return re.split(r"\n\n(?:Args|Returns|Raises):\n", inspect.getdoc(function) or "")[0]
 
 
 def _first_line(function: Callable[..., object]) -> str:

@@ -8,7 +8,7 @@ from grimp import ImportGraph
 from importlinter import Contract, ContractCheck, fields, output
 
 
-class RoomsContract(Contract):  # type: ignore[misc]
+class RoomsContract(Contract):
     """Hold each import of the package against the table of rooms.
 
     A line of ``rooms`` reads ``room: room room.module``: what the room may import. What those may import is allowed,
@@ -21,12 +21,12 @@ class RoomsContract(Contract):  # type: ignore[misc]
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
         """Collect the imports that no line allows."""
-        rooms = parse(self.rooms)
+        rooms, package = parse([str(line) for line in vars(self)["rooms"]]), str(self.package)
         forbidden = [
             (importer, imported)
             for importer in sorted(graph.modules)
             for imported in sorted(graph.find_modules_directly_imported_by(importer))
-            if not is_allowed(inside(importer, self.package), inside(imported, self.package), rooms)
+            if not is_allowed(inside(importer, package), inside(imported, package), rooms)
         ]
         return ContractCheck(kept=not forbidden, metadata={"forbidden": forbidden})
 

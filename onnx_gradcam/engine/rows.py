@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine.program import SCORE
 from onnx_gradcam.engine.scores import by_class, probabilities
-from onnx_gradcam.targets import CLASS, Aim, Words
+from onnx_gradcam.targets import CLASS, Aim
 
 Array = npt.NDArray[Any]
 Rows = Sequence[tuple[int, Any]]
@@ -31,9 +31,9 @@ def class_index(rows: Rows) -> Array:
     return np.array([_aim(what).class_index for _, what in rows], np.int64)
 
 
-def words(rows: Rows) -> tuple[Words, ...]:
-    """What each row explains."""
-    return tuple(Words(_aim(what).text, _aim(what).title) for _, what in rows)
+def words(rows: Rows) -> list[tuple[str, str]]:
+    """Return what each row explains in words: as ``--target`` has it, and as a title."""
+    return [(_aim(what).text, _aim(what).title) for _, what in rows]
 
 
 def kinds(rows: Rows) -> set[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from onnx_gradcam.anatomy.layers import Layer
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
-from onnx_gradcam.engine.session import Options, asked, in_tf32
+from onnx_gradcam.engine.session import Options, asked, in_tf32, versions
 from onnx_gradcam.explain.maps import Maps, ask
 from onnx_gradcam.explain.network import Subject
 from onnx_gradcam.graph.load import ModelLike
@@ -28,6 +28,7 @@ from onnx_gradcam.photos.tensor import to_tensor
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.picture.detail import in_photo
+from onnx_gradcam.results.records import Words
 from onnx_gradcam.targets import Context, Target, branch, goals, in_input, resolve
 
 IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
@@ -147,7 +148,7 @@ class Explainer:
             method=recipe.name,
             image_index=rows.image_index(made.rows),
             class_index=rows.class_index(made.rows),
-            words=rows.words(made.rows),
+            words=tuple(Words(*each) for each in rows.words(made.rows)),
             score=rows.score(self.score, made.rows, made.results),
             probability=rows.probability(self.score, made.rows, made.results),
             cell=rows.cell(self.score, made.rows, made.results),
@@ -254,6 +255,7 @@ class Explainer:
         layers = subject.layers if made.layers else ()
         fusion = None if len(layers) < 2 else "the level of the cell" if subject.by_level else recipe.fusion
         return {
+            "versions": versions(),
             "source": self.source,
             "providers": made.evaluation.providers,
             "provider_options": self._provider_options(made),

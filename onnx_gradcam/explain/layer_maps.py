@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnx_gradcam.anatomy.layers import Layer
 from onnx_gradcam.methods.cam import NEEDS, compute_cam
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.results.explanation import LayerResult
+from onnx_gradcam.results.layer import LayerResult
 
 Array = npt.NDArray[Any]
 

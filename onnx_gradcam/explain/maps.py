@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.layers import has_linear_head
-from onnx_gradcam.autodiff.rectifiers.gating import Gating
 from onnx_gradcam.engine.evaluation import Evaluation, Wanted
 from onnx_gradcam.engine.rows import Rows, kinds
 from onnx_gradcam.engine.rows import level as levels
@@ -27,9 +26,10 @@ from onnx_gradcam.methods.heatmap import is_blank, normalise
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
-from onnx_gradcam.results.explanation import LayerResult
 from onnx_gradcam.results.frame import Drawing
+from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture.detail import colours
+from onnx_gradcam.results.records import Rectifiers
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, np.ndarray]
@@ -55,7 +55,7 @@ class Maps:
     drawing: Drawing | None = None
     space: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
-    rectifiers: Gating | None = None
+    rectifiers: Rectifiers | None = None
 
     def details(self) -> tuple[Callable[[], Array], ...]:
         """For each row a function that makes a picture's values of its attribution, where that is what is shown."""
@@ -104,7 +104,7 @@ def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe)
     with _naming_what_applies(subject):
         answer = ANSWERS[method](question, recipe)
     raw = attribution.in_space(method, answer.attribution, space, recipe.signed)
-    gating = evaluation.gating if method in attribution.BACKWARD else None
+    gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.BACKWARD else None
     said = [start.note, *answer.notes, *notes.no_gradient(is_blank(raw), gating), *notes.gated(gating)]
     return Maps(
         evaluation,

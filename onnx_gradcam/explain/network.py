@@ -22,6 +22,7 @@ from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options
 from onnx_gradcam.errors import LayerError
+from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, upstream
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare.prepare import prepare
@@ -66,7 +67,7 @@ class Subject:
             raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
         self.grid = None if grid is None else Grid.parse(grid)
         self._automatic = names == ["auto"]
-        self.inputs = inputs.specs(graph)
+        self.inputs = input_specs(graph)
         self.image_input = inputs.image_input(self.inputs, image_input)
         self.alike = [] if image_input else inputs.image_like(self.inputs)
         self.branch = "logits"

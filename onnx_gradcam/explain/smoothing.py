@@ -1,12 +1,8 @@
-"""The cams of the target layers, smoothed as the recipe asks: averaged over copies of the input, or combined otherwise.
-
-The first line of the docstrings in ``COPIES`` and ``COMBINATIONS`` says what a smoothing does and where it comes from:
-the documentation's table is made of these lines.
-"""
+"""Make the cams of the target layers, smoothed over copies of the input or combined otherwise where that is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,12 +14,12 @@ from onnx_gradcam.engine.program import CURVATURE
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.explain.layer_maps import layer_result
 from onnx_gradcam.methods.cam import NEEDS_CURVATURE, NEEDS_GRADIENT, NEEDS_NOISE
-from onnx_gradcam.methods.copies import FACTORS, MIRRORED, Classes, Noise, augmented, batches, frozen, noisy
+from onnx_gradcam.methods.copies import COPIES, Classes, Noise, batches, frozen, noisy
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.inputs import spatial_axes
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 from onnx_gradcam.results import notes
-from onnx_gradcam.results.explanation import LayerResult
+from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.targets import Aim
 
 Array = npt.NDArray[Any]
@@ -33,43 +29,6 @@ Rows = Sequence[tuple[int, Any]]
 Gradients = dict[str, Array]
 Evaluate = Callable[[Feeds, Any, bool], tuple[Results, Rows, Gradients | None]]
 """Feeds, what is wanted, whether gradients are → results by image, rows (image, class or aim), gradients by row."""
-
-
-class Copies(NamedTuple):
-    """Copies of the image input, and for each whether it is mirrored, so that its cam is to be mirrored back."""
-
-    arrays: Iterable[Array]
-    mirrored: Sequence[bool]
-
-
-def aug(x: Array, spec: InputSpec, space: int, noise: Noise) -> Copies:
-    """mean over x · 0.9, x and x · 1.1, each as it is and mirrored.   pytorch-grad-cam, aug_smooth.
-
-    The cams of mirrored copies are mirrored back. Unlike there the class is chosen once, by the input itself, and cams
-    are averaged in the score's units, before they are scaled. The factor is applied to the model's input tensor, as
-    there: behind a preprocessing that subtracts the mean colour it changes the contrast. Of a dense output each copy
-    explains its own cell.
-    """
-    if space < 2:
-        raise MethodError(
-            f"smoothing by 'aug' mirrors images left to right: input {spec} has one spatial axis",
-            hint="smoothing by 'noise' or 'eigen'",
-            smooth="aug",
-        )
-    mirrored = [is_mirrored for is_mirrored in MIRRORED for _ in FACTORS]
-    return Copies(augmented(x, spatial_axes(spec, space)[-1]), mirrored)
-
-
-def noise(x: Array, spec: InputSpec, space: int, noise: Noise) -> Copies:
-    """mean over noisy copies of x.   Smilkov et al. 2017, arXiv:1706.03825, of cams.
-
-    ``samples`` copies (25); ``noise``: σ as a share of the range of values of each image's own tensor (0.15); ``seed``
-    (0): equal seeds give equal maps. The class is chosen without noise.
-    """
-    return Copies(noisy(x, noise), [False] * noise.samples)
-
-
-COPIES: Mapping[str, Callable[[Array, InputSpec, int, Noise], Copies]] = {"aug": aug, "noise": noise}
 
 
 @dataclass(frozen=True)
@@ -116,7 +75,7 @@ def smoothed(question: Question, recipe: Recipe) -> Answer:
     for name in recipe.smooth:
         if name in COPIES:
             _check_places(name, rows)
-            copies = COPIES[name](question.x, question.image, found[0].cam.ndim - 1, question.noise)
+            copies = COPIES[name](question.x, spatial_axes(question.image, found[0].cam.ndim - 1), question.noise)
             runs = _runs(question, classes, copies.arrays, needs_gradient)
             found = averaged(found, runs, question.layers, recipe, copies.mirrored)
     return Answer(results, rows, found, _notes(question, recipe, gradients or {}))

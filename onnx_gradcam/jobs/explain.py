@@ -12,8 +12,8 @@ import numpy as np
 
 from onnx_gradcam.errors import InputError, OnnxGradcamError, OutputError, PreprocessError
 from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.truth import against_truth, true_classes
-from onnx_gradcam.methods.table import read_options
 from onnx_gradcam.photos.decode import list_images, load_tensor
 from onnx_gradcam.results import files
 from onnx_gradcam.results.contrast import SideBySide, both_of
@@ -157,7 +157,7 @@ def _explain(explainer: Explainer, path: Path, request: Request, target: Target)
         "smooth": request.smooth,
         **read_options(request.options),
     }
-    others = _other_inputs(request.inputs)
+    others = read_arrays(request.inputs)
     if path.suffix.lower() == ".npy":
         x = load_tensor(path)
         feeds = {explainer.image_input.name: x, **others}
@@ -174,17 +174,6 @@ def _explain(explainer: Explainer, path: Path, request: Request, target: Target)
     return explainer.explain_image(
         path, target, request.method, preprocess=request.preprocess, inputs=others, **options
     )
-
-
-def _other_inputs(given: Sequence[str]) -> dict[str, np.ndarray]:
-    """``NAME=FILE.npy`` each."""
-    found = {}
-    for pair in given:
-        name, equals, file = pair.partition("=")
-        if not equals:
-            raise InputError(f"--input {pair!r} is not NAME=FILE", hint="--input scale=scale.npy")
-        found[name] = load_tensor(file)
-    return found
 
 
 def _lines(found: Explanation | SideBySide, entry: Mapping[str, Any], folder: Path) -> list[Line]:

@@ -19,6 +19,7 @@ from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.engine.session import CUDA, full_name
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.explain.inputs import input_specs, spec_of
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, upstream
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.lowering.table import is_body, is_lowered
@@ -130,7 +131,7 @@ def layers(
 
 
 def _layers(graph: ir.Graph, score: Score, grid: str | None, image_input: str | None) -> tuple[LayerInfo, ...]:
-    image = inputs.image_input(inputs.specs(graph), image_input).name
+    image = inputs.image_input(input_specs(graph), image_input).name
     places = None if grid is None else Grid.parse(grid)
     paths = modules(graph).outermost()
     found = candidates(graph, score.value, places, image, score.dense)
@@ -167,7 +168,7 @@ def overview(
             raise
         warnings.append(str(error))
     metadata = dict(source.model.metadata_props)
-    known = inputs.specs(graph)
+    known = input_specs(graph)
     named = None if image_input is None else inputs.image_input(known, image_input)
     settled: dict[str, str] = {}
     try:
@@ -180,7 +181,7 @@ def overview(
         model=source.name,
         opset=dict(source.model.graph.opset_imports),
         inputs=tuple(known.values()),
-        outputs=tuple(inputs.spec_of(v) for v in source.model.graph.outputs),
+        outputs=tuple(spec_of(v) for v in source.model.graph.outputs),
         score=found.name if found else "",
         score_note=_note(found),
         targets=Context(found, None, ()).fitting if found else "",

@@ -11,9 +11,10 @@ import numpy as np
 
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.photos.labels import label_of
 from onnx_gradcam.results.contrast import SideBySide, both_of, contrast, takes_apart
 from onnx_gradcam.results.explanation import Explanation
-from onnx_gradcam.targets import Classes, Difference, TopK, class_index, label_of
+from onnx_gradcam.targets import Classes, Difference, TopK, class_index
 
 TABLE = ".csv"
 

@@ -1,11 +1,15 @@
-"""Copies of an input that smoothing averages over, and how they are run with the classes frozen."""
+"""Copies of an input that smoothing averages over, and how they are run with the classes frozen.
+
+The first line of the docstrings in ``COPIES`` says what a smoothing does and where it comes from: the table in the
+documentation is made of these lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -116,3 +120,53 @@ def batches(
             if key != name
         }
         yield {**again, name: np.concatenate(piece)}, classes * count, count
+
+
+class Copies(NamedTuple):
+    """Copies of the image input, and for each whether it is mirrored, so that its cam is to be mirrored back."""
+
+    arrays: Iterable[Array]
+    mirrored: Sequence[bool]
+
+
+def aug(x: Array, space: Sequence[int], settings: Noise) -> Copies:
+    """mean over x · 0.9, x and x · 1.1, each as it is and mirrored.   pytorch-grad-cam, aug_smooth.
+
+    The cams of mirrored copies are mirrored back. Unlike there the class is chosen once, by the input itself, and cams
+    are averaged in the score's units, before they are scaled. The factor is applied to the model's input tensor, as
+    there: behind a preprocessing that subtracts the mean colour it changes the contrast. Of a dense output each copy
+    explains its own cell.
+
+    Args:
+        x: (N, …), the image input.
+        space: the axes of x that are space; the last one is mirrored.
+        settings: not used by this smoothing.
+
+    Raises:
+        MethodError: x has fewer than two spatial axes.
+    """
+    if len(space) < 2:
+        raise MethodError(
+            "smoothing by 'aug' mirrors images left to right: the input has one spatial axis",
+            hint="smoothing by 'noise' or 'eigen'",
+            smooth="aug",
+        )
+    mirrored = [is_mirrored for is_mirrored in MIRRORED for _ in FACTORS]
+    return Copies(augmented(x, space[-1]), mirrored)
+
+
+def noise(x: Array, space: Sequence[int], settings: Noise) -> Copies:
+    """mean over noisy copies of x.   Smilkov et al. 2017, arXiv:1706.03825, of cams.
+
+    ``samples`` copies (25); ``noise``: σ as a share of the range of values of each image's own tensor (0.15); ``seed``
+    (0): equal seeds give equal maps. The class is chosen without noise.
+
+    Args:
+        x: (N, …), the image input.
+        space: not used by this smoothing.
+        settings: how many copies, how much noise, and the seed.
+    """
+    return Copies(noisy(x, settings), [False] * settings.samples)
+
+
+COPIES: Mapping[str, Callable[[Array, Sequence[int], Noise], Copies]] = {"aug": aug, "noise": noise}

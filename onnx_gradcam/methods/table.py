@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from onnx_gradcam.errors import MethodError, nearest
-from onnx_gradcam.explain.smoothing import COPIES
 from onnx_gradcam.methods import attribution, cam
-from onnx_gradcam.methods.copies import Noise
+from onnx_gradcam.methods.copies import COPIES, Noise
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.photos.decode import load_tensor
 
 GUIDED: Mapping[str, str] = {f"guided-{name}": name for name in cam.METHODS}
 """Guided Grad-CAM and its kin → the cam that guided backpropagation is multiplied with."""
@@ -99,24 +96,3 @@ def recorded(recipe: Recipe) -> dict[str, Any]:
     """The options of a recipe, given and default, as JSON holds them: of an array its shape."""
     given = {**options_of(recipe.method, recipe.smooth), **recipe.options}
     return {name: f"array {value.shape}" if np.ndim(value) else value for name, value in given.items()}
-
-
-def read_options(texts: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` each, as the command line has them: a whole number, a number, or the array in a .npy file.
-
-    Raises ``MethodError`` for a text of another form, ``InputError`` for a file that cannot be read.
-    """
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise MethodError(f"--option {text!r} is not NAME=VALUE", hint="--option steps=100", option=text)
-        found[name.strip()] = load_tensor(value) if value.endswith(".npy") else _number(name, value)
-    return found
-
-
-def _number(name: str, text: str) -> int | float:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    raise MethodError(f"option {name!r} is {text!r}", hint="a number, or an .npy file", option=name)

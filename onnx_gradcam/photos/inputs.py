@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
-from onnx_gradcam.anatomy.grids import input_axes
 from onnx_gradcam.errors import InputError, nearest
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 
 Array = npt.NDArray[Any]
-
-
-def specs(graph: ir.Graph) -> dict[str, InputSpec]:
-    """The inputs of the model as declared."""
-    nodes = list(graph)
-    return {v.name or "": replace(spec_of(v), axes=input_axes(nodes, v)) for v in graph.inputs}
-
-
-def spec_of(value: ir.Value) -> InputSpec:
-    """Name, shape and NumPy dtype of a graph input or output; "unknown" where the dtype is not a tensor's."""
-    dims = () if value.shape is None else tuple(d if isinstance(d, int) else None for d in value.shape)
-    return InputSpec(value.name or "", dims, "unknown" if value.dtype is None else value.dtype.numpy().name)
 
 
 def image_input(known: Mapping[str, InputSpec], name: str | None = None) -> InputSpec:

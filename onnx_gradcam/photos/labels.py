@@ -56,6 +56,13 @@ def find_labels(given: LabelsLike, metadata: Mapping[str, str], count: int, kind
     return Labels(names, found.source)
 
 
+def label_of(index: int, labels: Sequence[str] | None) -> str:
+    """Return the label of a class, or its index as a string where labels are not known."""
+    if labels is None or not 0 <= index < len(labels):
+        return str(index)
+    return labels[index]
+
+
 def _given(given: str | os.PathLike[str] | Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:
     if isinstance(given, str | os.PathLike):
         return _imagenet() if given == IMAGENET else _read(Path(given))

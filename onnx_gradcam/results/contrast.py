@@ -15,12 +15,13 @@ import numpy.typing as npt
 from onnx_gradcam.errors import InputError, MethodError
 from onnx_gradcam.methods.cam import NEEDS, as_float32, compute_cam
 from onnx_gradcam.results import files, notes
-from onnx_gradcam.results.explanation import Explanation, LayerResult
+from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import ALL, Drawing, at_one_scale
+from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture import figure
 from onnx_gradcam.results.picture.figure import Panel
 from onnx_gradcam.results.picture.overlay import Picture, encode_png
-from onnx_gradcam.targets import Target, Words
+from onnx_gradcam.results.records import Words
 
 Array = npt.NDArray[Any]
 BOTH, CONTRAST = "both", "contrast"
@@ -176,7 +177,7 @@ def both(explanation: Explanation, against: Explanation | None = None) -> SideBy
     return SideBySide(BOTH, found, warnings=(*explanation.other_warnings, *blank))
 
 
-def both_of(explain: Callable[..., Explanation], target: Target) -> SideBySide:
+def both_of(explain: Callable[..., Explanation], target: object) -> SideBySide:
     """``both`` of ``explain(target)``, with ``explain(target, counterfactual=True)`` where that is needed."""
     explanation = explain(target)
     return both(explanation, None if takes_apart(explanation) else explain(target, counterfactual=True))

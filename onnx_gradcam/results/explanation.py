@@ -7,42 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.labels import label_of
 from onnx_gradcam.results import files, notes
 from onnx_gradcam.results.frame import Drawing
+from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture import detail, figure, overlay
-from onnx_gradcam.targets import Words, label_of
-
-if TYPE_CHECKING:
-    from onnx_gradcam.autodiff.rectifiers.gating import Gating
+from onnx_gradcam.results.records import Rectifiers, Words
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class LayerResult:
-    """One target layer: ``activation`` and ``gradient`` (R, C, *space), ``weights`` (R, C, 1…) or (R, C, *space),
-    ``cam`` (R, *space) float32 in the score's units; where it is smoothed over copies of the input, the rest is of the
-    input itself. ``gradient`` and ``weights`` are None for methods without them.
-    """
-
-    name: str
-    activation: Array
-    gradient: Array | None
-    weights: Array | None
-    cam: Array
-
-    def rows(self, rows: Array) -> LayerResult:
-        """Some of the rows."""
-        gradient = None if self.gradient is None else self.gradient[rows]
-        weights = None if self.weights is None else self.weights[rows]
-        return LayerResult(self.name, self.activation[rows], gradient, weights, self.cam[rows])
 
 
 @dataclass(frozen=True)
@@ -112,7 +91,7 @@ class Explanation:
     attribution: Array | None = None
     attributed: str = ""
     details: tuple[Callable[[], Array], ...] = ()
-    rectifiers: Gating | None = None
+    rectifiers: Rectifiers | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.engine.session import versions
 from onnx_gradcam.errors import MethodError, OnnxGradcamError, OutputError
 from onnx_gradcam.methods.heatmap import normalise
 from onnx_gradcam.photos.preprocess.choice import Choice
@@ -249,7 +248,7 @@ def write_manifest(
     first.pop("preprocess", None)
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "versions": versions(),
+        "versions": first.pop("versions", {}),
         "model": {"path": source.name, "sha256": source.sha256()} if source else None,
         "request": request,
         **first,

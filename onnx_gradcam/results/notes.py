@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence, Set
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from onnx_gradcam.autodiff.rectifiers.gating import Gating
-    from onnx_gradcam.results.explanation import LayerResult
+from onnx_gradcam.results.layer import LayerResult
+from onnx_gradcam.results.records import Rectifiers
 
 DEAD = (
     "the activation of {layers} is 0 everywhere for that image; see that the preprocessing is the model's own "
@@ -98,7 +96,7 @@ def _why_blank(row: int, layers: Sequence[LayerResult], variants: Sequence[str])
     return NOTHING_AGAINST if "counterfactual" in variants else NOTHING_FOR
 
 
-def no_gradient(is_zero: np.ndarray, gating: Gating | None) -> list[str]:
+def no_gradient(is_zero: np.ndarray, gating: Rectifiers | None) -> list[str]:
     """Attributions (R,) that are zero everywhere; ``gating``: of a backward pass with gates."""
     if not is_zero.any():
         return []
@@ -130,7 +128,7 @@ def inexact(found: np.ndarray, differences: np.ndarray) -> list[str]:
     ]
 
 
-def gated(gating: Gating | None) -> list[str]:
+def gated(gating: Rectifiers | None) -> list[str]:
     """Activations that a backward pass with gates had to leave alone, or that there was nothing to gate."""
     if gating is None:
         return []

@@ -1,9 +1,9 @@
 """What is explained: model outputs → one score per row, written as graph; and the forms in which users name it."""
 
 from onnx_gradcam.targets.boxes import Box
-from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index, label_of
+from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index
 from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
-from onnx_gradcam.targets.goals import Aim, Context, Goal, View, Words, class_goal, fixed
+from onnx_gradcam.targets.goals import Aim, Context, Goal, View, class_goal, fixed
 from onnx_gradcam.targets.kinds import CLASS, Kind
 from onnx_gradcam.targets.outputs import Custom, Similar, Tokens
 from onnx_gradcam.targets.regions import Region
@@ -33,7 +33,6 @@ __all__ = [
     "Tokens",
     "TopK",
     "View",
-    "Words",
     "branch",
     "class_goal",
     "class_index",
@@ -42,7 +41,6 @@ __all__ = [
     "goals",
     "help_text",
     "in_input",
-    "label_of",
     "parse",
     "resolve",
 ]

@@ -73,10 +73,3 @@ def _label_index(label: str, labels: Sequence[str] | None) -> int:
 def _synonyms(label: str) -> list[str]:
     """ImageNet style: "tabby, tabby cat"."""
     return [part.strip().casefold() for part in label.split(",")]
-
-
-def label_of(index: int, labels: Sequence[str] | None) -> str:
-    """The label of a class, or its index as a string where labels are not known."""
-    if labels is None or not 0 <= index < len(labels):
-        return str(index)
-    return labels[index]

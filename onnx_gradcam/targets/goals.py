@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.targets.classes import TOP1, class_index, label_of
+from onnx_gradcam.photos.labels import label_of
+from onnx_gradcam.targets.classes import TOP1, class_index
 from onnx_gradcam.targets.kinds import CLASS, Kind
 
 Array = npt.NDArray[Any]
@@ -134,14 +135,6 @@ class Aim:
     def of_best_cell(self) -> bool:
         """Whether the score is that of the most probable cell of the class, where there are cells."""
         return self.place is None and self.class_index >= 0 and self.kind.at_best_cell
-
-
-@dataclass(frozen=True)
-class Words:
-    """A target in words: ``text`` as ``--target`` has it, ``title`` for readers; "" both for a class with its label."""
-
-    text: str = ""
-    title: str = ""
 
 
 @dataclass(frozen=True)

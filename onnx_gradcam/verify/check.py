@@ -19,6 +19,7 @@ from onnx_gradcam.engine.batches import batch_size
 from onnx_gradcam.engine.program import CLASS, INDEX, SCALE, GradientGraph, differentiate, forward_only
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
+from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare.prepare import prepare
@@ -125,7 +126,7 @@ class _Subject:
         prepared = prepare(source.model)
         found = find_score(prepared.graph, score)
         named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
-        image = inputs.image_input(inputs.specs(prepared.graph), image_input).name
+        image = inputs.image_input(input_specs(prepared.graph), image_input).name
         chosen = layer_choice.choose(prepared.graph, found.value, named, grid, image, found.dense)
         layers = tuple(dict.fromkeys(layer.name for layer in chosen))
         notes: tuple[str, ...] = ()
@@ -149,7 +150,7 @@ class _Run:
 
 def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     """On the user's input, or on the first noise that the model takes."""
-    specs = inputs.specs(subject.prepared.graph)
+    specs = input_specs(subject.prepared.graph)
     image = subject.image
     batch = batch_size(subject.prepared.graph, image)
     given = None if x is None else [sample.one_batch(inputs.feeds(x, specs), image, batch)]

@@ -12,6 +12,7 @@ from onnx_gradcam.engine.batches import batch_size
 from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, is_own
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import InputError, ModelError
+from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.targets import TOP1
@@ -63,7 +64,7 @@ def _first_run(
     graph: ir.Graph, session: Session, x: Any, seed: int, image_input: str | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """On the user's input, or on the first noise that the graph takes: what was fed, and every output."""
-    specs = {name: spec for name, spec in inputs.specs(graph).items() if not is_own(name)}
+    specs = {name: spec for name, spec in input_specs(graph).items() if not is_own(name)}
     image = inputs.image_input(specs, image_input).name
     batch = batch_size(graph, image)
     given = None if x is None else [sample.one_batch(inputs.feeds(x, specs), image, batch)]

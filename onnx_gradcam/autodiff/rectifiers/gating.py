@@ -97,24 +97,6 @@ class Gating:
     smooth: Mapping[str, int]
     left_alone: Mapping[str, int]
 
-    @property
-    def gated(self) -> int:
-        """How many rectifiers were gated."""
-        return sum(self.piecewise.values()) + sum(self.smooth.values())
-
-    def __str__(self) -> str:
-        """As "49 rectifiers gated: 17 Relu; 32 smooth: 32 SiLU; left alone: 16 Sigmoid"."""
-        gated = [_listed(self.piecewise)] if self.piecewise else []
-        if self.smooth:
-            gated.append(f"{sum(self.smooth.values())} smooth: {_listed(self.smooth)}")
-        heading = f"{self.gated} rectifier{'' if self.gated == 1 else 's'} gated"
-        parts = [": ".join([heading, *gated[:1]]), *gated[1:]]
-        return "; ".join([*parts, f"left alone: {_listed(self.left_alone)}"] if self.left_alone else parts)
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
-
 
 def noting(table: Rules, seen: MutableMapping[str, tuple[Activation, bool]]) -> Rules:
     """``table``, with rules that write into ``seen`` which activations they are applied to, and whether they gate.
