@@ -11,7 +11,8 @@ from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.targets import TOP1, Classes, TopK, class_index, class_score, label_of, parse, resolve
+from onnx_gradcam.photos.labels import label_of
+from onnx_gradcam.targets import TOP1, Classes, TopK, class_index, class_score, parse, resolve
 
 BIRDS = ["crane", "tabby, tabby cat", "Crane", "lynx, catamount", "cat, tabby"]
 
