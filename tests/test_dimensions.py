@@ -11,10 +11,10 @@ import pytest
 from nets import Net
 
 import onnx_gradcam as ogc
+from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.jobs import explain as job
-from onnx_gradcam.photos.inputs import specs
 
 
 def spot(net: Net, x: str, channels: int, space: int) -> str:
@@ -97,7 +97,7 @@ def test_a_convolution_over_one_axis_lifted_to_two() -> None:
         (layer,) = explainer.layers
         assert (layer.name, layer.axes) == ("relu1", (0, 2, 1))
         found = explainer.explain(x, target=0)
-    assert specs(prepare(load(keras_1d()).model).graph)["x"].axes == (0, 2, 1)
+    assert input_specs(prepare(load(keras_1d()).model).graph)["x"].axes == (0, 2, 1)
     assert found.heatmap.shape == (1, 9)
     assert found.heatmap[0].argmax() == 6
 
