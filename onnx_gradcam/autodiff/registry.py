@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import onnx_ir as ir
 
@@ -29,7 +29,8 @@ class Rule:
 
     ``broadcasts``: takes a cotangent whose size-1 axes still broadcast to y (all others get it expanded).
     ``multi``: is given the cotangents and values of all outputs, as tuples with None where none arrives.
-    ``nested``: differentiates bodies, and is given the table of rules for them as the keyword ``rules``.
+    ``nested``: differentiates nodes of a body or of its own, and is given the walk for them as the keyword
+    ``pull_back``.
     """
 
     function: Callable[..., Value]
@@ -40,6 +41,16 @@ class Rule:
 
 
 Rules = Mapping[Key, Rule]
+
+
+class PullBack(Protocol):
+    """The backward walk by one table of rules, as ``walk.pull_back`` is with the table filled in."""
+
+    def __call__(
+        self, op: Builder, nodes: Sequence[ir.Node], seeds: Mapping[Value, Value], wrt: Sequence[Value]
+    ) -> list[Value]:
+        """Append the nodes that carry ``seeds`` (output → cotangent) back, and return the cotangents of ``wrt``."""
+
 
 RULES: dict[Key, Rule] = {}
 
@@ -75,9 +86,10 @@ def find(rules: Mapping[Key, Rule], node: ir.Node, i: int) -> tuple[Rule, dict[s
     return None
 
 
-def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Sequence[Value | None]) -> Value:
+def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value | None], pull_back: PullBack) -> Value:
     """The cotangent of ``node.inputs[i]``, given those of the outputs (None: not on the path).
 
+    ``pull_back``: the walk by the same rules, for a rule that differentiates the nodes of a body.
     Raises ``UnsupportedGradient``, naming the node, where no rule fits.
     """
     found = find(rules, node, i)
@@ -90,14 +102,15 @@ def apply(rules: Mapping[Key, Rule], op: Builder, node: ir.Node, i: int, gs: Seq
     if not rule.broadcasts:
         gs = [None if g is None else op.expand(g, y) for g, y in zip(gs, ys, strict=True)]
     first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
-    attributes = {a.name: a.value for a in node.attributes.values()} | extra | ({"rules": rules} if rule.nested else {})
+    attributes = {a.name: a.value for a in node.attributes.values()} | extra
     inputs = [op.exact(v) for v in node.inputs]
+    walk = {"pull_back": pull_back} if rule.nested else {}
     try:
-        rule.signature.bind(op, *first, *inputs, **attributes)
+        rule.signature.bind(op, *first, *inputs, **attributes, **walk)
     except TypeError as error:
         raise refusal(node, i, f"the VJP rule does not know this form ({error})") from None
     try:
-        return rule.function(op, *first, *inputs, **attributes)
+        return rule.function(op, *first, *inputs, **attributes, **walk)
     except Unwritten as reason:
         raise refusal(node, i, str(reason), by_design=isinstance(reason, Refused)) from None
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff import registry, rules  # noqa: F401 (importing the rules registers them)
+from onnx_gradcam.autodiff import registry
 from onnx_gradcam.autodiff.rectifiers.composites import Composite, composites
 from onnx_gradcam.autodiff.rectifiers.operators import STANDS_FOR
-from onnx_gradcam.autodiff.registry import COMPOSITE, RULES, Key, Rule
+from onnx_gradcam.autodiff.registry import COMPOSITE, Key, Rule
+from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
@@ -102,8 +104,9 @@ def _through_composite(
     op: Builder, composite: Composite, gs: Gs, table: Mapping[Key, Rule]
 ) -> Iterator[tuple[Value, Value]]:
     """The share that what an activation of several nodes is computed from gets, by the one rule for all of them."""
-    x, y = composite.x, composite.y
-    yield x, table[COMPOSITE, 0].function(op, gs[0], y, x, composite=composite)
+    x, y, rule = composite.x, composite.y, table[COMPOSITE, 0]
+    walk = {"pull_back": pull_back} if rule.nested else {}  # of the nodes, by the ordinary rules
+    yield x, rule.function(op, gs[0], y, x, composite=composite, **walk)
 
 
 def pull_through(
@@ -126,7 +129,7 @@ def pull_through(
         yield from _through_lowered(op, node, wanted, gs, table, unsaturated).items()
     else:
         for i in wanted:
-            yield values[i], registry.apply(table, op, node, i, gs)
+            yield values[i], registry.apply(table, op, node, i, gs, functools.partial(pull_back, table=table))
 
 
 def _through_lowered(

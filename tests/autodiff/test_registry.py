@@ -13,6 +13,7 @@ from rule_tables import tables
 
 from onnx_gradcam.autodiff import registry, rules
 from onnx_gradcam.autodiff.registry import EACH, RULES, Key, Refused, Rule, Unwritten, vjp
+from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import NO_GRADIENT
@@ -100,7 +101,7 @@ def test_keywords_are_the_attributes_of_the_specification(key: Key) -> None:
     if wrt == EACH:
         assert keywords.pop("i").default is inspect.Parameter.empty
     if RULES[key].nested:
-        assert keywords.pop("rules").default is inspect.Parameter.empty
+        assert keywords.pop("pull_back").default is inspect.Parameter.empty
     attributes = {name: a for schema in schemas(op_type) for name, a in schema.attributes.items()}
     for name, parameter in keywords.items():
         assert name in attributes, f"{op_type} has no attribute {name}"
@@ -144,7 +145,7 @@ def node(op_type: str, attributes: dict[str, object] | None = None, outputs: int
 def applied(table: dict[Key, Rule], made: ir.Node) -> Value:
     assert made.graph is not None
     gs = [ir.val(f"g{i}", dtype=ir.DataType.FLOAT, shape=y.shape) for i, y in enumerate(made.outputs)]
-    return registry.apply(table, Builder(made.graph), made, 0, gs)
+    return registry.apply(table, Builder(made.graph), made, 0, gs, pull_back)
 
 
 def refused(table: dict[Key, Rule], made: ir.Node) -> UnsupportedGradient:
@@ -241,5 +242,5 @@ def test_a_compact_cotangent_is_expanded_unless_the_rule_takes_it(broadcasts: bo
     made = node("Relu")
     assert made.graph is not None
     g = ir.val("g", dtype=ir.DataType.FLOAT, shape=ir.Shape([2, 1]))
-    registry.apply(table, Builder(made.graph), made, 0, [g])
+    registry.apply(table, Builder(made.graph), made, 0, [g], pull_back)
     assert [n.op_type for n in made.graph] == kinds

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onnx_gradcam.autodiff import walk as reverse
 from onnx_gradcam.autodiff.rectifiers.composites import Composite
 from onnx_gradcam.autodiff.rectifiers.operators import CUTTING, OTHER, PIECEWISE, SMOOTH, Activation, activation
-from onnx_gradcam.autodiff.registry import COMPOSITE, EACH, RULES, Key, Rule, Rules, vjp
+from onnx_gradcam.autodiff.registry import COMPOSITE, EACH, Key, PullBack, Rule, Rules, vjp
+from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.graph.builder import Builder, Value
 
 RECTIFYING = PIECEWISE | SMOOTH | CUTTING
@@ -70,10 +70,10 @@ DECONVOLUTION: dict[Key, Rule] = RULES | {key: _deconvolution(rule) for key, rul
 DECONVOLUTION["QuantizeLinear", 0] = _deconvolved_format(RULES["QuantizeLinear", 0])
 
 
-@vjp(COMPOSITE, wrt=0, broadcasts=True, table=GUIDED)
-def guided_composite(op: Builder, g: Value, y: Value, x: Value, *, composite: Composite) -> Value:
+@vjp(COMPOSITE, wrt=0, broadcasts=True, nested=True, table=GUIDED)
+def guided_composite(op: Builder, g: Value, y: Value, x: Value, *, composite: Composite, pull_back: PullBack) -> Value:
     """x̄ = f′(x) · relu(g), f′ the exact derivative of all the nodes by the ordinary rules."""
-    (cotangent,) = reverse.pull_back(op, composite.nodes, {y: op.Relu(g)}, [x])
+    (cotangent,) = pull_back(op, composite.nodes, {y: op.Relu(g)}, [x])
     return cotangent
 
 

@@ -1,5 +1,6 @@
-"""VJP rules, by theme; importing this package registers all of them."""
+"""VJP rules, by theme. Importing this package registers all of them, so its ``RULES`` is the complete table."""
 
+from onnx_gradcam.autodiff.registry import RULES
 from onnx_gradcam.autodiff.rules import (
     activation,
     contraction,
@@ -28,6 +29,7 @@ from onnx_gradcam.autodiff.rules import (
 )
 
 __all__ = [
+    "RULES",
     "activation",
     "contraction",
     "control",

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff import walk as reverse
-from onnx_gradcam.autodiff.registry import EACH, Rules, vjp
+from onnx_gradcam.autodiff.registry import EACH, PullBack, vjp
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import captured, downstream
 from onnx_gradcam.graph.nested import choose
@@ -23,7 +22,7 @@ def branches(
     then_branch: ir.Graph,
     else_branch: ir.Graph,
     i: int,
-    rules: Rules,
+    pull_back: PullBack,
 ) -> Value:
     """y = then(v) or else(v), v read from outside:  v̄ = that of the branch taken, in an If of its own.
 
@@ -38,7 +37,7 @@ def branches(
         reached = downstream(nodes, [value])
         if reached.isdisjoint(seeds):
             return inner.fill(inner.const(0, like=value), value)
-        (gradient,) = reverse.pull_back(inner, nodes, seeds, [value], rules)
+        (gradient,) = pull_back(inner, nodes, seeds, [value])
         return gradient
 
     return choose(op, cond, then_branch, else_branch, pulled, like=value)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_gradcam.autodiff import walk as reverse
-from onnx_gradcam.autodiff.registry import Rules
+from onnx_gradcam.autodiff.registry import PullBack
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.nested import scan
 
@@ -55,7 +54,7 @@ class Pass:
     g_states: Sequence[Value | None]
 
 
-def pull_through_time(op: Builder, rules: Rules, cell: Cell, run: Pass) -> tuple[Value, ...]:
+def pull_through_time(op: Builder, pull_back: PullBack, cell: Cell, run: Pass) -> tuple[Value, ...]:
     """The cotangents of x (T, N, I) and of the initial states (N, H)."""
     operands = _operands(op, cell, run)
     g_states = [_only_begun(op, run, run.zero if g is None else g) for g in run.g_states]
@@ -71,7 +70,7 @@ def pull_through_time(op: Builder, rules: Rules, cell: Cell, run: Pass) -> tuple
         before = len(inner.graph)
         made = cell.step(inner, *given)
         nodes = list(inner.graph)[before:]
-        g_x, *shares = reverse.pull_back(inner, nodes, dict(zip(made, live, strict=True)), given, rules)
+        g_x, *shares = pull_back(inner, nodes, dict(zip(made, live, strict=True)), given)
         into = inner.MatMul(shares.pop(0) if cell.gated else g_x, cell.R)
         shares = [inner.Add(into, shares[0])] if cell.gated else [into, *shares]
         if mask is not None:

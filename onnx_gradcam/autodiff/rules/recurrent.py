@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_gradcam.autodiff.registry import EACH, Refused, Rules, Unwritten, vjp
+from onnx_gradcam.autodiff.registry import EACH, PullBack, Refused, Unwritten, vjp
 from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, pull_through_time
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
@@ -87,7 +87,7 @@ def rnn(
     hidden_size: int | None = None,
     layout: int = 0,
     i: int,
-    rules: Rules,
+    pull_back: PullBack,
 ) -> Value:
     """h = f(W·x + R·h + b):  backpropagation through time; X and initial_h."""
     ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), direction, layout)
@@ -101,7 +101,7 @@ def rnn(
 
         return Cell(step, ways.of(W, d), ways.of(R, d), *ways.biases(d))
 
-    return ways.pull(rules, cell, i)
+    return ways.pull(pull_back, cell, i)
 
 
 @vjp("GRU", wrt=EACH, multi=True, nested=True)
@@ -125,7 +125,7 @@ def gru(
     layout: int = 0,
     linear_before_reset: int = 0,
     i: int,
-    rules: Rules,
+    pull_back: PullBack,
 ) -> Value:
     """h = (1 − z)·n + z·h, n = g(W·x + R·(r·h)) or g(W·x + r·(R·h)):  backpropagation through time; X and initial_h."""
     ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), direction, layout)
@@ -155,7 +155,7 @@ def gru(
 
         return Cell(step, ways.of(W, d), recurrent, bias_w, bias_r, gated=True)
 
-    return ways.pull(rules, cell, i)
+    return ways.pull(pull_back, cell, i)
 
 
 @vjp("LSTM", wrt=EACH, multi=True, nested=True)
@@ -181,7 +181,7 @@ def lstm(
     input_forget: int = 0,
     layout: int = 0,
     i: int,
-    rules: Rules,
+    pull_back: PullBack,
 ) -> Value:
     """c = f·c + i·n, h = o·tanh(c):  backpropagation through time; X, initial_h and initial_c."""
     ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h, initial_c), direction, layout)
@@ -206,7 +206,7 @@ def lstm(
 
         return Cell(step, ways.of(W, d), ways.of(R, d), *ways.biases(d))
 
-    return ways.pull(rules, cell, i)
+    return ways.pull(pull_back, cell, i)
 
 
 @dataclass(frozen=True)
@@ -251,13 +251,13 @@ class _Ways:
             raise Unwritten("weights of unknown shape")
         return size
 
-    def pull(self, rules: Rules, cell: Callable[[int], Cell], i: int) -> Value:
+    def pull(self, pull_back: PullBack, cell: Callable[[int], Cell], i: int) -> Value:
         """The cotangent of input i, of all directions."""
         if i and i not in INITIAL:
             raise Unwritten("weights that depend on the target layer")
         op = self.op
         rank(self.X)
-        found = [pull_through_time(op, rules, cell(d), run) for d, run in enumerate(self._passes())]
+        found = [pull_through_time(op, pull_back, cell(d), run) for d, run in enumerate(self._passes())]
         if i == 0:
             g_x = found[0][0] if len(found) == 1 else op.Add(found[0][0], found[1][0])
             return op.Transpose(g_x, perm=[1, 0, 2]) if self.layout else g_x
