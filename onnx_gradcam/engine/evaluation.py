@@ -25,11 +25,21 @@ from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import ForwardMismatch
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.graph.quantization import is_quantized
-from onnx_gradcam.targets import CLASS, TOP1, Aim, Goal, Kind, TopK, View, class_goal, fixed
+from onnx_gradcam.targets import (
+    CLASS,
+    TOP1,
+    BoundTarget,
+    ForwardPass,
+    Kind,
+    RowTarget,
+    TopK,
+    class_target,
+    fixed_target,
+)
 from onnx_gradcam.targets.kinds import INDEX, PREFIX
 
 Arrays = dict[str, np.ndarray]
-Wanted = Sequence[tuple[int | Goal | Aim, ...]] | TopK
+Wanted = Sequence[tuple[int | BoundTarget | RowTarget, ...]] | TopK
 
 
 class Evaluation:
@@ -160,7 +170,7 @@ class Evaluation:
         return results, rows, self._backward(passes, names, self._again(passed, rows, feeds), given)
 
     def _evaluate_goals(
-        self, feeds: Arrays, goals: list[tuple[Goal, ...]], needs_gradient: bool
+        self, feeds: Arrays, goals: list[tuple[BoundTarget, ...]], needs_gradient: bool
     ) -> tuple[dict[str, Any], Rows, Arrays | None]:
         """The forward pass, once for each kind; what the goals come to; the score and its gradient for all rows of a
         kind together."""
@@ -169,8 +179,8 @@ class Evaluation:
         for kind in dict.fromkeys(goal.kind for several in goals for goal in several):
             found, passed[kind] = self._forward(self.passes(kind), feeds) if needs_gradient else self._seen(kind, feeds)
             results.update(found)
-        rows: list[tuple[int, Aim]] = [
-            (image, goal.aim(self._view(results, goal.kind), image))
+        rows: list[tuple[int, RowTarget]] = [
+            (image, goal.row(self._view(results, goal.kind), image))
             for image, several in enumerate(goals)
             for goal in several
         ]
@@ -220,9 +230,9 @@ class Evaluation:
         count, images = len(feeds[self._image_input]), np.array([image for image, _ in rows])
         return {name: _take(array, images, count) for name, array in passed.items()}
 
-    def _view(self, results: dict[str, Any], kind: Kind) -> View:
+    def _view(self, results: dict[str, Any], kind: Kind) -> ForwardPass:
         dense = {name: np.asarray(results[value]) for name, value in read(self._score, kind).items()}
-        return View(results, dense, self._ranking(results))
+        return ForwardPass(results, dense, self._ranking(results))
 
     def _scaled(self, passes: Passes, run: Callable[[Arrays], dict[str, Any]], feeds: Arrays) -> dict[str, Any]:
         """``run(feeds)``, with the gradients of a 16-bit model scaled on their way."""
@@ -293,11 +303,17 @@ def _take(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     return array[rows] if array.ndim and len(array) == count else array
 
 
-def _goal(wanted: int | Goal | Aim) -> Goal:
-    return wanted if isinstance(wanted, Goal) else class_goal(wanted) if isinstance(wanted, int) else fixed(wanted)
+def _goal(wanted: int | BoundTarget | RowTarget) -> BoundTarget:
+    return (
+        wanted
+        if isinstance(wanted, BoundTarget)
+        else class_target(wanted)
+        if isinstance(wanted, int)
+        else fixed_target(wanted)
+    )
 
 
-def parameters(aims: Sequence[Aim]) -> Arrays:
+def parameters(aims: Sequence[RowTarget]) -> Arrays:
     """Of rows of one kind, stacked, by the names of graph inputs."""
     found = {f"{PREFIX}{name}": np.stack([aim.parameters[name] for aim in aims]) for name in aims[0].parameters}
     return {INDEX: np.array([aim.class_index for aim in aims], np.int64), **found}

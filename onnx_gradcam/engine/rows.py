@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine.program import SCORE
 from onnx_gradcam.engine.scores import by_class, probabilities
-from onnx_gradcam.targets import CLASS, Aim
+from onnx_gradcam.targets import CLASS, RowTarget
 
 Array = npt.NDArray[Any]
 Rows = Sequence[tuple[int, Any]]
@@ -65,7 +65,7 @@ def probability(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array:
     return np.array([_probability(_aim(what), columns[image]) for image, what in rows], np.float32)
 
 
-def _probability(aim: Aim, of_classes: Array) -> float:
+def _probability(aim: RowTarget, of_classes: Array) -> float:
     return float(of_classes[aim.class_index]) if aim.class_index >= 0 and aim.of_best_cell else aim.probability
 
 
@@ -78,9 +78,9 @@ def cell(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
     found = np.full((len(rows), cells.shape[2]), NO_CELL, np.int64)
     for row, (image, what) in enumerate(rows):
         aim = _aim(what)
-        if aim.place is not None:
+        if aim.cell_number is not None:
             assert sides is not None
-            found[row] = cell_of(aim.place, sides)
+            found[row] = cell_of(aim.cell_number, sides)
         elif aim.of_best_cell:
             found[row] = cells[image, aim.class_index]
     return found
@@ -103,24 +103,24 @@ def level(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
     return np.array([_level(_aim(what), levels[image]) for image, what in rows], np.int64)
 
 
-def _level(aim: Aim, of_classes: Array) -> int:
-    if aim.place is not None:
+def _level(aim: RowTarget, of_classes: Array) -> int:
+    if aim.cell_number is not None:
         return aim.level
     return int(of_classes[aim.class_index]) if aim.of_best_cell else NO_CELL
 
 
-def cell_of(place: int, sides: Array) -> list[int]:
+def cell_of(number: int, sides: Array) -> list[int]:
     """The index of a cell in its output, behind the number of the output where there are several."""
     counts = sides.prod(axis=1)
     ends = np.cumsum(counts)
-    output = int(np.searchsorted(ends, place, side="right"))
-    index = np.unravel_index(place - int(ends[output] - counts[output]), tuple(int(n) for n in sides[output]))
+    output = int(np.searchsorted(ends, number, side="right"))
+    index = np.unravel_index(number - int(ends[output] - counts[output]), tuple(int(n) for n in sides[output]))
     return [*([output] if len(sides) > 1 else []), *(int(i) for i in index)]
 
 
 def _any_place(rows: Rows) -> bool:
-    return any(_aim(what).place is not None for _, what in rows)
+    return any(_aim(what).cell_number is not None for _, what in rows)
 
 
-def _aim(what: int | Aim) -> Aim:
-    return what if isinstance(what, Aim) else Aim(CLASS, int(what))
+def _aim(what: int | RowTarget) -> RowTarget:
+    return what if isinstance(what, RowTarget) else RowTarget(CLASS, int(what))

@@ -29,7 +29,7 @@ from onnx_gradcam.results import notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.picture.detail import in_photo
 from onnx_gradcam.results.records import Words
-from onnx_gradcam.targets import Context, Target, branch, goals, in_input, resolve
+from onnx_gradcam.targets import Context, Target, bind_targets, branch, in_input, resolve
 
 IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
 
@@ -140,7 +140,7 @@ class Explainer:
         axes = inputs.spatial_axes(self.image_input, 2)
         context = Context(self.score, self.labels, tuple(feeds[self.image_input.name].shape[k] for k in axes))
         count = len(feeds[self.image_input.name])
-        wanted = goals(resolve(target, count, self.score.count, self.labels), context)
+        wanted = bind_targets(resolve(target, count, self.score.count, self.labels), context)
         subject = self._subject.on_branch(branch(wanted))
         made = ask(subject, feeds, wanted, recipe)
         size = made.heatmap.shape[1:]

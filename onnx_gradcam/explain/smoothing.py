@@ -20,7 +20,7 @@ from onnx_gradcam.photos.inputs import spatial_axes
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.layer import LayerResult
-from onnx_gradcam.targets import Aim
+from onnx_gradcam.targets import RowTarget
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
@@ -90,7 +90,7 @@ def _notes(question: Question, recipe: Recipe, gradients: Gradients) -> tuple[st
 
 def _check_places(name: str, rows: Rows) -> None:
     """Raise ``MethodError`` where what is explained lies at a place that a mirrored copy has elsewhere."""
-    placed = [what for _, what in rows if isinstance(what, Aim) and what.is_placed]
+    placed = [what for _, what in rows if isinstance(what, RowTarget) and what.is_placed]
     if name == "aug" and placed:
         raise MethodError(
             f"smoothing by 'aug' mirrors images, and with them the place that {placed[0].text!r} is about",

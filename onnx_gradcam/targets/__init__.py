@@ -1,20 +1,20 @@
 """What is explained: model outputs → one score per row, written as graph; and the forms in which users name it."""
 
+from onnx_gradcam.targets.bound import BoundTarget, Context, ForwardPass, RowTarget, class_target, fixed_target
 from onnx_gradcam.targets.boxes import Box
 from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index
 from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
-from onnx_gradcam.targets.goals import Aim, Context, Goal, View, class_goal, fixed
 from onnx_gradcam.targets.kinds import CLASS, Kind
 from onnx_gradcam.targets.outputs import Custom, Similar, Tokens
 from onnx_gradcam.targets.regions import Region
-from onnx_gradcam.targets.resolve import Each, Target, branch, goals, in_input, resolve
+from onnx_gradcam.targets.resolve import Each, Target, bind_targets, branch, in_input, resolve
 from onnx_gradcam.targets.scoring import class_score
 from onnx_gradcam.targets.text import help_text, parse
 
 __all__ = [
     "CLASS",
     "TOP1",
-    "Aim",
+    "BoundTarget",
     "Box",
     "Classes",
     "Context",
@@ -22,23 +22,23 @@ __all__ = [
     "Difference",
     "Each",
     "Finer",
-    "Goal",
+    "ForwardPass",
     "Kind",
     "LogProbability",
     "Output",
     "Probability",
     "Region",
+    "RowTarget",
     "Similar",
     "Target",
     "Tokens",
     "TopK",
-    "View",
+    "bind_targets",
     "branch",
-    "class_goal",
     "class_index",
     "class_score",
-    "fixed",
-    "goals",
+    "class_target",
+    "fixed_target",
     "help_text",
     "in_input",
     "parse",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from onnx_gradcam.errors import InputError, TargetError
-from onnx_gradcam.targets.goals import Context, Goal
+from onnx_gradcam.targets.bound import BoundTarget, Context
 
 if TYPE_CHECKING:
     from onnx_gradcam.photos.geometry import Geometry
@@ -27,7 +27,7 @@ class TargetObject(ABC):
     """A target that is more than a class. Places are in the pixels of the photo, for arrays of the input."""
 
     @abstractmethod
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """How it is carried out on a model. Raises ``TargetError`` where the model has no such thing."""
 
     def in_input(self, geometry: Geometry) -> TargetObject:

@@ -10,10 +10,10 @@ import numpy as np
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets import detections
 from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, one_hot
 from onnx_gradcam.targets.classes import TOP1
 from onnx_gradcam.targets.contrasts import Class
 from onnx_gradcam.targets.detections import Layout
-from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View, one_hot
 from onnx_gradcam.targets.kinds import CELL, OBJECTNESS, iou
 from onnx_gradcam.targets.regions import Corners, box_in_input, check_box, unseen
 from onnx_gradcam.targets.scoring import is_exclusive
@@ -30,14 +30,14 @@ class Box(TargetObject):
 
     Which: ``index``, its number; or ``point`` (x, y): the most probable of those that it lies in; for "iou" with
     neither of them that with the largest overlap with ``box`` times probability. ``what``: its score for the class
-    ``target`` (None: for its most probable one), its "objectness", or its intersection over union, "iou", with ``box``
+    ``label`` (None: for its most probable one), its "objectness", or its intersection over union, "iou", with ``box``
     (x1, y1, x2, y2).
     """
 
     index: int | None = None
     point: tuple[float, float] | None = None
     what: str = "class"
-    target: Class = None
+    label: Class = None
     box: Corners | None = None
     asked: str = field(default="", repr=False)
 
@@ -54,7 +54,7 @@ class Box(TargetObject):
             box = box_in_input(self, box, geometry)
         return replace(self, point=point, box=box, asked=self._where)
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """The score of the box."""
         self._check()
         context.require(self, "detector")
@@ -64,25 +64,25 @@ class Box(TargetObject):
             raise context.refusal(self, "asks for an objectness, and this detector has none")
         if self.what == "iou" and (dense.boxes is None or dense.grids is None):
             raise context.refusal(self, "asks for the boxes, and none were found beside the scores")
-        index = context.class_index(self.target)
+        index = context.class_index(self.label)
         kinds = {"class": CELL, "objectness": OBJECTNESS, "iou": iou(*detections.plain_acts(dense.boxes))}
         aims = {"class": self._class, "objectness": self._objectness, "iou": self._overlap}
 
-        def aim(view: View, image: int) -> Aim:
-            sight = see(context, view, image)
+        def row(forward: ForwardPass, image: int) -> RowTarget:
+            sight = see(context, forward, image)
             of_class = sight.probability.max(axis=0) if index == TOP1 else sight.probability[index]
-            place = self._place(context, sight, of_class)
-            c = int(sight.probability[:, place].argmax()) if index == TOP1 else index
-            found = aims[self.what](context, sight, place, c)
+            cell = self._cell_number(context, sight, of_class)
+            c = int(sight.probability[:, cell].argmax()) if index == TOP1 else index
+            found = aims[self.what](context, sight, cell, c)
             return replace(
                 found,
-                place=place,
-                level=sight.level(place),
-                probability=float(sight.probability[c, place]),
-                box=None if sight.layout is None or sight.boxes is None else tuple(sight.boxes[place].tolist()),
+                cell_number=cell,
+                level=sight.level(cell),
+                probability=float(sight.probability[c, cell]),
+                box=None if sight.layout is None or sight.boxes is None else tuple(sight.boxes[cell].tolist()),
             )
 
-        return Goal(kinds[self.what], aim)
+        return BoundTarget(kinds[self.what], row)
 
     def _check(self) -> None:
         picks = (self.index is not None) + (self.point is not None)
@@ -93,7 +93,7 @@ class Box(TargetObject):
         if self.box is not None:
             check_box(self, self.box)
 
-    def _place(self, context: Context, sight: Sight, probability: Array) -> int:
+    def _cell_number(self, context: Context, sight: Sight, probability: Array) -> int:
         count = len(probability)
         if self.index is not None:
             if not 0 <= self.index < count:
@@ -116,17 +116,19 @@ class Box(TargetObject):
             )
         return int(np.where(inside, probability, -1).argmax())
 
-    def _class(self, context: Context, sight: Sight, place: int, c: int) -> Aim:
+    def _class(self, context: Context, sight: Sight, cell: int, c: int) -> RowTarget:
         form = "cell" if self.point is None else "point"
-        mask = one_hot(sight.probability.shape[1], place)
-        return Aim(CELL, c, {"mask": mask}, f"{form}:{c}@{self._where}", f"{context.label(c)}, box {self._at(place)}")
+        mask = one_hot(sight.probability.shape[1], cell)
+        return RowTarget(
+            CELL, c, {"mask": mask}, f"{form}:{c}@{self._where}", f"{context.label(c)}, box {self._at(cell)}"
+        )
 
-    def _objectness(self, context: Context, sight: Sight, place: int, c: int) -> Aim:
-        mask = one_hot(sight.probability.shape[1], place)
-        title = f"objectness of box {self._at(place)}"
-        return Aim(OBJECTNESS, -1, {"mask": mask}, f"objectness:{self._where}", title)
+    def _objectness(self, context: Context, sight: Sight, cell: int, c: int) -> RowTarget:
+        mask = one_hot(sight.probability.shape[1], cell)
+        title = f"objectness of box {self._at(cell)}"
+        return RowTarget(OBJECTNESS, -1, {"mask": mask}, f"objectness:{self._where}", title)
 
-    def _overlap(self, context: Context, sight: Sight, place: int, c: int) -> Aim:
+    def _overlap(self, context: Context, sight: Sight, cell: int, c: int) -> RowTarget:
         if sight.layout is None:
             raise TargetError(
                 "the form in which this detector gives its boxes is not known",
@@ -136,13 +138,13 @@ class Box(TargetObject):
         assert self.box is not None
         matrix, origin = detections.affine(sight.layout.form, sight.layout.where, context.size)
         parameters = {
-            "mask": one_hot(sight.probability.shape[1], place),
-            "matrix": matrix[place].astype(np.float32),
-            "origin": origin[place].astype(np.float32),
+            "mask": one_hot(sight.probability.shape[1], cell),
+            "matrix": matrix[cell].astype(np.float32),
+            "origin": origin[cell].astype(np.float32),
             "box": np.array(self.box, np.float32),
         }
-        title = f"IoU of box {self._at(place)} with ({self._corners.replace(',', ', ')})"
-        return Aim(iou(*sight.layout.form.acts), -1, parameters, f"iou:{self._where}", title)
+        title = f"IoU of box {self._at(cell)} with ({self._corners.replace(',', ', ')})"
+        return RowTarget(iou(*sight.layout.form.acts), -1, parameters, f"iou:{self._where}", title)
 
     @property
     def _corners(self) -> str:
@@ -157,11 +159,11 @@ class Box(TargetObject):
         corners = _listed(self.box) if self.box else ""
         return f"{pick}@{corners}" if pick and corners else pick or corners
 
-    def _at(self, place: int) -> str:
+    def _at(self, cell: int) -> str:
         if self.point is None:
-            return str(place)
+            return str(cell)
         point = self._where.partition("@")[0]
-        return f"{place} at ({point.replace(',', ', ')})"
+        return f"{cell} at ({point.replace(',', ', ')})"
 
 
 def _listed(numbers: tuple[float, ...]) -> str:
@@ -177,20 +179,20 @@ class Sight(NamedTuple):
     layout: Layout | None
     ends: Array
 
-    def level(self, place: int) -> int:
+    def level(self, cell: int) -> int:
         """The level of a cell."""
-        return int(np.searchsorted(self.ends, place, side="right"))
+        return int(np.searchsorted(self.ends, cell, side="right"))
 
 
-def see(context: Context, view: View, image: int) -> Sight:
+def see(context: Context, forward: ForwardPass, image: int) -> Sight:
     """The boxes of an image, of a forward pass."""
-    probability = _probability(context, view, image)
-    grids = view.dense["grids"][0] if "grids" in view.dense else None
+    probability = _probability(context, forward, image)
+    grids = forward.dense["grids"][0] if "grids" in forward.dense else None
     if grids is None:
         return Sight(probability, None, None, np.array([probability.shape[1]]))
     ends = np.cumsum(grids[:, 0])
-    if "boxes" in view.dense:
-        raw = view.dense["boxes"][image].astype(np.float64)
+    if "boxes" in forward.dense:
+        raw = forward.dense["boxes"][image].astype(np.float64)
         layout = detections.layout(raw, grids, context.size, probability.max(axis=0))
         if layout is not None:
             return Sight(probability, detections.decoded(layout.form, raw, layout.where, context.size), layout, ends)
@@ -201,18 +203,18 @@ def see(context: Context, view: View, image: int) -> Sight:
     return Sight(probability, about, None, ends)
 
 
-def _probability(context: Context, view: View, image: int) -> Array:
+def _probability(context: Context, forward: ForwardPass, image: int) -> Array:
     """(K, P): of a Softmax or Sigmoid, times the objectness; 0 for a background, which ranks below everything."""
-    y = view.dense["logits"][image].astype(np.float64)
+    y = forward.dense["logits"][image].astype(np.float64)
     p: Array
     if is_exclusive(context.score):
         p = np.exp(y - y.max(axis=0))
         p /= p.sum(axis=0)
     else:
         p = _sigmoid(y)
-    if "objectness" in view.dense:
-        return p * _sigmoid(view.dense["objectness"][image].astype(np.float64))
-    p[view.ranking[image] <= BACKGROUND] = 0
+    if "objectness" in forward.dense:
+        return p * _sigmoid(forward.dense["objectness"][image].astype(np.float64))
+    p[forward.ranking[image] <= BACKGROUND] = 0
     return p
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from onnx_gradcam.anatomy.classifier import head_rows
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets.base import TargetObject
-from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View, fixed, one_hot
+from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, fixed_target, one_hot
 from onnx_gradcam.targets.kinds import LINEAR, LOG_PROBABILITY, PROBABILITY, Kind
 
 SIMILAR = 3  # classes that Finer-CAM compares with
@@ -21,57 +21,57 @@ Class = int | str | None
 class Probability(TargetObject):
     """The probability of a class (None: the top-1) instead of its logit."""
 
-    target: Class = None
+    label: Class = None
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """p_c of a Softmax or Sigmoid over the scores."""
-        return _probability(self, context, self.target, PROBABILITY, "prob", "P")
+        return _probability(self, context, self.label, PROBABILITY, "prob", "P")
 
 
 @dataclass(frozen=True)
 class LogProbability(TargetObject):
     """The log-probability of a class (None: the top-1)."""
 
-    target: Class = None
+    label: Class = None
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """log p_c of a Softmax or Sigmoid over the scores."""
-        return _probability(self, context, self.target, LOG_PROBABILITY, "logprob", "log P")
+        return _probability(self, context, self.label, LOG_PROBABILITY, "logprob", "log P")
 
 
-def _probability(target: object, context: Context, name: Class, kind: Kind, form: str, symbol: str) -> Goal:
+def _probability(target: object, context: Context, name: Class, kind: Kind, form: str, symbol: str) -> BoundTarget:
     context.require(target, "classes", "binary", "map", "detector", "sequence")
     index = context.class_index(name)
 
-    def aim(view: View, image: int) -> Aim:
-        c = view.best(image, index)
-        return Aim(kind, c, text=f"{form}:{c}", title=f"{symbol}({context.label(c)})")
+    def row(forward: ForwardPass, image: int) -> RowTarget:
+        c = forward.best(image, index)
+        return RowTarget(kind, c, text=f"{form}:{c}", title=f"{symbol}({context.label(c)})")
 
-    return Goal(kind, aim)
+    return BoundTarget(kind, row)
 
 
 @dataclass(frozen=True)
 class Difference(TargetObject):
-    """y_a − y_b: why this class and not that one. ``target`` None is the top-1.
+    """y_a − y_b: why this class and not that one. ``label`` None is the top-1.
 
-    Of a model with many scores per image: both at the cell where ``target`` is most probable.
+    Of a model with many scores per image: both at the cell where ``label`` is most probable.
     """
 
-    target: Class
+    label: Class
     other: int | str
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """y_a − y_b."""
         context.require(self, "classes", "binary", "map", "detector", "sequence")
-        a, b = context.class_index(self.target), context.class_index(self.other)
+        a, b = context.class_index(self.label), context.class_index(self.other)
 
-        def aim(view: View, image: int) -> Aim:
-            c = view.best(image, a)
+        def row(forward: ForwardPass, image: int) -> RowTarget:
+            c = forward.best(image, a)
             weights = one_hot(context.score.count, c) - one_hot(context.score.count, b)
             title = f"{context.label(c)} − {context.label(b)}"
-            return Aim(LINEAR, c, {"weights": weights}, f"diff:{c},{b}", title)
+            return RowTarget(LINEAR, c, {"weights": weights}, f"diff:{c},{b}", title)
 
-        return Goal(LINEAR, aim)
+        return BoundTarget(LINEAR, row)
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Finer(TargetObject):
     largest cosine with that of the class; where the score is made otherwise, those with the highest scores.
     """
 
-    target: Class = None
+    label: Class = None
     similar: int = SIMILAR
     gamma: float = GAMMA
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """y_c − γ · mean of the similar classes."""
         context.require(self, "classes", "map", "detector", "sequence")
         count = context.score.count
@@ -95,20 +95,20 @@ class Finer(TargetObject):
         if not 1 <= self.similar < count:
             hint = f"from 1 to {count - 1} similar classes"
             raise TargetError(f"{self.similar} similar classes of {count}", hint=hint, target=self)
-        index = context.class_index(self.target)
+        index = context.class_index(self.label)
         rows = head_rows(context.score)
 
-        def aim(view: View, image: int) -> Aim:
-            c = view.best(image, index)
-            alike = most_similar(view.ranking[image] if rows is None else cosines(rows, c), c, self.similar)
+        def row(forward: ForwardPass, image: int) -> RowTarget:
+            c = forward.best(image, index)
+            alike = most_similar(forward.ranking[image] if rows is None else cosines(rows, c), c, self.similar)
             weights = one_hot(count, c)
             weights[alike] = -self.gamma / len(alike)
             others = ", ".join(context.label(int(k)) for k in alike)
-            return Aim(
+            return RowTarget(
                 LINEAR, c, {"weights": weights}, f"finer:{c}", f"{context.label(c)} − {self.gamma:g} · mean({others})"
             )
 
-        return Goal(LINEAR, aim)
+        return BoundTarget(LINEAR, row)
 
 
 def cosines(rows: Array, index: int) -> Array:
@@ -135,7 +135,7 @@ class Output(TargetObject):
     column: int = 0
     sign: int = 1
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """± the number."""
         context.require(self, "classes", "binary", "regression")
         count = context.score.count if context.kind == "classes" else 1
@@ -148,5 +148,5 @@ class Output(TargetObject):
             weights = np.array([0, self.sign], np.float32)  # of −z and z
         else:
             weights = one_hot(context.score.count, self.column, self.sign)
-        known = Aim(LINEAR, -1, {"weights": weights}, f"{minus}output:{self.column}", f"{minus}{name}")
-        return fixed(known)
+        known = RowTarget(LINEAR, -1, {"weights": weights}, f"{minus}output:{self.column}", f"{minus}{name}")
+        return fixed_target(known)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnx_gradcam.graph.builder import Value
-from onnx_gradcam.targets.goals import Array
+from onnx_gradcam.targets.bound import Array
 
 NEAR = 2.0  # strides between a box's centre and that of its cell
 TELLING = 10  # cells, the most probable ones, whose neighbours are asked

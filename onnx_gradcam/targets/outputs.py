@@ -14,7 +14,7 @@ from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.targets.base import TargetObject, reading
-from onnx_gradcam.targets.goals import Aim, Context, Goal, View, fixed
+from onnx_gradcam.targets.bound import BoundTarget, Context, ForwardPass, RowTarget, fixed_target
 from onnx_gradcam.targets.kinds import SIMILARITY, TOKENS, custom
 
 
@@ -29,7 +29,7 @@ class Tokens(TargetObject):
         object.__setattr__(self, "tokens", tuple(tokens))
         object.__setattr__(self, "steps", None if steps is None else tuple(steps))
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """Σ log p."""
         context.require(self, "sequence")
         indices = [context.class_index(t) for t in self.tokens]
@@ -43,16 +43,16 @@ class Tokens(TargetObject):
         asked = ",".join(f"{k}" if self.steps is None else f"{k}@{t}" for k, t in zip(indices, steps, strict=True))
         title = f"log P({' '.join(context.label(k) for k in indices)})"
 
-        def aim(view: View, image: int) -> Aim:
-            shape = view.dense["logits"].shape[1:]
+        def row(forward: ForwardPass, image: int) -> RowTarget:
+            shape = forward.dense["logits"].shape[1:]
             if max(steps) >= shape[1]:
                 what = f"step {max(steps)} of a sequence of {shape[1]}"
                 raise TargetError(what, hint=f"steps from 0 to {shape[1] - 1}", target=self)
             weights = np.zeros(shape, np.float32)
             weights[indices, list(steps)] = 1
-            return Aim(TOKENS, -1, {"tokens": weights}, f"tokens:{asked}", title)
+            return RowTarget(TOKENS, -1, {"tokens": weights}, f"tokens:{asked}", title)
 
-        return Goal(TOKENS, aim)
+        return BoundTarget(TOKENS, row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Similar(TargetObject):
 
     embedding: Any
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """cos(e, q)."""
         context.require(self, "classes")
         if context.score.activation:
@@ -79,8 +79,8 @@ class Similar(TargetObject):
             )
         name = Path(self.embedding).name if is_file else "the given embedding"
         text = f"similar:{name}" if is_file else "similar"
-        known = Aim(SIMILARITY, -1, {"embedding": q / np.float32(length)}, text, f"cosine with {name}")
-        return fixed(known)
+        known = RowTarget(SIMILARITY, -1, {"embedding": q / np.float32(length)}, text, f"cosine with {name}")
+        return fixed_target(known)
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Custom(TargetObject):
 
     function: Callable[[Builder, Mapping[str, Value]], Value]
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """The function's score."""
         name = getattr(self.function, "__name__", "function")
         kind = custom(self.function)
-        return fixed(Aim(kind, -1, text=f"custom:{name}", title=name))
+        return fixed_target(RowTarget(kind, -1, text=f"custom:{name}", title=name))

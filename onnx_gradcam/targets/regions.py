@@ -13,8 +13,8 @@ from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.decode import decode, load_tensor
 from onnx_gradcam.photos.resample import areas, covered
 from onnx_gradcam.targets.base import TargetObject, reading
+from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget
 from onnx_gradcam.targets.contrasts import Class
-from onnx_gradcam.targets.goals import Aim, Array, Context, Goal, View
 from onnx_gradcam.targets.kinds import REGION
 from onnx_gradcam.targets.scoring import is_exclusive
 
@@ -29,10 +29,10 @@ class Region(TargetObject):
     """The score of a class in a segmenter's map: the mean of its logits over a part of the pixels.
 
     ``mask``: a picture or .npy file, or an array (H, W), not zero where pixels count, in the size of the photo;
-    ``box``: (x1, y1, x2, y2); neither: the pixels where the class wins. ``target`` None: the top-1.
+    ``box``: (x1, y1, x2, y2); neither: the pixels where the class wins. ``label`` None: the top-1.
     """
 
-    target: Class = None
+    label: Class = None
     mask: Any = None
     box: Corners | None = None
     asked: str = field(default="", repr=False)
@@ -55,19 +55,19 @@ class Region(TargetObject):
             return replace(self, mask=laid, asked=asked)
         return self if self.box is None else replace(self, box=box_in_input(self, self.box, geometry), asked=asked)
 
-    def goal(self, context: Context) -> Goal:
+    def bind(self, context: Context) -> BoundTarget:
         """Mean of y_c over the pixels."""
         dense = context.score.dense
         if dense is None or dense.axes != 2 or len(dense.names) != 1:
             raise context.refusal(self, "is for a map of classes (N, K, H, W)")
-        index = context.class_index(self.target)
+        index = context.class_index(self.label)
         counting = self._counting(context.size)
         text, place = self._text, self._place
 
-        def aim(view: View, image: int) -> Aim:
-            c = view.best(image, index)
-            height, width = (int(n) for n in view.dense["sides"][0, 0])
-            y = view.dense["logits"][image]
+        def row(forward: ForwardPass, image: int) -> RowTarget:
+            c = forward.best(image, index)
+            height, width = (int(n) for n in forward.dense["sides"][0, 0])
+            y = forward.dense["logits"][image]
             if counting is None:
                 weights = (y.argmax(axis=0) == c if is_exclusive(context.score) else y[c] > 0).astype(np.float32)
             else:
@@ -81,9 +81,11 @@ class Region(TargetObject):
             mask = weights / np.float32(total or 1)
             form, _, where = text.partition("@")
             asked = f"{form}:{c}" + (f"@{where}" if where else "")
-            return Aim(REGION, c, {"mask": mask}, asked, f"{context.label(c)} {place}", box=self.box, warning=warning)
+            return RowTarget(
+                REGION, c, {"mask": mask}, asked, f"{context.label(c)} {place}", box=self.box, warning=warning
+            )
 
-        return Goal(REGION, aim)
+        return BoundTarget(REGION, row)
 
     def _mask(self) -> Array:
         with reading(self):

@@ -10,8 +10,8 @@ import numpy as np
 
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets.base import TargetObject
+from onnx_gradcam.targets.bound import BoundTarget, Context
 from onnx_gradcam.targets.classes import FORMS, TOP1, Classes, TopK, class_index
-from onnx_gradcam.targets.goals import Context, Goal
 
 if TYPE_CHECKING:
     from onnx_gradcam.photos.geometry import Geometry
@@ -67,25 +67,25 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
     return [(one(t),) for t in given]
 
 
-def goals(wanted: Wanted | TopK, context: Context) -> list[tuple[int | Goal, ...]] | TopK:
+def bind_targets(wanted: Wanted | TopK, context: Context) -> list[tuple[int | BoundTarget, ...]] | TopK:
     """How each target object is carried out on the model; classes stay as they are.
 
     Raises ``TargetError`` for a target that does not fit the model.
     """
     if isinstance(wanted, TopK):
         return wanted
-    made = {id(t): t.goal(context) for several in wanted for t in several if isinstance(t, TargetObject)}
+    made = {id(t): t.bind(context) for several in wanted for t in several if isinstance(t, TargetObject)}
     return [tuple(made[id(t)] if isinstance(t, TargetObject) else t for t in several) for several in wanted]
 
 
-def branch(wanted: Sequence[tuple[int | Goal, ...]] | TopK) -> str:
+def branch(wanted: Sequence[tuple[int | BoundTarget, ...]] | TopK) -> str:
     """The values of a detector that the scores are made of, "logits" but for objectness and boxes.
 
     Raises ``TargetError`` where there are several: they are explained at layers of their own.
     """
     if isinstance(wanted, TopK):
         return "logits"
-    found = {g.kind.branch if isinstance(g, Goal) else "logits" for several in wanted for g in several}
+    found = {g.kind.branch if isinstance(g, BoundTarget) else "logits" for several in wanted for g in several}
     if len(found) > 1:
         raise TargetError(
             f"targets of different branches of a detector: {', '.join(sorted(found))}",

@@ -70,18 +70,18 @@ def columns(op: Builder, score: Score, chosen: Value) -> Value:
     """
     y = wide(op, score.value)
     if score.dense is not None:
-        place = entry(op, score.dense.place, chosen, 1, score.count)
-        return at_cell(op, score.dense.logits, place)
+        cell = entry(op, score.dense.cell_number, chosen, 1, score.count)
+        return at_cell(op, score.dense.logits, cell)
     flat = op.Reshape(y, op.ints(-1, 1 if score.class_axis is None else score.count))
     return op.Concat(op.Neg(flat), flat, axis=1) if score.kind == "binary" else flat
 
 
-def at_cell(op: Builder, values: Value, place: Value) -> Value:
-    """(N, C) of ``values`` (N, C, P) at the cell ``place`` (N,)."""
+def at_cell(op: Builder, values: Value, cell: Value) -> Value:
+    """(N, C) of ``values`` (N, C, P) at the cell ``cell`` (N,)."""
     assert values.shape is not None
     count = values.shape[1]
     assert isinstance(count, int)
-    index = op.Expand(op.Reshape(place, op.ints(-1, 1, 1)), op.ints(1, count, 1))
+    index = op.Expand(op.Reshape(cell, op.ints(-1, 1, 1)), op.ints(1, count, 1))
     return op.Reshape(op.GatherElements(values, index, axis=2), op.ints(-1, count))
 
 
@@ -117,8 +117,8 @@ def log_probability(op: Builder, score: Score, index: Value) -> tuple[Value, Val
     else:
         found = log_sigmoid(op, entry(op, y, chosen, 1, score.count))
     if score.dense is not None and score.dense.objectness is not None:
-        place = entry(op, score.dense.place, chosen, 1, score.count)
-        gate = op.Reshape(at_cell(op, score.dense.objectness, place), op.ints(-1))
+        cell = entry(op, score.dense.cell_number, chosen, 1, score.count)
+        gate = op.Reshape(at_cell(op, score.dense.objectness, cell), op.ints(-1))
         found = op.Add(found, log_sigmoid(op, gate))
     return found, chosen
 

@@ -111,13 +111,13 @@ def _box(reader: Reader, text: str) -> Region:
 
 def _cell(reader: Reader, text: str) -> Box:
     name, number = _place(text)
-    return Box(_number(number, "cell:1234"), target=reader.class_of(name))
+    return Box(_number(number, "cell:1234"), label=reader.class_of(name))
 
 
 def _point(reader: Reader, text: str) -> Box:
     name, point = _place(text)
     x, y = numbers(point, 2, READERS["point"].example)
-    return Box(point=(x, y), target=reader.class_of(name))
+    return Box(point=(x, y), label=reader.class_of(name))
 
 
 def _objectness(reader: Reader, text: str) -> Box:

@@ -179,7 +179,7 @@ def _place(subject: _Subject, run: _Run) -> np.ndarray | None:
     dense = subject.score.dense
     if dense is None:
         return None
-    name = dense.place.name or ""
+    name = dense.cell_number.name or ""
     found: np.ndarray = Session(forward_only(subject.prepared, [name]), subject.options).run([name], run.feeds)[name]
     return found
 
@@ -265,7 +265,7 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
     session = Session(forward_only(twin, made or [score]), subject.options)
     values = {**feeds, **session.run(session.outputs, {name: feeds[name] for name in session.inputs})}
     whole = differentiate(twin, replace(subject.score, value=there[score], dense=dense), list(shown), subject.table)
-    held = {} if dense is None or place is None else {dense.place.name or "": place}
+    held = {} if dense is None or place is None else {dense.cell_number.name or "": place}
     at = Probe.of(whole.model, subject.options, feeds, {name: values[name] for name in shown}, held)
     checks = [
         replace(network.check_gradient(at, name, rng), name=f"gradient at {theirs!r}{remark}")

@@ -130,7 +130,7 @@ def test_scores_of_a_box_by_number(name: str) -> None:
     )
     first = 5 if name == "yolov5" else 4
     for place in (0, 70, 79 if name == "yolov8" else 159):
-        found = explainer.explain(x.numpy(), target=ogc.Box(place, target=2))
+        found = explainer.explain(x.numpy(), target=ogc.Box(place, label=2))
         assert float(found.score[0]) == pytest.approx(float(z[place, first + 2]), rel=1e-4, abs=1e-5)
         assert list(found.cell[0]) == [place]
         assert found.target(0) == f"cell:2@{place}"

@@ -31,10 +31,10 @@ X, Y, BOX = 320.0, 200.5, (10.0, 20.0, 110.5, 90.0)
         ("diff:diff,box: wooden", ogc.Difference(3, 2)),
         ("finer:tiger", ogc.Finer(1)),
         ("cell:7", ogc.Box(7)),
-        ("cell:tabby@7", ogc.Box(7, target=0)),
+        ("cell:tabby@7", ogc.Box(7, label=0)),
         ("point:320,200.5", ogc.Box(point=(X, Y))),
-        ("point:tabby@320,200.5", ogc.Box(point=(X, Y), target=0)),
-        ("point:at@home@320,200.5", ogc.Box(point=(X, Y), target=5)),
+        ("point:tabby@320,200.5", ogc.Box(point=(X, Y), label=0)),
+        ("point:at@home@320,200.5", ogc.Box(point=(X, Y), label=5)),
         ("objectness:7", ogc.Box(7, what="objectness")),
         ("objectness:320,200.5", ogc.Box(point=(X, Y), what="objectness")),
         ("iou:10,20,110.5,90", ogc.Box(what="iou", box=BOX)),
@@ -69,7 +69,7 @@ def test_one(text: str, expected: Any) -> None:
 def test_regions(text: str, index: int | None, mask: str | None, box: Any) -> None:
     found = parse([text], 6, LABELS)
     assert isinstance(found, ogc.Region)
-    assert (found.target, found.mask, found.box) == (index, mask, box)
+    assert (found.label, found.mask, found.box) == (index, mask, box)
 
 
 def test_an_embedding() -> None:

@@ -52,7 +52,7 @@ def test_the_box_at_a_point(detector: Any, zoo: Path, photo: str, index: int) ->
     x1, y1, x2, y2 = BOXES[photo, index]
     middle = ((x1 + x2) / 2, (y1 + y2) / 2)
     path = zoo / "images" / photo
-    found = explainer.explain_image(path, target=ogc.Box(point=middle, target=index), preprocess=how)
+    found = explainer.explain_image(path, target=ogc.Box(point=middle, label=index), preprocess=how)
     if (name, photo, index) in UNSEEN:
         assert found.probability[0] < 0.5
         return

@@ -28,9 +28,9 @@ class Dense:
 
     ``ranking``: by which classes are ranked, lowest for the background; ``probability``; ``cell`` (N, K, n): the index
     of the cell in the output, behind the number of the output where there are several; ``level`` (N, K): which of
-    ``levels`` it belongs to; ``place`` (N, K, 1): its number among all cells; ``logits`` (N, K, P) of all of these;
-    ``objectness`` (N, 1, P) and the numbers of the boxes, ``boxes`` (N, 4 or more, P), where there are; ``sides``
-    (1, outputs, n): how the cells of each output lie; ``grids`` (1, levels, 3): how many there are on each level, and
+    ``levels`` it belongs to; ``cell_number`` (N, K, 1): its number among all cells; ``logits`` (N, K, P) of all
+    of these; ``objectness`` (N, 1, P) and the numbers of the boxes, ``boxes`` (N, 4 or more, P), where there are;
+    ``sides`` (1, outputs, n): how the cells of each output lie; ``grids`` (1, levels, 3): how many on each level, and
     height and width of the map that they were made in. ``detector``: whether boxes go with cells. ``names``: of the
     model's values that hold the logits.
     """
@@ -39,7 +39,7 @@ class Dense:
     probability: Value
     cell: Value
     level: Value
-    place: Value
+    cell_number: Value
     logits: Value
     objectness: Value | None
     boxes: Value | None
@@ -66,7 +66,7 @@ class Dense:
             probability=there(self.probability),
             cell=there(self.cell),
             level=there(self.level),
-            place=there(self.place),
+            cell_number=there(self.cell_number),
             logits=there(self.logits),
             objectness=perhaps(self.objectness),
             boxes=perhaps(self.boxes),
@@ -92,7 +92,7 @@ class Dense:
     @property
     def written(self) -> tuple[Value, ...]:
         """All values that go with the score, of those that there are."""
-        held = (*self.results, self.place, self.logits, self.objectness, self.boxes, self.sides, self.grids)
+        held = (*self.results, self.cell_number, self.logits, self.objectness, self.boxes, self.sides, self.grids)
         return tuple(value for value in held if value is not None)
 
     @property
@@ -358,17 +358,17 @@ def _write(op: Builder, found: Sequence[Head]) -> tuple[Value, Dense]:
     winner = op.ArgMax(logits, axis=1, keepdims=1) if first.activation != "Sigmoid" and first.count > 1 else None
     odds = logits if winner is None else _odds(op, logits, winner, first.count)
     likely = odds if gate is None else op.Mul(op.Sigmoid(odds), op.Sigmoid(gate))
-    place = op.ArgMax(likely, axis=2, keepdims=1)  # (N, K, 1)
+    cell_number = op.ArgMax(likely, axis=2, keepdims=1)  # (N, K, 1)
     best = op.ReduceMax(likely, op.ints(2), keepdims=0)
     probability = op.Sigmoid(best) if gate is None else best
     ranking = best
     if winner is not None and gate is None:
         background = _background(op, logits, winner, first.count)
         ranking = op.Where(background, op.const(LOWEST, like=best), best)
-    score = op.Reshape(op.GatherElements(logits, place, axis=2), op.ints(0, first.count))
+    score = op.Reshape(op.GatherElements(logits, cell_number, axis=2), op.ints(0, first.count))
     own = tuple(Part(h.logits, 2, 1, 0) for h in found)
     parts = own if several else cells.levels(first.logits, 2, 1) or own
-    level = cells.level_of(op, place, parts)
+    level = cells.level_of(op, cell_number, parts)
     sides = cells.sides(op, [h.grid for h in found])
     grids = cells.grids(op, parts)
     boxes = [h.boxes for h in found if h.boxes is not None]
@@ -376,9 +376,9 @@ def _write(op: Builder, found: Sequence[Head]) -> tuple[Value, Dense]:
     dense = Dense(
         _named(op, ranking, "ranking"),
         _named(op, probability, "probability"),
-        _named(op, cells.cell_of(op, place, own, sides), "cell"),
+        _named(op, cells.cell_of(op, cell_number, own, sides), "cell"),
         _named(op, op.Reshape(level, op.ints(0, first.count)), "level"),
-        place,
+        cell_number,
         logits,
         gate,
         None if box is None else _named(op, box, "boxes"),

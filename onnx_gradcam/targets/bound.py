@@ -90,7 +90,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class View:
+class ForwardPass:
     """A forward pass, one entry per image.
 
     ``results`` by name, ``dense`` by attribute of ``Dense``, and ``ranking`` (N, K), by which classes are ranked.
@@ -106,12 +106,12 @@ class View:
 
 
 @dataclass(frozen=True)
-class Aim:
+class RowTarget:
     """What one row explains, by which ``kind`` of score.
 
     ``class_index``: −1 where the score is of no class. ``parameters``: arrays of the row by name. ``text``: the
     ``--target`` that asks for it; ``title``: what a reader is told; both "" for a class, which has a label.
-    ``place``: the number of a cell that was picked, with its ``level`` and ``probability``; None where none was.
+    ``cell_number``: the number of a cell that was picked, with its ``level`` and ``probability``; None where none was.
     ``box``: x1, y1, x2, y2 of the box that it is about, in pixels of the input; None where it is about none.
     """
 
@@ -120,7 +120,7 @@ class Aim:
     parameters: Mapping[str, Array] = field(default_factory=dict)
     text: str = ""
     title: str = ""
-    place: int | None = None
+    cell_number: int | None = None
     level: int = -1
     probability: float = float("nan")
     box: tuple[float, ...] | None = None
@@ -128,31 +128,31 @@ class Aim:
 
     @property
     def is_placed(self) -> bool:
-        """Whether the score is of one place, or of several, of the input as it was when the aim was made."""
-        return self.place is not None or any("cells" in parameter.dims for parameter in self.kind.parameters)
+        """Whether the score is of one place, or of several, of the input as it was when the row was made."""
+        return self.cell_number is not None or any("cells" in parameter.dims for parameter in self.kind.parameters)
 
     @property
     def of_best_cell(self) -> bool:
         """Whether the score is that of the most probable cell of the class, where there are cells."""
-        return self.place is None and self.class_index >= 0 and self.kind.at_best_cell
+        return self.cell_number is None and self.class_index >= 0 and self.kind.at_best_cell
 
 
 @dataclass(frozen=True)
-class Goal:
-    """A target made for one model: ``aim(view, image)`` is what it comes to for one image. The kind is known before."""
+class BoundTarget:
+    """A target bound to one model: ``row(forward, image)`` returns what is explained of one image."""
 
     kind: Kind
-    aim: Callable[[View, int], Aim]
+    row: Callable[[ForwardPass, int], RowTarget]
 
 
-def class_goal(index: int) -> Goal:
+def class_target(index: int) -> BoundTarget:
     """The class, or ``TOP1``."""
-    return Goal(CLASS, lambda view, image: Aim(CLASS, view.best(image, index)))
+    return BoundTarget(CLASS, lambda forward, image: RowTarget(CLASS, forward.best(image, index)))
 
 
-def fixed(aim: Aim) -> Goal:
-    """What a goal came to before, whatever the input."""
-    return Goal(aim.kind, lambda view, image: aim)
+def fixed_target(row: RowTarget) -> BoundTarget:
+    """Return a bound target that explains ``row`` whatever the input."""
+    return BoundTarget(row.kind, lambda forward, image: row)
 
 
 def one_hot(count: int, index: int, value: float = 1.0) -> Array:
