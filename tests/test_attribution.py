@@ -151,7 +151,7 @@ def test_input_and_biases_add_up_to_the_score() -> None:
     x = net.op("Relu", net.op("Sub", net.random(4, 6, 6), x), out="last")
     net.head(x, 4)
     with ogc.Explainer(net.model({"logits": ["N", 5]}), providers=["cpu"]) as explainer:
-        subject = explainer._subject
+        subject = explainer.network
         assert [(bias.name, axes is not None) for bias, axes in subject.biases] == [
             ("v0", True), ("v1", True), ("shifted", True), ("v4", True), ("logits", False)
         ]  # fmt: skip

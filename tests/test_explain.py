@@ -172,7 +172,7 @@ def flat_tail() -> onnx.ModelProto:
 @pytest.mark.parametrize("target", [ogc.TopK(2), ogc.Classes([1, 3])])
 def test_rows_are_right_where_the_graph_cannot_be_cut_by_image(target: Any, x: np.ndarray) -> None:
     with ogc.Explainer(flat_tail()) as explainer:
-        assert explainer._subject.at_layers.cut is None
+        assert explainer.network.at_layers.cut is None
         found = explainer.explain(x, target=target)
         for row in range(6):
             image, c = int(found.image_index[row]), int(found.class_index[row])
@@ -262,11 +262,11 @@ def test_save_and_scale(explainer: Any, x: np.ndarray, tmp_path: Path) -> None:
 def test_sessions_are_kept_and_closed(x: np.ndarray) -> None:
     explainer = ogc.Explainer(classifier())
     explainer.explain(x)
-    first = explainer._subject.at_layers.whole_session
+    first = explainer.network.at_layers.whole_session
     explainer.explain(x)
-    assert explainer._subject.at_layers.whole_session is first
+    assert explainer.network.at_layers.whole_session is first
     explainer.close()
-    assert not explainer._subject.at_layers.passes().open_sessions
+    assert not explainer.network.at_layers.passes().open_sessions
     assert len(explainer.explain(x)) == 3
 
 

@@ -25,8 +25,8 @@ def test_names() -> None:
 
 def test_arguments() -> None:
     assert list(inspect.signature(ogc.Explainer).parameters) == [
-        "model", "target_layer", "score", "providers", "labels", "check_forward", "session_options",
-        "provider_options", "custom_ops", "grid", "image_input",
+        "model", "target_layer", "labels", "score", "grid", "image_input", "providers", "provider_options",
+        "session_options", "custom_ops", "check_forward",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
         "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options",

@@ -57,14 +57,13 @@ class Evaluation:
         layers: Sequence[str],
         image_input: str,
         options: Options,
-        check_forward: bool,
         backward: Backward,
     ) -> None:
         self._source, self._prepared, self._score, self._layers = source, prepared, score, layers
         self.score = score
         self._image_input, self._options, self._rules_back = image_input, options, backward
         self._batch = batch_size(prepared.graph, image_input)
-        self._unchecked = check_forward
+        self._unchecked = options.check_forward
         self._by_kind: dict[Kind, Passes] = {}
         self.gradient_scale: float | None = None
         self.apart: float | None = None

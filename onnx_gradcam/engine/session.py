@@ -32,15 +32,19 @@ IN_MEMORY_LIMIT = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 class Options:
     """How sessions are opened.
 
-    ``providers``: short or full names in order, ``cuda:1`` with a device; None for CUDA if it initialises, else CPU.
-    ``provider_options``: by provider name. ``session_options``: an ``onnxruntime.SessionOptions``. ``custom_ops``:
-    shared libraries.
+    Attributes:
+        providers: short or full names in order, ``cuda:1`` with a device; None for CUDA if it initialises, else CPU.
+        provider_options: options of providers, by provider name.
+        session_options: an ``onnxruntime.SessionOptions``.
+        custom_ops: paths of shared libraries with custom operators.
+        check_forward: whether the first run is compared with the untouched model.
     """
 
-    providers: tuple[str, ...] | None = None
+    providers: Sequence[str] | None = None
     provider_options: Mapping[str, Mapping[str, str]] | None = None
     session_options: Any = None
-    custom_ops: tuple[str, ...] = ()
+    custom_ops: Sequence[str] = ()
+    check_forward: bool = True
 
 
 class Session:

@@ -6,16 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from onnx_gradcam.anatomy.layers import Layer
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
-from onnx_gradcam.engine.session import Options, asked, in_tf32, versions
+from onnx_gradcam.engine.session import asked, in_tf32, versions
 from onnx_gradcam.explain.maps import Maps, ask
-from onnx_gradcam.explain.network import Subject
+from onnx_gradcam.explain.network import Network, open_network
+from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.heatmap import is_blank
@@ -38,47 +39,36 @@ class Explainer:
     """Explains one model; sessions are opened when first needed and kept warm.
 
     Args:
-        model: path, bytes or ``onnx.ModelProto``.
+        model: path, bytes, ``onnx.ModelProto``, or a ``Network`` that is open already.
         target_layer: value or node name(s), or module paths where the exporter left these ("layer4.2"); several are
             fused. "auto": the end of the last convolutional stage, or the input of the last block of tokens.
-        score: name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
-        providers: execution providers by short or full name, in order. None: CUDA if it initialises, else CPU.
         labels: class names by index, a file of them, or "imagenet"; None: the model's own metadata, else ImageNet's for
             1000 classes, which is a guess and a warning.
-        check_forward: compare outputs with the untouched model on the first run.
-        session_options: an ``onnxruntime.SessionOptions``. provider_options: by provider name.
-        custom_ops: shared libraries with custom operators.
-        grid: how the tokens of the target layer lie in the image: "14x14" for 14 rows of 14, the last of all tokens, or
-            "14x14+1" for those behind the first. None: it is found by following the graph.
-        image_input: the input that is explained. None: the first with the most axes.
+        **opening: the keywords of ``Opening``: score, grid, image_input, providers, provider_options, session_options,
+            custom_ops, check_forward.
 
     Raises:
-        ModelError, ScoreError, LayerError (for "auto" when a method first needs a layer); ProviderError when a session
-        is opened.
+        ModelError: the file or its graph cannot be used.
+        ScoreError: no score is found.
+        LayerError: a layer that was named does not exist; for "auto", when a method first needs a layer.
+        InputError: there is no such input.
+        TargetError: the labels cannot be read, or do not fit the score.
+        ProviderError: a session cannot be opened, when it is first needed.
     """
 
+    @spelled_out
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Network,
         target_layer: str | Sequence[str] = "auto",
-        score: str = "auto",
-        providers: Sequence[str] | None = None,
+        *,
         labels: LabelsLike = None,
-        check_forward: bool = True,
-        session_options: Any = None,
-        provider_options: Mapping[str, Mapping[str, str]] | None = None,
-        custom_ops: Sequence[str] = (),
-        grid: str | None = None,
-        image_input: str | None = None,
+        **opening: Unpack[Opening],
     ) -> None:
-        options = Options(
-            None if providers is None else tuple(providers), provider_options, session_options, tuple(custom_ops)
-        )
-        self._subject = Subject(model, target_layer, score, grid, image_input, options, check_forward)
-        self.source, self.score = self._subject.source, self._subject.score
-        self.inputs, self.image_input = self._subject.inputs, self._subject.image_input
-        self.metadata = dict(self.source.model.metadata_props)
-        found = find_labels(labels, self.metadata, self.score.count, self.score.kind)
+        self.network = open_network(model, target_layer, **opening)
+        self.source, self.score = self.network.source, self.network.score
+        self.inputs, self.image_input = self.network.inputs, self.network.image_input
+        found = find_labels(labels, self.network.metadata, self.score.count, self.score.kind)
         self.labels, self.labels_source = found.names, found.source
 
     def __enter__(self) -> Explainer:
@@ -89,19 +79,19 @@ class Explainer:
 
     def close(self) -> None:
         """Free the sessions; the next call opens them again."""
-        self._subject.close()
+        self.network.close()
 
     def warm_up(self) -> None:
         """Differentiate the model and open its session now; otherwise the first ``explain`` does.
 
         Raises ``UnsupportedGradient``, ``NoGradientPath``, ``ProviderError``, ``ModelError``.
         """
-        _ = self._subject.at_layers.whole_session
+        _ = self.network.at_layers.whole_session
 
     @property
     def layers(self) -> list[Layer]:
         """The target layers. Raises ``LayerError`` where "auto" finds none: methods of the input need none."""
-        return self._subject.layers
+        return self.network.layers
 
     @property
     def target_layers(self) -> tuple[str, ...]:
@@ -141,8 +131,8 @@ class Explainer:
         context = Context(self.score, self.labels, tuple(feeds[self.image_input.name].shape[k] for k in axes))
         count = len(feeds[self.image_input.name])
         wanted = bind_targets(resolve(target, count, self.score.count, self.labels), context)
-        subject = self._subject.on_branch(branch(wanted))
-        made = ask(subject, feeds, wanted, recipe)
+        network = self.network.on_branch(branch(wanted))
+        made = ask(network, feeds, wanted, recipe)
         size = made.heatmap.shape[1:]
         return Explanation(
             method=recipe.name,
@@ -170,7 +160,7 @@ class Explainer:
             attributed=made.attributed,
             details=made.details(),
             rectifiers=made.rectifiers,
-            provenance=self._provenance(recipe, made, subject),
+            provenance=self._provenance(recipe, made, network),
         )
 
     def explain_image(
@@ -232,15 +222,15 @@ class Explainer:
 
     def preprocessing(self, request: str | os.PathLike[str] | Mapping[str, object] | Preprocess = "auto") -> Choice:
         """The preprocessing for this model's image input, with the source of each choice."""
-        return choose(request, self.image_input, metadata=self.metadata, model_path=self.source.path)
+        return choose(request, self.image_input, metadata=self.network.metadata, model_path=self.source.path)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
     def _warnings(self, made: Maps) -> list[str]:
         scores = by_class(self.score, made.results[self.score.value.name or ""])
         return [
-            *(notes.tied(scores) if self._subject.is_quantized else []),
-            *notes.alike(self._subject.alike, self.image_input.name),
+            *(notes.tied(scores) if self.network.is_quantized else []),
+            *notes.alike(self.network.alike, self.image_input.name),
             *notes.apart(made.evaluation.apart),
             *notes.guessed_labels(self.labels_source),
             *made.notes,
@@ -248,12 +238,12 @@ class Explainer:
 
     def _provider_options(self, made: Maps) -> dict[str, dict[str, str]]:
         """Of the providers in use: our defaults and what was given."""
-        options = asked(self._subject.options)
+        options = asked(self.network.options)
         return {name: dict(options[name]) for name in made.evaluation.providers if options[name]}
 
-    def _provenance(self, recipe: Recipe, made: Maps, subject: Subject) -> dict[str, Any]:
-        layers = subject.layers if made.layers else ()
-        fusion = None if len(layers) < 2 else "the level of the cell" if subject.by_level else recipe.fusion
+    def _provenance(self, recipe: Recipe, made: Maps, network: Network) -> dict[str, Any]:
+        layers = network.layers if made.layers else ()
+        fusion = None if len(layers) < 2 else "the level of the cell" if network.is_by_level else recipe.fusion
         return {
             "versions": versions(),
             "source": self.source,
@@ -261,7 +251,7 @@ class Explainer:
             "provider_options": self._provider_options(made),
             "precision": {
                 "dtype": str(self.score.value.dtype).lower(),
-                "tf32": in_tf32(self._subject.options, made.evaluation.providers),
+                "tf32": in_tf32(self.network.options, made.evaluation.providers),
             },
             "score": self.score.name,
             "score_activation": self.score.activation,
@@ -275,7 +265,7 @@ class Explainer:
             "fusion": fusion,
             "smooth": list(recipe.smooth),
             "options": methods.recorded(recipe),
-            "check_forward": self._subject.check_forward,
+            "check_forward": self.network.options.check_forward,
             "gradient_scale": made.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
             "rectifiers": None if made.rectifiers is None else asdict(made.rectifiers),
         }

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.anatomy.layers import has_linear_head
 from onnx_gradcam.engine.evaluation import Evaluation, Wanted
 from onnx_gradcam.engine.rows import Rows, kinds
 from onnx_gradcam.engine.rows import level as levels
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain import smoothing
 from onnx_gradcam.explain.input_maps import ANSWERS, Question, input_space
-from onnx_gradcam.explain.network import Subject
+from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import frozen
@@ -65,43 +64,43 @@ class Maps:
         return tuple(partial(colours, row, (height, width)) for row in self.attribution)
 
 
-def ask(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+def ask(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
     """The maps that ``recipe`` makes; raises what ``Explainer.explain`` raises."""
-    return MAKERS[recipe.method](subject, feeds, wanted, recipe)
+    return MAKERS[recipe.method](network, feeds, wanted, recipe)
 
 
-def cams(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+def cams(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
     """Of the target layers."""
     if recipe.method == "cam":
-        _require_linear_head(subject)
+        _require_linear_head(network)
     backward = "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient"
-    evaluation = subject.evaluation(subject.layer_names, backward)
-    shared = inputs.without_batch(feeds, subject.inputs, subject.image_input)
+    evaluation = network.evaluation(network.layer_names, backward)
+    shared = inputs.without_batch(feeds, network.inputs, network.image_input)
     asked = smoothing.Question(
-        evaluation.evaluate, subject.layers_at(feeds), feeds, wanted, subject.image_input, shared, methods.noise(recipe)
+        evaluation.evaluate, network.layers_at(feeds), feeds, wanted, network.image_input, shared, methods.noise(recipe)
     )
     results, rows, found, said = smoothing.smoothed(asked, recipe)
-    axes = inputs.spatial_axes(subject.image_input, found[0].cam.ndim - 1)
-    size = tuple(feeds[subject.image_input.name].shape[k] for k in axes)
-    level = levels(subject.score, rows, results) if subject.by_level else None
+    axes = inputs.spatial_axes(network.image_input, found[0].cam.ndim - 1)
+    size = tuple(feeds[network.image_input.name].shape[k] for k in axes)
+    level = levels(network.score, rows, results) if network.is_by_level else None
     drawing = Drawing(size, recipe.fusion, level)
     drawn, scale = drawing.heatmap([layer.cam for layer in found])
     said = (*said, *notes.of_places(kinds(rows), found), *notes.blank(is_blank(drawn), found, recipe.name))
     return Maps(evaluation, results, rows, drawn, tuple(found), scale=scale, drawing=drawing, notes=said)
 
 
-def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+def attributions(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
     """Of the input."""
-    method, start = recipe.method, subject.entrance
+    method, start = recipe.method, network.entrance
     if start.note:
         attribution.check_floats(method, start.note)
-    added = subject.biases if method in attribution.LAYERED else ()
+    added = network.biases if method in attribution.LAYERED else ()
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in added)]))
     backward = attribution.BACKWARD.get(method, "gradient")
-    evaluation = subject.evaluation(names, backward + " counterfactual" * recipe.counterfactual)
-    space = input_space(subject.image_input)
-    question = Question(evaluation, feeds, wanted, subject.image_input.name, start.name, space, added)
-    with _naming_what_applies(subject):
+    evaluation = network.evaluation(names, backward + " counterfactual" * recipe.counterfactual)
+    space = input_space(network.image_input)
+    question = Question(evaluation, feeds, wanted, network.image_input.name, start.name, space, added)
+    with _naming_what_applies(network):
         answer = ANSWERS[method](question, recipe)
     raw = attribution.in_space(method, answer.attribution, space, recipe.signed)
     gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.BACKWARD else None
@@ -120,11 +119,11 @@ def attributions(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe)
     )
 
 
-def guided(subject: Subject, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
+def guided(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
     """The heatmap of a cam times guided backpropagation, for the classes that the cam explains."""
-    where = cams(subject, feeds, wanted, replace(recipe, method=methods.GUIDED[recipe.method], signed=False))
-    classes = frozen(where.rows, len(feeds[subject.image_input.name]))
-    edges = attributions(subject, feeds, classes, replace(recipe, method="guided-backprop"))
+    where = cams(network, feeds, wanted, replace(recipe, method=methods.GUIDED[recipe.method], signed=False))
+    classes = frozen(where.rows, len(feeds[network.image_input.name]))
+    edges = attributions(network, feeds, classes, replace(recipe, method="guided-backprop"))
     assert edges.attribution is not None
     product = attribution.guided(where.heatmap, edges.attribution, edges.space)
     raw = attribution.in_space(recipe.method, product, edges.space, recipe.signed)
@@ -143,7 +142,7 @@ def _peak(raw: Array) -> Array:
     return np.where(peak == 0, 1, peak)
 
 
-MAKERS: Mapping[str, Callable[[Subject, Feeds, Wanted, Recipe], Maps]] = {
+MAKERS: Mapping[str, Callable[[Network, Feeds, Wanted, Recipe], Maps]] = {
     **dict.fromkeys(cam.METHODS, cams),
     **dict.fromkeys(attribution.METHODS, attributions),
     **dict.fromkeys(methods.GUIDED, guided),
@@ -151,35 +150,30 @@ MAKERS: Mapping[str, Callable[[Subject, Feeds, Wanted, Recipe], Maps]] = {
 
 
 @contextmanager
-def _naming_what_applies(subject: Subject) -> Iterator[None]:
+def _naming_what_applies(network: Network) -> Iterator[None]:
     """Where there is no gradient back to the input, say which methods do without."""
     try:
         yield
     except (UnsupportedGradient, NoGradientPath) as error:
-        applying = ", ".join(map(repr, _that_apply(subject)))
+        applying = ", ".join(map(repr, _that_apply(network)))
         error.hint = f"a method that explains a layer behind it ({applying})"
         raise
 
 
-def _that_apply(subject: Subject) -> Sequence[str]:
+def _that_apply(network: Network) -> Sequence[str]:
     try:
-        _ = subject.at_layers.whole
+        _ = network.at_layers.whole
     except (UnsupportedGradient, NoGradientPath):
         return methods.WITHOUT_GRADIENT
-    return tuple(name for name in cam.METHODS if name != "cam" or _has_linear_head(subject))
+    return tuple(name for name in cam.METHODS if name != "cam" or network.has_linear_head)
 
 
-def _require_linear_head(subject: Subject) -> None:
-    if _has_linear_head(subject):
+def _require_linear_head(network: Network) -> None:
+    if network.has_linear_head:
         return
     raise MethodError(
         "method 'cam' is for networks that end in global average pooling and one linear layer",
-        where=f"between {subject.layers[0].name!r} and {subject.score.value.name!r} there is more",
+        where=f"between {network.layers[0].name!r} and {network.score.value.name!r} there is more",
         hint="'gradcam', which needs no such head, or the layer that feeds the pooling",
         method="cam",
     )
-
-
-def _has_linear_head(subject: Subject) -> bool:
-    nodes = list(subject.prepared.graph)
-    return all(has_linear_head(nodes, layer.value, subject.score.value) for layer in subject.layers)

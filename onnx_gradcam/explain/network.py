@@ -1,35 +1,35 @@
-"""The model that is explained: its score, its input, its layers, and the sessions that evaluate them."""
+"""The opened model: its score, its inputs, its layers, and the sessions that evaluate them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Unpack
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_gradcam.anatomy import layers as layer_choice
 from onnx_gradcam.anatomy.biases import Bias, biases
 from onnx_gradcam.anatomy.dense.scores import Dense
 from onnx_gradcam.anatomy.grids import grids
-from onnx_gradcam.anatomy.layers import Layer, at_size
-from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.anatomy.layers import Layer, at_size, has_linear_head
+from onnx_gradcam.anatomy.score import Score, find_score
 from onnx_gradcam.anatomy.tokens import Grid
 from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options
-from onnx_gradcam.errors import LayerError
+from onnx_gradcam.errors import InputError, LayerError
 from onnx_gradcam.explain.inputs import input_specs
+from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
 from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, upstream
 from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.photos import inputs
+from onnx_gradcam.photos.preprocess.choice import InputSpec
 
-Array = npt.NDArray[Any]
 BACKWARD: Mapping[str, Backward] = {
     "gradient": Backward(),
     "curvature": Backward(second_order=True),
@@ -40,72 +40,150 @@ BACKWARD: Mapping[str, Backward] = {
 }
 
 
-class Subject:
-    """A prepared model with score, image input and target layers; ``Explainer`` says what the arguments mean.
+@spelled_out
+def open_network(
+    model: ModelLike | Network, target_layer: str | Sequence[str] = "auto", **opening: Unpack[Opening]
+) -> Network:
+    """Open a model, or return the network itself where it is open already.
 
-    Evaluations are made when first asked for and kept.
+    Args:
+        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
+        target_layer: value or node name(s), or module paths where the exporter left these ("layer4.2"); several are
+            fused. "auto": the end of the last convolutional stage, or the input of the last block of tokens.
+        **opening: see ``Opening``.
 
-    Raises ``ModelError``, ``ScoreError``, ``LayerError``, ``InputError``.
+    A ``Network`` was opened with its own layer and options: it takes neither here.
+
+    Raises:
+        ModelError, InputError, LayerError: the model cannot be read, or has no such input or layer.
+        InputError: a ``Network`` was given with options.
+    """
+    if isinstance(model, Network):
+        changed = [*(["target_layer"] if target_layer != "auto" else []), *opening]
+        if changed:
+            raise InputError(
+                f"the network is open already: {', '.join(changed)} cannot be changed",
+                hint="open another Network with these options",
+                options=tuple(changed),
+            )
+        return model
+    return Network(
+        model,
+        target_layer,
+        opening.get("score", "auto"),
+        opening.get("grid"),
+        opening.get("image_input"),
+        options_of(opening),
+    )
+
+
+class Network:
+    """An opened model: prepared, with its score, its image input and its target layers.
+
+    One network serves explaining, verifying, inspecting and comparing. Sessions are opened when first needed and kept;
+    what a network says of its model does not depend on an image.
+
+    Args:
+        model: path, bytes or ``onnx.ModelProto``.
+        layer: value or node name(s), module paths, or "auto".
+        score, grid, image_input: see ``Opening``.
+        options: how sessions are opened.
+
+    Raises:
+        ModelError: the file or its graph cannot be used.
+        InputError: there is no such ``image_input``.
+        LayerError: a layer that was named does not exist, or no layer was named.
     """
 
     def __init__(
         self,
         model: ModelLike,
-        target_layer: str | Sequence[str],
-        score: str,
-        grid: str | None,
-        image_input: str | None,
-        options: Options,
-        check_forward: bool,
+        layer: str | Sequence[str] = "auto",
+        score: str = "auto",
+        grid: str | None = None,
+        image_input: str | None = None,
+        options: Options = Options(),  # noqa: B008 (frozen)
     ) -> None:
         self.source = load(model)
         self.prepared = prepare(self.source.model)
-        graph = self.prepared.graph
-        self.score = find_score(graph, score)
-        names = [target_layer] if isinstance(target_layer, str) else list(target_layer)
-        if not names:
+        self.options = options
+        self.layer_request = [layer] if isinstance(layer, str) else list(layer)
+        if not self.layer_request:
             raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
         self.grid = None if grid is None else Grid.parse(grid)
-        self._automatic = names == ["auto"]
-        self.inputs = input_specs(graph)
-        self.image_input = inputs.image_input(self.inputs, image_input)
+        self.inputs = input_specs(self.prepared.graph)
+        self.image_input: InputSpec = inputs.image_input(self.inputs, image_input)
         self.alike = [] if image_input else inputs.image_like(self.inputs)
         self.branch = "logits"
-        self._branches: dict[str, Subject] = {}
-        self._names = names
-        if not self._automatic:
-            _ = self.layers
+        self._score_request = score
+        self._branches: dict[str, Network] = {}
+        self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
         self._placed: list[Layer] = []
         self._sizes: dict[str, tuple[int, ...]] | None = None
-        self.options, self.check_forward = options, check_forward
-        self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
+        if not self.is_automatic:
+            _ = self.layers
 
-    def on_branch(self, branch: str) -> Subject:
-        """The same model with the layers of another branch of a detector (``Dense.branch``), unless layers were named.
+    def __repr__(self) -> str:
+        return f"Network({self.source.name!r})"
 
-        What the boxes are made of, the class scores may not depend on.
+    @property
+    def is_automatic(self) -> bool:
+        """Return whether the target layers are chosen here, and not by the user."""
+        return self.layer_request == ["auto"]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata properties of the model file."""
+        return dict(self.source.model.metadata_props)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the hash of the model file, or of the bytes given, as hex digits."""
+        return self.source.sha256()
+
+    @cached_property
+    def score(self) -> Score:
+        """Return the score that is explained. Raises ``ScoreError`` where none is found."""
+        return find_score(self.prepared.graph, self._score_request)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Return the target layers; those of "auto" are found on first use, since methods of the input need none.
+
+        Raises ``ScoreError``, ``LayerError``.
+        """
+        score, image = self.score, self.image_input.name
+        return layer_choice.choose(
+            self.prepared.graph, score.value, self.layer_request, self.grid, image, score.dense, self.branch
+        )
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Return the names of the target layers."""
+        return tuple(layer.name for layer in self.layers)
+
+    def on_branch(self, branch: str) -> Network:
+        """Return the network with the layers of another branch of a detector, unless layers were named.
+
+        The values that boxes are made of may have nothing to do with the class scores (``Dense.branch``).
         """
         dense = self.score.dense
-        if branch == self.branch or not self._automatic or dense is None:
+        if branch == self.branch or not self.is_automatic or dense is None:
             return self
         if branch not in self._branches:
-            self._branches[branch] = self._on(branch, dense)
+            self._branches[branch] = self._copy_for(branch, dense)
         return self._branches[branch]
 
-    def _on(self, branch: str, dense: Dense) -> Subject:
+    def _copy_for(self, branch: str, dense: Dense) -> Network:
         other = copy.copy(self)
         other.branch = branch
-        other.__dict__.pop("layers", None)
+        for name in ("layers", "has_linear_head"):
+            other.__dict__.pop(name, None)
         other._sizes = None
         return other
 
-    def close(self) -> None:
-        """Free the sessions; the next evaluation opens them again."""
-        for evaluation in self._evaluations.values():
-            evaluation.close()
-
     def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
-        """That of the values ``names``, by what ``BACKWARD`` calls ``backward``."""
+        """Return what evaluates the values ``names`` and a backward pass of ``BACKWARD`` to them."""
         key = names, backward
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
@@ -115,52 +193,48 @@ class Subject:
                 names,
                 self.image_input.name,
                 self.options,
-                self.check_forward,
                 BACKWARD[backward],
             )
         return self._evaluations[key]
 
-    @cached_property
-    def layers(self) -> list[Layer]:
-        """The target layers; those of "auto" are found when first asked for: methods of the input do without.
-
-        Raises ``LayerError``.
-        """
-        score, image = self.score, self.image_input.name
-        return layer_choice.choose(
-            self.prepared.graph, score.value, self._names, self.grid, image, score.dense, self.branch
-        )
-
     @property
     def at_layers(self) -> Evaluation:
-        """That of the target layers."""
+        """Return what evaluates the target layers and their gradients."""
         return self.evaluation(self.layer_names)
 
-    @property
-    def layer_names(self) -> tuple[str, ...]:
-        """The names of the target layers."""
-        return tuple(layer.name for layer in self.layers)
+    def close(self) -> None:
+        """Free the sessions; the next evaluation opens them again."""
+        for evaluation in self._evaluations.values():
+            evaluation.close()
 
     @property
-    def by_level(self) -> bool:
-        """Whether there is one layer for each level of a detector, of which the cell's own is drawn."""
+    def is_by_level(self) -> bool:
+        """Return whether there is one layer for each level of a detector, of which the level of the cell is drawn."""
         levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
-        return self._automatic and len(self.layers) == len(levels)
+        return self.is_automatic and len(self.layers) == len(levels)
 
     @cached_property
     def is_quantized(self) -> bool:
-        """Whether the model computes with integers that stand for real numbers."""
+        """Return whether the model computes with integers that stand for real numbers."""
         return is_quantized(self.prepared.graph)
 
     @cached_property
+    def has_linear_head(self) -> bool:
+        """Return whether global average pooling and one linear layer lead from each target layer to the score."""
+        nodes = list(self.prepared.graph)
+        return all(has_linear_head(nodes, layer.value, self.score.value) for layer in self.layers)
+
+    @cached_property
     def entrance(self) -> FirstFloat:
-        """The image input, or the first floating-point value that is made of it."""
+        """Return the image input, or the first floating-point value that is computed from it."""
         return first_float(self.prepared.graph, self.image_input.name, self.score.value)
 
     @cached_property
     def biases(self) -> tuple[tuple[Bias, tuple[int, ...] | None], ...]:
-        """The biases between ``entrance`` and the score, with the axes (N, C, *space) of those on a grid over the
-        image."""
+        """Return the biases between ``entrance`` and the score.
+
+        Each comes with the axes (N, C, *space) of its value, or None where that is on no grid over the image.
+        """
         graph = self.prepared.graph
         nodes = list(graph)
         values = [*graph.inputs, *(v for node in nodes for v in node.outputs)]
@@ -170,7 +244,7 @@ class Subject:
         return tuple((bias, on_grid.get(bias.value)) for bias in biases(nodes) if bias.value in path)
 
     def layers_at(self, feeds: Mapping[str, np.ndarray]) -> list[Layer]:
-        """The target layers, with the tokens where they lie in inputs of these sizes."""
+        """Return the target layers, with the places that their tokens have in inputs of these sizes."""
         sizes = {name: (self.inputs[name].shape[0] or 2, *x.shape[1:]) if x.ndim else () for name, x in feeds.items()}
         if sizes != self._sizes:
             self._placed = [at_size(self.prepared.graph, layer, sizes) for layer in self.layers]

@@ -111,7 +111,7 @@ def _listed(images: Any) -> list[Any]:
 
 def _open(model: ModelLike, layer: str | Sequence[str], score: str, labels: LabelsLike) -> Explainer:
     path, provider = _split(model)
-    return Explainer(path, layer, score, providers=None if provider is None else [provider], labels=labels)
+    return Explainer(path, layer, score=score, providers=None if provider is None else [provider], labels=labels)
 
 
 def _split(model: ModelLike) -> tuple[ModelLike, str | None]:

@@ -1,0 +1,63 @@
+"""How a model is opened: the keywords that every function that takes a model has, declared once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypedDict, TypeVar
+
+from onnx_gradcam.engine.session import Options
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class Opening(TypedDict, total=False):
+    """The keywords of every function that takes a model.
+
+    Attributes:
+        score: the name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
+        grid: how the tokens of the target layer lie in the image: "14x14" for 14 rows of 14, the last of all tokens, or
+            "14x14+1" for those behind the first. None: it is found by following the graph.
+        image_input: the input that is explained. None: the first with the most axes.
+        providers: execution providers by short or full name, in order. None: CUDA if it initialises, else CPU.
+        provider_options: options of providers, by provider name.
+        session_options: an ``onnxruntime.SessionOptions``.
+        custom_ops: paths of shared libraries with custom operators.
+        check_forward: whether outputs are compared with the untouched model on the first run.
+    """
+
+    score: str
+    grid: str | None
+    image_input: str | None
+    providers: Sequence[str] | None
+    provider_options: Mapping[str, Mapping[str, str]] | None
+    session_options: Any
+    custom_ops: Sequence[str]
+    check_forward: bool
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "score": "auto",
+    "grid": None,
+    "image_input": None,
+    **{option.name: option.default for option in fields(Options)},
+}
+
+
+def spelled_out(function: Function) -> Function:
+    """Give a function with ``**opening: Unpack[Opening]`` a signature that names each of these keywords."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    keywords = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint.__forward_arg__)
+        for (name, default), hint in zip(DEFAULTS.items(), Opening.__annotations__.values(), strict=True)
+    ]
+    vars(function)["__signature__"] = signature.replace(parameters=[*own, *keywords])
+    return function
+
+
+def options_of(opening: Opening) -> Options:
+    """Return the keywords that say how sessions are opened."""
+    given: dict[str, Any] = dict(opening)
+    return Options(**{option.name: given[option.name] for option in fields(Options) if option.name in given})
