@@ -51,7 +51,7 @@ crosscheck: $(CROSSCHECK_ENV)/.ready $(TRAINING_ENV)/.ready
 	$(CROSSCHECK_ENV)/bin/python tools/crosscheck.py --training $(TRAINING_ENV)/bin/python
 
 test-gpu: $(GPU_ENV)/.ready
-	$(GPU_ENV)/bin/python -m pytest -m gpu tests/test_gpu.py
+	$(GPU_ENV)/bin/python -m pytest -m gpu tests/gpu
 
 bench-gpu: $(GPU_ENV)/.ready
 	$(GPU_ENV)/bin/python tools/bench_gpu.py

@@ -155,7 +155,7 @@ def by_torch(
     if not subject.module:
         row.refused[TORCH] = "no module, only a file"
         return
-    exports = importlib.import_module("exports")  # of tests/
+    exports = importlib.import_module("exports")  # of tests/support
     try:
         found[TORCH], row.times[TORCH] = through_the_torch_road(
             exports.small(subject.module), feeds, subject.path, folder
@@ -280,7 +280,7 @@ def main() -> int:
         "--training", required=True, metavar="PYTHON", help="of the environment of onnxruntime-training"
     )
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     groups: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

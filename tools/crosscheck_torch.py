@@ -138,7 +138,7 @@ def through_the_torch_road(module: Any, feeds: Feeds, plain: str, folder: Path) 
 
     import onnx_gradcam as ogc
 
-    quiet = importlib.import_module("exports").quiet  # of tests/
+    quiet = importlib.import_module("exports").quiet  # of tests/support
     layer = module.last_stage
     x = torch.zeros(2, 3, module.size, module.size)
 

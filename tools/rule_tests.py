@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("tests/autodiff/rules", "tests/graph/lowerings")
+FOLDERS = ("tests/autodiff/rules", "tests/graph/lowering")
 
 
 @functools.cache
@@ -27,7 +27,7 @@ def checked_by(*checks: str) -> frozenset[str]:
 
 @functools.cache
 def _test_functions() -> tuple[FunctionType, ...]:
-    for folder in ("tests", "tools"):
+    for folder in ("tests/support", "tools"):
         if str(ROOT / folder) not in sys.path:
             sys.path.append(str(ROOT / folder))
     found = []

@@ -157,8 +157,8 @@ def light() -> list[Subject]:
 
 
 def exported(folder: Path, exporter: str) -> list[Subject]:
-    """Small versions of ``tools/architectures.py`` and the networks of ``tests/``, by one of torch's exporters."""
-    sys.path.insert(0, str(ROOT / "tests"))
+    """Small versions of ``tools/architectures.py`` and the networks of tests/support, by one of torch's exporters."""
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     exports, token_nets = map(importlib.import_module, ("exports", "token_nets"))  # both import torch
     for name in exports.SMALL:
         (folder / f"{name}.onnx").write_bytes(exports.small_model(name, exporter))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from repository import ROOT
 
 from docs import METHODS_END, METHODS_START, PRODUCT, with_table
 from onnx_gradcam.methods import attribution, cam
@@ -24,6 +23,6 @@ def test_a_readme_without_markers_is_an_error(text: str) -> None:
 
 
 def test_the_readme_lists_every_method() -> None:
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text("utf-8")
+    readme = (ROOT / "README.md").read_text("utf-8")
     rows = readme.partition(METHODS_START)[2].partition(METHODS_END)[0]
     assert [name for name in (*cam.METHODS, *attribution.METHODS, PRODUCT) if f"| `{name}` |" not in rows] == []

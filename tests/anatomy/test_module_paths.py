@@ -1,4 +1,4 @@
-"""Modules by the paths that exporters leave in a graph; what torch's own leave stands in tests/test_modules.py."""
+"""Modules by the paths that exporters leave in a graph; what torch leaves stands in tests/models/test_modules.py."""
 
 from __future__ import annotations
 

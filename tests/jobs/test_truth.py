@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from nets import Net
+from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.jobs.truth import against_truth, true_classes
 
-ROOT = Path(__file__).parent.parent
 HEAD = np.array([[4, -4], [-8, 8], [4, 4]], np.float32)
 FIRST, SECOND = (1, 0.5), (0, 1)  # brightness of two channels; best, then second: moon, star; heart, moon
 
@@ -89,8 +89,8 @@ def test_labels_from_a_table(tmp_path: Path) -> None:
 
 def test_on_a_photo_with_both_objects() -> None:
     """The star speaks for star and the heart for heart: in the difference with opposite signs, at their places."""
-    with ogc.Explainer(ROOT / "models" / "shapes-resnet.onnx") as explainer:
-        photo = ROOT / "models" / "images" / "star-and-heart.png"
+    with ogc.Explainer(MODELS / "shapes-resnet.onnx") as explainer:
+        photo = MODELS / "images" / "star-and-heart.png"
         found = against_truth(lambda target: explainer.explain_image(photo, target), 5)
     difference = found.parts["difference"].heatmap[0]
     height, width = difference.shape

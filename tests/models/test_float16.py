@@ -10,13 +10,13 @@ import onnx
 import pytest
 import shapes
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.engine.program import SCALE, gradient_model
 from onnx_gradcam.engine.scaling import FIRST, LARGEST, REPEATS, run_scaled
 from onnx_gradcam.errors import ModelError
 
-MODELS = Path(__file__).parents[1] / "models"
 DEMO = sorted(MODELS.glob("shapes-*.onnx"))
 PEARSON = 0.995
 

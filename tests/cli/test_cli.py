@@ -15,11 +15,10 @@ import numpy as np
 import onnx
 import pytest
 from brightness import PREPROCESS, brightness_model
+from repository import DOCS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
-
-DOCS = Path(__file__).parent.parent / "docs"
 
 
 @pytest.fixture

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
+from repository import ROOT
 from vjp_check import Case
 
 
 def tables() -> list[Case]:
     """The rows of all test tables in tests/autodiff/rules."""
     rows: list[Case] = []
-    for path in sorted((Path(__file__).parent / "autodiff" / "rules").glob("test_*.py")):
+    for path in sorted((ROOT / "tests" / "autodiff" / "rules").glob("test_*.py")):
         spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None

@@ -10,13 +10,12 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
+from repository import MODELS
 from vjp_check import lint
 
 from onnx_gradcam import cli
 from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.jobs.inspect import overview
-
-MODELS = Path(__file__).parent.parent / "models"
 
 
 def node(text: str, opset: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import pytest
 from brightness import PREPROCESS, brightness_model
 from nets import Net
 from onnx import helper, numpy_helper
+from repository import DOCS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.methods.cam import METHODS, NEEDS, WEIGHTS
@@ -24,7 +25,7 @@ from onnx_gradcam.results.contrast import both_of
 from onnx_gradcam.results.picture import figure
 from onnx_gradcam.results.picture.overlay import overlay
 
-SCHEMA = Path(__file__).parent.parent / "docs" / "manifest.schema.json"
+SCHEMA = DOCS / "manifest.schema.json"
 HEAD = np.array([[4, -4], [-8, 8], [4, 4]], np.float32)  # class, channel
 X = np.array([[[[1, 0], [3, 0]], [[0, 2], [1, 0]]]], np.float32)  # A = relu(X) = X
 A1, A2 = X[0]

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 
 import jsonschema
 import pytest
+from repository import DOCS, MODELS, ROOT
 
 import onnx_gradcam
 
-ROOT = Path(__file__).parent.parent
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "onnx_gradcam", "models", "tests", "tools")
 SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 
@@ -90,9 +90,9 @@ def test_contents(wheel: Path) -> None:
     assert "onnx_gradcam/py.typed" in carried
     assert "onnx_gradcam/models/shapes-resnet.onnx" in carried
     assert "onnx_gradcam/models/imagenet-1k.txt" in carried
-    models = [p for p in (ROOT / "models").rglob("*") if p.suffix in (".onnx", ".txt", ".md", ".png")]
+    models = [p for p in MODELS.rglob("*") if p.suffix in (".onnx", ".txt", ".md", ".png")]
     assert any(p.suffix == ".png" for p in models)
-    assert {f"onnx_gradcam/models/{p.relative_to(ROOT / 'models').as_posix()}" for p in models} <= carried
+    assert {f"onnx_gradcam/models/{p.relative_to(MODELS).as_posix()}" for p in models} <= carried
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "onnx_gradcam").rglob("*.py")}
     assert modules <= carried
     assert not [name for name in names if {"tests", "tools"} & set(name.parts) or name.suffix == ".pyc"]
@@ -120,9 +120,9 @@ def test_demo_without_a_network(python: Path, tmp_path: Path) -> None:
     assert [p.name for p in empty.iterdir()] == ["onnx-gradcam-out"]
     out = empty / "onnx-gradcam-out"
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
-    jsonschema.validate(manifest, json.loads((ROOT / "docs" / "manifest.schema.json").read_text("utf-8")))
+    jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
     rows = [row for result in manifest["results"] for row in result["rows"]]
-    photos = list((ROOT / "models" / "images").glob("*.png"))
+    photos = list((MODELS / "images").glob("*.png"))
     assert len(manifest["results"]) == len(photos) > 0
     assert len(rows) == 2 * len(photos)
     assert all(Path(result["image"]).is_relative_to(python.parent.parent) for result in manifest["results"])

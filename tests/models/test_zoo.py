@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from localisation import declared
+from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.photos.decode import decode, list_images
@@ -23,7 +24,7 @@ CLASSIFIERS = (
     "squeezenet-fp32-from-fp16", "squeezenet-fp16", "stm-mobilenetv2-035-tfs", "mesonet", "ppocr-cls-v3",
     "winml-mnist", "geometric-shapes", "shufflenetv2-int8",
 )  # fmt: skip
-DEMOS = sorted((Path(__file__).parent.parent / "models").glob("*.onnx"))
+DEMOS = sorted(MODELS.glob("*.onnx"))
 
 TOLERANCE = 1e-5  # largest difference of an output, as a share of its largest magnitude
 # Exposing a value rounds it to float16 where onnxruntime would have passed on float32: 6.2e-4 was measured over the

@@ -11,12 +11,12 @@ import onnx.version_converter
 import onnxruntime as ort
 import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from repository import MODELS
 from shapes import two_objects
 
 import onnx_gradcam as ogc
 from onnx_gradcam.photos.tensor import to_tensor
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
 DEMOS = ("shapes-resnet", "shapes-vgg", "shapes-inception")
 U8, S8, U16, S16 = QuantType.QUInt8, QuantType.QInt8, QuantType.QUInt16, QuantType.QInt16
 QDQ, QOPERATOR = QuantFormat.QDQ, QuantFormat.QOperator

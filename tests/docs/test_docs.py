@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import typer.main
+from repository import DOCS, ROOT
 
 from onnx_gradcam.cli import app
 from onnx_gradcam.photos.preprocess.choice import InputSpec, choose
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 IMAGENET_INPUT = InputSpec("x", (None, 3, 224, 224), "float32")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -44,7 +44,7 @@ def split(code: str) -> list[str]:
 
 COMMANDS = [
     pytest.param(command, id=f"{name(page)}: {command}")
-    for page in (ROOT / "README.md", ROOT / "docs" / "limits.md")
+    for page in (ROOT / "README.md", DOCS / "limits.md")
     for command in dict.fromkeys(commands(page))
 ]
 
@@ -69,7 +69,7 @@ def test_commands_are_found() -> None:
     assert "onnx-gradcam demo" in found
     assert "onnx-gradcam explain resnet50.onnx cat.jpg --preprocess imagenet --target top3 -o out" in found
     assert len(found) >= 6
-    assert len(commands(ROOT / "docs" / "limits.md")) >= 5
+    assert len(commands(DOCS / "limits.md")) >= 5
 
 
 @pytest.mark.parametrize("command", ["explain m.onnx cat.jpg --tagret 3", "explian m.onnx", "verify"])
@@ -104,7 +104,7 @@ def test_generated_pages_are_up_to_date() -> None:
 
 def preprocessing_examples() -> list[dict[str, Any]]:
     """The JSON objects of the chapter on preprocessing, in fences and inline."""
-    chapter = (ROOT / "docs" / "formats.md").read_text("utf-8").split("## Preprocessing")[1].split("\n## ")[0]
+    chapter = (DOCS / "formats.md").read_text("utf-8").split("## Preprocessing")[1].split("\n## ")[0]
     fenced = [block for language, block in FENCE.findall(chapter) if language == "json"]
     inline = re.findall(r"`(\{[^`]*\})`", FENCE.sub("", chapter))
     return [json.loads(example) for example in fenced + inline]

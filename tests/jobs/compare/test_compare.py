@@ -13,6 +13,7 @@ import onnx
 import pytest
 from brightness import PREPROCESS, brightness_model
 from onnx import numpy_helper
+from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
@@ -20,9 +21,8 @@ from onnx_gradcam.jobs.compare.agreement import maxima_distance, pearson, top_io
 from onnx_gradcam.jobs.compare.compare import fitted, measured
 
 FORM = {**PREPROCESS, "resize": "stretch"}
-ROOT = Path(__file__).parent.parent.parent
-RESNET, VGG = (ROOT / "models" / f"shapes-{name}.onnx" for name in ("resnet", "vgg"))
-PHOTOS = ROOT / "models" / "images"
+RESNET, VGG = (MODELS / f"shapes-{name}.onnx" for name in ("resnet", "vgg"))
+PHOTOS = MODELS / "images"
 
 
 def spot(x: int, y: int) -> np.ndarray:
