@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import onnx_ir as ir
 
 from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.graph.attributes import keyword_arguments, signature_of
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import TWINS
 from onnx_gradcam.graph.flow import carriers
@@ -69,7 +70,7 @@ def vjp(
     def register(function: F) -> F:
         if (op_type, wrt) in table:
             raise ValueError(f"two VJP rules for {op_type}, input {wrt}")
-        table[op_type, wrt] = Rule(function, inspect.signature(function), broadcasts, multi, nested)
+        table[op_type, wrt] = Rule(function, signature_of(function), broadcasts, multi, nested)
         return function
 
     return register
@@ -102,15 +103,15 @@ def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value |
     if not rule.broadcasts:
         gs = [None if g is None else op.expand(g, y) for g, y in zip(gs, ys, strict=True)]
     first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
-    attributes = {a.name: a.value for a in node.attributes.values()} | extra
     inputs = [op.exact(v) for v in node.inputs]
     walk = {"pull_back": pull_back} if rule.nested else {}
     try:
-        rule.signature.bind(op, *first, *inputs, **attributes, **walk)
+        attributes = keyword_arguments(rule.signature, {a.name: a.value for a in node.attributes.values()})
+        bound = rule.signature.bind(op, *first, *inputs, **attributes, **extra, **walk)
     except TypeError as error:
         raise refusal(node, i, f"the VJP rule does not know this form ({error})") from None
     try:
-        return rule.function(op, *first, *inputs, **attributes, **walk)
+        return rule.function(*bound.args, **bound.kwargs)
     except Unwritten as reason:
         raise refusal(node, i, str(reason), by_design=isinstance(reason, Refused)) from None
 

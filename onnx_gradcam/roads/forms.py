@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import Unwritten
-from onnx_gradcam.autodiff.rules.windows import Windows, fit, windows
+from onnx_gradcam.autodiff.rules.windows import Windows, fit, place_windows
 from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.graph.attributes import Windowed
 from onnx_gradcam.graph.builder import Builder, Value, is_compact, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers, downstream, upstream
@@ -165,7 +166,8 @@ def _explicit(node: ir.Node, kernel: Sequence[int]) -> Windows:
     if auto_pad in SAME and (max(strides) > 1 and not all(isinstance(d, int) for d in dims)):
         raise Unwritten("SAME padding of an image of symbolic size")
     pads = given.get_ints("pads", (0,) * 2 * n)
-    return windows(x, kernel, strides, pads, dilations, auto_pad, given.get_int("ceil_mode", 0))
+    at = Windowed(auto_pad=auto_pad, dilations=dilations, pads=pads, strides=strides)
+    return place_windows(x, kernel, at, rounds_up=bool(given.get_int("ceil_mode", 0)))
 
 
 def conv(op: Builder, node: ir.Node) -> Value:

@@ -10,11 +10,13 @@ import onnx_ir as ir
 import pytest
 from onnx.defs import OpSchema
 from rule_tables import tables
+from signatures import attributes_of
 
 from onnx_gradcam.autodiff import registry, rules
 from onnx_gradcam.autodiff.registry import EACH, RULES, Key, Refused, Rule, Unwritten, vjp
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.graph.attributes import RECORD
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import NO_GRADIENT
 from onnx_gradcam.graph.lowering.table import LOWERINGS
@@ -96,17 +98,20 @@ def test_parameters_are_the_inputs_of_the_specification(key: Key) -> None:
 
 @pytest.mark.parametrize("key", EVERY, ids=lambda key: f"{key[0]}-{key[1]}")
 def test_keywords_are_the_attributes_of_the_specification(key: Key) -> None:
+    """Those of a record among them: it has no field that one of its operators lacks, and lacks none itself."""
     op_type, wrt = key
-    keywords = {p.name: p for p in RULES[key].signature.parameters.values() if p.kind == p.KEYWORD_ONLY}
+    keywords = attributes_of(RULES[key].signature)
     if wrt == EACH:
-        assert keywords.pop("i").default is inspect.Parameter.empty
+        assert keywords.pop("i") is inspect.Parameter.empty
     if RULES[key].nested:
-        assert keywords.pop("pull_back").default is inspect.Parameter.empty
+        assert keywords.pop("pull_back") is inspect.Parameter.empty
     attributes = {name: a for schema in schemas(op_type) for name, a in schema.attributes.items()}
-    for name, parameter in keywords.items():
+    for name, default in keywords.items():
         assert name in attributes, f"{op_type} has no attribute {name}"
-        assert same_default(parameter.default, attributes[name]), name
+        assert same_default(default, attributes[name]), name
     assert {name for name, a in attributes.items() if a.required} <= set(keywords)
+    if RECORD in RULES[key].signature.parameters:
+        assert set(keywords) == set(attributes)
 
 
 def same_default(default: object, attribute: OpSchema.Attribute) -> bool:
@@ -182,6 +187,21 @@ def test_an_attribute_that_the_rule_does_not_know_is_refused() -> None:
     error = refused(table, node("Softmax", {"axis": 1}))
     assert "Softmax, input 0" in error.what
     assert "'axis'" in error.what
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attributes", "name"),
+    [
+        ("Conv", {"kernel_shape": [1, 1], "output_shape": [3, 3]}, "output_shape"),  # that of another record
+        ("Conv", {"at": 1}, "at"),
+        ("MaxPool", {"kernel_shape": [1, 1], "count_include_pad": 1}, "count_include_pad"),  # that of another rule
+        ("MaxPool", {"strides": [1, 1]}, "kernel_shape"),  # required
+    ],
+)
+def test_an_attribute_that_the_record_does_not_know_is_refused(
+    op_type: str, attributes: dict[str, object], name: str
+) -> None:
+    assert f"{name!r}" in refused(RULES, node(op_type, attributes)).what
 
 
 def test_a_form_that_the_rule_was_not_written_for_is_refused() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -30,27 +31,23 @@ from onnx_gradcam.autodiff.rules.axes import (
 )
 from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.autodiff.rules.reduction import element_count
-from onnx_gradcam.autodiff.rules.windows import SAME, Windows, fit, same_pads_at_run_time, scatter, windows
+from onnx_gradcam.autodiff.rules.windows import (
+    Windows,
+    fit,
+    is_padded_at_run_time,
+    place_windows,
+    pool_windows,
+    same_pads_at_run_time,
+    scatter,
+)
+from onnx_gradcam.graph.attributes import Pool
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @vjp("MaxPool", wrt=0)
-def max_pool(
-    op: Builder,
-    g: Value,
-    y: Value,
-    x: Value,
-    *,
-    kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    storage_order: int = 0,
-    strides: Sequence[int] | None = None,
-) -> Value:
+def max_pool(op: Builder, g: Value, y: Value, x: Value, *, at: Pool, storage_order: int = 0) -> Value:
     """y(o) = max_t x(s·o + d·t − p):  x̄ gets g where x was the first maximum of its window, row by row.
 
     Pooling an image is pooling each row, then the columns of the result. The way back takes the same two steps: the
@@ -59,95 +56,86 @@ def max_pool(
     In 16 bits all that is compared is made from x by one cast: a runtime that computes in 32 bits may hand x rounded to
     one reader and unrounded to another, and y with it, and then no tap equals the maximum.
     """
-    if same_at_run_time(x, auto_pad, strides):
-        whole, begin, end = padded_as_same(op, x, kernel_shape, strides, auto_pad, _lowest(x))
-        g = max_pool(op, g, y, whole, kernel_shape=kernel_shape, strides=strides, dilations=dilations)
-        return op.Slice(g, begin, end, op.ints(*range(2, rank(x))))
-    at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
-    _check_counts(at, y)
-    axes = [j for j in range(len(at.kernel)) if (at.kernel[j], at.strides[j]) != (1, 1)]
+    if is_padded_at_run_time(x, at):
+        padded, begin, end = pad_as_same(op, x, at, _lowest(x))
+        bare = Pool(kernel_shape=at.kernel_shape, strides=at.strides, dilations=at.dilations)
+        return op.Slice(max_pool(op, g, y, padded, at=bare), begin, end, op.ints(*range(2, rank(x))))
+    windows = pool_windows(x, at)
+    _check_counts(windows, y)
+    axes = [j for j in range(len(windows.kernel)) if (windows.kernel[j], windows.strides[j]) != (1, 1)]
     is_narrow = x.dtype in NARROW
     stages = [op.Cast(x, to=ir.DataType.FLOAT) if is_narrow else x]
     for j in reversed(axes if is_narrow else axes[1:]):
-        stages.append(_pool_axis(op, stages[-1], at, j))
+        stages.append(_pool_axis(op, stages[-1], windows, j))
     if not is_narrow:
         stages.append(y)
     for j in axes:
         pooled = stages.pop()
-        g = _unpool_axis(op, g, pooled, stages[-1], at, j)
+        g = _unpool_axis(op, g, pooled, stages[-1], windows, j)
     return g
 
 
-def _check_counts(at: Windows, y: Value) -> None:
-    """What could not be corrected where shapes were inferred (graph.pools) would fail in the runtime."""
-    for j, count in enumerate(at.counts):
+def _check_counts(windows: Windows, y: Value) -> None:
+    """Raise ``Unwritten`` for windows that ``graph.prepare.pools`` could not put right, on which the runtime fails."""
+    for j, count in enumerate(windows.counts):
         if count is not None and length(y, 2 + j) not in (count, None):
             raise Unwritten("ceil_mode with windows both beyond and in the padding, which counts,")
 
 
-def same_at_run_time(x: Value, auto_pad: str, strides: Sequence[int] | None) -> bool:
-    """Whether the padding is known at run time only."""
-    strided = any(s > 1 for s in strides or ())
-    return auto_pad in SAME and strided and None in [length(x, k) for k in range(2, rank(x))]
+def pad_as_same(op: Builder, x: Value, at: Pool, fill: float) -> tuple[Value, Value, Value]:
+    """Write ``x`` with its SAME padding, filled with ``fill``, as a part of it.
 
-
-def padded_as_same(
-    op: Builder,
-    x: Value,
-    kernel: Sequence[int],
-    strides: Sequence[int] | None,
-    auto_pad: str,
-    fill: float,
-) -> tuple[Value, Value, Value]:
-    """``x`` with its SAME padding as part of it; where ``x`` begins and ends in it."""
-    at = windows(x, kernel, strides, None, None, "VALID")
-    before, after, size = same_pads_at_run_time(op, x, at, auto_pad)
+    Returns:
+        The padded image, and where ``x`` begins and ends in it: int64 vectors over the spatial axes.
+    """
+    windows = place_windows(x, at.kernel_shape, replace(at, auto_pad="VALID", dilations=None))
+    before, after, size = same_pads_at_run_time(op, x, windows, at.auto_pad)
     axes = op.ints(*range(2, rank(x)))
-    whole = op.Pad(x, op.Concat(before, after, axis=0), op.const(fill, like=x), axes)
-    return whole, before, op.Add(before, size)
+    padded = op.Pad(x, op.Concat(before, after, axis=0), op.const(fill, like=x), axes)
+    return padded, before, op.Add(before, size)
 
 
 def _lowest(x: Value) -> float:
-    """Padding that is never the maximum."""
+    """Return a number for padding that is never the maximum."""
     return -65504.0 if x.dtype == ir.DataType.FLOAT16 else -3e38
 
 
-def _pool_axis(op: Builder, x: Value, at: Windows, j: int) -> Value:
-    """MaxPool along spatial axis j alone."""
+def _pool_axis(op: Builder, x: Value, windows: Windows, j: int) -> Value:
+    """Write MaxPool along spatial axis j alone."""
 
     def only(values: Sequence[int], other: int) -> list[int]:
         return [v if i == j else other for i, v in enumerate(values)]
 
-    after, rounds_up = fit(at)
+    after, rounds_up = fit(windows)
     return op.MaxPool(
         x,
-        kernel_shape=only(at.kernel, 1),
-        strides=only(at.strides, 1),
-        dilations=only(at.dilations, 1),
-        pads=only(at.before, 0) + only(after, 0),
+        kernel_shape=only(windows.kernel, 1),
+        strides=only(windows.strides, 1),
+        dilations=only(windows.dilations, 1),
+        pads=only(windows.before, 0) + only(after, 0),
         ceil_mode=int(rounds_up),
     )
 
 
-def _unpool_axis(op: Builder, g: Value, y: Value, x: Value, at: Windows, j: int) -> Value:
-    """The rule of MaxPool along spatial axis j alone.
+def _unpool_axis(op: Builder, g: Value, y: Value, x: Value, windows: Windows, j: int) -> Value:
+    """Write the cotangent of x for y = MaxPool of x along spatial axis j alone.
 
     x is cut into s phases P_i(q) = x(s·q + i), so that what tap t reads for all windows is a piece of one phase:
     x(s·o + d·t − p) = P_i(o + q) with s·q + i = d·t − p. A tap claims g where it equals the maximum and no earlier
     tap did; the last tap gets what is left.
     """
-    axis, s, last = 2 + j, at.strides[j], at.kernel[j] - 1
+    axis, s, last = 2 + j, windows.strides[j], windows.kernel[j] - 1
     lowest = _lowest(x)
-    where = [divmod(at.dilations[j] * t - at.before[j], s) for t in range(last + 1)]
-    surplus, missing = _phase_length(op, x, y, at, j)
+    offsets = [divmod(windows.dilations[j] * t - windows.before[j], s) for t in range(last + 1)]
+    surplus, missing = _phase_length(op, x, y, windows, j)
     if isinstance(missing, int):
         whole = pad(op, x, {axis: (0, missing)}, lowest)
     else:
         whole = pad_at_run_time(op, x, axis, op.ints(0), missing, lowest)
-    phases = _phases(op, whole, axis, s, {i for _, i in where[:last]})
+    phases = _phases(op, whole, axis, s, {i for _, i in offsets[:last]})
     shares: list[Value | None] = [None] * s
     rest = g
-    for t, (q, i) in enumerate(where):
+    for t, (q, i) in enumerate(offsets):
         claimed = rest
         if t < last:
             tap = pad(op, phases[i], {axis: (-q, q - surplus)}, lowest)
@@ -161,29 +149,36 @@ def _unpool_axis(op: Builder, g: Value, y: Value, x: Value, at: Windows, j: int)
     return z if missing == 0 else crop(op, z, x, {axis: 0})
 
 
-def _phase_length(op: Builder, x: Value, y: Value, at: Windows, j: int) -> tuple[int, int | Value]:
-    """How much longer a phase is than y, and what x lacks to fill all phases (found at run time, if need be)."""
-    axis, s, size, count = 2 + j, at.strides[j], at.sizes[j], at.counts[j]
-    needed = at.reach[j] - at.before[j] - at.after[j]  # to the last tap of the last window, beyond stride · windows
+def _phase_length(op: Builder, x: Value, y: Value, windows: Windows, j: int) -> tuple[int, int | Value]:
+    """Return how much longer a phase is than y, and how many elements x lacks to fill all phases.
+
+    The second is an int64 vector of length 1 where it is known at run time only.
+    """
+    axis, s, size, count = 2 + j, windows.strides[j], windows.sizes[j], windows.counts[j]
+    # To the last tap of the last window, beyond stride · windows.
+    needed = windows.reach[j] - windows.before[j] - windows.after[j]
     if s == 1:
         return needed, 0
     if size is not None and count is not None:
         return -(-size // s) - count, -size % s
     surplus = -(-needed // s)
-    windows_, elements = (op.Gather(op.shape_of(v), op.ints(axis)) for v in (y, x))
-    return surplus, op.Sub(op.Mul(op.Add(windows_, op.ints(surplus)), op.ints(s)), elements)
+    outputs, elements = (op.Gather(op.shape_of(v), op.ints(axis)) for v in (y, x))
+    return surplus, op.Sub(op.Mul(op.Add(outputs, op.ints(surplus)), op.ints(s)), elements)
 
 
-def _phases(op: Builder, x: Value, axis: int, s: int, wanted: set[int]) -> dict[int, Value]:
-    """P_i(q) = x(s·q + i) along ``axis``. Along the last axis a Slice with steps is slow; Split is not."""
+def _phases(op: Builder, x: Value, axis: int, s: int, numbers: set[int]) -> dict[int, Value]:
+    """Write P_i(q) = x(s·q + i) along ``axis`` for each i of ``numbers``.
+
+    Along the last axis a Slice with steps is slow; Split is not.
+    """
     if s == 1:
         return {0: x}
     if axis < rank(x) - 1:
         steps = (op.ints(END), op.ints(axis), op.ints(s))
-        return {i: op.Slice(x, op.ints(i), *steps) for i in sorted(wanted)}
+        return {i: op.Slice(x, op.ints(i), *steps) for i in sorted(numbers)}
     columns = op.Reshape(x, op.ints(*[0] * axis, -1, s))
-    apart = op.node("Split", columns, op.ints(*[1] * s), outputs=s, axis=axis + 1)
-    return {i: op.Squeeze(apart[i], op.ints(axis + 1)) for i in sorted(wanted)}
+    parts = op.node("Split", columns, op.ints(*[1] * s), outputs=s, axis=axis + 1)
+    return {i: op.Squeeze(parts[i], op.ints(axis + 1)) for i in sorted(numbers)}
 
 
 @vjp("GlobalMaxPool", wrt=0)
@@ -201,7 +196,7 @@ def global_max_pool(op: Builder, g: Value, y: Value, x: Value) -> Value:
 
 
 def _descending(op: Builder, flat: Value) -> Value:
-    """n, n − 1, … 1 as float32, for the n positions of ``flat`` (N, C, n)."""
+    """Write n, n − 1, … 1 as float32, for the n positions of ``flat`` (N, C, n)."""
     n = length(flat, 2)
     if n is not None:
         return op.array(np.arange(n, 0, -1, dtype=np.float32))
@@ -217,116 +212,110 @@ def global_average_pool(op: Builder, g: Value, y: Value, x: Value) -> Value:
 
 
 @vjp("AveragePool", wrt=0)
-def average_pool(
-    op: Builder,
-    g: Value,
-    y: Value,
-    x: Value,
-    *,
-    kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
-    dilations: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-) -> Value:
+def average_pool(op: Builder, g: Value, y: Value, x: Value, *, at: Pool, count_include_pad: int = 0) -> Value:
     """y(o) = Σ_t x(s·o + d·t − p) / count(o):  x̄(i) = Σ g(o) / count(o) over the windows o that cover i."""
-    if same_at_run_time(x, auto_pad, strides):
-        return _average_pool_same(op, g, y, x, kernel_shape, strides, dilations, auto_pad, count_include_pad)
-    at = windows(x, kernel_shape, strides, pads, dilations, auto_pad, ceil_mode)
-    _check_counts(at, y)
-    return spread(op, _divide_by_count(op, g, y, x, at, count_include_pad, taps_of_spread(at)), y, x, at)
+    if is_padded_at_run_time(x, at):
+        return _average_pool_same(op, g, y, x, at, count_include_pad)
+    windows = pool_windows(x, at)
+    _check_counts(windows, y)
+    share = _divide_by_count(op, g, y, x, windows, count_include_pad, taps_of_spread(windows))
+    return spread(op, share, y, x, windows)
 
 
-def _average_pool_same(
-    op: Builder,
-    g: Value,
-    y: Value,
-    x: Value,
-    kernel: Sequence[int],
-    strides: Sequence[int] | None,
-    dilations: Sequence[int] | None,
-    auto_pad: str,
-    include_pad: int,
-) -> Value:
-    """The rule of AveragePool where the padding is known at run time only."""
-    whole, begin, end = padded_as_same(op, x, kernel, strides, auto_pad, 0.0)
-    at = windows(whole, kernel, strides, None, dilations, "VALID")
-    share = op.Mul(g, op.const(1 / math.prod(kernel), like=x))
+def _average_pool_same(op: Builder, g: Value, y: Value, x: Value, at: Pool, include_pad: int) -> Value:
+    """Write the cotangent of x for an AveragePool whose padding is known at run time only."""
+    padded, begin, end = pad_as_same(op, x, at, 0.0)
+    windows = place_windows(padded, at.kernel_shape, replace(at, auto_pad="VALID"))
+    share = op.Mul(g, op.const(1 / math.prod(at.kernel_shape), like=x))
     if not include_pad:
         ones = op.Expand(op.const(1, like=x), op.Concat(op.ints(1, 1), vector(op, dims(x)[2:]), axis=0))
-        counted, _, _ = padded_as_same(op, ones, kernel, strides, auto_pad, 0.0)
-        taps = op.const(np.ones((1, 1, *kernel)), like=x)
-        share = op.Div(g, op.Conv(counted, taps, strides=at.strides, dilations=at.dilations))
-    return op.Slice(spread(op, share, y, whole, at), begin, end, op.ints(*range(2, rank(x))))
+        counted, _, _ = pad_as_same(op, ones, at, 0.0)
+        taps = op.const(np.ones((1, 1, *at.kernel_shape)), like=x)
+        share = op.Div(g, op.Conv(counted, taps, strides=windows.strides, dilations=windows.dilations))
+    return op.Slice(spread(op, share, y, padded, windows), begin, end, op.ints(*range(2, rank(x))))
 
 
-def taps_of_spread(at: Windows) -> int:
-    """What ``spread`` wants the shares multiplied by: where it averages, the taps of a window."""
-    return math.prod(at.kernel) if _is_average(at) else 1
+def taps_of_spread(windows: Windows) -> int:
+    """Return the number by which shares are multiplied for ``spread``: where it averages, the taps of a window."""
+    return math.prod(windows.kernel) if _spreads_by_averaging(windows) else 1
 
 
-def _is_average(at: Windows) -> bool:
-    return max(at.dilations) == 1 and max(at.strides) == 1
+def _spreads_by_averaging(windows: Windows) -> bool:
+    """Tell whether ``spread`` writes an AveragePool."""
+    return max(windows.dilations) == 1 and max(windows.strides) == 1
 
 
-def spread(op: Builder, share: Value, y: Value, x: Value, at: Windows) -> Value:
-    """x̄(i) = Σ share(o) over the windows o that cover i: the transpose of a pool of sums; see ``taps_of_spread``."""
-    if _is_average(at):
-        pads = [reach - p for p, reach in zip(at.before + at.after, at.reach * 2, strict=True)]
-        return op.AveragePool(share, kernel_shape=at.kernel, pads=pads, count_include_pad=1)
-    if max(at.dilations) == 1 and at.kernel == at.strides:
-        return _side_by_side(op, share, x, at)
-    ones = op.const(np.ones((1, 1, *at.kernel)), like=x)
+def spread(op: Builder, share: Value, y: Value, x: Value, windows: Windows) -> Value:
+    """x̄(i) = Σ share(o) over the windows o that cover i: the transpose of a pool of sums.
+
+    Args:
+        op: writes the nodes.
+        share: what each window hands to its elements (N, C, *counts), times ``taps_of_spread(windows)``.
+        y: the output of the pool (N, C, *counts).
+        x: its image (N, C, *sizes).
+        windows: where the windows lie.
+
+    Returns:
+        The cotangent of ``x``.
+    """
+    if _spreads_by_averaging(windows):
+        pads = [reach - p for p, reach in zip(windows.before + windows.after, windows.reach * 2, strict=True)]
+        return op.AveragePool(share, kernel_shape=windows.kernel, pads=pads, count_include_pad=1)
+    if max(windows.dilations) == 1 and windows.kernel == windows.strides:
+        return _spread_side_by_side(op, share, x, windows)
+    ones = op.const(np.ones((1, 1, *windows.kernel)), like=x)
     image = reshape(op, share, [-1, 1, *dims(y)[2:]])  # channels as images: one kernel serves all
-    return reshape_like(op, scatter(op, image, ones, at, x), x)
+    return reshape_like(op, scatter(op, image, ones, windows, x), x)
 
 
-def _side_by_side(op: Builder, share: Value, x: Value, at: Windows) -> Value:
-    """Windows that lie side by side: every element of x takes the share of its own window."""
-    z = repeat(op, share, at.strides)
-    for j, (s, size, count) in enumerate(zip(at.strides, at.sizes, at.counts, strict=True)):
+def _spread_side_by_side(op: Builder, share: Value, x: Value, windows: Windows) -> Value:
+    """Write ``spread`` for windows that lie side by side: every element of x takes the share of its own window."""
+    z = repeat(op, share, windows.strides)
+    for j, (s, size, count) in enumerate(zip(windows.strides, windows.sizes, windows.counts, strict=True)):
+        before = windows.before[j]
         if size is not None and count is not None:
-            z = pad(op, z, {2 + j: (-at.before[j], size + at.before[j] - s * count)})
+            z = pad(op, z, {2 + j: (-before, size + before - s * count)})
         else:
-            z = crop(op, pad(op, z, {2 + j: (0, s - 1)}), x, {2 + j: at.before[j]})
+            z = crop(op, pad(op, z, {2 + j: (0, s - 1)}), x, {2 + j: before})
     return z
 
 
-def _divide_by_count(op: Builder, g: Value, y: Value, x: Value, at: Windows, include_pad: int, factor: int) -> Value:
-    """factor · g / count(o): padding counts with ``include_pad``; what lies beyond the padding never does."""
-    partial = at.rounds_up or (not include_pad and any(at.before + at.after))
-    if not partial:
-        ratio = factor / math.prod(at.kernel)
+def _divide_by_count(
+    op: Builder, g: Value, y: Value, x: Value, windows: Windows, include_pad: int, factor: int
+) -> Value:
+    """Write factor · g / count(o): padding counts with ``include_pad``; what lies beyond the padding never does."""
+    is_partial = windows.rounds_up or (not include_pad and any(windows.before + windows.after))
+    if not is_partial:
+        ratio = factor / math.prod(windows.kernel)
         return g if ratio == 1 else op.Mul(g, op.const(ratio, like=x))
-    if None in at.sizes:
-        return op.Div(g, op.Mul(_count_at_run_time(op, y, x, at, include_pad), op.const(1 / factor, like=x)))
-    counts = functools.reduce(np.multiply.outer, [_counts(at, j, include_pad) for j in range(len(at.kernel))])
-    return op.Mul(g, op.const(factor / counts, like=x))
+    if None in windows.sizes:
+        return op.Div(g, op.Mul(_count_at_run_time(op, y, x, windows, include_pad), op.const(1 / factor, like=x)))
+    along = [_counts(windows, j, include_pad) for j in range(len(windows.kernel))]
+    return op.Mul(g, op.const(factor / functools.reduce(np.multiply.outer, along), like=x))
 
 
-def _counts(at: Windows, j: int, include_pad: int) -> np.ndarray:
-    """How many taps of each window count, along axis j."""
-    size, count = at.sizes[j], at.counts[j]
+def _counts(windows: Windows, j: int, include_pad: int) -> np.ndarray:
+    """Return how many taps of each window count, along spatial axis j."""
+    size, count = windows.sizes[j], windows.counts[j]
     assert size is not None
     assert count is not None
-    first = np.arange(count) * at.strides[j] - at.before[j]
-    read = first[:, None] + np.arange(at.kernel[j]) * at.dilations[j]
-    low, high = (-at.before[j], size + at.after[j]) if include_pad else (0, size)
+    first = np.arange(count) * windows.strides[j] - windows.before[j]
+    read = first[:, None] + np.arange(windows.kernel[j]) * windows.dilations[j]
+    low, high = (-windows.before[j], size + windows.after[j]) if include_pad else (0, size)
     counts: np.ndarray = ((read >= low) & (read < high)).sum(axis=1)
     return counts
 
 
-def _count_at_run_time(op: Builder, y: Value, x: Value, at: Windows, include_pad: int) -> Value:
-    """The same for an image of unknown size: a convolution of ones with ones."""
+def _count_at_run_time(op: Builder, y: Value, x: Value, windows: Windows, include_pad: int) -> Value:
+    """Write how many taps of each window count, for an image of unknown size: a convolution of ones with ones."""
     sizes = vector(op, dims(x)[2:])
-    before, after = at.before, at.after
+    before, after = windows.before, windows.after
     if include_pad:
         sizes = op.Add(sizes, op.ints(*[b + e for b, e in zip(before, after, strict=True)]))
-        before = after = (0,) * len(at.kernel)
-    overhang = [e + (s - 1 if at.rounds_up else 0) for e, s in zip(after, at.strides, strict=True)]
+        before = after = (0,) * len(windows.kernel)
+    overhang = [e + (s - 1 if windows.rounds_up else 0) for e, s in zip(after, windows.strides, strict=True)]
     ones = op.Expand(op.const(1, like=x), op.Concat(op.ints(1, 1), sizes, axis=0))
-    taps = op.const(np.ones((1, 1, *at.kernel)), like=x)
-    counts = op.Conv(ones, taps, strides=at.strides, dilations=at.dilations, pads=[*before, *overhang])
-    return crop(op, counts, y, {2 + j: 0 for j in range(len(at.kernel))})
+    taps = op.const(np.ones((1, 1, *windows.kernel)), like=x)
+    pads = [*before, *overhang]
+    counts = op.Conv(ones, taps, strides=windows.strides, dilations=windows.dilations, pads=pads)
+    return crop(op, counts, y, {2 + j: 0 for j in range(len(windows.kernel))})

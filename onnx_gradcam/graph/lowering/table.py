@@ -5,7 +5,6 @@ Only the derivative is taken from these: the node itself and its outputs stay as
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import onnx
 import onnx.inliner
 import onnx_ir as ir
 
+from onnx_gradcam.graph.attributes import keyword_arguments, signature_of
 from onnx_gradcam.graph.builder import SMALL, Builder, Value, static_dims
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.quantization import ADDING, quantization
@@ -72,12 +72,13 @@ def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
 
 
 def _by(function: Lowering, op: Builder, node: ir.Node) -> tuple[Value | None, ...]:
-    attributes = {a.name: a.value for a in node.attributes.values()}
+    signature = signature_of(function)
     try:
-        inspect.signature(function).bind(op, *node.inputs, **attributes)
+        attributes = keyword_arguments(signature, {a.name: a.value for a in node.attributes.values()})
+        bound = signature.bind(op, *node.inputs, **attributes)
     except TypeError as error:
         raise Unlowered(f"no VJP rule for this form ({error})") from None
-    made = function(op, *node.inputs, **attributes)
+    made = function(*bound.args, **bound.kwargs)
     found = made if isinstance(made, tuple) else (made,)
     if len(found) < len(node.outputs):
         raise Unlowered("no VJP rule for so many outputs")

@@ -8,7 +8,7 @@ import pytest
 from reference_ops import REFERENCE_OPS
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back, with_gradients
 
-from onnx_gradcam.autodiff.rules.convolution import flipped
+from onnx_gradcam.autodiff.rules.convolution import flip
 from onnx_gradcam.errors import UnsupportedGradient
 
 RNG = np.random.default_rng(7)
@@ -166,11 +166,11 @@ def test_a_known_image() -> None:
     np.testing.assert_array_equal(pulled_back(strided, [[[1]]])[0], [[[1, 2, 4, 0]]])
 
 
-def test_flipped_weights() -> None:
+def test_flip_weights() -> None:
     w = np.arange(16).reshape(4, 2, 1, 2)  # 2 groups of 2 output and 2 input channels, 2 taps
     expected = [[[1, 0], [5, 4]], [[3, 2], [7, 6]], [[9, 8], [13, 12]], [[11, 10], [15, 14]]]
-    np.testing.assert_array_equal(flipped(w, 2), np.reshape(expected, (4, 2, 1, 2)))
-    np.testing.assert_array_equal(flipped(flipped(w, 2), 2), w)
+    np.testing.assert_array_equal(flip(w, 2), np.reshape(expected, (4, 2, 1, 2)))
+    np.testing.assert_array_equal(flip(flip(w, 2), 2), w)
 
 
 def emitted(case: Case, dynamic: bool = False) -> list[str]:

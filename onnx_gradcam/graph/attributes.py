@@ -1,0 +1,93 @@
+"""The attributes of a node as arguments of a function: operators with many share a small frozen record of them.
+
+A function that handles an operator takes its attributes by keyword, by the names of the specification. What a family of
+operators has in common comes as one record, the keyword ``at``:
+
+    def conv(op, x, w, b=None, *, at: Convolution)
+    def max_pool(op, x, *, at: Pool, storage_order: int = 0)
+
+Python itself refuses an attribute that nobody was written for: it is no parameter of the function, and no field of the
+record. A test compares parameters and fields with the specification.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+RECORD = "at"  # the parameter that takes the record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windowed:
+    """What all operators have that move a window over an image."""
+
+    auto_pad: str = "NOTSET"
+    dilations: Sequence[int] | None = None
+    pads: Sequence[int] | None = None
+    strides: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Windowed):
+    """Conv, and its fused, quantized and channels-last forms."""
+
+    group: int = 1
+    kernel_shape: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransposedConvolution(Convolution):
+    """ConvTranspose."""
+
+    output_padding: Sequence[int] | None = None
+    output_shape: Sequence[int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Windowed):
+    """MaxPool, AveragePool and LpPool."""
+
+    kernel_shape: Sequence[int]
+    ceil_mode: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrent:
+    """RNN, GRU and LSTM, also with quantized weights."""
+
+    activation_alpha: Sequence[float] | None = None
+    activation_beta: Sequence[float] | None = None
+    clip: float | None = None
+    direction: str = "forward"
+    hidden_size: int | None = None
+
+
+@functools.cache
+def signature_of(function: Callable[..., object]) -> inspect.Signature:
+    """Return the signature of ``function``, in which the parameter ``at`` is annotated with the class of its record."""
+    signature = inspect.signature(function)
+    return inspect.signature(function, eval_str=True) if RECORD in signature.parameters else signature
+
+
+def keyword_arguments(signature: inspect.Signature, attributes: Mapping[str, object]) -> dict[str, object]:
+    """Return the attributes of a node as keyword arguments for a function with this signature.
+
+    Args:
+        signature: of the function, as ``signature_of`` returns it.
+        attributes: attribute values by the names of the specification.
+
+    Returns:
+        The attributes that are parameters by name, and a record of all others as the argument ``at``. Without such a
+        parameter all attributes are returned as they are.
+
+    Raises:
+        TypeError: the record has no field for an attribute, or an attribute that it needs is missing.
+    """
+    if RECORD not in signature.parameters:
+        return dict(attributes)
+    own = signature.parameters.keys() - {RECORD}
+    record = signature.parameters[RECORD].annotation(**{n: v for n, v in attributes.items() if n not in own})
+    return {RECORD: record} | {name: value for name, value in attributes.items() if name in own}
