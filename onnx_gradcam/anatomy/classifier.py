@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.score import PASSING, Score
+from onnx_gradcam.anatomy.score import PASSED_OVER, Score
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.quantization import quantized_form
 
-POOLING = ("GlobalAveragePool", "AveragePool", "ReduceMean", "Relu")  # of one map per class, as SqueezeNet ends
+POOLS_CLASSES = {"GlobalAveragePool", "AveragePool", "ReduceMean", "Relu"}  # one map per class, as SqueezeNet ends
 
 
 def head_rows(score: Score) -> npt.NDArray[np.float32] | None:
@@ -21,7 +21,7 @@ def head_rows(score: Score) -> npt.NDArray[np.float32] | None:
     value = quantized_form(score.value)
     while (node := value.producer()) is not None:
         source = node.inputs[0] if node.inputs else None
-        if node.op_type in (*PASSING, *POOLING) and source is not None:
+        if node.op_type in PASSED_OVER | POOLS_CLASSES and source is not None:
             value = source
         elif node.op_type == "Add":
             behind = [v for v in node.inputs if v is not None and constant(v) is None]

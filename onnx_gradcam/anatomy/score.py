@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.axes import AxisEffect, operators
 from onnx_gradcam.anatomy.dense.scores import Dense, write
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
 from onnx_gradcam.graph.prepare.site import OPSET
 from onnx_gradcam.graph.quantization import quantized_form, real_form
 
-SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "QLinearSoftmax", "QLinearSigmoid")
+SQUASHES = operators(AxisEffect.SQUASHED) | {"Sigmoid", "QLinearSigmoid"}
 INSERTED = f"opset{OPSET}/"  # how the names of values begin that raising the opset made
-STEPS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
+STEP_FUNCTIONS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
 Batches = Set[int | ir.SymbolicDim | None]
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear")  # saturation is never applied to the score
-PASSING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Transpose", "Dropout", *QUANTIZED)
+# What is walked back over without a word; a Q/DQ pair, too: saturation is never applied to the score.
+PASSED_OVER = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.RESHAPED, AxisEffect.TRANSPOSED)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Score:
     def name(self) -> str:
         """The model's own value, or values, that hold the scores."""
         return (self.value.name or "") if self.dense is None else ", ".join(self.dense.names)
+
+    @property
+    def sinks(self) -> tuple[ir.Value, ...]:
+        """Return the values in which the differentiable paths of the score end."""
+        return (self.value,)
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -95,7 +101,7 @@ def _refuse_steps(graph: ir.Graph, reached: Set[ir.Value], batches: Batches) -> 
     """Raise ``NoGradientPath``, naming the operator, where an output is a score but its gradient zero by definition."""
     for value in _float_ends(graph):
         if value not in reached and _walk_back(value, batches) is not None:
-            steps = [n for n in _makers(value) if n.op_type in STEPS and any(v in reached for v in n.inputs)]
+            steps = [n for n in _makers(value) if n.op_type in STEP_FUNCTIONS and any(v in reached for v in n.inputs)]
             if steps:
                 raise NoGradientPath(
                     f"the gradient of {value.name!r} is zero by definition: no path from the input goes around "
@@ -172,19 +178,19 @@ def _leads_to(value: ir.Value) -> tuple[str, str]:
         if _passes(node) and node.inputs[0] in (value, quantized_form(value)) and node.outputs[0] is not value:
             activation, output = _leads_to(node.outputs[0])
             if output:
-                return node.op_type.removeprefix("QLinear") if node.op_type in SQUASHING else activation, output
+                return node.op_type.removeprefix("QLinear") if node.op_type in SQUASHES else activation, output
     return "", (value.name or "") if value.is_graph_output() else ""
 
 
 def _passes(node: ir.Node) -> bool:
-    return node.domain in ("", "com.microsoft") and node.op_type in (*SQUASHING, *PASSING)
+    return node.domain in ("", "com.microsoft") and node.op_type in SQUASHES | PASSED_OVER
 
 
 def _walk_back(output: ir.Value, batches: Batches) -> Score | None:
     """From an output back over a trailing Softmax, LogSoftmax or Sigmoid and the reshapes and casts around it."""
     name = output.name or ""
     trail = list(_trail(output))
-    squashing = next((node for node in trail if node.op_type in SQUASHING), None)
+    squashing = next((node for node in trail if node.op_type in SQUASHES), None)
     if squashing is None:
         return _first(output, trail, "", name, batches)
     before = squashing.inputs[0]
@@ -208,7 +214,7 @@ def _first(value: ir.Value, trail: Sequence[ir.Node], activation: str, output: s
     """The Score for ``value``, or for what it was made of where its batch axis is gone or an adapter made it."""
     score = _describe(value, activation, output, batches)
     for node in trail:
-        if not (_is_inserted(value) or (score is None and _is_vector(value))) or node.op_type in SQUASHING:
+        if not (_is_inserted(value) or (score is None and _is_vector(value))) or node.op_type in SQUASHES:
             break
         before = node.inputs[0]
         assert before is not None

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from onnx_gradcam.anatomy.layers import Layer
+from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import asked, in_tf32, versions

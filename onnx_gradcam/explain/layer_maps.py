@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.anatomy.layers import Layer
+from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.methods.cam import NEEDS, compute_cam
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.results.layer import LayerResult

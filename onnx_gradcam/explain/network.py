@@ -13,9 +13,11 @@ from onnx_gradcam.anatomy import layers as layer_choice
 from onnx_gradcam.anatomy.biases import Bias, biases
 from onnx_gradcam.anatomy.dense.scores import Dense
 from onnx_gradcam.anatomy.grids import grids
-from onnx_gradcam.anatomy.layers import Layer, at_size, has_linear_head
+from onnx_gradcam.anatomy.layer import Layer
+from onnx_gradcam.anatomy.layers import at_size
+from onnx_gradcam.anatomy.linear_head import has_linear_head
 from onnx_gradcam.anatomy.score import Score, find_score
-from onnx_gradcam.anatomy.tokens import Grid
+from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
@@ -110,7 +112,7 @@ class Network:
         self.layer_request = [layer] if isinstance(layer, str) else list(layer)
         if not self.layer_request:
             raise LayerError("no target layer was named", hint='target_layer="auto", or one or several value names')
-        self.grid = None if grid is None else Grid.parse(grid)
+        self.grid = None if grid is None else TokenGrid.parse(grid)
         self.inputs = input_specs(self.prepared.graph)
         self.image_input: InputSpec = inputs.image_input(self.inputs, image_input)
         self.alike = [] if image_input else inputs.image_like(self.inputs)
@@ -153,9 +155,7 @@ class Network:
         Raises ``ScoreError``, ``LayerError``.
         """
         score, image = self.score, self.image_input.name
-        return layer_choice.choose(
-            self.prepared.graph, score.value, self.layer_request, self.grid, image, score.dense, self.branch
-        )
+        return layer_choice.choose(self.prepared.graph, score, self.layer_request, self.grid, image, self.branch)
 
     @property
     def layer_names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.anatomy.layers import Layer
+from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.engine.program import CURVATURE
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.explain.layer_maps import layer_result

@@ -10,10 +10,11 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.dense.scores import PREFIX
-from onnx_gradcam.anatomy.layers import Layer, candidates
+from onnx_gradcam.anatomy.layer import Layer
+from onnx_gradcam.anatomy.layers import candidates
 from onnx_gradcam.anatomy.module_paths import modules
 from onnx_gradcam.anatomy.score import Score, find_score
-from onnx_gradcam.anatomy.tokens import Grid
+from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules registers them)
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.engine.session import CUDA, full_name
@@ -132,9 +133,9 @@ def layers(
 
 def _layers(graph: ir.Graph, score: Score, grid: str | None, image_input: str | None) -> tuple[LayerInfo, ...]:
     image = inputs.image_input(input_specs(graph), image_input).name
-    places = None if grid is None else Grid.parse(grid)
+    places = None if grid is None else TokenGrid.parse(grid)
     paths = modules(graph).outermost()
-    found = candidates(graph, score.value, places, image, score.dense)
+    found = candidates(graph, score, places, image)
     return tuple(_info(layer, paths.get(layer.value, "")) for layer in found)
 
 

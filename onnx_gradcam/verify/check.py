@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy import layers as layer_choice
 from onnx_gradcam.anatomy.score import Score, find_score
-from onnx_gradcam.anatomy.tokens import Grid
+from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.engine import fidelity as forward
 from onnx_gradcam.engine import scaling
@@ -78,7 +78,7 @@ def verify(
     source = load(model)
     if is_gradient_graph(source.model.graph):
         return verify_given(source, x, options, seed, image_input)
-    places = None if grid is None else Grid.parse(grid)
+    places = None if grid is None else TokenGrid.parse(grid)
     subject = _Subject.of(source, target_layer, score, options, table, places, image_input)
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
@@ -120,14 +120,14 @@ class _Subject:
         score: str,
         options: Options,
         table: Mapping[Key, Rule],
-        grid: Grid | None,
+        grid: TokenGrid | None,
         image_input: str | None,
     ) -> _Subject:
         prepared = prepare(source.model)
         found = find_score(prepared.graph, score)
         named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
         image = inputs.image_input(input_specs(prepared.graph), image_input).name
-        chosen = layer_choice.choose(prepared.graph, found.value, named, grid, image, found.dense)
+        chosen = layer_choice.choose(prepared.graph, found, named, grid, image)
         layers = tuple(dict.fromkeys(layer.name for layer in chosen))
         notes: tuple[str, ...] = ()
         try:

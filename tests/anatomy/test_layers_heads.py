@@ -11,7 +11,8 @@ import onnx_ir as ir
 import pytest
 from nets import Net
 
-from onnx_gradcam.anatomy.layers import choose, has_linear_head
+from onnx_gradcam.anatomy.layers import choose
+from onnx_gradcam.anatomy.linear_head import has_linear_head
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
@@ -86,6 +87,6 @@ def test_heads_of_architectures() -> None:
     linear = {}
     for name, build in builders.ARCHITECTURES.items():
         graph = graph_of(build())
-        score = find_score(graph).value
-        linear[name] = has_linear_head(list(graph), choose(graph, score, ["auto"])[0].value, score)
+        score = find_score(graph)
+        linear[name] = has_linear_head(list(graph), choose(graph, score, ["auto"])[0].value, score.value)
     assert [name for name, is_linear in linear.items() if not is_linear] == ["vgg", "convnext", "mobilenet_v3"]

@@ -91,7 +91,7 @@ def test_nodes_that_raising_the_opset_put_in_are_of_the_module_that_reads_them()
 
 def named_layer(proto: onnx.ModelProto, path: str) -> str:
     graph = graph_of(proto)
-    (layer,) = choose(graph, find_score(graph).value, [path])
+    (layer,) = choose(graph, find_score(graph), [path])
     return layer.name
 
 

@@ -5,8 +5,8 @@ import onnx_ir as ir
 import pytest
 from nets import Net
 
-from onnx_gradcam.anatomy.positions import Layout, follow, layout_of
-from onnx_gradcam.anatomy.tokens import Grid, Tokens
+from onnx_gradcam.anatomy.positions import SpatialLayout, follow, layout_of
+from onnx_gradcam.anatomy.tokens import TokenGrid, TokenPositions
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
@@ -14,7 +14,7 @@ from onnx_gradcam.graph.prepare.prepare import prepare
 ROWS, COLUMNS = 2, 3
 
 
-def layout(net: Net, name: str, batch: int = 2) -> Layout | None:
+def layout(net: Net, name: str, batch: int = 2) -> SpatialLayout | None:
     """Of the value ``name``, where x is (N, C, H, W)."""
     graph = prepare(load(net.model({name: None})).model).graph
     x = graph.inputs[0]
@@ -27,12 +27,12 @@ def start(batch: int = 2) -> tuple[Net, str]:
     return net, net.input("x", [batch, 4, ROWS, COLUMNS])
 
 
-def check(found: Layout | None, axes: tuple[int, ...], tokens: list[list[int]] | None = None) -> None:
+def check(found: SpatialLayout | None, axes: tuple[int, ...], tokens: list[list[int]] | None = None) -> None:
     assert found is not None
     assert found.axes == axes
-    assert (found.tokens is None) if tokens is None else (found.tokens is not None)
+    assert (found.token_grid is None) if tokens is None else (found.token_grid is not None)
     if tokens is not None:
-        np.testing.assert_array_equal(found.tokens, tokens)
+        np.testing.assert_array_equal(found.token_grid, tokens)
 
 
 IN_ROWS = [[0, 1, 2], [3, 4, 5]]
@@ -111,13 +111,13 @@ def test_an_open_batch() -> None:
     net = Net()
     x = net.conv(net.input("x", ["N", 3, 4, 6]), (3, 4), kernel=2, stride=2)
     net.op("Transpose", net.op("Reshape", x, net.ints(0, 4, -1)), perm=[0, 2, 1], out="tokens")
-    found = Tokens(prepare(load(net.model({"tokens": None})).model).graph).layout("tokens")
+    found = TokenPositions(prepare(load(net.model({"tokens": None})).model).graph).layout("tokens")
     check(found, (0, 2, 1), IN_ROWS)
 
 
 def test_arranging() -> None:
     array = np.arange(2 * 7 * 4).reshape(2, 7, 4)
-    found = Layout((0, 2, 1), np.array([[1, 3], [2, 6]])).arrange(array)
+    found = SpatialLayout((0, 2, 1), np.array([[1, 3], [2, 6]])).arrange(array)
     assert found.shape == (2, 4, 2, 2)
     np.testing.assert_array_equal(found[1, :, 0, 1], array[1, 3])
     np.testing.assert_array_equal(found[0, :, 1, 0], array[0, 2])
@@ -128,7 +128,7 @@ def test_arranging() -> None:
     [("14x14", (14, 14), None), ("3x5+2", (3, 5), 2), ("9+0", (9,), 0), ("2x3x4", (2, 3, 4), None)],
 )
 def test_grids_in_words(text: str, sizes: tuple[int, ...], before: int | None) -> None:
-    grid = Grid.parse(text)
+    grid = TokenGrid.parse(text)
     assert (grid.sizes, grid.before) == (sizes, before)
     assert str(grid) == text
 
@@ -136,7 +136,7 @@ def test_grids_in_words(text: str, sizes: tuple[int, ...], before: int | None) -
 @pytest.mark.parametrize("text", ["", "0x3", "14x", "14x14+", "axb", "14 x 14", "-1x2"])
 def test_what_is_no_grid(text: str) -> None:
     with pytest.raises(LayerError, match="is no grid"):
-        Grid.parse(text)
+        TokenGrid.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_is_no_grid(text: str) -> None:
     ],
 )
 def test_how_a_grid_lies_in_a_value(grid: str, dims: list[int | str], axes: tuple[int, ...], tokens: object) -> None:
-    found = Grid.parse(grid).layout(ir.val("x", shape=dims))
+    found = TokenGrid.parse(grid).layout(ir.val("x", shape=dims))
     check(found, axes, tokens)  # type: ignore[arg-type]
 
 
@@ -160,4 +160,4 @@ def test_how_a_grid_lies_in_a_value(grid: str, dims: list[int | str], axes: tupl
 )
 def test_a_grid_that_does_not_fit(grid: str, dims: list[int | str]) -> None:
     with pytest.raises(LayerError, match="does not fit 'x'"):
-        Grid.parse(grid).layout(ir.val("x", shape=dims))
+        TokenGrid.parse(grid).layout(ir.val("x", shape=dims))

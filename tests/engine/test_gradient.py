@@ -31,7 +31,7 @@ CLASSES = [3, -1, 0, 2]
 def layer_of(proto: onnx.ModelProto) -> str:
     """The target layer that "auto" takes."""
     graph = prepare(load(proto).model).graph
-    return choose(graph, find_score(graph).value, ["auto"])[0].name
+    return choose(graph, find_score(graph), ["auto"])[0].name
 
 
 def images(proto: onnx.ModelProto, batch: int = 4) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ def whole(proto: onnx.ModelProto, *names: str) -> GradientGraph:
 def layer_of(proto: onnx.ModelProto) -> str:
     """The target layer that "auto" takes."""
     graph = prepare(load(proto).model).graph
-    return choose(graph, find_score(graph).value, ["auto"])[0].name
+    return choose(graph, find_score(graph), ["auto"])[0].name
 
 
 def classes(proto: onnx.ModelProto, count: int) -> np.ndarray:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.axes import IN_PLACE, axis_before, joined_axis
 from onnx_gradcam.anatomy.dense import heads
-from onnx_gradcam.anatomy.grids import KEEPING
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import constant
 
@@ -36,7 +36,7 @@ def levels(value: Value, cells: int, classes: int, column: int = 0, decoded: boo
     ``decoded``: also through the arithmetic by which numbers become boxes.
     """
     node = value.producer()
-    if node is not None and node.op_type == "Concat" and node.attributes["axis"].as_int() % rank(value) == cells:
+    if node is not None and node.op_type == "Concat" and joined_axis(node) == cells:
         return tuple(Part(v, cells, classes, column) for v in node.inputs if v is not None)
     back = heads.step_back(value, classes, column)
     if node is not None and back is None and decoded and (source := _decoded_from(node)) is not None:
@@ -44,14 +44,14 @@ def levels(value: Value, cells: int, classes: int, column: int = 0, decoded: boo
     if node is None or back is None:
         return ()
     source, axis, column = back
-    along = heads.axis_before(node, source, cells)
+    along = axis_before(node, source, cells)
     return () if along is None else levels(source, along, axis, column, decoded)
 
 
 def _decoded_from(node: ir.Node) -> Value | None:
     """What elementwise arithmetic was done to; of two operands (centre − half the size) the first."""
     varying = [v for v in node.inputs if v is not None and constant(v) is None]
-    return varying[0] if node.op_type in KEEPING and varying else None
+    return varying[0] if node.op_type in IN_PLACE and varying else None
 
 
 def level_of(op: Builder, place: Value, parts: Sequence[Part]) -> Value:

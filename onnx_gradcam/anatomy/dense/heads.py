@@ -7,19 +7,41 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.grids import CONVOLUTIONS, KEEPING, POOLS
+from onnx_gradcam.anatomy.axes import (
+    CONVOLUTIONS,
+    COPIES,
+    IN_PLACE,
+    POOLINGS,
+    RESHAPES,
+    AxisEffect,
+    axis_after,
+    axis_before,
+    joined_axis,
+    operators,
+)
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import captured, is_float, upstream
 
-SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid")
-RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-IN_PLACE = ("Identity", "Cast", "Dropout")
+SQUASHES = ("Softmax", "LogSoftmax", "Sigmoid")
+MOVES_ENTRIES = RESHAPES | operators(AxisEffect.TRANSPOSED)
+# Operators that keep the axis of the features where it is.
+KEEPS_FEATURES = IN_PLACE | operators(
+    AxisEffect.SQUASHED, AxisEffect.SELECTED, AxisEffect.RESIZED, AxisEffect.PADDED, AxisEffect.REGROUPED
+)
 # What stands behind the scores of a detector or segmenter: it picks among entries, and changes none.
-PICKING = frozenset(
-    "ArgMax NonMaxSuppression TopK ReduceMax Max Gather GatherND GatherElements Concat Reshape Flatten Squeeze "
-    "Unsqueeze Transpose Identity Cast Slice Split Where Greater GreaterOrEqual Less LessOrEqual NonZero Mul Sqrt Loop "
-    "If Scan Expand Tile Shape Add Sub Div Mod Min Clip Not And Equal".split()
+PICKING = operators(
+    AxisEffect.COPIED,
+    AxisEffect.RESHAPED,
+    AxisEffect.TRANSPOSED,
+    AxisEffect.JOINED,
+    AxisEffect.CUT,
+    AxisEffect.SELECTED,
+    AxisEffect.PICKED,
+    AxisEffect.REPEATED,
+) | frozenset(
+    "ArgMax NonMaxSuppression TopK ReduceMax Max Where Greater GreaterOrEqual Less LessOrEqual NonZero Mul Sqrt Loop "
+    "If Scan Shape Add Sub Div Mod Min Clip Not And Equal".split()
 )
 BOX = 4  # columns of a box
 
@@ -48,57 +70,21 @@ def channel_axis(value: Value) -> int | None:
     node = value.producer()
     if node is None or not node.inputs or value.shape is None:
         return None
-    if node.op_type in CONVOLUTIONS | POOLS:
+    if node.op_type in CONVOLUTIONS | POOLINGS:
         return 1
     if node.op_type in ("MatMul", "Gemm"):
         return len(value.shape) - 1
     for source in node.inputs:
         if source is None or source.shape is None or source.is_initializer():
             continue
-        if node.op_type == "Transpose" or node.op_type in RESHAPING:
+        if node.op_type in MOVES_ENTRIES:
             axis = channel_axis(source)
-            return None if axis is None else moved_axis(node, axis)
-        same = len(source.shape) == len(value.shape)
-        kept = {*KEEPING, *SQUASHING, *IN_PLACE, "Slice", "Split", "Resize", "Upsample", "DepthToSpace", "SpaceToDepth"}
-        if same and node.op_type in kept:
+            return None if axis is None else axis_after(node, axis)
+        if len(source.shape) == len(value.shape) and node.op_type in KEEPS_FEATURES:
             axis = channel_axis(source)
             if axis is not None:
                 return axis
     return None
-
-
-def moved_axis(node: ir.Node, axis: int) -> int | None:
-    """Where a Transpose or a reshape puts ``axis`` of its input, or the minor part of it; None: not known."""
-    source, value = node.inputs[0], node.outputs[0]
-    assert source is not None
-    if source.shape is None or value.shape is None:
-        return None
-    if node.op_type == "Transpose":
-        order = list(node.attributes.get_ints("perm", None) or reversed(range(len(source.shape))))
-        return order.index(axis)
-    before, after = list(source.shape), list(value.shape)
-    count = before[axis]
-    if before[: axis + 1] == after[: axis + 1] and _same_product(before[axis + 1 :], after[axis + 1 :]):
-        return axis
-    for k, dim in enumerate(after):
-        if len(before) == 2 and dim != count:
-            continue  # features of the whole image: which part is classes is not known
-        whole = isinstance(dim, int) and isinstance(count, int) and dim > 0 and count % dim == 0
-        if whole and _same_product(before[axis + 1 :], after[k + 1 :]) and (dim != 1 or count == 1):
-            return k
-    same = all(a == b for a, b in zip(before[1 : axis + 1], after[1 : axis + 1], strict=False))
-    return axis if axis < len(after) and isinstance(count, int) and after[axis] == count and same else None
-
-
-def axis_before(node: ir.Node, source: Value, axis: int) -> int | None:
-    """The axis of ``source``, an input of ``node``, that ``axis`` of its output comes from; None: not known."""
-    value = node.outputs[0]
-    if source.shape is None or value.shape is None:
-        return None
-    if node.op_type == "Transpose" or node.op_type in RESHAPING:
-        found = [k for k in range(len(source.shape)) if moved_axis(node, k) == axis]
-        return found[0] if len(found) == 1 else None
-    return axis if len(source.shape) == len(value.shape) else None
 
 
 def step_back(value: Value, axis: int, column: int) -> tuple[Value, int, int] | None:
@@ -107,7 +93,7 @@ def step_back(value: Value, axis: int, column: int) -> tuple[Value, int, int] | 
     if node is None or value.shape is None or not node.inputs or node.inputs[0] is None:
         return None
     source = node.inputs[0]
-    if node.op_type == "Concat" and node.attributes["axis"].as_int() % len(value.shape) == axis:
+    if node.op_type == "Concat" and joined_axis(node) == axis:
         for part in node.inputs:
             count = None if part is None or part.shape is None else part.shape[axis]
             if part is None or not isinstance(count, int):
@@ -115,7 +101,7 @@ def step_back(value: Value, axis: int, column: int) -> tuple[Value, int, int] | 
             if column < count:
                 return part, axis, column
             column -= count
-    if node.op_type in (*RESHAPING, *IN_PLACE, "Transpose"):
+    if node.op_type in MOVES_ENTRIES | COPIES:
         before = axis_before(node, source, axis)
         return None if before is None else (source, before, column)
     if node.op_type in ("Slice", "Split"):
@@ -124,34 +110,18 @@ def step_back(value: Value, axis: int, column: int) -> tuple[Value, int, int] | 
     return None
 
 
-def _same_product(a: Sequence[int | ir.SymbolicDim], b: Sequence[int | ir.SymbolicDim]) -> bool:
-    """Whether two products of dimensions are known to be equal."""
-    found = []
-    for dims in (a, b):
-        number, names = 1, []
-        for dim in dims:
-            if isinstance(dim, int):
-                number *= dim
-            elif dim.value is None:
-                return False
-            else:
-                names.append(dim.value)
-        found.append((number, sorted(names)))
-    return found[0] == found[1]
-
-
 def trace(op: Builder, value: Value) -> Entries | None:
     """The entries of ``value``; the operators between them and their Sigmoid or Softmax are written again on logits."""
     node = value.producer()
     if node is None or node.domain != "" or value.shape is None or not is_float(value):
         return None
-    if node.op_type in SQUASHING:
+    if node.op_type in SQUASHES:
         return _squashed(node, value)
     if node.op_type == "Concat":
         return _joined(op, node, [trace(op, x) for x in node.inputs if x is not None])
     if node.op_type == "Mul":
         return _weighted([trace(op, x) for x in node.inputs if x is not None])
-    if node.op_type not in (*RESHAPING, *IN_PLACE, "Transpose", "Slice", "Split", "Sqrt") or node.inputs[0] is None:
+    if node.op_type not in MOVES_ENTRIES | COPIES | {"Slice", "Split", "Sqrt"} or node.inputs[0] is None:
         return None
     entries = trace(op, node.inputs[0])
     if entries is None or node.op_type == "Sqrt":
@@ -175,8 +145,8 @@ def _squashed(node: ir.Node, value: Value) -> Entries | None:
 def _moved(op: Builder, node: ir.Node, value: Value, entries: Entries) -> Entries | None:
     """Behind an operator that moves entries or takes some of them."""
     assert value.shape is not None
-    reshapes = node.op_type in RESHAPING
-    axis = moved_axis(node, entries.axis) if reshapes or node.op_type == "Transpose" else entries.axis
+    reshapes = node.op_type in RESHAPES
+    axis = axis_after(node, entries.axis) if node.op_type in MOVES_ENTRIES else entries.axis
     if axis is None or (reshapes and entries.objectness is not None):
         return None
     kept = columns_of(node, value, entries.axis)
@@ -186,7 +156,7 @@ def _moved(op: Builder, node: ir.Node, value: Value, entries: Entries) -> Entrie
     made = entries.made[kept]
     if count != len(made) and len(set(made)) != 1:
         return None
-    logits = entries.logits if node.op_type in IN_PLACE else _again(op, node, value, entries.logits)
+    logits = entries.logits if node.op_type in COPIES else _again(op, node, value, entries.logits)
     objectness = entries.objectness
     if objectness is not None and node.op_type == "Transpose":
         objectness = _again(op, node, value, objectness)
@@ -239,8 +209,8 @@ def _joined(op: Builder, node: ir.Node, parts: Sequence[Entries | None]) -> Entr
     known = [part for part in parts if part is not None]
     if not known:
         return None
-    first, value = known[0], node.outputs[0]
-    along = node.attributes["axis"].as_int() % _rank(value)
+    first = known[0]
+    along = joined_axis(node)
     if any(part.axis != first.axis for part in known):
         return None
     sources = [x for x in node.inputs if x is not None]

@@ -1,63 +1,64 @@
-"""The target layers of models with many scores per image."""
+"""Target layers of models with many scores per image: a segmenter's bottleneck, one for each level of a detector."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.dense.heads import IN_PLACE, PICKING, RESHAPING
-from onnx_gradcam.anatomy.dense.scores import Dense
-from onnx_gradcam.anatomy.grids import CONVOLUTIONS, KEEPING, POOLS, grids
+from onnx_gradcam.anatomy.axes import CONVOLUTIONS, IN_PLACE, POOLINGS
+from onnx_gradcam.anatomy.dense.heads import PICKING
+from onnx_gradcam.anatomy.grids import Axes, grids, has_space
+from onnx_gradcam.anatomy.layer import Layer, LayerSearch, Verdict
+from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.flow import beginnings, carriers, downstream, upstream
+from onnx_gradcam.graph.flow import beginnings, carriers, downstream
+from onnx_gradcam.graph.quantization import real_form
 
-BOTTLENECK = "the deepest value of lowest resolution"
-LEVEL = "the deepest value that feeds level {}"
-LOCAL = (
-    CONVOLUTIONS
-    | KEEPING
-    | {"Resize", "Upsample", "DepthToSpace", "Softmax", "Transpose", *RESHAPING, *IN_PLACE, *PICKING}
-)
-Found = tuple[Value, tuple[int, ...], str]
+# Operators by which a cell of a map depends on the cells about it, and on no others.
+LOCAL = CONVOLUTIONS | IN_PLACE | PICKING | {"Resize", "Upsample", "DepthToSpace", "Softmax"}
 
 
-def taken(graph: ir.Graph, score: Value, dense: Dense, branch: str = "logits") -> list[Found]:
-    """Value, axes in the order (N, C, *space) and reason of each layer to take, one for each level of a detector.
+def bottleneck_layers(search: LayerSearch) -> list[Layer]:
+    """Return the layer of a segmenter or of a sequence: the deepest of the values of lowest resolution.
 
-    A segmenter: the value of lowest resolution, the deepest of those, but none from which only convolutions, resizes
-    and elementwise operators lead to the score, where there is another. A detector: for each level the value that the
-    last convolution of its class logits (or of another ``branch`` of ``Dense``) reads. Further up, one cell's gradient
-    averaged over space says little of other places, and there maps were seen that lie beside the object.
+    It is none from which only convolutions, resizes and elementwise operators lead to the score, where there is
+    another. Empty where no value is on a grid.
     """
-    nodes = list(graph)
-    on_grid = {v: axes for v, axes in grids(nodes, CONVOLUTIONS | POOLS).items() if _has_space(v, axes)}
-    begin = beginnings(nodes, graph.inputs)
-    reached = downstream(nodes, begin)
-    if not dense.detector:
-        found = _bottleneck(nodes, on_grid, reached & upstream(nodes, score), score)
-        return [] if found is None else [(found, on_grid[found], BOTTLENECK)]
-    layers: list[Found] = []
-    parts = dense.branch(branch)
-    for k, part in enumerate(parts):
-        found = _feeding(nodes, on_grid, reached, part.origin())
-        if found is None:
-            return []
-        reason = LEVEL.format(k) if len(parts) > 1 else "the deepest value that feeds the scores"
-        layers.append((found, on_grid[found], reason))
-    return layers
+    nodes = search.nodes
+    on_grid = _spatial_values(nodes)
+    path = downstream(nodes, beginnings(nodes, search.graph.inputs)) & upstream_of_any(nodes, search.score.sinks)
+    value = _bottleneck(nodes, on_grid, path, search.score.sinks)
+    return [] if value is None else [Layer(real_form(value), on_grid[value], Verdict.BOTTLENECK)]
 
 
-def _has_space(value: Value, axes: tuple[int, ...]) -> bool:
-    assert value.shape is not None
-    return any(value.shape[k] != 1 for k in axes[2:])
+def level_layers(search: LayerSearch) -> list[Layer]:
+    """Return one layer for each level of a detector: the value that the last convolution of its branch reads.
+
+    Further up, one cell's gradient averaged over space says little of other positions, and there maps were seen that
+    lie beside the object. Empty where a level has no such value.
+    """
+    nodes, dense = search.nodes, search.score.dense
+    assert dense is not None
+    on_grid = _spatial_values(nodes)
+    reached = downstream(nodes, beginnings(nodes, search.graph.inputs))
+    levels = dense.branch(search.branch)
+    values = [_feeding(nodes, on_grid, reached, level.origin()) for level in levels]
+    verdict = Verdict.LEVEL if len(levels) > 1 else Verdict.ONLY_LEVEL
+    layers = [Layer(real_form(v), on_grid[v], verdict, level=k) for k, v in enumerate(values) if v is not None]
+    return layers if len(layers) == len(levels) else []
+
+
+def _spatial_values(nodes: Sequence[ir.Node]) -> dict[Value, Axes]:
+    """Return the values on the grid of a convolution or pooling that have several positions, with their axes."""
+    return {v: axes for v, axes in grids(nodes, CONVOLUTIONS | POOLINGS).items() if has_space(v, axes)}
 
 
 def _bottleneck(
-    nodes: Sequence[ir.Node], on_grid: dict[Value, tuple[int, ...]], path: set[Value], score: Value
+    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], path: set[Value], sinks: Collection[Value]
 ) -> Value | None:
     scale = _scales(nodes, on_grid)
     values = [v for n in nodes for v in n.outputs if v in on_grid and v in path and v in scale]
@@ -65,8 +66,8 @@ def _bottleneck(
         return None
     coarsest = max(scale[v] for v in values)
     lowest = [v for v in values if math.isclose(scale[v], coarsest)]
-    beyond = _leading_through(nodes, score, lambda node: node.op_type not in LOCAL)
-    spread = _leading_through(nodes, score, _mixes_places)
+    beyond = _leading_through(nodes, sinks, lambda node: node.op_type not in LOCAL)
+    spread = _leading_through(nodes, sinks, _mixes_positions)
     for choice in (beyond, spread):
         kept = [v for v in lowest if v in choice]
         if kept:
@@ -75,52 +76,54 @@ def _bottleneck(
 
 
 def _feeding(
-    nodes: Sequence[ir.Node], on_grid: dict[Value, tuple[int, ...]], reached: set[Value], logits: Value
+    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], reached: set[Value], logits: Value
 ) -> Value | None:
-    """The deepest value that every path to ``logits`` goes through, with a convolution behind it."""
-    needed = _needed(nodes, reached & upstream(nodes, logits), logits)
-    convolved = _leading_through(nodes, logits, lambda node: node.op_type in CONVOLUTIONS)
-    values = [v for n in nodes for v in n.outputs if v in on_grid and v in needed and v in convolved]
+    """Return the deepest value that every path to ``logits`` goes through, with a convolution behind it."""
+    required = _required(nodes, reached & upstream_of_any(nodes, [logits]), logits)
+    convolved = _leading_through(nodes, [logits], lambda node: node.op_type in CONVOLUTIONS)
+    values = [v for n in nodes for v in n.outputs if v in on_grid and v in required and v in convolved]
     return values[-1] if values else None
 
 
-def _needed(nodes: Sequence[ir.Node], path: set[Value], sink: Value) -> set[Value]:
-    """The values without which nothing reaches ``sink``: walking back, all that is open is one value."""
-    open_, found = {sink}, set[Value]()
+def _required(nodes: Sequence[ir.Node], path: set[Value], sink: Value) -> set[Value]:
+    """Return the values without which nothing reaches ``sink``: walking back, all that is open is one value."""
+    open_, required = {sink}, set[Value]()
     for node in reversed(nodes):
         made = [v for v in node.outputs if v in open_]
         if not made:
             continue
         if len(open_) == 1:
-            found.update(made)
+            required.update(made)
         open_.difference_update(made)
         open_.update(v for _, v in carriers(node) if v in path)
-    return found
+    return required
 
 
-def _leading_through(nodes: Sequence[ir.Node], sink: Value, wanted: Callable[[ir.Node], bool]) -> set[Value]:
-    """The values from which a path to ``sink`` leads through a node that is ``wanted``."""
-    to_sink = upstream(nodes, sink)
-    found: set[Value] = set()
+def _leading_through(
+    nodes: Sequence[ir.Node], sinks: Collection[Value], is_passed: Callable[[ir.Node], bool]
+) -> set[Value]:
+    """Return the values from which a path to one of ``sinks`` leads through a node for which ``is_passed`` holds."""
+    before = upstream_of_any(nodes, sinks)
+    leading: set[Value] = set()
     for node in reversed(nodes):
-        if any(v in found for v in node.outputs) or (wanted(node) and any(v in to_sink for v in node.outputs)):
-            found.update(v for _, v in carriers(node))
-    return found
+        if any(v in leading for v in node.outputs) or (is_passed(node) and any(v in before for v in node.outputs)):
+            leading.update(v for _, v in carriers(node))
+    return leading
 
 
-def _mixes_places(node: ir.Node) -> bool:
-    """Whether a cell of what ``node`` makes depends on several cells of what it reads."""
+def _mixes_positions(node: ir.Node) -> bool:
+    """Tell whether a cell of what ``node`` makes depends on several cells of what it reads."""
     if node.op_type in ("Conv", "FusedConv", "QLinearConv", "ConvTranspose"):
         weight = node.inputs[3 if node.op_type == "QLinearConv" else 1]
         return weight is None or weight.shape is None or any(d != 1 for d in weight.shape[2:])
     return node.op_type in CONVOLUTIONS or node.op_type not in LOCAL
 
 
-def _scales(nodes: Sequence[ir.Node], on_grid: dict[Value, tuple[int, ...]]) -> dict[Value, float]:
-    """How coarse each value on a grid is: 1 / the number of its cells; by strides where sizes are not known."""
+def _scales(nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes]) -> dict[Value, float]:
+    """Return how coarse each value on a grid is: 1 / the number of its cells; by strides where sizes are not known."""
     dims = {v: [v.shape[k] for k in axes[2:]] for v, axes in on_grid.items() if v.shape is not None}
-    if all(isinstance(d, int) for found in dims.values() for d in found):
-        return {v: 1 / math.prod(d for d in found if isinstance(d, int)) for v, found in dims.items()}
+    if all(isinstance(d, int) for space in dims.values() for d in space):
+        return {v: 1 / math.prod(d for d in space if isinstance(d, int)) for v, space in dims.items()}
     by_strides: dict[Value, float] = {}
     for node in nodes:
         known = [by_strides[v] for v in node.inputs if v in by_strides]
@@ -129,7 +132,7 @@ def _scales(nodes: Sequence[ir.Node], on_grid: dict[Value, tuple[int, ...]]) -> 
 
 
 def _stride(node: ir.Node) -> float:
-    """By how much what ``node`` makes is coarser than what it reads."""
+    """Return by how much what ``node`` makes is coarser than what it reads."""
     strides = math.prod(node.attributes.get_ints("strides", ()))
     if node.op_type == "ConvTranspose":
         return 1 / strides

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.axes import COPIES
 from onnx_gradcam.anatomy.dense import cells, heads
 from onnx_gradcam.anatomy.dense.cells import Part
 from onnx_gradcam.anatomy.dense.heads import BOX, Entries
@@ -230,9 +231,9 @@ def _fine(space: Sequence[int | ir.SymbolicDim], image: Sequence[int | ir.Symbol
 
 def _activation_behind(value: Value) -> str:
     for node in value.consumers():
-        if node.op_type in heads.SQUASHING:
+        if node.op_type in heads.SQUASHES:
             return _kind(node)
-        if node.op_type in (*heads.RESHAPING, *heads.IN_PLACE, "Transpose") and node.inputs[0] is value:
+        if node.op_type in heads.MOVES_ENTRIES | COPIES and node.inputs[0] is value:
             found = _activation_behind(node.outputs[0])
             if found:
                 return found

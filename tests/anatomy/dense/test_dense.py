@@ -9,7 +9,7 @@ from nets import BATCH, Net, run
 from onnx import TensorProto
 
 import onnx_gradcam as ogc
-from onnx_gradcam.anatomy.dense.layers import taken
+from onnx_gradcam.anatomy.layers import choose
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, differentiate
 from onnx_gradcam.errors import ScoreError
@@ -332,7 +332,7 @@ def layer_names(model: onnx.ModelProto) -> list[str]:
     graph = prepare(load(model).model).graph
     score = find_score(graph)
     assert score.dense is not None
-    return [value.name or "" for value, _, _ in taken(graph, score.value, score.dense)]
+    return [layer.name for layer in choose(graph, score, ["auto"])]
 
 
 @pytest.mark.parametrize("side", [16, "side"])

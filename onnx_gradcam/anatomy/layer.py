@@ -1,0 +1,123 @@
+"""A layer that can be explained, and the verdict on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_gradcam.anatomy.positions import SpatialLayout
+from onnx_gradcam.anatomy.score import Score
+from onnx_gradcam.anatomy.tokens import TokenGrid
+
+
+class Verdict(Enum):
+    """Why the automatic choice takes a layer, or why it does not."""
+
+    LAST_STAGE = auto()
+    LAST_BLOCK = auto()
+    BOTTLENECK = auto()
+    LEVEL = auto()
+    ONLY_LEVEL = auto()
+    NAMED = auto()
+    ONE_POSITION = auto()
+    BYPASSED = auto()
+    SHALLOWER = auto()
+    NO_TOKEN_GRID = auto()
+
+
+TAKEN = frozenset(
+    (Verdict.LAST_STAGE, Verdict.LAST_BLOCK, Verdict.BOTTLENECK, Verdict.LEVEL, Verdict.ONLY_LEVEL, Verdict.NAMED)
+)
+REASONS: Mapping[Verdict, str] = {
+    Verdict.LAST_STAGE: "the end of the last convolutional stage",
+    Verdict.LAST_BLOCK: "the input of the last block of tokens",
+    Verdict.BOTTLENECK: "the deepest value of lowest resolution",
+    Verdict.LEVEL: "the deepest value that feeds level {level}",
+    Verdict.ONLY_LEVEL: "the deepest value that feeds the scores",
+    Verdict.NAMED: "named by the user",
+    Verdict.ONE_POSITION: "has one spatial position only",
+    Verdict.BYPASSED: "some paths to the score go around it",
+    Verdict.SHALLOWER: "a deeper one is there",
+    Verdict.NO_TOKEN_GRID: "the grid of its tokens was not found: name it with --grid HxW",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A value of the model that can be explained.
+
+    Attributes:
+        value: the ONNX value.
+        axes: for each of (N, C, *space) the axis of the value that holds it; with a token grid for (N, C, tokens).
+        verdict: why "auto" takes the layer, or why not.
+        token_grid: (*space) the index of the token at each position of the grid, for an image of nominal size where
+            ``is_open``; None for a value with spatial axes of its own.
+        is_open: whether the token grid depends on the size of the image, which is not known before the run.
+        level: the level of a detector that the layer feeds; None where there are no levels.
+    """
+
+    value: ir.Value
+    axes: tuple[int, ...]
+    verdict: Verdict
+    token_grid: np.ndarray | None = field(default=None, compare=False)
+    is_open: bool = False
+    level: int | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Return whether the layer is explained: "auto" takes it, or the user named it."""
+        return self.verdict in TAKEN
+
+    @property
+    def reason(self) -> str:
+        """Return the verdict in words."""
+        return REASONS[self.verdict].format(level=self.level)
+
+    def arrange(self, array: Any) -> Any:
+        """Return ``array``, of the value's shape, as (N, C, *space)."""
+        return SpatialLayout(self.axes, self.token_grid).arrange(array)
+
+    @property
+    def name(self) -> str:
+        """Return the name of the ONNX value."""
+        return self.value.name or ""
+
+    @property
+    def dims(self) -> tuple[int | str, ...]:
+        """Return the shape, channels first; a string where it is not known before the run."""
+        shape = self.value.shape
+        assert shape is not None
+        sizes = [d if isinstance(d, int) else (d.value or "?") for d in (shape[k] for k in self.axes)]
+        if self.token_grid is not None:
+            sizes[2:] = ["?"] * self.token_grid.ndim if self.is_open else self.token_grid.shape
+        return tuple(sizes)
+
+
+@dataclass(frozen=True)
+class LayerSearch:
+    """What the finders of layers look at.
+
+    Attributes:
+        graph: a prepared graph.
+        score: its score.
+        token_grid: the grid of tokens that the user names; None: it is found by following the graph.
+        image: the name of the input that is explained; None: any.
+        branch: of a detector, as in ``Dense.branch``.
+    """
+
+    graph: ir.Graph
+    score: Score
+    token_grid: TokenGrid | None = None
+    image: str | None = None
+    branch: str = "logits"
+
+    @cached_property
+    def nodes(self) -> list[ir.Node]:
+        """Return the nodes of the graph, in topological order."""
+        return list(self.graph)
