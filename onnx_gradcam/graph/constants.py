@@ -45,11 +45,7 @@ def forget(value: ir.Value) -> None:
 
 def _compute(value: ir.Value) -> np.ndarray | None:
     node = value.producer()
-    if node is None or node.op_type in RANDOM | UNWRITTEN:
-        return None
-    if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
-        return None
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if node is None or not _is_evaluated(node):
         return None
     if node.op_type in ("Shape", "Size") and (dims := _static_shape(node)) is not None:
         return dims
@@ -58,17 +54,34 @@ def _compute(value: ir.Value) -> np.ndarray | None:
         return None if array is None else array.astype(value.dtype.numpy())
     if node.op_type == "Gather" and (dims := _gathered_dims(node)) is not None:
         return dims
-    arrays = {}
-    for given in node.inputs:
-        if given is not None:
-            array = constant(given)
-            if array is None:
-                return None
-            arrays[given.name or ""] = array
+    arrays = _constant_inputs(node)
+    if arrays is None:
+        return None
     try:
         return evaluate(node, arrays, [value])[0]
     except (IndexError, RuntimeError, TypeError, ValueError):
         return None  # the evaluator is stricter than onnxruntime, as with CumSum's axis: the run will tell
+
+
+def _is_evaluated(node: ir.Node) -> bool:
+    """Tell whether the reference evaluator computes ``node`` as onnxruntime does, and always the same."""
+    if node.op_type in RANDOM | UNWRITTEN:
+        return False
+    if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
+        return False
+    return all(a.type not in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+
+
+def _constant_inputs(node: ir.Node) -> dict[str, np.ndarray] | None:
+    """Return the arrays of what ``node`` reads, by name; None where one of them is not constant."""
+    arrays: dict[str, np.ndarray] = {}
+    for value in node.inputs:
+        if value is not None:
+            array = constant(value)
+            if array is None:
+                return None
+            arrays[value.name or ""] = array
+    return arrays
 
 
 def _static_shape(node: ir.Node) -> np.ndarray | None:
