@@ -6,6 +6,7 @@
 """
 
 from onnx_gradcam import roads
+from onnx_gradcam.engine.session import Options
 from onnx_gradcam.errors import (
     ForwardMismatch,
     InputError,
@@ -23,12 +24,20 @@ from onnx_gradcam.errors import (
     UnsupportedGradient,
 )
 from onnx_gradcam.explain.explainer import Explainer
-from onnx_gradcam.jobs.compare import Comparison, compare
-from onnx_gradcam.jobs.inspect import layers
-from onnx_gradcam.photos.preprocess.choice import Preprocess
+from onnx_gradcam.explain.network import Network
+from onnx_gradcam.explain.opening import Opening
+from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, compare
+from onnx_gradcam.jobs.inspect import LayerInfo, layers
+from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
 from onnx_gradcam.results.contrast import SideBySide, both, contrast
 from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.results.files import MapFile, Sheet
+from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
+from onnx_gradcam.results.provenance import Provenance
+from onnx_gradcam.results.records import Rectifiers, Words
 from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.targets import (
     Box,
@@ -42,15 +51,18 @@ from onnx_gradcam.targets import (
     Probability,
     Region,
     Similar,
+    TargetObject,
     Tokens,
     TopK,
 )
-from onnx_gradcam.verify import verify
+from onnx_gradcam.verify import Check, NodeCheck, Report, Scan, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Box",
+    "Check",
+    "Choice",
     "Classes",
     "Comparison",
     "Custom",
@@ -58,31 +70,52 @@ __all__ = [
     "Each",
     "Explainer",
     "Explanation",
+    "Finding",
     "Finer",
     "ForwardMismatch",
+    "Frame",
+    "Geometry",
     "InputError",
+    "InputSpec",
     "LayerError",
+    "LayerInfo",
     "LayerResult",
     "LogProbability",
+    "MapFile",
     "MethodError",
     "ModelError",
+    "Network",
     "NoGradientPath",
+    "NodeCheck",
     "OnnxGradcamError",
+    "Opening",
+    "Options",
     "Output",
     "OutputError",
+    "Pair",
     "Preprocess",
     "PreprocessError",
     "Probability",
+    "Provenance",
     "ProviderError",
+    "Recipe",
+    "Rectifiers",
     "Region",
+    "Report",
+    "Requirement",
     "RequirementError",
+    "Scan",
     "ScoreError",
+    "Sheet",
+    "Side",
     "SideBySide",
     "Similar",
     "TargetError",
+    "TargetObject",
     "Tokens",
     "TopK",
     "UnsupportedGradient",
+    "Words",
     "both",
     "compare",
     "contrast",

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
 
-from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import asked, in_tf32, versions
-from onnx_gradcam.explain.maps import Maps, ask
+from onnx_gradcam.explain.maps import Maps, make_maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
-from onnx_gradcam.methods.heatmap import is_blank
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.photos import inputs
 from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.inputs import checked_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
-from onnx_gradcam.photos.preprocess.choice import Choice, Preprocess, choose
+from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike, choose
 from onnx_gradcam.photos.tensor import to_tensor
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.explanation import Explanation
-from onnx_gradcam.results.picture.detail import in_photo
+from onnx_gradcam.results.frame import Frame
+from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Words
 from onnx_gradcam.targets import Context, Target, bind_targets, branch, in_input, resolve
 
@@ -89,14 +85,12 @@ class Explainer:
         _ = self.network.at_layers.whole_session
 
     @property
-    def layers(self) -> list[Layer]:
-        """The target layers. Raises ``LayerError`` where "auto" finds none: methods of the input need none."""
-        return self.network.layers
-
-    @property
     def target_layers(self) -> tuple[str, ...]:
-        """The names of the target layers."""
-        return tuple(layer.name for layer in self.layers)
+        """Return the names of the target layers.
+
+        Raises ``LayerError`` where "auto" finds none: methods of the input need none.
+        """
+        return self.network.layer_names
 
     # --- explaining -----------------------------------------------------------------------------------------
 
@@ -123,45 +117,10 @@ class Explainer:
         Raises:
             InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
         """
-        names = (smooth,) if isinstance(smooth, str) else tuple(smooth)
-        recipe = Recipe(method, counterfactual, signed, fusion, options, names)
-        methods.check(recipe)
-        feeds = inputs.feeds(x, self.inputs)
-        axes = inputs.spatial_axes(self.image_input, 2)
-        context = Context(self.score, self.labels, tuple(feeds[self.image_input.name].shape[k] for k in axes))
-        count = len(feeds[self.image_input.name])
-        wanted = bind_targets(resolve(target, count, self.score.count, self.labels), context)
-        network = self.network.on_branch(branch(wanted))
-        made = ask(network, feeds, wanted, recipe)
-        size = made.heatmap.shape[1:]
-        return Explanation(
-            method=recipe.name,
-            image_index=rows.image_index(made.rows),
-            class_index=rows.class_index(made.rows),
-            words=tuple(Words(*each) for each in rows.words(made.rows)),
-            score=rows.score(self.score, made.rows, made.results),
-            probability=rows.probability(self.score, made.rows, made.results),
-            cell=rows.cell(self.score, made.rows, made.results),
-            box=rows.box(made.rows),
-            is_blank=is_blank(made.heatmap),
-            heatmap=made.heatmap,
-            scale=made.scale,
-            drawing=made.drawing,
-            seen=np.tile([0, 0, size[-1], size[-2] if len(size) > 1 else 1], (len(made.rows), 1)),
-            layers=made.layers,
-            score_name=self.score.name,
-            score_activation=self.score.activation,
-            outputs={name: made.results[name] for name in made.evaluation.output_names},
-            labels=self.labels,
-            signed=recipe.signed,
-            pictures=inputs.pictures(feeds[self.image_input.name], self.image_input),
-            warnings=(*self._warnings(made), *rows.warnings(made.rows)),
-            attribution=made.attribution,
-            attributed=made.attributed,
-            details=made.details(),
-            rectifiers=made.rectifiers,
-            provenance=self._provenance(recipe, made, network),
-        )
+        recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
+        feeds = checked_feeds(x, self.inputs)
+        frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
+        return self._explain(feeds, target, recipe, frame)
 
     def explain_image(
         self,
@@ -169,7 +128,7 @@ class Explainer:
         target: Target = None,
         method: str = "gradcam",
         *,
-        preprocess: str | os.PathLike[str] | Mapping[str, object] | Preprocess = "auto",
+        preprocess: PreprocessLike | Choice = "auto",
         inputs: Mapping[str, Any] | None = None,
         counterfactual: bool = False,
         signed: bool = False,
@@ -179,52 +138,62 @@ class Explainer:
     ) -> Explanation:
         """Explain a photo: a path, bytes, a PIL image, or uint8 RGB (H, W, 3).
 
-        ``preprocess``: "auto", a preset name, the path or content of a JSON form. ``inputs``: arrays for the model's
+        ``preprocess``: "auto", a preset name, the path or content of a JSON form, or what ``preprocessing`` settled.
+        ``inputs``: arrays for the model's
         other inputs. The heatmap is in the photo's pixels, and so are places in targets. Other arguments and errors as
         in ``explain``, and ``InputError`` and ``PreprocessError`` for photos and settings that cannot be used.
         """
+        recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
         photo = decode(image)
-        choice = self.preprocessing(preprocess)
+        choice = preprocess if isinstance(preprocess, Choice) else self.preprocessing(preprocess)
         x, geometry = to_tensor(photo, choice.preprocess)
-        feeds: Any = {self.image_input.name: x, **(inputs or {})}
-        target = in_input(target, geometry)
-        result = self.explain(
-            feeds,
-            target,
-            method,
-            counterfactual=counterfactual,
-            signed=signed,
-            fusion=fusion,
-            smooth=smooth,
-            **options,
-        )
-        drawn = np.stack([geometry.to_photo(row) for row in result.heatmap])
-        faint = np.abs(drawn).max(axis=(1, 2)) < IN_PADDING
-        outside = faint & np.array([geometry.has_peak_beside(row) for row in result.heatmap])
-        warnings = [*choice.warnings, *result.warnings]
-        if (outside & ~result.is_blank).any():
-            warnings.append("the strongest evidence lies in the padding around the photo, which the model saw too")
-        return replace(
-            result,
-            heatmap=drawn,
-            box=None if result.box is None else geometry.corners_in_photo(result.box),
-            drawing=result.drawing and replace(result.drawing, to_photo=geometry.to_photo),
-            seen=np.tile(np.array(geometry.seen, np.int64), (len(result), 1)),
-            pictures=(lambda: photo,),
-            details=tuple(
-                partial(in_photo, attribution, geometry, choice.preprocess) for attribution in result.attribution
-            )
-            if result.details and result.attribution is not None
-            else (),
-            warnings=tuple(warnings),
-            provenance={**result.provenance, "preprocess": choice},
-        )
+        feeds = checked_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
+        space = (2, 3) if choice.preprocess.layout == "NCHW" else (1, 2)
+        frame = Frame((), photo=photo, geometry=geometry, space=space, channels=choice.preprocess.channels)
+        return self._explain(feeds, in_input(target, geometry), recipe, frame, choice)
 
-    def preprocessing(self, request: str | os.PathLike[str] | Mapping[str, object] | Preprocess = "auto") -> Choice:
+    def preprocessing(self, request: PreprocessLike = "auto") -> Choice:
         """The preprocessing for this model's image input, with the source of each choice."""
         return choose(request, self.image_input, metadata=self.network.metadata, model_path=self.source.path)
 
     # --- steps ----------------------------------------------------------------------------------------------
+
+    def _explain(
+        self, feeds: dict[str, np.ndarray], target: Target, recipe: Recipe, frame: Frame, choice: Choice | None = None
+    ) -> Explanation:
+        """Explain arrays that were checked; ``choice``: how the photo of the frame became one of them."""
+        x = feeds[self.image_input.name]
+        size = tuple(x.shape[k] for k in spatial_axes(self.image_input, 2))
+        context = Context(self.score, self.labels, size)
+        targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context)
+        network = self.network.on_branch(branch(targets))
+        made = make_maps(network, feeds, targets, recipe, frame)
+        of, results = made.rows, made.results
+        return Explanation(
+            method=recipe.name,
+            recipe=recipe,
+            image_index=rows.image_index(of),
+            class_index=rows.class_index(of),
+            score=rows.score(self.score, of, results),
+            probability=rows.probability(self.score, of, results),
+            is_blank=made.is_blank,
+            heatmap=made.heatmap,
+            seen=np.tile(np.array(_region(made.frame), np.int64), (len(of), 1)),
+            scale=made.scale,
+            layers=made.layers,
+            outputs={name: results[name] for name in made.evaluation.output_names},
+            labels=self.labels,
+            frame=made.frame,
+            provenance=self._provenance(recipe, made, network, choice),
+            cell=rows.cell(self.score, of, results),
+            box=_in_photo(rows.box(of), frame),
+            words=tuple(Words(*each) for each in rows.words(of)),
+            signed=recipe.signed,
+            warnings=(*(choice.warnings if choice else ()), *self._warnings(made), *rows.warnings(of), *_beside(made)),
+            attribution=made.attribution,
+            attributed=made.attributed,
+            rectifiers=made.rectifiers,
+        )
 
     def _warnings(self, made: Maps) -> list[str]:
         scores = by_class(self.score, made.results[self.score.value.name or ""])
@@ -236,36 +205,53 @@ class Explainer:
             *made.notes,
         ]
 
-    def _provider_options(self, made: Maps) -> dict[str, dict[str, str]]:
-        """Of the providers in use: our defaults and what was given."""
-        options = asked(self.network.options)
-        return {name: dict(options[name]) for name in made.evaluation.providers if options[name]}
+    def _provenance(self, recipe: Recipe, made: Maps, network: Network, choice: Choice | None) -> Provenance:
+        layers = network.layers if made.layers else []
+        providers, options = made.evaluation.providers, network.options
+        set_options = asked(options)
+        return Provenance(
+            model=self.source.name,
+            sha256=network.sha256,
+            versions=versions(),
+            providers=tuple(providers),
+            provider_options={name: dict(set_options[name]) for name in providers if set_options[name]},
+            precision={"dtype": str(self.score.value.dtype).lower(), "tf32": in_tf32(options, providers)},
+            score=self.score.name,
+            score_activation=self.score.activation,
+            labels=self.labels_source,
+            layers=tuple(layer.name for layer in layers),
+            layer_reasons=tuple(layer.reason for layer in layers),
+            fusion=None if len(layers) < 2 else "the level of the cell" if network.is_by_level else recipe.fusion,
+            check_forward=options.check_forward,
+            gradient_scale=made.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
+            preprocess=choice,
+        )
 
-    def _provenance(self, recipe: Recipe, made: Maps, network: Network) -> dict[str, Any]:
-        layers = network.layers if made.layers else ()
-        fusion = None if len(layers) < 2 else "the level of the cell" if network.is_by_level else recipe.fusion
-        return {
-            "versions": versions(),
-            "source": self.source,
-            "providers": made.evaluation.providers,
-            "provider_options": self._provider_options(made),
-            "precision": {
-                "dtype": str(self.score.value.dtype).lower(),
-                "tf32": in_tf32(self.network.options, made.evaluation.providers),
-            },
-            "score": self.score.name,
-            "score_activation": self.score.activation,
-            "labels": self.labels_source,
-            "layers": [layer.name for layer in layers],
-            "layer_reasons": [layer.reason for layer in layers],
-            "attributed": made.attributed or None,
-            "method": recipe.method,
-            "counterfactual": recipe.counterfactual,
-            "signed": recipe.signed,
-            "fusion": fusion,
-            "smooth": list(recipe.smooth),
-            "options": methods.recorded(recipe),
-            "check_forward": self.network.options.check_forward,
-            "gradient_scale": made.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
-            "rectifiers": None if made.rectifiers is None else asdict(made.rectifiers),
-        }
+
+def _recipe(
+    method: str, counterfactual: bool, signed: bool, fusion: str, smooth: str | Sequence[str], options: dict[str, Any]
+) -> Recipe:
+    names = (smooth,) if isinstance(smooth, str) else tuple(smooth)
+    recipe = Recipe(method, counterfactual, signed, fusion, options, names)
+    methods.check(recipe)
+    return recipe
+
+
+def _region(frame: Frame) -> tuple[int, int, int, int]:
+    """Return (x1, y1, x2, y2), the part of the frame that the model saw; of one spatial axis its only row."""
+    if frame.geometry is not None:
+        return frame.geometry.seen
+    return 0, 0, frame.size[-1], frame.size[-2] if len(frame.size) > 1 else 1
+
+
+def _in_photo(boxes: np.ndarray | None, frame: Frame) -> np.ndarray | None:
+    return boxes if boxes is None or frame.geometry is None else frame.geometry.corners_in_photo(boxes)
+
+
+def _beside(made: Maps) -> list[str]:
+    """Say where the strongest evidence is not in the photo."""
+    if made.frame.geometry is None:
+        return []
+    faint = np.abs(made.heatmap).max(axis=(1, 2)) < IN_PADDING
+    beside = "the strongest evidence lies in the padding around the photo, which the model saw too"
+    return [beside] if (faint & ~made.is_blank).any() else []

@@ -16,8 +16,6 @@ from onnx_gradcam.engine.rows import score as scores
 from onnx_gradcam.methods.attribution import AVERAGED, INTEGRALS, LAYERED, LOCAL, baseline_of
 from onnx_gradcam.methods.copies import batches, frozen
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.photos.inputs import spatial_axes
-from onnx_gradcam.photos.preprocess.choice import InputSpec
 from onnx_gradcam.results import notes
 
 Array = npt.NDArray[Any]
@@ -134,9 +132,3 @@ ANSWERS: Mapping[str, Callable[[Question, Recipe], Answer]] = {
     **dict.fromkeys(AVERAGED, averaged),
     **dict.fromkeys(LAYERED, layered),
 }
-
-
-def input_space(spec: InputSpec) -> tuple[int, ...]:
-    """The spatial axes of an input: by the model's convolutions, else all but batch and channels, at least one."""
-    count = len(spec.axes) - 2 if spec.axes is not None else max(len(spec.shape) - 2, min(len(spec.shape) - 1, 1))
-    return spatial_axes(spec, count)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,61 +15,65 @@ from onnx_gradcam.engine.rows import Rows, kinds
 from onnx_gradcam.engine.rows import level as levels
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain import smoothing
-from onnx_gradcam.explain.input_maps import ANSWERS, Question, input_space
+from onnx_gradcam.explain.input_maps import ANSWERS, Question
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import frozen
-from onnx_gradcam.methods.heatmap import is_blank, normalise
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
-from onnx_gradcam.results.frame import Drawing
+from onnx_gradcam.results.drawing import draw
+from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
-from onnx_gradcam.results.picture.detail import colours
 from onnx_gradcam.results.records import Rectifiers
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Maps:
-    """``results``: what the forward pass gave, one entry per image; everything else has one per row (image, what).
+    """What a method gave for R rows, one for each (image, target).
 
-    ``heatmap`` (R, *space) is scaled, ``scale`` (R,) what 1 in it stands for; ``drawing``: how cams became heatmaps.
-    ``attribution`` is (R, *input shape), of the value called ``attributed``; ``space``: its spatial axes.
-    ``evaluation``: what was run; ``rectifiers``: how it gated them; ``notes``: what the user should know.
+    Attributes:
+        evaluation: what was run.
+        results: what the forward pass gave, one entry per image.
+        rows: for each row its image and its target.
+        frame: where the maps are drawn.
+        heatmap: (R, *size) float32, drawn in the frame, in [−1, 1].
+        scale: (R,) float32, the value that 1 in the heatmap stands for.
+        is_blank: (R,) bool, the map is 0 everywhere.
+        layers: the results at the target layers; empty for methods of the input.
+        attribution: (R, *input shape) of the value called ``attributed``; None for cams.
+        rectifiers: what the backward pass gated, for methods that gate.
+        notes: what the user should know.
     """
 
     evaluation: Evaluation
     results: dict[str, Any]
     rows: Rows
+    frame: Frame
     heatmap: Array
+    scale: Array
+    is_blank: Array
     layers: tuple[LayerResult, ...] = ()
     attribution: Array | None = None
     attributed: str = ""
-    scale: Array | None = None
-    drawing: Drawing | None = None
-    space: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
     rectifiers: Rectifiers | None = None
-
-    def details(self) -> tuple[Callable[[], Array], ...]:
-        """For each row a function that makes a picture's values of its attribution, where that is what is shown."""
-        if self.rectifiers is None or self.attribution is None or len(self.space) != 2:
-            return ()
-        height, width = (axis - 1 for axis in self.space)
-        return tuple(partial(colours, row, (height, width)) for row in self.attribution)
+    notes: tuple[str, ...] = ()
 
 
-def ask(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
-    """The maps that ``recipe`` makes; raises what ``Explainer.explain`` raises."""
-    return MAKERS[recipe.method](network, feeds, wanted, recipe)
+def make_maps(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+    """Return the maps of a recipe, drawn in ``frame``, whose size is settled here.
+
+    Raises what ``Explainer.explain`` raises.
+    """
+    return MAKERS[recipe.method](network, feeds, wanted, recipe, frame)
 
 
-def cams(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
-    """Of the target layers."""
+def cams(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+    """Return the cams of the target layers."""
     if recipe.method == "cam":
         _require_linear_head(network)
     backward = "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient"
@@ -83,14 +86,14 @@ def cams(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps
     axes = inputs.spatial_axes(network.image_input, found[0].cam.ndim - 1)
     size = tuple(feeds[network.image_input.name].shape[k] for k in axes)
     level = levels(network.score, rows, results) if network.is_by_level else None
-    drawing = Drawing(size, recipe.fusion, level)
-    drawn, scale = drawing.heatmap([layer.cam for layer in found])
-    said = (*said, *notes.of_places(kinds(rows), found), *notes.blank(is_blank(drawn), found, recipe.name))
-    return Maps(evaluation, results, rows, drawn, tuple(found), scale=scale, drawing=drawing, notes=said)
+    frame = replace(frame, size=size, fusion=recipe.fusion, level=level)
+    heatmap, scale, blank = draw(frame, [layer.cam for layer in found])
+    said = (*said, *notes.of_places(kinds(rows), found), *notes.blank(blank, found, recipe.name))
+    return Maps(evaluation, results, rows, frame, heatmap, scale, blank, tuple(found), notes=said)
 
 
-def attributions(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
-    """Of the input."""
+def attributions(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+    """Return attributions in input space."""
     method, start = recipe.method, network.entrance
     if start.note:
         attribution.check_floats(method, start.note)
@@ -98,51 +101,53 @@ def attributions(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe)
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in added)]))
     backward = attribution.BACKWARD.get(method, "gradient")
     evaluation = network.evaluation(names, backward + " counterfactual" * recipe.counterfactual)
-    space = input_space(network.image_input)
+    space = inputs.input_space(network.image_input)
     question = Question(evaluation, feeds, wanted, network.image_input.name, start.name, space, added)
     with _naming_what_applies(network):
         answer = ANSWERS[method](question, recipe)
     raw = attribution.in_space(method, answer.attribution, space, recipe.signed)
     gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.BACKWARD else None
-    said = [start.note, *answer.notes, *notes.no_gradient(is_blank(raw), gating), *notes.gated(gating)]
+    frame = replace(frame, size=raw.shape[1:])
+    heatmap, scale, blank = draw(frame, [raw])
+    said = [start.note, *answer.notes, *notes.no_gradient(blank, gating), *notes.gated(gating)]
     return Maps(
         evaluation,
         answer.results,
         answer.rows,
-        normalise(raw),
+        frame,
+        heatmap,
+        scale,
+        blank,
         attribution=answer.attribution,
         attributed=start.name,
-        scale=_peak(raw),
-        space=space,
-        notes=tuple(filter(None, said)),
         rectifiers=gating,
+        notes=tuple(filter(None, said)),
     )
 
 
-def guided(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe) -> Maps:
-    """The heatmap of a cam times guided backpropagation, for the classes that the cam explains."""
-    where = cams(network, feeds, wanted, replace(recipe, method=methods.GUIDED[recipe.method], signed=False))
+def guided(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+    """Return the heatmap of a cam times guided backpropagation, for the targets that the cam explains."""
+    of_cam = replace(recipe, method=methods.GUIDED[recipe.method], signed=False)
+    where = cams(network, feeds, wanted, of_cam, replace(frame, geometry=None))
     classes = frozen(where.rows, len(feeds[network.image_input.name]))
-    edges = attributions(network, feeds, classes, replace(recipe, method="guided-backprop"))
+    edges = attributions(network, feeds, classes, replace(recipe, method="guided-backprop"), frame)
     assert edges.attribution is not None
-    product = attribution.guided(where.heatmap, edges.attribution, edges.space)
-    raw = attribution.in_space(recipe.method, product, edges.space, recipe.signed)
+    space = inputs.input_space(network.image_input)
+    product = attribution.guided(where.heatmap, edges.attribution, space)
+    raw = attribution.in_space(recipe.method, product, space, recipe.signed)
+    heatmap, scale, blank = draw(edges.frame, [raw])
     return replace(
         edges,
+        heatmap=heatmap,
+        scale=scale,
+        is_blank=blank,
         layers=where.layers,
-        heatmap=normalise(raw),
         attribution=product,
-        scale=_peak(raw),
         notes=tuple(dict.fromkeys([*where.notes, *edges.notes])),
     )
 
 
-def _peak(raw: Array) -> Array:
-    peak = np.abs(raw).reshape(len(raw), -1).max(axis=1)
-    return np.where(peak == 0, 1, peak)
-
-
-MAKERS: Mapping[str, Callable[[Network, Feeds, Wanted, Recipe], Maps]] = {
+MAKERS: Mapping[str, Callable[[Network, Feeds, Wanted, Recipe, Frame], Maps]] = {
     **dict.fromkeys(cam.METHODS, cams),
     **dict.fromkeys(attribution.METHODS, attributions),
     **dict.fromkeys(methods.GUIDED, guided),

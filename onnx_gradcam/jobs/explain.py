@@ -193,7 +193,7 @@ def _lines(found: Explanation | SideBySide, entry: Mapping[str, Any], folder: Pa
 
 
 def _undrawn(sheet: files.Sheet) -> tuple[str, ...]:
-    count = next(iter(sheet.maps.values())).heatmap.ndim - 1
+    count = next(iter(sheet.maps.values())).heatmap.ndim
     if count == 2:
         return ()
     return (f"maps with {count} spatial {'axis' if count == 1 else 'axes'} are not drawn: the .npy holds the numbers",)
@@ -253,13 +253,13 @@ def _repeat_image(
     if files.sha256(path) != sha256:
         note = note or "the image has changed"
     result = explain_file(explainer, path, request, _true(request, [path], explainer))
-    maps = [(e, sheet.row) for sheet in result.sheets() for e in sheet.maps.values()]
+    maps = [entry for sheet in result.sheets() for entry in sheet.maps.values()]
     if len(maps) != len(rows):
         return [Repeat(str(path), row["npy"], float("nan"), note or "another number of maps") for row in rows]
     found = []
-    for (explanation, k), row in zip(maps, rows, strict=True):
-        before, now = load_tensor(folder / row["npy"]), explanation.heatmap[k]
-        if before.shape != now.shape or explanation.target(k) != row.get("target", str(row["class_index"])):
+    for entry, row in zip(maps, rows, strict=True):
+        before, now = load_tensor(folder / row["npy"]), entry.heatmap
+        if before.shape != now.shape or entry.record["target"] != row.get("target", str(row["class_index"])):
             found.append(Repeat(str(path), row["npy"], float("nan"), note or "another class or shape"))
         else:
             found.append(Repeat(str(path), row["npy"], float(np.abs(before - now).max()), note))

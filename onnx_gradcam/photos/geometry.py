@@ -49,11 +49,14 @@ class Geometry:
         step = (1 / self.scale[0], 1 / self.scale[1])
         return areas(values, self.model, step, (-self.offset[0] * step[0], -self.offset[1] * step[1]))
 
-    def has_peak_beside(self, heatmap: NDArray[Any]) -> bool:
-        """Whether a map over the model's input, (h, w), is largest in the padding beside the photo."""
-        peak = np.unravel_index(np.abs(heatmap).argmax(), heatmap.shape)
-        axes = zip(peak, heatmap.shape, self.model, self.offset, self.photo, self.scale, strict=True)
-        return any(not o <= (at + 0.5) * m / n <= o + p * s for at, n, m, o, p, s in axes)
+    @property
+    def padding(self) -> NDArray[np.bool_]:
+        """Return (h, w) bool: the pixels of the model's input whose centres lie beside the photo."""
+        rows, columns = (
+            (np.arange(m) + 0.5 < o) | (np.arange(m) + 0.5 > o + n * s)
+            for n, m, s, o in zip(self.photo, self.model, self.scale, self.offset, strict=True)
+        )
+        return rows[:, None] | columns[None, :]
 
     def to_photo(self, heatmap: NDArray[Any]) -> NDArray[np.float32]:
         """A map over the model's input, (h, w) at any resolution, as (H, W) float32 over the photo.

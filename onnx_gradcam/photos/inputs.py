@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ def image_like(known: Mapping[str, InputSpec]) -> list[str]:
     return [name for name, spec in known.items() if len(spec.shape) == most]
 
 
-def feeds(x: Any, known: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:
+def checked_feeds(x: Any, known: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:
     """An array, or arrays by input name, checked against what the model declares.
 
     Takes anything with ``__array__`` or DLPack. Raises ``InputError`` for a missing or unknown input, a wrong shape or
@@ -119,20 +118,7 @@ def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
     return tuple(range(rank - count, rank))
 
 
-def pictures(x: np.ndarray, spec: InputSpec) -> tuple[Callable[[], Array], ...]:
-    """For each image of a 2-D input a function that makes a picture of it: uint8 (H, W, 3)."""
-    if x.ndim != 4:
-        return ()
-    height, width = spatial_axes(spec, 2)
-    channels = next(k for k in (1, 2, 3) if k not in (height, width))
-    return tuple(partial(_picture, image, channels - 1) for image in x)
-
-
-def _picture(image: Array, channels: int) -> Array:
-    """The values stretched from their least to their largest to 0..255; other than three channels as their mean."""
-    planes = np.moveaxis(image, channels, -1).astype(np.float32)
-    if planes.shape[-1] != 3:
-        planes = planes.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    low, high = planes.min(), planes.max()
-    picture: Array = np.rint((planes - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-    return picture
+def input_space(spec: InputSpec) -> tuple[int, ...]:
+    """Return the spatial axes of an input: by the model's convolutions, else all but batch and channels."""
+    count = len(spec.axes) - 2 if spec.axes is not None else max(len(spec.shape) - 2, min(len(spec.shape) - 1, 1))
+    return spatial_axes(spec, count)

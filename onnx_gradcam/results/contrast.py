@@ -15,12 +15,14 @@ import numpy.typing as npt
 from onnx_gradcam.errors import InputError, MethodError
 from onnx_gradcam.methods.cam import NEEDS, as_float32, compute_cam
 from onnx_gradcam.results import files, notes
+from onnx_gradcam.results.drawing import draw_together
 from onnx_gradcam.results.explanation import Explanation
-from onnx_gradcam.results.frame import ALL, Drawing, at_one_scale
+from onnx_gradcam.results.frame import ALL_LEVELS, Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture import figure
 from onnx_gradcam.results.picture.figure import Panel
 from onnx_gradcam.results.picture.overlay import Picture, encode_png
+from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Words
 
 Array = npt.NDArray[Any]
@@ -36,7 +38,7 @@ NOTES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SideBySide:
     """Three maps of each photo; R rows.
 
@@ -79,28 +81,38 @@ class SideBySide:
         return figure.panels(shown, title=self._title(row), notes=notes)
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
-        """What the manifest records."""
+    def provenance(self) -> Provenance:
+        """Return how the parts came about."""
         return self.first.provenance
 
+    def account(self) -> dict[str, Any]:
+        """Return what the manifest says of model, score, layers and method, ready for JSON."""
+        return self.first.account()
+
     def sheets(self) -> list[files.Sheet]:
-        """What is written: for each row one figure and the heatmaps of all parts."""
+        """Return what is written: for each row one figure and the heatmaps of all parts."""
         draws = self.first.heatmap.ndim == 3
-        named = list(self.parts.items())
-        method, a, b = self.first.method.replace(" ", "-"), named[0][1], named[1][1]
+        method = self.first.method.replace(" ", "-")
         return [
             files.Sheet(
-                row,
-                a.label(row)
-                if self.kind == BOTH
-                else ", ".join(f"{name} {part.label(row)}" for name, part in named[:2]),
-                f"{method}-both" if self.kind == BOTH else method,
-                files.slug(a, row) if self.kind == BOTH else f"{files.slug(a, row)}-vs-{files.slug(b, row)}",
-                partial(self.figure, row=row) if draws else None,
-                self.parts,
+                title=self._sheet_title(row),
+                method=f"{method}-both" if self.kind == BOTH else method,
+                target=self._sheet_target(row),
+                images=int(self.first.image_index.max(initial=0)) + 1,
+                figure=partial(self.figure, row=row) if draws else None,
+                maps={name: part.map_file(row) for name, part in self.parts.items()},
             )
             for row in range(len(self))
         ]
+
+    def _sheet_title(self, row: int) -> str:
+        (name_a, a), (name_b, b) = list(self.parts.items())[:2]
+        return a.label(row) if self.kind == BOTH else f"{name_a} {a.label(row)}, {name_b} {b.label(row)}"
+
+    def _sheet_target(self, row: int) -> str:
+        a, b = list(self.parts.values())[:2]
+        first, second = (files.slug(part.target(row)) for part in (a, b))
+        return first if self.kind == BOTH else f"{first}-vs-{second}"
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write a PNG for each row and an NPY for each map, and ``manifest.json`` last; returns the manifest's path.
@@ -126,8 +138,8 @@ class SideBySide:
 
     def _units(self, row: int) -> float | None:
         """What 1 is in the score's units."""
-        scale = self.first.scale
-        return None if scale is None or np.isnan(scale[row]) else float(scale[row])
+        scale = self.first.scale[row]
+        return None if np.isnan(scale) else float(scale)
 
     def _title(self, row: int) -> list[str]:
         first, *rest = self.first.title(row)
@@ -245,7 +257,7 @@ def _require_plain(explanation: Explanation) -> None:
             hint="explain without counterfactual and signed",
             method=explanation.method,
         )
-    if explanation.drawing is None:
+    if not explanation.layers or explanation.attribution is not None:
         raise MethodError(
             f"method {explanation.method!r} has no two sides: it makes no cam of a layer",
             hint="gradcam, or another method of a layer",
@@ -277,7 +289,7 @@ def _difference(a: Explanation, b: Explanation) -> Explanation:
     for x, y in zip(a.layers, b.layers, strict=True):
         gradient = as_float32(x.gradient) - as_float32(y.gradient)
         layers.append(_minus(_layer(x, method, gradient), _layer(x, method, gradient, counterfactual=True)))
-    return replace(a, layers=tuple(layers), signed=True, drawing=_drawn_where_either_is(_drawing(a), _drawing(b)))
+    return replace(a, layers=tuple(layers), signed=True, frame=_drawn_where_either_is(a.frame, b.frame))
 
 
 def _against(a: Explanation, b: Explanation, row: int) -> Words:
@@ -302,16 +314,11 @@ def _same(a: Array, b: Array) -> bool:
     return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) <= ROUNDING * np.abs(a).max(initial=0))
 
 
-def _drawing(explanation: Explanation) -> Drawing:
-    assert explanation.drawing is not None
-    return explanation.drawing
-
-
-def _drawn_where_either_is(a: Drawing, b: Drawing) -> Drawing:
-    """Of targets at different levels of a detector, the difference is made in both."""
+def _drawn_where_either_is(a: Frame, b: Frame) -> Frame:
+    """Return the frame of a difference: of targets at different levels of a detector, both levels hold a part."""
     if a.level is None or b.level is None:
         return a
-    return replace(a, level=np.where(a.level == b.level, a.level, ALL))
+    return replace(a, level=np.where(a.level == b.level, a.level, ALL_LEVELS))
 
 
 def _layer(layer: LayerResult, method: str, gradient: Array | None, *, counterfactual: bool = False) -> LayerResult:
@@ -324,8 +331,7 @@ def _minus(a: LayerResult, b: LayerResult) -> LayerResult:
 
 
 def _at_one_scale(parts: Mapping[str, Explanation]) -> dict[str, Explanation]:
-    drawn = [(_drawing(part), [layer.cam for layer in part.layers]) for part in parts.values()]
-    heatmaps, scale, blank = at_one_scale(drawn)
+    heatmaps, scale, blank = draw_together([(part.frame, [x.cam for x in part.layers]) for part in parts.values()])
     return {
         name: replace(part, heatmap=heatmap, scale=scale, is_blank=zero, warnings=())
         for (name, part), heatmap, zero in zip(parts.items(), heatmaps, blank, strict=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,33 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import LayerError, OutputError
+from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.table import recorded
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
 from onnx_gradcam.results import files, notes
-from onnx_gradcam.results.frame import Drawing
+from onnx_gradcam.results.drawing import backdrop, draw_attribution
+from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture import detail, figure, overlay
+from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Rectifiers, Words
 
 Array = npt.NDArray[Any]
+SHOWN = 5
+"""How many rows ``repr`` names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """What a model saw, row by row; R rows, one per (image, target).
+    """What a model saw, row by row: R rows, one for each (image, target), image by image.
+
+    It is plain data: it pickles, holds no model and no session, and two of them are equal only if they are the same
+    object.
 
     Attributes:
-        method: the CAM method, with ``counterfactual`` or ``signed`` behind it where asked for.
+        method: the method, with ``counterfactual`` or ``signed`` behind it where asked for.
+        recipe: the method with its variants and options.
         image_index: (R,) int64, which image of the input a row explains.
         class_index: (R,) int64, the class explained; −1 where the target is of none.
         score: (R,) float32, of a class its score before softmax or sigmoid, of other targets their value.
@@ -38,13 +48,13 @@ class Explanation:
         heatmap: (R, *size) float32 in [0, 1] ([−1, 1] if signed), at input resolution, for photos in the photo's
             pixels, 0 outside ``seen``.
         seen: (R, 4) int64, the region (x1, y1, x2, y2) of the photo that the model saw, in pixels.
-        scale: (R,) float32, the value of the upsampled cam, in the score's units, or of the attribution, in the
-            method's, where the heatmap is 1; NaN where several layers were fused.
-        layers: one result per target layer.
-        score_name: the ONNX value whose entries are the scores.
-        score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
+        scale: (R,) float32, the value of the drawn cam, in the score's units, or of the attribution, in the method's,
+            where the heatmap is 1; NaN where several layers were fused.
+        layers: one result per target layer; empty for methods of the input.
         outputs: the deployed model's outputs by name.
         labels: class names by index, where known.
+        frame: where the maps are drawn: the photo or the array, and how they lie to each other.
+        provenance: model, versions, providers, score, preprocessing.
         cell: (R, n) int64 for segmenters, detectors and sequences: the index of the explained cell in the axes of
             the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
             None for models with one score per class; −1 where a target is of no single cell.
@@ -52,22 +62,17 @@ class Explanation:
             or a part of a segmenter's map; NaN where a target is about none, None where all are.
         words: for each row the target as ``--target`` has it and as a title; "" both for a class with its label.
         signed: whether negative values in the maps are evidence against, and drawn in a colour of their own.
-        drawing: how cams become heatmaps. None for methods without a cam.
-        pictures: what the maps are drawn over, one for each image, made when asked for: the photo as decoded, or the
-            array's values stretched to 0..255; uint8 (H, W, 3).
         warnings: what the user should know, one sentence each.
-        attribution: input-space methods' result (R, *input shape) float32, in the input's own layout; None for CAM
-            methods.
-        details: for methods with guided backpropagation or deconvolution in them, for each row a function that makes
-            the attribution (H, W, 3) float32 in the heatmap's pixels, red, green and blue; else empty.
+        attribution: the result (R, *input shape) float32 of methods of the input, in the input's own layout; None for
+            the other methods.
+        attributed: the ONNX value that ``attribution`` is of: the input, or the first floating-point value computed
+            from it; "" for the other methods.
         rectifiers: how many activations guided backpropagation or deconvolution gated, and how many it left alone; None
             for other methods.
-        attributed: the ONNX value that ``attribution`` is of: the input, or the first floating-point value made of it;
-            empty for CAM methods.
-        provenance: model, versions, providers, preprocessing: what the manifest records.
     """
 
     method: str
+    recipe: Recipe
     image_index: Array
     class_index: Array
     score: Array
@@ -75,24 +80,25 @@ class Explanation:
     is_blank: Array
     heatmap: Array
     seen: Array
+    scale: Array
     layers: tuple[LayerResult, ...]
-    score_name: str
-    score_activation: str
     outputs: Mapping[str, Any]
     labels: tuple[str, ...] | None
+    frame: Frame
+    provenance: Provenance
     cell: Array | None = None
     box: Array | None = None
     words: tuple[Words, ...] = ()
-    scale: Array | None = None
-    drawing: Drawing | None = None
     signed: bool = False
-    pictures: tuple[Callable[[], Array], ...] = ()
     warnings: tuple[str, ...] = ()
     attribution: Array | None = None
     attributed: str = ""
-    details: tuple[Callable[[], Array], ...] = ()
     rectifiers: Rectifiers | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        rows = ", ".join(self.name(row) for row in range(min(len(self), SHOWN)))
+        more = f" and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
+        return f"<Explanation by {self.method} of {rows}{more}>"
 
     def __len__(self) -> int:
         return len(self.image_index)
@@ -100,18 +106,17 @@ class Explanation:
     def __getitem__(self, rows: int | slice | Sequence[int] | Array) -> Explanation:
         """Some of the rows, in that order; raises ``IndexError`` for one that does not exist.
 
-        ``outputs`` and ``pictures`` stay those of all images: ``image_index`` counts them as before.
+        ``outputs`` and ``frame`` stay those of all images: ``image_index`` counts them as before.
         """
         which = np.atleast_1d(np.arange(len(self))[rows])
-        names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen")
-        optional = tuple(name for name in ("cell", "box", "scale", "attribution") if getattr(self, name) is not None)
+        names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen", "scale")
+        optional = tuple(name for name in ("cell", "box", "attribution") if getattr(self, name) is not None)
         some = replace(
             self,
             **{name: getattr(self, name)[which] for name in (*names, *optional)},
             layers=tuple(layer.rows(which) for layer in self.layers),
             words=tuple(self._words(int(row)) for row in which),
-            drawing=self.drawing and self.drawing.rows(which),
-            details=tuple(self.details[row] for row in which) if self.details else (),
+            frame=self.frame.rows(which),
         )
         return replace(some, warnings=(*self.other_warnings, *some.about_blank))
 
@@ -183,7 +188,7 @@ class Explanation:
         Of methods with guided backpropagation or deconvolution in them: ``detail``, with a caption. Of other methods of
         the input the strongest 0.5 % of the pixels are drawn alike: beside a single peak the rest would be black.
         """
-        if self.details:
+        if self.has_detail:
             return self._detailed(row)
         return figure.figure(
             self.picture(row, image),
@@ -203,17 +208,22 @@ class Explanation:
         x1, y1, x2, y2 = (float(v) for v in self.box[row])
         return x1, y1, x2, y2
 
+    @property
+    def has_detail(self) -> bool:
+        """Return whether the method shows fine detail: an attribution with gated rectifiers, of an image."""
+        return self.rectifiers is not None and self.attribution is not None and len(self.frame.space) == 2
+
     def detail(self, row: int = 0) -> Array:
         """The attribution of ``row`` as a picture in the heatmap's pixels, uint8 (H, W, 3) RGB, grey where it is 0.
 
         Raises ``OutputError`` for methods whose picture is the heatmap.
         """
-        if not self.details:
+        if not self.has_detail or self.attribution is None:
             raise OutputError(
                 f"{self.method} has no picture of its own",
                 hint="explanation.overlay(); guided-backprop, deconvolution and guided-gradcam have one",
             )
-        return detail.picture(self.details[row](), self.region(row))
+        return detail.picture(draw_attribution(self.frame, self.attribution[row]), self.region(row))
 
     def _detailed(self, row: int) -> Array:
         shown, seen = self.detail(row), self.region(row)
@@ -231,20 +241,81 @@ class Explanation:
         return files.save([self], Path(folder), scale=scale, overwrite=overwrite)
 
     def sheets(self) -> list[files.Sheet]:
-        """What is written: for each row its figure and its heatmap."""
+        """Return what is written: for each row its figure and its heatmap."""
         draws = self.heatmap.ndim == 3
-        method = self.method.replace(" ", "-")
         return [
             files.Sheet(
-                row,
-                self.label(row),
-                method,
-                files.slug(self, row),
-                partial(self.figure, row=row) if draws else None,
-                {"": self},
+                title=self.label(row),
+                method=self.method.replace(" ", "-"),
+                target=files.slug(self.target(row)),
+                images=int(self.image_index.max(initial=0)) + 1,
+                figure=partial(self.figure, row=row) if draws else None,
+                maps={"": self.map_file(row)},
             )
             for row in range(len(self))
         ]
+
+    def map_file(self, row: int) -> files.MapFile:
+        """Return the map of a row as it is written, with its record for the manifest."""
+        attribution = None if self.attribution is None else self.attribution[row]
+        return files.MapFile(self.heatmap[row], attribution, self.method, self.record(row))
+
+    def record(self, row: int) -> dict[str, Any]:
+        """Return what the manifest says of a row, ready for JSON."""
+        return {
+            "image_index": int(self.image_index[row]),
+            "class_index": int(self.class_index[row]),
+            "target": self.target(row),
+            "label": self.label(row),
+            "score": float(self.score[row]),
+            "probability": _number(self.probability[row]),
+            "cell": self._cell(row),
+            "box": self.box_of(row),
+            "is_blank": bool(self.is_blank[row]),
+            "scale": _number(self.scale[row]),
+            "seen": [int(v) for v in self.seen[row]],
+        }
+
+    def account(self) -> dict[str, Any]:
+        """Return what the manifest says of model, score, layers and method, ready for JSON."""
+        of, recipe = self.provenance, self.recipe
+        return {
+            "versions": dict(of.versions),
+            "model": {"path": of.model, "sha256": of.sha256},
+            "providers": list(of.providers),
+            "provider_options": {name: dict(options) for name, options in of.provider_options.items()},
+            "precision": dict(of.precision),
+            "score": of.score,
+            "score_activation": of.score_activation,
+            "labels": of.labels,
+            "layers": list(of.layers),
+            "layer_reasons": list(of.layer_reasons),
+            "attributed": self.attributed or None,
+            "method": recipe.method,
+            "counterfactual": recipe.counterfactual,
+            "signed": recipe.signed,
+            "fusion": of.fusion,
+            "smooth": list(recipe.smooth),
+            "options": recorded(recipe),
+            "check_forward": of.check_forward,
+            "gradient_scale": of.gradient_scale,
+            "rectifiers": None if self.rectifiers is None else asdict(self.rectifiers),
+        }
+
+    def _cell(self, row: int) -> list[int] | None:
+        if self.cell is None or (self.cell[row] < 0).any():
+            return None
+        return [int(k) for k in self.cell[row]]
+
+    @property
+    def score_name(self) -> str:
+        """Return the name of the ONNX value whose entries are the scores."""
+        return self.provenance.score
+
+    @property
+    def score_activation(self) -> str:
+        """Return the Softmax, LogSoftmax or Sigmoid behind the scores that was walked back over, or ""."""
+        return self.provenance.score_activation
 
     def _repr_png_(self) -> bytes:
         return overlay.encode_png(self.figure())
@@ -285,7 +356,7 @@ class Explanation:
             )
         if image is not None:
             return decode(image)
-        return self.pictures[int(self.image_index[row])]()
+        return backdrop(self.frame, int(self.image_index[row]))
 
 
 SANITY = (
@@ -299,3 +370,7 @@ def _blank_note(method: str) -> str:
     variants = method.split()[1:]
     side = "for or against" if "signed" in variants else "against" if "counterfactual" in variants else "for"
     return f"blank map: nothing at this layer speaks {side} this target"
+
+
+def _number(value: np.floating[Any]) -> float | None:
+    return None if np.isnan(value) else float(value)

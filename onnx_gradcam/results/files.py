@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,7 @@ from onnx_gradcam.methods.heatmap import normalise
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
-
-if TYPE_CHECKING:
-    from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.results.provenance import Provenance
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -71,24 +69,41 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         ) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class MapFile:
+    """One map as it is written.
+
+    Attributes:
+        heatmap: (*size) float32 in [−1, 1].
+        attribution: (*input shape) float32, for methods of the input.
+        method: what made it, for messages.
+        record: what the manifest says of it; the keys "scale", "is_blank" and "image_index" are read here, too.
+    """
+
+    heatmap: npt.NDArray[Any]
+    attribution: npt.NDArray[Any] | None
+    method: str
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Sheet:
     """What is written of one row: a picture, and the numbers of one or several maps.
 
     Attributes:
-        row: its number.
         title: what was explained, in words.
         method, target: as file names have them.
+        images: how many images the result is of: their numbers stand in file names where there are several.
         figure: draws the picture; None where maps cannot be drawn.
-        maps: by what goes before ``.npy``, the explanations whose heatmap of the row is written.
+        maps: by what goes before ``.npy``.
     """
 
-    row: int
     title: str
     method: str
     target: str
+    images: int
     figure: Callable[[], Picture] | None
-    maps: Mapping[str, Explanation]
+    maps: Mapping[str, MapFile]
 
 
 class Result(Protocol):
@@ -96,14 +111,17 @@ class Result(Protocol):
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What the user should know."""
+        """Return what the user should know, one sentence each."""
 
     @property
-    def provenance(self) -> Mapping[str, Any]:
-        """What the manifest records."""
+    def provenance(self) -> Provenance:
+        """Return how the result came about."""
+
+    def account(self) -> Mapping[str, Any]:
+        """Return what the manifest says of model, score, layers and method."""
 
     def sheets(self) -> Sequence[Sheet]:
-        """What is written, row by row."""
+        """Return what is written, row by row."""
 
 
 def save(
@@ -123,8 +141,8 @@ def save(
     check_folder(folder, overwrite)
     of = of or [Subject("explanation" if len(results) == 1 else f"explanation-{i}") for i in range(len(results))]
     if scale == "shared":
-        maps = [e for result in results for sheet in result.sheets() for e in sheet.maps.values()]
-        scale = float(np.max([_units(e) for e in maps], initial=0)) or 1.0
+        maps = [entry for result in results for sheet in result.sheets() for entry in sheet.maps.values()]
+        scale = max((_units(entry) for entry in maps), default=0.0) or 1.0
     written = [write_rows(r, subject, folder, scale, overwrite) for r, subject in zip(results, of, strict=True)]
     return write_manifest(folder, results, written, errors=errors, request=request or {})
 
@@ -136,22 +154,22 @@ def write_rows(
     scale: str | float = "image",
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """The PNG and the NPYs of every row; returns the manifest's entry for the subject."""
+    """Write the PNG and the NPYs of every row, and return the manifest's entry for the subject."""
     rows = []
     for sheet in result.sheets():
         stem = _stem(sheet, subject)
         if sheet.figure is not None:
             _write(folder / f"{stem}.png", overlay.encode_png(sheet.figure()), overwrite)
-        for part, explanation in sheet.maps.items():
+        for part, entry in sheet.maps.items():
             name = f"{stem}.{part}.npy" if part else f"{stem}.npy"
-            _write(folder / name, _npy(_scaled(explanation, sheet.row, scale)), overwrite)
+            _write(folder / name, _npy(_scaled(entry, scale)), overwrite)
             files = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
-            if explanation.attribution is not None:
+            if entry.attribution is not None:
                 beside = f"{name.removesuffix('.npy')}.attribution.npy"
-                _write(folder / beside, _npy(explanation.attribution[sheet.row]), overwrite)
+                _write(folder / beside, _npy(entry.attribution), overwrite)
                 files["attribution"] = beside
-            rows.append({**_row(explanation, sheet.row), **files})
-    preprocess = result.provenance.get("preprocess")
+            rows.append({**entry.record, **files})
+    preprocess = result.provenance.preprocess
     return {
         "image": subject.path,
         "sha256": subject.sha256,
@@ -167,67 +185,39 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _scaled(explanation: Explanation, row: int, scale: str | float) -> npt.NDArray[Any]:
-    heatmap: npt.NDArray[Any] = explanation.heatmap[row]
-    if scale == "image" or explanation.is_blank[row]:
-        return heatmap
-    rescaled: npt.NDArray[Any] = normalise(heatmap[None] * _units(explanation)[row], float(scale))[0]
+def _scaled(entry: MapFile, scale: str | float) -> npt.NDArray[Any]:
+    if scale == "image" or entry.record["is_blank"]:
+        return entry.heatmap
+    rescaled: npt.NDArray[Any] = normalise(entry.heatmap[None] * np.float32(_units(entry)), float(scale))[0]
     return rescaled
 
 
-def _units(explanation: Explanation) -> npt.NDArray[np.float32]:
-    """(R,) of what a heatmap is in the score's units where it is 1."""
-    if explanation.scale is None or np.isnan(explanation.scale).any():
+def _units(entry: MapFile) -> float:
+    """Return what a heatmap is in the score's units where it is 1."""
+    scale: float | None = entry.record["scale"]
+    if scale is None:
         raise MethodError(
-            f"these maps of {explanation.method} have no scale in the score's units",
-            where="several layers were fused" if len(explanation.layers) > 1 else "",
+            f"these maps of {entry.method} have no scale in the score's units",
+            where="several layers were fused",
             hint="scale='image', or a single target layer",
-            scale=explanation.scale,
+            scale=scale,
         )
-    units: npt.NDArray[np.float32] = explanation.scale
-    return units
+    return scale
 
 
 def _stem(sheet: Sheet, subject: Subject) -> str:
-    index = next(iter(sheet.maps.values())).image_index
-    image = f"-{int(index[sheet.row])}" if int(index.max(initial=0)) else ""
+    index = next(iter(sheet.maps.values())).record["image_index"]
+    image = f"-{index}" if sheet.images > 1 else ""
     return f"{subject.stem}{image}.{sheet.method}.{sheet.target}"
 
 
-def slug(explanation: Explanation, row: int) -> str:
-    """The target of a row as it stands in file names."""
-    text = explanation.target(row)
-    return _slug(f"minus {text[1:]}" if text.startswith("-") else text)
+def slug(target: str) -> str:
+    """Return a target as it stands in file names: of [a-z0-9-]."""
+    return _slug(f"minus {target[1:]}" if target.startswith("-") else target)
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
-
-
-def _cell(explanation: Explanation, row: int) -> list[int] | None:
-    if explanation.cell is None or (explanation.cell[row] < 0).any():
-        return None
-    return [int(k) for k in explanation.cell[row]]
-
-
-def _row(explanation: Explanation, row: int) -> dict[str, Any]:
-    return {
-        "image_index": int(explanation.image_index[row]),
-        "class_index": int(explanation.class_index[row]),
-        "target": explanation.target(row),
-        "label": explanation.label(row),
-        "score": float(explanation.score[row]),
-        "probability": _number(explanation.probability[row]),
-        "cell": _cell(explanation, row),
-        "box": explanation.box_of(row),
-        "is_blank": bool(explanation.is_blank[row]),
-        "scale": None if explanation.scale is None else _number(explanation.scale[row]),
-        "seen": [int(v) for v in explanation.seen[row]],
-    }
-
-
-def _number(value: np.floating[Any]) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
@@ -243,15 +233,13 @@ def write_manifest(
     request: dict[str, Any],
 ) -> Path:
     """``manifest.json``, described by the JSON Schema in ``docs/formats.md``."""
-    first = dict(results[0].provenance) if results else {}
-    source = first.pop("source", None)
-    first.pop("preprocess", None)
+    account = dict(results[0].account()) if results else {}
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "versions": first.pop("versions", {}),
-        "model": {"path": source.name, "sha256": source.sha256()} if source else None,
+        "versions": account.pop("versions", {}),
+        "model": account.pop("model", None),
         "request": request,
-        **first,
+        **account,
         "results": list(written),
         "errors": [_error(name, error) for name, error in errors],
     }

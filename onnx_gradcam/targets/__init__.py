@@ -1,5 +1,6 @@
 """What is explained: model outputs → one score per row, written as graph; and the forms in which users name it."""
 
+from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import BoundTarget, Context, ForwardPass, RowTarget, class_target, fixed_target
 from onnx_gradcam.targets.boxes import Box
 from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index
@@ -31,6 +32,7 @@ __all__ = [
     "RowTarget",
     "Similar",
     "Target",
+    "TargetObject",
     "Tokens",
     "TopK",
     "bind_targets",

@@ -5,13 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from onnx_gradcam.errors import InputError, TargetError
+from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets.bound import BoundTarget, Context
-
-if TYPE_CHECKING:
-    from onnx_gradcam.photos.geometry import Geometry
 
 
 @contextmanager

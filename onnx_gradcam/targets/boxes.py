@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from onnx_gradcam.errors import TargetError
+from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets import detections
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, one_hot
@@ -17,9 +18,6 @@ from onnx_gradcam.targets.detections import Layout
 from onnx_gradcam.targets.kinds import CELL, OBJECTNESS, iou
 from onnx_gradcam.targets.regions import Corners, box_in_input, check_box, unseen
 from onnx_gradcam.targets.scoring import is_exclusive
-
-if TYPE_CHECKING:
-    from onnx_gradcam.photos.geometry import Geometry
 
 WHICH = 'Box(1234) or Box(point=(x, y)), with what="objectness" for that; Box(what="iou", box=(x1, y1, x2, y2))'
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.decode import decode, load_tensor
+from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.resample import areas, covered
 from onnx_gradcam.targets.base import TargetObject, reading
 from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget
 from onnx_gradcam.targets.contrasts import Class
 from onnx_gradcam.targets.kinds import REGION
 from onnx_gradcam.targets.scoring import is_exclusive
-
-if TYPE_CHECKING:
-    from onnx_gradcam.photos.geometry import Geometry
 
 Corners = tuple[float, float, float, float]
 

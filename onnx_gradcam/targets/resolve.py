@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnx_gradcam.errors import TargetError
+from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import BoundTarget, Context
 from onnx_gradcam.targets.classes import FORMS, TOP1, Classes, TopK, class_index
-
-if TYPE_CHECKING:
-    from onnx_gradcam.photos.geometry import Geometry
 
 
 @dataclass(frozen=True)

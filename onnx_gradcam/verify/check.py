@@ -153,7 +153,7 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     specs = input_specs(subject.prepared.graph)
     image = subject.image
     batch = batch_size(subject.prepared.graph, image)
-    given = None if x is None else [sample.one_batch(inputs.feeds(x, specs), image, batch)]
+    given = None if x is None else [sample.one_batch(inputs.checked_feeds(x, specs), image, batch)]
     candidates = given or sample.noise(specs, batch, seed)
     session = Session(subject.whole.model, subject.options)
     names = [name for name in session.outputs if name not in session.inputs]

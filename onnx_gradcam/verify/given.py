@@ -67,7 +67,7 @@ def _first_run(
     specs = {name: spec for name, spec in input_specs(graph).items() if not is_own(name)}
     image = inputs.image_input(specs, image_input).name
     batch = batch_size(graph, image)
-    given = None if x is None else [sample.one_batch(inputs.feeds(x, specs), image, batch)]
+    given = None if x is None else [sample.one_batch(inputs.checked_feeds(x, specs), image, batch)]
     refused: list[InputError | ModelError] = []
     for feeds in given or sample.noise(specs, batch, seed):
         try:

@@ -207,7 +207,7 @@ def test_half_precision(explainer: Any, method: str) -> None:
     power = 2 if method in ("squaregrad", "vargrad") else 1
     factor = 2.0 ** (-20 * power)
     assert found.attribution.dtype == np.float32
-    assert found.provenance["gradient_scale"] > 1
+    assert found.provenance.gradient_scale > 1
     flat = [v.reshape(3, -1) / np.linalg.norm(v.reshape(3, -1)) for v in (found.attribution / factor, expected)]
     assert (flat[0] * flat[1]).sum() > 0.99
     np.testing.assert_allclose(
@@ -307,7 +307,7 @@ def test_gated_rectifiers(explainer: Any, method: str, rule: str) -> None:
     close(found.heatmap, scaled(magnitude))
     assert found.rectifiers.piecewise == {"Relu": 2}
     assert found.rectifiers.smooth == found.rectifiers.left_alone == {}
-    assert found.provenance["rectifiers"] == {"piecewise": {"Relu": 2}, "smooth": {}, "left_alone": {}}
+    assert found.account()["rectifiers"] == {"piecewise": {"Relu": 2}, "smooth": {}, "left_alone": {}}
     assert found.warnings == ()
 
 

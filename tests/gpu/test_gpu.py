@@ -60,8 +60,8 @@ def test_float32_without_tf32_gives_what_the_cpu_gives(name: str, method: str, m
     for provider in ("cpu", "cuda"):
         with ogc.Explainer(models / f"{name}.onnx", providers=[provider]) as explainer:
             found[provider] = explainer.explain(x, method=method)
-    assert found["cuda"].provenance["providers"][0] == CUDA
-    assert found["cuda"].provenance["precision"] == {"dtype": "float32", "tf32": False}
+    assert found["cuda"].provenance.providers[0] == CUDA
+    assert found["cuda"].provenance.precision == {"dtype": "float32", "tf32": False}
     close(found["cuda"].heatmap, found["cpu"].heatmap, 1e-4)
     if method != "guided-backprop":
         close(found["cuda"].gradient, found["cpu"].gradient, 1e-4)
@@ -94,7 +94,7 @@ def test_float16_maps_are_those_of_float32(name: str, models: Path) -> None:
     single = ogc.Explainer(path, providers=["cpu"]).explain(x)
     half = ogc.Explainer(in_float16(onnx.load(path)), providers=["cuda"])
     found = half.explain(x.astype(half.image_input.dtype), target=[int(c) for c in single.class_index])
-    assert found.provenance["precision"]["dtype"] == "float16"
+    assert found.provenance.precision["dtype"] == "float16"
     close(found.heatmap, single.heatmap, 5e-2)
 
 
@@ -141,7 +141,7 @@ def test_a_second_gpu_by_its_number(models: Path) -> None:
         pytest.skip("gpu: there is one only")
     x, path = images(2), models / "shapes-resnet.onnx"
     first, second = (ogc.Explainer(path, providers=[p]).explain(x) for p in ("cuda:0", "cuda:1"))
-    assert second.provenance["provider_options"][CUDA]["device_id"] == "1"
+    assert second.provenance.provider_options[CUDA]["device_id"] == "1"
     close(second.heatmap, first.heatmap, 1e-5)
 
 

@@ -44,7 +44,7 @@ def test_the_place_that_decides_is_the_maximum(dims: list[int], perm: list[int] 
     proto = net.model({y: ["N", 3]})
     with ogc.Explainer(proto) as explainer:
         found = explainer.explain(array, target=[0, 0])
-        assert [layer.dims[1:] for layer in explainer.layers] == [(2, *size)]
+        assert [layer.dims[1:] for layer in explainer.network.layers] == [(2, *size)]
     assert found.heatmap.shape == (2, *size)
     assert found.is_blank.tolist() == [True, False]
     assert np.unravel_index(found.heatmap[1].argmax(), size) == place
@@ -94,7 +94,7 @@ def test_a_convolution_over_one_axis_lifted_to_two() -> None:
     x = np.zeros((1, 9, 2), np.float32)
     x[0, 6] = 1
     with ogc.Explainer(keras_1d()) as explainer:
-        (layer,) = explainer.layers
+        (layer,) = explainer.network.layers
         assert (layer.name, layer.axes) == ("relu1", (0, 2, 1))
         found = explainer.explain(x, target=0)
     assert input_specs(prepare(load(keras_1d()).model).graph)["x"].axes == (0, 2, 1)

@@ -42,8 +42,8 @@ def test_maps_are_those_of_the_float32_twin(path: Path, keep_io_types: bool) -> 
         for photo in photos:
             mine = half.explain_image(photo)
             twin = single.explain_image(photo, target=int(mine.class_index[0]))
-            assert mine.provenance["gradient_scale"] == FIRST
-            assert twin.provenance["gradient_scale"] is None
+            assert mine.provenance.gradient_scale == FIRST
+            assert twin.provenance.gradient_scale is None
             assert mine.gradient is not None
             assert mine.gradient.dtype == np.float32
             found.append(pearson(mine.heatmap, twin.heatmap))

@@ -71,7 +71,7 @@ def test_the_grid_of_tokens_follows_the_size_of_the_image(exporter: str) -> None
     network = token_nets.spotter(token_nets.Unplaced(width=4))
     exported = exports.export(network, torch.zeros(2, 3, 12, 20), exporter, space=("H", "W"))
     with ogc.Explainer(exported, session_options=parity.one_thread()) as explainer:
-        (layer,) = explainer.layers
+        (layer,) = explainer.network.layers
         assert layer.dims[1:] == (4, "?", "?")
         for rows, columns in [(3, 5), (6, 2), (2, 7)]:
             x = np.zeros((2, 3, rows * 4, columns * 4), np.float32)

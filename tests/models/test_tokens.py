@@ -160,7 +160,7 @@ def test_the_patch_that_decides_is_the_maximum(kind: str, exporter: str) -> None
 
 
 def layers_of(explainer: ogc.Explainer) -> tuple[str, tuple[int | str, ...]]:
-    (layer,) = explainer.layers
+    (layer,) = explainer.network.layers
     return layer.name, layer.dims[1:]
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
+from typing import Any
 
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Box", "Classes", "Comparison", "Custom", "Difference", "Each", "Explainer", "Explanation", "Finer",
-    "ForwardMismatch", "InputError", "LayerError", "LayerResult", "LogProbability", "MethodError", "ModelError",
-    "NoGradientPath", "OnnxGradcamError", "Output", "OutputError", "Preprocess", "PreprocessError", "Probability",
-    "ProviderError",
-    "Region", "RequirementError", "ScoreError", "SideBySide", "Similar", "TargetError", "Tokens", "TopK",
-    "UnsupportedGradient", "both", "compare", "contrast", "gradient_model", "layers", "roads", "verify",
+    "Box", "Check", "Choice", "Classes", "Comparison", "Custom", "Difference", "Each", "Explainer",
+    "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "InputError", "InputSpec",
+    "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError", "ModelError",
+    "Network", "NoGradientPath", "NodeCheck", "OnnxGradcamError", "Opening", "Options", "Output", "OutputError",
+    "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
+    "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
+    "SideBySide", "Similar", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient", "Words",
+    "both", "compare", "contrast", "gradient_model", "layers", "roads", "verify",
 ]  # fmt: skip
 
 
@@ -43,3 +49,51 @@ def test_import_brings_neither_torch_nor_a_runtime() -> None:
     code = f"import sys, onnx_gradcam; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """Each public class and function, and the public methods of the classes, by name.
+
+    Errors hold no hints. What binds a target to a model, and what a network does for this package, is not for users.
+    """
+    for name in NAMES:
+        item = getattr(ogc, name)
+        if inspect.ismodule(item) or (inspect.isclass(item) and issubclass(item, Exception)):
+            continue
+        yield name, item
+        if not inspect.isclass(item) or item is ogc.Network:
+            continue
+        for key, value in vars(item).items():
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if inspect.isfunction(function) and (key == "__init__" or not key.startswith("_")) and key != "bind":
+                yield f"{name}.{key}", function
+
+
+def classes_in(hint: object) -> Iterator[type]:
+    if inspect.isclass(hint):
+        yield hint
+    for part in typing.get_args(hint):
+        yield from classes_in(part)
+
+
+def test_type_hints_resolve_and_name_exported_types() -> None:
+    missing = {}
+    for name, item in public():
+        for hint in typing.get_type_hints(item).values():
+            for found in classes_in(hint):
+                if found.__module__.startswith("onnx_gradcam") and found.__name__ not in [*ogc.__all__, "Rule"]:
+                    missing[name] = found.__name__
+    assert missing == {}
+
+
+def test_every_public_name_is_documented() -> None:
+    assert [name for name, item in public() if not inspect.getdoc(item)] == []
+
+
+def test_every_option_of_opening_a_model_has_its_default_and_its_place() -> None:
+    keywords = list(ogc.Opening.__annotations__)
+    of_network = [
+        name for name in inspect.signature(ogc.Network).parameters if name not in ("model", "layer", "options")
+    ]
+    assert keywords == [*of_network, *(option.name for option in dataclasses.fields(ogc.Options))]
+    assert keywords == list(inspect.signature(ogc.Explainer).parameters)[3:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,9 @@ from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import list_images, load_tensor
 from onnx_gradcam.photos.labels import LabelsLike
-from onnx_gradcam.photos.preprocess.choice import Preprocess
+from onnx_gradcam.photos.preprocess.choice import Preprocess, PreprocessLike
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.targets import class_index
-
-PreprocessLike = str | os.PathLike[str] | Mapping[str, object] | Preprocess
 
 
 def compare(
@@ -195,8 +193,8 @@ class _Bench:
 def _side(explanation: Explanation) -> Side:
     provenance = explanation.provenance
     return Side(
-        model=provenance["source"].name,
-        providers=tuple(provenance["providers"]),
+        model=provenance.model,
+        providers=provenance.providers,
         score=explanation.score_name,
         layers=tuple(layer.name for layer in explanation.layers),
         attributed=explanation.attributed,

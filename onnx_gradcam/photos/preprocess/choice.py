@@ -22,7 +22,7 @@ from onnx_gradcam.photos.preprocess.presets import CHANNELS, INTERPOLATIONS, LAY
 
 __all__ = [
     "CHANNELS", "INTERPOLATIONS", "LABELS_KEY", "LAYOUTS", "OWN_KEY", "PRESETS", "RESIZES", "Choice", "InputSpec",
-    "Preprocess", "choose", "labels_from",
+    "Preprocess", "PreprocessLike", "choose", "labels_from",
 ]  # fmt: skip
 
 
@@ -52,8 +52,12 @@ class Choice:
     warnings: tuple[str, ...]
 
 
+PreprocessLike = str | os.PathLike[str] | Mapping[str, object] | Preprocess
+"""A preset's name or "auto", the path of a JSON form, its content, or the settings themselves."""
+
+
 def choose(
-    request: str | os.PathLike[str] | Mapping[str, object] | Preprocess,
+    request: PreprocessLike,
     spec: InputSpec,
     *,
     metadata: Mapping[str, str],

@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.photos.geometry import Geometry
-from onnx_gradcam.photos.preprocess.choice import Preprocess
-
 Array = NDArray[Any]
 Seen = tuple[int, int, int, int]
 
@@ -19,20 +16,17 @@ FLOOR = 1e-5
 
 
 def colours(attribution: Array, space: Sequence[int], channels: str = "RGB") -> Array:
-    """One attribution (*input shape) as (H, W, 3): red, green and blue where the input's ``channels`` have them, else
-    the mean over channels three times. ``space``: the axes of height and width."""
+    """Return one attribution (*input shape) as (H, W, 3).
+
+    Red, green and blue where the input's ``channels`` have them, else the mean over channels three times; ``space``
+    holds the axes of height and width.
+    """
     moved = np.moveaxis(attribution, space, (0, 1))
     planes: Array = moved.reshape(*moved.shape[:2], -1)
     if planes.shape[2] == len(channels) and set("RGB") <= set(channels):
         return planes[:, :, [channels.index(c) for c in "RGB"]]
     grey: Array = planes.mean(axis=2, keepdims=True).repeat(3, axis=2)
     return grey
-
-
-def in_photo(attribution: Array, geometry: Geometry, spec: Preprocess) -> Array:
-    """One attribution over a model's input as (H, W, 3) over the photo, 0 where the model saw nothing."""
-    values = colours(attribution, (1, 2) if spec.layout == "NCHW" else (0, 1), spec.channels)
-    return np.stack([geometry.to_photo(values[:, :, k]) for k in range(3)], axis=2)
 
 
 def picture(values: Array, seen: Seen) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import pytest
 from nets import Net
 
 import onnx_gradcam as ogc
+from onnx_gradcam.results.drawing import draw_attribution
 from onnx_gradcam.results.picture import detail
 
 CHANNELS = ["RGB", "BGR"]
@@ -84,7 +85,8 @@ def test_in_the_pixels_of_the_photo(tmp_path: Path, channels: str, layout: str, 
     height, width = 60, 40
     with ogc.Explainer(spots(layout == "NHWC"), target_layer="map", providers=["cpu"]) as explainer:
         found = explainer.explain_image(path, 0, "guided-backprop", preprocess=spec)
-    values, heatmap = found.details[0](), found.heatmap[0]
+    assert found.attribution is not None
+    values, heatmap = draw_attribution(found.frame, found.attribution[0]), found.heatmap[0]
     assert values.shape == (height, width, 3)
     assert heatmap.shape == (height, width)
     for k, (y, x) in enumerate(PIXELS if channels == "RGB" else PIXELS[::-1]):
