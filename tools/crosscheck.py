@@ -74,7 +74,8 @@ class Row:
 
 def examine(subject: Subject, python: str, folder: Path) -> Row | None:
     """Every road on one model; None for one that is no classifier in float32 with one image."""
-    from onnx_gradcam.engine.program import CLASS, asked
+    from onnx_gradcam.engine.program import asked
+    from onnx_gradcam.graph.names import CLASS_OUTPUT
 
     explainer = ogc.Explainer(subject.path, subject.layer or "auto")
     image, score = explainer.image_input, explainer.score
@@ -89,7 +90,7 @@ def examine(subject: Subject, python: str, folder: Path) -> Row | None:
     found: dict[str, Gradients] = {OURS: {}}
     classes: dict[str, np.ndarray] = {}
     for seed, fed in feeds.items():
-        *gradients, classes[seed] = session.run([*outputs, CLASS], fed)
+        *gradients, classes[seed] = session.run([*outputs, CLASS_OUTPUT], fed)
         found[OURS][seed] = dict(zip(KEYS, gradients, strict=False))
     alone = ogc.gradient_model(subject.path, names[:1]).SerializeToString()
     row.times[OURS] = ratio(subject.path, alone, outputs[:1], next(iter(feeds.values())))
@@ -203,6 +204,7 @@ def judge(graph: Any, layer: str, feeds: Any, classes: Any, found: dict[str, Gra
     """
     from onnx_gradcam.engine.session import Options
     from onnx_gradcam.graph.load import load
+    from onnx_gradcam.graph.names import gradient_names
     from onnx_gradcam.verify.probe import Probe
 
     a, b = pair
@@ -215,7 +217,10 @@ def judge(graph: Any, layer: str, feeds: Any, classes: Any, found: dict[str, Gra
             f"{', '.join(fits)}: {other} gives shape {list(found[other][seed]['layer'].shape)} for {list(value.shape)}"
         )
     fed = {**feeds[seed], "target_index": classes[seed]}
-    at = Probe.of(load(graph).model, Options(), fed, {layer: value})
+    model = load(graph).model
+    names = gradient_names(model)
+    assert names is not None
+    at = Probe.of(model, names, Options(), fed, {layer: value})
     ga, gb = (found[road][seed]["layer"].astype(np.float64) for road in pair)
     d = (ga - gb) / np.linalg.norm(ga - gb)
     claims = {road: float(np.vdot(g, d)) for road, g in ((a, ga), (b, gb))}

@@ -49,13 +49,13 @@ def main() -> None:
 
 def run(job: Job) -> dict[str, Any]:
     """Write the gradients; the time as a multiple of plain inference, and the report of verify."""
-    from onnx_gradcam.engine.program import SCORE, asked, with_score
+    from onnx_gradcam.engine.program import asked, with_score
     from onnx_gradcam.roads import ort_training
 
     feeds = read(job.feeds)
     prepared, score, names = asked(job.path, job.names, "auto")
     make = ort_training.as_it_is if job.as_it_is else ort_training.add_gradients
-    graph = make(with_score(prepared, score, names), names, SCORE)
+    graph = make(*with_score(prepared, score, names))
     outputs = [f"grad/{name}" for name in job.names]
     session = session_of(graph.SerializeToString())
     found = {seed: dict(zip(outputs, session.run(outputs, fed), strict=True)) for seed, fed in feeds.items()}

@@ -11,11 +11,10 @@ from onnx_gradcam.anatomy.axes import AxisEffect, operators
 from onnx_gradcam.anatomy.dense.scores import Dense, write
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
-from onnx_gradcam.graph.prepare.site import OPSET
+from onnx_gradcam.graph.prepare.site import INSERTED
 from onnx_gradcam.graph.quantization import quantized_form, real_form
 
 SQUASHES = operators(AxisEffect.SQUASHED) | {"Sigmoid", "QLinearSigmoid"}
-INSERTED = f"opset{OPSET}/"  # how the names of values begin that raising the opset made
 STEP_FUNCTIONS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
 Batches = Set[int | ir.SymbolicDim | None]
 # What is walked back over without a word; a Q/DQ pair, too: saturation is never applied to the score.
@@ -224,7 +223,7 @@ def _first(value: ir.Value, trail: Sequence[ir.Node], activation: str, output: s
 
 def _is_inserted(value: ir.Value) -> bool:
     """Whether raising the opset made it: the deployed file does not have it."""
-    return (value.name or "").startswith(INSERTED)
+    return INSERTED in value.meta
 
 
 def _is_vector(value: ir.Value) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,15 +16,16 @@ from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.rectifiers.gating import Gating
 from onnx_gradcam.engine.batches import batch_size, run_in_pieces
 from onnx_gradcam.engine.fidelity import differences, own_difference
+from onnx_gradcam.engine.gradients import Gradients, gradients_in, joined
 from onnx_gradcam.engine.passes import Backward, Passes
-from onnx_gradcam.engine.program import CLASS as EXPLAINED_CLASS
-from onnx_gradcam.engine.program import SCORE, Cut, GradientGraph, forward_only, is_own, read
+from onnx_gradcam.engine.program import Cut, GradientGraph, forward_only, read
 from onnx_gradcam.engine.rows import Rows
 from onnx_gradcam.engine.scaling import run_scaled
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import ForwardMismatch
 from onnx_gradcam.graph.load import Source
+from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.targets import (
     CLASS,
@@ -36,7 +38,6 @@ from onnx_gradcam.targets import (
     class_target,
     fixed_target,
 )
-from onnx_gradcam.targets.kinds import INDEX, PREFIX
 
 Arrays = dict[str, np.ndarray]
 Wanted = Sequence[tuple[int | BoundTarget | RowTarget, ...]] | TopK
@@ -63,6 +64,7 @@ class Evaluation:
         self.score = score
         self._image_input, self._options, self._rules_back = image_input, options, backward
         self._batch = batch_size(prepared.graph, image_input)
+        self._inputs = frozenset(v.name for v in prepared.graph.inputs)
         self._unchecked = options.check_forward
         self._by_kind: dict[Kind, Passes] = {}
         self.gradient_scale: float | None = None
@@ -131,11 +133,17 @@ class Evaluation:
 
     def evaluate(
         self, feeds: Arrays, wanted: Wanted, needs_gradient: bool
-    ) -> tuple[dict[str, Any], Rows, Arrays | None]:
-        """Forward results (one entry per image), the rows as (image, class or aim), gradients by layer (one per row).
+    ) -> tuple[dict[str, Any], Rows, Gradients | None]:
+        """Evaluate the model, and the gradients at the layers where they are needed.
 
-        ``wanted``: for each image its classes, goals and aims; or the top k. Where there are goals or aims, the score
-        of every row is among the results, as ``grad/score``.
+        Args:
+            feeds: arrays by the names of the model's inputs.
+            wanted: for each image its classes, goals and aims; or the top k.
+            needs_gradient: whether gradients are computed.
+
+        Returns:
+            The results of the forward pass by name, one entry per image; the rows as (image, class or aim), where aims
+            hold the score that was computed for them; the gradients, one entry per row, None where none are needed.
         """
         if isinstance(wanted, TopK):
             return self._evaluate_classes(feeds, wanted, needs_gradient)
@@ -147,7 +155,7 @@ class Evaluation:
 
     def _evaluate_classes(
         self, feeds: Arrays, wanted: list[tuple[int, ...]] | TopK, needs_gradient: bool
-    ) -> tuple[dict[str, Any], Rows, Arrays | None]:
+    ) -> tuple[dict[str, Any], Rows, Gradients | None]:
         if self.apart is not None and isinstance(wanted, list):
             chosen = self._rows(wanted, self._deployed_results(feeds))
             wanted = [tuple(c for i, c in chosen if i == image) for image in range(len(wanted))]
@@ -155,22 +163,22 @@ class Evaluation:
             results = self._run(self._plain, self._forward_names, feeds)
             return results, self._rows(wanted, results), None
         passes = self.passes()
-        names = list(passes.whole.gradients)
+        names = passes.whole.names
         if isinstance(wanted, list) and all(len(w) == 1 for w in wanted):
             index = np.array([w[0] for w in wanted], np.int64)
-            made = [*self._forward_names, SCORE, EXPLAINED_CLASS, *names]
-            run = functools.partial(self._run, passes.whole_session, made)
-            results = self._scaled(passes, run, {**feeds, INDEX: index})
-            rows = [(i, int(c)) for i, c in enumerate(results[EXPLAINED_CLASS])]
-            return results, rows, {n: results[n] for n in names}
+            run = functools.partial(self._run, passes.whole_session, [*self._forward_names, *names.outputs])
+            results = self._scaled(passes, run, {**feeds, names.inputs[TARGET_INDEX]: index})
+            rows = [(i, int(c)) for i, c in enumerate(results[names.class_index])]
+            return results, rows, gradients_in(results, names)
         results, passed = self._forward(passes, feeds)
         rows = self._rows(wanted, results)
-        given = {INDEX: np.array([c for _, c in rows], np.int64)}
-        return results, rows, self._backward(passes, names, self._again(passed, rows, feeds), given)
+        given = {names.inputs[TARGET_INDEX]: np.array([c for _, c in rows], np.int64)}
+        found = self._backward(passes, passes.whole.gradients, self._again(passed, rows, feeds), given)
+        return results, rows, gradients_in(found, names)
 
     def _evaluate_goals(
         self, feeds: Arrays, goals: list[tuple[BoundTarget, ...]], needs_gradient: bool
-    ) -> tuple[dict[str, Any], Rows, Arrays | None]:
+    ) -> tuple[dict[str, Any], Rows, Gradients | None]:
         """The forward pass, once for each kind; what the goals come to; the score and its gradient for all rows of a
         kind together."""
         results: dict[str, Any] = {}
@@ -183,23 +191,27 @@ class Evaluation:
             for image, several in enumerate(goals)
             for goal in several
         ]
-        made: Arrays = {}
+        scores = np.zeros(len(rows), np.float32)
+        parts: list[tuple[list[int], Gradients]] = []
         for kind in dict.fromkeys(aim.kind for _, aim in rows):
             if kind not in passed:
                 _, passed[kind] = self._forward(self.passes(kind), feeds) if needs_gradient else self._seen(kind, feeds)
             at = [k for k, (_, aim) in enumerate(rows) if aim.kind == kind]
             again = self._again(passed[kind], [rows[k] for k in at], feeds)
-            given = parameters([rows[k][1] for k in at])
-            passes = self.passes(kind)
+            passes, aims = self.passes(kind), [rows[k][1] for k in at]
             if needs_gradient:
-                part = self._backward(passes, [SCORE, *passes.whole.gradients], again, given)
+                names = passes.whole.names
+                found = self._backward(
+                    passes, [names.score, *passes.whole.gradients], again, _parameters(aims, names.inputs)
+                )
+                scores[at] = found[names.score]
+                parts.append((at, gradients_in(found, names)))
             else:
-                part = run_in_pieces(passes.scoring.run, [SCORE], {**again, **given}, self._batch)
-            for name, values in part.items():
-                whole = made.setdefault(name, np.zeros((len(rows), *values.shape[1:]), np.float32))
-                whole[at] = values
-        results[SCORE] = made.pop(SCORE)
-        return results, list(rows), made if needs_gradient else None
+                output, inputs = passes.scored.output, passes.scored.inputs
+                given = {**again, **_parameters(aims, inputs)}
+                scores[at] = run_in_pieces(passes.scoring.run, [output], given, self._batch)[output]
+        scored = [(image, replace(aim, score=float(s))) for (image, aim), s in zip(rows, scores, strict=True)]
+        return results, scored, joined(parts, len(rows)) if needs_gradient else None
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -237,12 +249,13 @@ class Evaluation:
         """``run(feeds)``, with the gradients of a 16-bit model scaled on their way."""
         if not passes.whole.is_scaled:
             return run(feeds)
-        results, self.gradient_scale = run_scaled(run, passes.whole.gradients, feeds)
+        scale_input = passes.whole.names.inputs[SCALE_INPUT]
+        results, self.gradient_scale = run_scaled(run, scale_input, passes.whole.gradients, feeds)
         return results
 
     def _run(self, session: Session, names: Sequence[str], feeds: dict[str, np.ndarray]) -> dict[str, Any]:
         results = run_in_pieces(session.run, names, feeds, self._batch)
-        given = {k: v for k, v in feeds.items() if not is_own(k)}
+        given = {k: v for k, v in feeds.items() if k in self._inputs}
         if self._unchecked:
             self._compare_forward(results, given)
             self._unchecked = False
@@ -312,7 +325,7 @@ def _goal(wanted: int | BoundTarget | RowTarget) -> BoundTarget:
     )
 
 
-def parameters(aims: Sequence[RowTarget]) -> Arrays:
-    """Of rows of one kind, stacked, by the names of graph inputs."""
-    found = {f"{PREFIX}{name}": np.stack([aim.parameters[name] for aim in aims]) for name in aims[0].parameters}
-    return {INDEX: np.array([aim.class_index for aim in aims], np.int64), **found}
+def _parameters(aims: Sequence[RowTarget], inputs: Mapping[str, str]) -> Arrays:
+    """Return the parameters of rows of one kind, stacked, by the names of the graph's ``inputs`` for them."""
+    stacked = {inputs[name]: np.stack([aim.parameters[name] for aim in aims]) for name in aims[0].parameters}
+    return {inputs[TARGET_INDEX]: np.array([aim.class_index for aim in aims], np.int64), **stacked}

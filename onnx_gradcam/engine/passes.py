@@ -10,7 +10,17 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
-from onnx_gradcam.engine.program import Cut, GradientGraph, differentiate, forward_only, has_rows, scored, split, to_run
+from onnx_gradcam.engine.program import (
+    Cut,
+    GradientGraph,
+    Scored,
+    differentiate,
+    forward_only,
+    has_rows,
+    scored,
+    split,
+    to_run,
+)
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.targets import Kind
 
@@ -65,9 +75,14 @@ class Passes:
         return Session(self.cut.forward, self._options), Session(self.cut.backward, self._options), self.cut.boundary
 
     @cached_property
+    def scored(self) -> Scored:
+        """Return the graph of the score alone."""
+        return scored(self._prepared, self._score, self._kind)
+
+    @cached_property
     def scoring(self) -> Session:
-        """The score alone."""
-        return Session(scored(self._prepared, self._score, self._kind), self._options)
+        """Return the session of the score alone."""
+        return Session(self.scored.model, self._options)
 
     def seeing(self, names: Sequence[str]) -> Session:
         """The forward pass that returns these values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,16 +19,20 @@ from onnx_gradcam.errors import LayerError, UnsupportedGradient, nearest
 from onnx_gradcam.graph.builder import Builder, Value, same_dim
 from onnx_gradcam.graph.flow import captured, downstream, upstream
 from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.names import (
+    CLASS_OUTPUT,
+    SCALE_INPUT,
+    SCORE_OUTPUT,
+    GradientNames,
+    curvature_output,
+    gradient_output,
+    values_by_name,
+)
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import quantized_form
-from onnx_gradcam.targets.kinds import CLASS as BY_CLASS
-from onnx_gradcam.targets.kinds import INDEX as INDEX
-from onnx_gradcam.targets.kinds import Kind, inputs, is_parameter
+from onnx_gradcam.targets import kinds
+from onnx_gradcam.targets.kinds import Kind
 
-SCORE = "grad/score"
-CLASS = "grad/class_index"
-CURVATURE = "grad/curvature/"
-SCALE = "grad_scale"
 NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -36,34 +40,36 @@ NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 class GradientGraph:
     """A model whose extra outputs are activations and gradients.
 
-    ``outputs``: the deployed model's; ``scores``: the score tensor and what goes with it; ``activations``: the
-    explained values; their gradients are called ``grad/<name>``. The score (N,) and the explained class (N,) are
-    ``grad/score`` and ``grad/class_index``; the extra input ``target_index`` is int64 (N,), −1 for top-1. Targets of
-    other kinds have more, called ``target/<name>``, float32 (N, …).
-    ``is_second_order``: there is also ``grad/curvature/<name>``, the Hessian of the score with respect to the value,
-    multiplied with the value.
-    Where the gradient passes through float16 or bfloat16, a further input ``grad_scale`` (float32, no axes) multiplies
-    the cotangent of the score, and with it every gradient: small ones would be rounded to zero.
-    ``gating``: the activations on the way back; a plain gradient leaves all of them alone.
+    Where the gradient passes through float16 or bfloat16, a further input, ``grad_scale`` (float32, no axes),
+    multiplies the cotangent of the score, and with it every gradient: small ones would be rounded to zero.
+
+    Attributes:
+        model: the model.
+        outputs: the names of the deployed model's outputs.
+        scores: the names of the score tensor and of what goes with it.
+        activations: the names of the values that gradients are taken with respect to.
+        names: what the score, the gradients and the inputs beside the model's own are called.
+        backward: the nodes that were added, in order: the score of the target and its way back.
+        gating: the activations on the way back; a plain gradient leaves all of them alone.
     """
 
     model: ir.Model
     outputs: tuple[str, ...]
     scores: tuple[str, ...]
     activations: tuple[str, ...]
+    names: GradientNames
+    backward: tuple[ir.Node, ...]
     gating: Gating
-    is_second_order: bool = False
 
     @property
     def gradients(self) -> tuple[str, ...]:
-        """The names of the gradient outputs, in the order of ``activations``, and then of their curvatures."""
-        prefixes = ("grad/", CURVATURE) if self.is_second_order else ("grad/",)
-        return tuple(f"{prefix}{name}" for prefix in prefixes for name in self.activations)
+        """Return the names of the outputs that hold gradients and, where there are, curvatures."""
+        return (*self.names.gradients.values(), *self.names.curvatures.values())
 
     @property
     def is_scaled(self) -> bool:
-        """Whether the gradients are to be divided by the input ``grad_scale``."""
-        return any(v.name == SCALE for v in self.model.graph.inputs)
+        """Tell whether the gradients are to be divided by the input ``grad_scale``."""
+        return SCALE_INPUT in self.names.inputs
 
 
 def differentiate(
@@ -71,87 +77,121 @@ def differentiate(
     score: Score,
     names: Sequence[str],
     table: Mapping[Key, Rule] = RULES,
-    kind: Kind = BY_CLASS,
+    kind: Kind = kinds.CLASS,
     second_order: bool = False,
     sign: int = 1,
 ) -> GradientGraph:
-    """Write ∂score/∂v for every value v of ``names`` into a copy of ``prepared``, by the rules of ``table``; where
-    ``second_order``, the Hessian's product with v, too.
+    """Write the gradient of a score with respect to some values into a copy of a model.
 
-    ``kind``: of the target; a class, if it is left out. ``sign``: −1 for what is carried back from −score, which is not
-    the negative by other tables than RULES: ``autodiff.gating``'s GUIDED and DECONVOLUTION.
+    Args:
+        prepared: the model, as ``prepare`` returns it.
+        score: its score.
+        names: the names of the values.
+        table: the rules of the way back.
+        kind: the kind of target whose score is differentiated.
+        second_order: also write the product of the Hessian with each value.
+        sign: −1 to carry back −score, which is not the negative by other tables than RULES: ``autodiff.gating``'s
+            GUIDED and DECONVOLUTION.
 
-    Raises ``LayerError`` for a value whose gradient would be called like another output.
+    Raises:
+        UnsupportedGradient: a node on the way back has no rule.
+        NoGradientPath: the score does not depend on a value.
     """
-    for name in names:
-        if f"grad/{name}" in (SCORE, CLASS):
-            raise LayerError(
-                f"the gradient of {name!r} would be called like the output {f'grad/{name}'!r}",
-                hint="another value, or this one renamed",
-                name=name,
-            )
     model = prepared.clone()
     graph = model.graph
-    values = ir.convenience.create_value_mapping(graph)
+    values = values_by_name(graph)
     score = score.on(values)
     targets = [values[name] for name in names]
     wrt = [quantized_form(target) for target in targets]
     outputs = tuple(v.name or "" for v in graph.outputs)
     forward = list(graph)
     op = Builder(graph)
-    value, chosen = _write(op, score, kind)
+    written = _write(op, score, kind)
     scoring = list(graph)[len(forward) :]
-    seed = op.expand(_seed(op, value, _is_narrow([*forward, *scoring], wrt, value)), value)
+    begin, scale = _seed(op, written.score, _is_narrow([*forward, *scoring], wrt, written.score))
+    seed = op.expand(begin, written.score)
     seed = op.Neg(seed) if sign < 0 else seed
     seen: dict[str, tuple[Activation, bool]] = {}
     unsaturated = {quantized_form(score.value)}
-    gradients = pull_back(op, [*forward, *scoring], {value: seed}, wrt, noting(table, seen), unsaturated)
-    for output, name in [(value, SCORE), (chosen, CLASS)]:
-        _output(graph, op, output, name)
-    for target, gradient in zip(targets, gradients, strict=True):
-        _output(graph, op, gradient, f"grad/{target.name}", target)
-    if second_order:
-        for target, v, gradient in zip(targets, wrt, gradients, strict=True):
-            _output(graph, op, _curvature(op, gradient, v, table), f"{CURVATURE}{target.name}", target)
+    nodes = [*forward, *scoring]
+    gradients = pull_back(op, nodes, {written.score: seed}, wrt, noting(table, seen), unsaturated)
+    called = GradientNames(
+        score=_output(op, written.score, SCORE_OUTPUT),
+        class_index=_output(op, written.class_index, CLASS_OUTPUT),
+        inputs={**written.inputs, **scale},
+        gradients=_outputs(op, gradients, targets, gradient_output),
+        curvatures=_outputs(op, _curvatures(op, gradients, wrt, table), targets, curvature_output)
+        if second_order
+        else {},
+    )
     results = (*score.results, *read(score, kind).values())
     for extra in [*(values[name] for name in results), *targets]:
-        if extra.name not in {v.name for v in graph.outputs}:
+        if extra not in graph.outputs:
             graph.outputs.append(extra)
     RemoveUnusedNodesPass()(model)
-    return GradientGraph(model, outputs, results, tuple(names), summary(seen.values()), second_order)
+    own = set(forward)
+    added = tuple(node for node in graph if node not in own)
+    return GradientGraph(model, outputs, results, tuple(names), called, added, summary(seen.values()))
 
 
 def to_run(whole: GradientGraph) -> ir.Model:
-    """The model without the outputs that are inputs, too: OpenVINO takes no value for both."""
+    """Return the model without the outputs that are inputs, too: OpenVINO takes no value for both."""
     model = whole.model.clone()
     model.graph.outputs[:] = [v for v in model.graph.outputs if not v.is_graph_input()]
     return model
 
 
-def scored(prepared: ir.Model, score: Score, kind: Kind) -> ir.Model:
-    """A copy of ``prepared`` that computes the score of targets of a kind, ``grad/score``, and nothing else."""
+class Scored(NamedTuple):
+    """A model that computes the score of targets of a kind, and nothing else.
+
+    Attributes:
+        model: the model.
+        output: the name of its output, the score (N,).
+        inputs: the inputs beside the model's own, as in ``GradientNames``.
+    """
+
+    model: ir.Model
+    output: str
+    inputs: Mapping[str, str]
+
+
+def scored(prepared: ir.Model, score: Score, kind: Kind) -> Scored:
+    """Return a copy of a prepared model that computes the score of targets of a kind, and nothing else."""
     model = prepared.clone()
-    values = ir.convenience.create_value_mapping(model.graph)
     op = Builder(model.graph)
-    value, _ = _write(op, score.on(values), kind)
+    written = _write(op, score.on(values_by_name(model.graph)), kind)
     del model.graph.outputs[:]
-    _output(model.graph, op, value, SCORE)
+    output = _output(op, written.score, SCORE_OUTPUT)
     RemoveUnusedNodesPass()(model)
-    return model
+    return Scored(model, output, written.inputs)
 
 
 def read(score: Score, kind: Kind) -> dict[str, str]:
-    """The values that a kind has to see, by attribute of ``Dense``."""
-    found = {name: getattr(score.dense, name) for name in kind.reads}
-    return {name: value.name or "" for name, value in found.items() if value is not None}
+    """Return the names of the values that a kind has to see, by attribute of ``Dense``."""
+    values = {name: getattr(score.dense, name) for name in kind.reads}
+    return {name: value.name or "" for name, value in values.items() if value is not None}
 
 
-def _write(op: Builder, score: Score, kind: Kind) -> tuple[Value, Value]:
-    """Score and class of a kind, whose parameters become inputs of the graph."""
-    given = inputs(kind, _batch(score))
-    found = kind.write(op, score, given, *kind.options)
+class _Written(NamedTuple):
+    """The score (N,) of a target, the class (N,) that it is of, and the names of the inputs that were added for it."""
+
+    score: Value
+    class_index: Value
+    inputs: dict[str, str]
+
+
+def _write(op: Builder, score: Score, kind: Kind) -> _Written:
+    """Write the score of a kind; its parameters become inputs of the graph."""
+    given = kinds.inputs(op, kind, _batch(score))
+    value, class_index = kind.write(op, score, given, *kind.options)
     op.graph.inputs.extend(given.values())
-    return found
+    return _Written(value, class_index, {name: v.name or "" for name, v in given.items()})
+
+
+def _curvatures(
+    op: Builder, gradients: Sequence[Value], wrt: Sequence[Value], table: Mapping[Key, Rule]
+) -> list[Value]:
+    return [_curvature(op, gradient, v, table) for v, gradient in zip(wrt, gradients, strict=True)]
 
 
 def _curvature(op: Builder, gradient: Value, v: Value, table: Mapping[Key, Rule]) -> Value:
@@ -176,14 +216,14 @@ def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> 
     return any(v.dtype in NARROW for v in downstream(nodes, wrt) & upstream(nodes, score))
 
 
-def _seed(op: Builder, score: Value, scaled: bool) -> Value:
-    """1, or the graph input that stands for it where gradients are scaled."""
+def _seed(op: Builder, score: Value, scaled: bool) -> tuple[Value, dict[str, str]]:
+    """Return 1, or the graph input that stands for it where gradients are scaled, and the name of that input."""
     if not scaled:
-        return op.const([1], like=score)
-    scale = ir.val(SCALE, dtype=ir.DataType.FLOAT, shape=[])
+        return op.const([1], like=score), {}
+    scale = ir.val(op.claim(SCALE_INPUT), dtype=ir.DataType.FLOAT, shape=[])
     op.graph.inputs.append(scale)
     given = scale if score.dtype in (None, scale.dtype) else op.Cast(scale, to=int(score.dtype))
-    return op.Reshape(given, op.ints(1))
+    return op.Reshape(given, op.ints(1)), {SCALE_INPUT: scale.name or ""}
 
 
 def _batch(score: Score) -> int | str:
@@ -192,18 +232,22 @@ def _batch(score: Score) -> int | str:
     return dim if isinstance(dim, int) else (dim.value if dim is not None and dim.value else "batch")
 
 
-def _output(graph: ir.Graph, op: Builder, value: Value, name: str, like: Value | None = None) -> None:
-    """A graph output of its own name, typed as ``like``."""
+def _outputs(
+    op: Builder, results: Sequence[Value], targets: Sequence[Value], name: Callable[[str], str]
+) -> dict[str, str]:
+    """Make each result an output named after its target by ``name``; return the outputs' names by the targets'."""
+    pairs = zip(results, targets, strict=True)
+    return {target.name or "": _output(op, result, name(target.name or ""), target) for result, target in pairs}
+
+
+def _output(op: Builder, value: Value, name: str, like: Value | None = None) -> str:
+    """Make a value an output of its own, called ``name`` and typed as ``like``; return the name that was free."""
     output = op.Identity(value)
-    output.name = name
+    output.name = op.claim(name)
     if like is not None:
         output.type, output.shape = like.type, like.shape
-    graph.outputs.append(output)
-
-
-def is_own(name: str | None) -> bool:
-    """Whether an input is one that a gradient graph has beside the model's."""
-    return name == SCALE or is_parameter(name)
+    op.graph.outputs.append(output)
+    return output.name
 
 
 class Cut(NamedTuple):
@@ -219,20 +263,20 @@ class Cut(NamedTuple):
 
 
 def split(whole: GradientGraph) -> Cut:
-    """Cut ``whole`` at the forward/backward boundary (not at the layer, which a skip path may bypass)."""
+    """Cut a gradient graph at the boundary of forward and backward pass, not at the layer: skip paths may bypass it."""
     graph = whole.model.graph
     varying = _varying(graph)
-    backward = [n for n in graph if (n.name or "").startswith("grad/")]
-    made = {v for n in backward for v in n.outputs}
-    given = [v for n in backward for v in [*n.inputs, *captured(n)]]
+    own = set(whole.names.inputs.values())
+    made = {v for n in whole.backward for v in n.outputs}
+    given = [v for n in whole.backward for v in [*n.inputs, *captured(n)]]
     needed = {v: None for v in given if v is not None and v not in made and v in varying}
-    boundary = [v for v in needed if not is_own(v.name)]
-    results = [v for v in graph.outputs if (v.name or "").startswith("grad/")]
-    part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if is_own(v.name))], results)
+    boundary = [v for v in needed if v.name not in own]
+    results = [v for v in graph.outputs if v.name in whole.names.outputs]
+    part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if v.name in own)], results)
     second = ir.Model(part, ir_version=whole.model.ir_version)
     part.opset_imports.update(graph.opset_imports)
     names = tuple(v.name or "" for v in boundary)
-    first = forward_only(whole.model, [*whole.outputs, *whole.scores, *whole.activations, *names])
+    first = forward_only(whole.model, [*whole.outputs, *whole.scores, *whole.activations, *names], without=own)
     return Cut(first, second, names)
 
 
@@ -250,12 +294,12 @@ def has_rows(cut: Cut, image_input: str) -> bool:
     return all(shape is not None and len(shape) > 0 and same_dim(shape[0], batch[0]) for shape in passed)
 
 
-def forward_only(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """A copy of ``model`` that computes the values ``names`` and nothing else."""
+def forward_only(model: ir.Model, names: Sequence[str], without: Collection[str] = ()) -> ir.Model:
+    """Return a copy that computes the values ``names`` and nothing else; the inputs ``without`` are left out."""
     copy = model.clone()
-    values = ir.convenience.create_value_mapping(copy.graph)
+    values = values_by_name(copy.graph)
     copy.graph.outputs[:] = [values[name] for name in dict.fromkeys(names)]
-    copy.graph.inputs[:] = [v for v in copy.graph.inputs if not is_own(v.name)]
+    copy.graph.inputs[:] = [v for v in copy.graph.inputs if v.name not in without]
     RemoveUnusedNodesPass()(copy)
     return copy
 
@@ -270,29 +314,46 @@ def _varying(graph: ir.Graph) -> set[Value]:
 
 
 def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") -> onnx.ModelProto:
-    """``model`` with gradients as extra outputs, by our rules: ``engines.gradient_model`` says what it has."""
-    whole = differentiate(*asked(model, wrt, score)).model
-    ir.external_data.load_to_model(whole)
-    return ir.to_proto(whole)
+    """Return ``model`` with gradients as extra outputs, by our rules: ``engines.gradient_model`` says what it has."""
+    whole = differentiate(*asked(model, wrt, score))
+    ir.external_data.load_to_model(whole.model)
+    whole.model.metadata_props.update(whole.names.as_metadata())
+    return ir.to_proto(whole.model)
 
 
 def asked(model: ModelLike, wrt: Sequence[str], score: str) -> tuple[ir.Model, Score, list[str]]:
-    """The prepared model, its score, and the values ``wrt``, each once. Raises ``LayerError`` for an unknown one."""
+    """Return the prepared model, its score, and the names ``wrt``, each once.
+
+    Raises:
+        LayerError: the model has no value of such a name.
+    """
     prepared = prepare(load(model).model)
-    found = find_score(prepared.graph, score)
-    values = ir.convenience.create_value_mapping(prepared.graph)
+    described = find_score(prepared.graph, score)
+    values = values_by_name(prepared.graph)
     for name in wrt:
         if name not in values:
             raise LayerError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
-    return prepared, found, list(dict.fromkeys(wrt))
+    return prepared, described, list(dict.fromkeys(wrt))
 
 
-def with_score(prepared: ir.Model, score: Score, names: Sequence[str], kind: Kind = BY_CLASS) -> ir.Model:
-    """A copy with all outputs of a gradient graph but the gradients: the score, its class, and the values ``names``."""
+def with_score(
+    prepared: ir.Model, score: Score, wrt: Sequence[str], kind: Kind = kinds.CLASS
+) -> tuple[ir.Model, GradientNames]:
+    """Return a copy with all outputs of a gradient graph but the gradients, and what all of these are to be called.
+
+    The outputs are the score, its class, and the values ``wrt``.
+    """
     model = prepared.clone()
-    values = ir.convenience.create_value_mapping(model.graph)
-    value, chosen = _write(Builder(model.graph), score.on(values), kind)
-    value.name, chosen.name = SCORE, CLASS
-    shown = [v for v in (values[name] for name in [*score.results, *names]) if not v.is_graph_output()]
-    model.graph.outputs.extend([value, chosen, *dict.fromkeys(shown)])
-    return model
+    values = values_by_name(model.graph)
+    op = Builder(model.graph)
+    written = _write(op, score.on(values), kind)
+    names = GradientNames(
+        score=op.claim(SCORE_OUTPUT),
+        class_index=op.claim(CLASS_OUTPUT),
+        inputs=written.inputs,
+        gradients={name: op.claim(gradient_output(name)) for name in wrt},
+    )
+    written.score.name, written.class_index.name = names.score, names.class_index
+    shown = [v for v in (values[name] for name in [*score.results, *wrt]) if not v.is_graph_output()]
+    model.graph.outputs.extend([written.score, written.class_index, *dict.fromkeys(shown)])
+    return model, names

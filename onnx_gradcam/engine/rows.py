@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.score import Score
-from onnx_gradcam.engine.program import SCORE
 from onnx_gradcam.engine.scores import by_class, probabilities
 from onnx_gradcam.targets import CLASS, RowTarget
 
@@ -50,8 +49,7 @@ def score(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array:
     """(R,) float32: of a class its score as the deployed model has it, else what the graph of the target computed."""
     columns = by_class(of, results[of.value.name or ""])
     found = [
-        columns[image, _aim(what).class_index] if _aim(what).kind == CLASS else results[SCORE][row]
-        for row, (image, what) in enumerate(rows)
+        columns[image, _aim(what).class_index] if _aim(what).kind == CLASS else _aim(what).score for image, what in rows
     ]
     return np.array(found, np.float32)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.engine.program import SCALE
 from onnx_gradcam.errors import ModelError
 
 FIRST = 2.0**10  # keeps the demo models' and SqueezeNet's gradients in the normal range of float16
@@ -17,16 +16,28 @@ REPEATS = 3
 
 
 def run_scaled(
-    run: Callable[[dict[str, np.ndarray]], dict[str, Any]], gradients: Sequence[str], feeds: Mapping[str, np.ndarray]
+    run: Callable[[dict[str, np.ndarray]], dict[str, Any]],
+    scale_input: str,
+    gradients: Sequence[str],
+    feeds: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, Any], float]:
-    """``run(feeds and the scale)`` with the outputs ``gradients`` unscaled, and the scale that was used.
+    """Run a gradient graph with scaled gradients; return its results with unscaled ones, and the scale that was used.
 
     A gradient with Inf or NaN is computed again with a smaller scale, one that is all zero with a larger one, at most
-    ``REPEATS`` times; a zero that stays may be the truth. Raises ``ModelError`` where Inf or NaN stays.
+    ``REPEATS`` times; a zero that stays may be the truth.
+
+    Args:
+        run: runs the graph on arrays by input name.
+        scale_input: the name of the input that takes the scale.
+        gradients: the names of the outputs that come multiplied by it.
+        feeds: arrays for all other inputs.
+
+    Raises:
+        ModelError: Inf or NaN stays.
     """
     scale = FIRST
     for _ in range(1 + REPEATS):
-        results = run({**feeds, SCALE: np.array(scale, np.float32)})
+        results = run({**feeds, scale_input: np.array(scale, np.float32)})
         wide = {name: results[name].astype(np.float32) / np.float32(scale) for name in gradients}
         finite = all(np.isfinite(g).all() for g in wide.values())
         if finite and any(g.any() for g in wide.values()):

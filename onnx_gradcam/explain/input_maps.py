@@ -85,7 +85,7 @@ def averaged(question: Question, recipe: Recipe) -> Answer:
         for feeds, wanted, count in batches(copies, question.feeds, question.image_input, classes, shared):
             _, _, gradients = question.evaluation.evaluate(feeds, wanted, True)
             assert gradients is not None
-            found = gradients[f"grad/{question.name}"].astype(np.float32)
+            found = gradients.of[question.name].astype(np.float32)
             yield found.reshape(count, len(rows), *found.shape[1:])
 
     attribution = AVERAGED[recipe.method](question.x, images, gradients_at, **recipe.options)
@@ -112,7 +112,7 @@ def _at_x(question: Question) -> tuple[dict[str, Any], Rows, dict[str, Array]]:
     """Forward results, rows, and gradients by the name of the value."""
     results, rows, gradients = question.evaluation.evaluate(question.feeds, question.wanted, True)
     assert gradients is not None
-    return results, rows, {name.removeprefix("grad/"): g.astype(np.float32) for name, g in gradients.items()}
+    return results, rows, {name: g.astype(np.float32) for name, g in gradients.of.items()}
 
 
 def _rows_of_x(question: Question, results: Mapping[str, Any], rows: Rows) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.layer import Layer
-from onnx_gradcam.engine.program import CURVATURE
+from onnx_gradcam.engine.gradients import Gradients
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.explain.layer_maps import layer_result
 from onnx_gradcam.methods.cam import NEEDS_CURVATURE, NEEDS_GRADIENT, NEEDS_NOISE
@@ -26,7 +26,6 @@ Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 Results = dict[str, Any]
 Rows = Sequence[tuple[int, Any]]
-Gradients = dict[str, Array]
 Evaluate = Callable[[Feeds, Any, bool], tuple[Results, Rows, Gradients | None]]
 """Feeds, what is wanted, whether gradients are → results by image, rows (image, class or aim), gradients by row."""
 
@@ -78,14 +77,14 @@ def smoothed(question: Question, recipe: Recipe) -> Answer:
             copies = COPIES[name](question.x, spatial_axes(question.image, found[0].cam.ndim - 1), question.noise)
             runs = _runs(question, classes, copies.arrays, needs_gradient)
             found = averaged(found, runs, question.layers, recipe, copies.mirrored)
-    return Answer(results, rows, found, _notes(question, recipe, gradients or {}))
+    return Answer(results, rows, found, _notes(question, recipe, gradients))
 
 
-def _notes(question: Question, recipe: Recipe, gradients: Gradients) -> tuple[str, ...]:
-    if recipe.method not in NEEDS_CURVATURE:
+def _notes(question: Question, recipe: Recipe, gradients: Gradients | None) -> tuple[str, ...]:
+    if recipe.method not in NEEDS_CURVATURE or gradients is None:
         return ()
-    names = [layer.name for layer in question.layers]
-    return tuple(notes.flat([name for name in names if not gradients[f"{CURVATURE}{name}"].any()]))
+    curvature = gradients.beside["curvature"]
+    return tuple(notes.flat([layer.name for layer in question.layers if not curvature[layer.name].any()]))
 
 
 def _check_places(name: str, rows: Rows) -> None:
@@ -134,20 +133,16 @@ def averaged(
 
 
 def mean_powers(runs: Iterable[Run]) -> Gradients:
-    """The means over the copies of each layer's G, ``grad/<layer>``, float32, and of G² and G³, ``grad/square/<layer>``
-    and ``grad/cube/<layer>``, float64: a cube leaves the range of float32."""
+    """Return the means over the copies of each layer's G, float32, and beside it of G² ("square") and G³ ("cube"), both
+    float64: a cube leaves the range of float32."""
     totals: dict[str, list[Any]] = {}
     count = 0
     for run in runs:
         assert run.gradients is not None
         count += run.copies
-        for name, gradient in run.gradients.items():
+        for name, gradient in run.gradients.of.items():
             each = gradient.astype(np.float64).reshape(run.copies, -1, *gradient.shape[1:])
             before = totals.get(name, [0, 0, 0])
             totals[name] = [total + np.sum(each**power, axis=0) for power, total in enumerate(before, start=1)]
-    means: Gradients = {}
-    for name, (first, square, cube) in totals.items():
-        layer = name.removeprefix("grad/")
-        means[name] = (first / count).astype(np.float32)
-        means |= {f"grad/square/{layer}": square / count, f"grad/cube/{layer}": cube / count}
-    return means
+    first, square, cube = ({name: powers[k] / count for name, powers in totals.items()} for k in range(3))
+    return Gradients({n: mean.astype(np.float32) for n, mean in first.items()}, {"square": square, "cube": cube})

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.names import GRADIENT, claim, names_in, values_by_name
 
 Value = ir.Value
 
@@ -26,13 +27,13 @@ class Builder:
     have is refused at the call that wrote it.
     """
 
-    def __init__(self, graph: ir.Graph, prefix: str = "grad") -> None:
+    def __init__(self, graph: ir.Graph, prefix: str = GRADIENT, taken: set[str] | None = None) -> None:
         self.graph = graph
         self.opset = graph.opset_imports[""]
         self.written: list[ir.Node] = []  # in order
         self._prefix = prefix
-        names = set(ir.convenience.create_value_mapping(graph))
-        self._taken = names | {f"{prefix}/{name}" for name in names}  # as the gradients of values are called
+        self._taken = names_in(graph) if taken is None else taken
+        self._kept_free = {f"{prefix}/{name}" for name in values_by_name(graph)}  # as their gradients are called
         self._count = 0
         self._constants: dict[tuple[object, ...], Value] = {}
         self._shapes: dict[Value, Value] = {}
@@ -51,7 +52,7 @@ class Builder:
         if unknown:
             raise TypeError(f"{op_type} of opset {self.opset} has no attribute {sorted(unknown)}")
         name = self._name(op_type)
-        names = [name] if outputs == 1 else [f"{name}:{i}" for i in range(outputs)]
+        names = [name] if outputs == 1 else [self.claim(f"{name}:{i}") for i in range(outputs)]
         values = [ir.val(n) for n in names]
         while inputs and inputs[-1] is None:  # onnxruntime's fusions crash on a LayerNormalization that ends in one
             inputs = inputs[:-1]
@@ -67,9 +68,15 @@ class Builder:
         if body is None:
             body = ir.Graph([], [], nodes=[], name=name)
         body.opset_imports.update(self.graph.opset_imports)
-        inner = Builder(body, name)
-        inner._taken |= self._taken
-        return inner
+        self._taken |= names_in(body)
+        return Builder(body, name, self._taken)
+
+    def claim(self, name: str) -> str:
+        """Return ``name``, or the one that it steps aside to where the graph has it, for a value that is to be found.
+
+        See ``names.claim``. Nothing that is written later takes it.
+        """
+        return claim(name, self._taken)
 
     def request(self, value: Value) -> Value:
         """An output of a forward node; one that the model leaves out gets a name, and so is computed."""
@@ -134,7 +141,10 @@ class Builder:
     def _name(self, hint: str) -> str:
         self._count += 1
         name = f"{self._prefix}/{hint}_{self._count}"
-        return self._name(hint) if name in self._taken else name
+        if name in self._taken or name in self._kept_free:
+            return self._name(hint)
+        self._taken.add(name)
+        return name
 
     def _infer(self, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
         """Set dtype and shape of the node's outputs from those of its inputs; who writes a body knows them."""

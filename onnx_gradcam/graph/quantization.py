@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.names import claim, dequantized, names_in
 
 INTEGERS = frozenset({getattr(ir.DataType, name) for name in "INT4 UINT4 INT8 UINT8 INT16 UINT16 INT32".split()})
 
@@ -147,13 +148,13 @@ def add_real_forms(graph: ir.Graph) -> None:
 
     Nothing reads these, so they cost nothing where they are not asked for.
     """
-    taken = set(ir.convenience.create_value_mapping(graph))
+    taken = names_in(graph)
     for node in list(graph):
         for value in node.outputs:
             q = quantization(value)
-            name = f"{value.name}/dequantized"
-            if q is None or q.scale is None or real_form(value) is not value or name in taken:
+            if q is None or q.scale is None or real_form(value) is not value:
                 continue
+            name = claim(dequantized(value.name or ""), taken)
             output = ir.val(name, dtype=q.scale.dtype, shape=value.shape)
             attributes = {} if q.axis is None else {"axis": q.axis}
             reader = ir.node(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.dense.scores import PREFIX
 from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.anatomy.layers import candidates
 from onnx_gradcam.anatomy.module_paths import modules
@@ -160,6 +159,7 @@ def overview(
     source = load(model)
     prepared = prepare(source.model)
     graph = prepared.graph
+    own = list(graph.all_nodes())  # without those that finding the score adds
     warnings: list[str] = []
     found: Score | None = None
     try:
@@ -189,16 +189,13 @@ def overview(
         classes=found.count if found else 0,
         labels=len(labels_from(metadata) or ()),
         layers=_layers(graph, found, grid, image_input) if found else (),
-        operators=_operators(graph, found),
+        operators=_operators(graph, found, own),
         preprocess=settled,
         warnings=tuple(warnings),
-        without_kernel=_without_kernel(graph) if CUDA in map(full_name, providers or ()) else (),
+        without_kernel=cuda_kernels.without_kernel(own, graph.opset_imports)
+        if CUDA in map(full_name, providers or ())
+        else (),
     )
-
-
-def _without_kernel(graph: ir.Graph) -> tuple[str, ...]:
-    own = [n for n in graph.all_nodes() if not (n.name or "").startswith(f"{PREFIX}/")]
-    return cuda_kernels.without_kernel(own, graph.opset_imports)
 
 
 def _note(score: Score | None) -> str:
@@ -213,11 +210,11 @@ def _note(score: Score | None) -> str:
     return f"{kinds[score.kind]}, {before}"
 
 
-def _operators(graph: ir.Graph, score: Score | None) -> tuple[Operator, ...]:
+def _operators(graph: ir.Graph, score: Score | None, own: Collection[ir.Node]) -> tuple[Operator, ...]:
+    """Return how the operators of the graph itself, as far as they are among its ``own``, are differentiated."""
     nodes = list(graph)
     path = downstream(nodes, beginnings(nodes, graph.inputs)) & upstream(nodes, score.value) if score else set()
-    own = [n for n in nodes if not (n.name or "").startswith(f"{PREFIX}/")]
-    counted = Counter((n.op_type, n.domain, _status(n, path)) for n in own)
+    counted = Counter((n.op_type, n.domain, _status(n, path)) for n in own if n.graph is graph)
     return tuple(Operator(op, domain, count, status) for (op, domain, status), count in sorted(counted.items()))
 
 

@@ -20,6 +20,7 @@ from onnx_gradcam.graph.builder import Builder, Value, is_compact, rank, static_
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers, downstream, upstream
 from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower
+from onnx_gradcam.graph.names import FORM, values_by_name
 from onnx_gradcam.graph.prepare.pools import SAME
 
 SUPPORTED = frozenset(
@@ -325,7 +326,7 @@ def write_out(graph: ir.Graph, names: Sequence[str], score: str) -> None:
 
     Raises ``UnsupportedGradient`` for an operator that cannot be written otherwise.
     """
-    op = Builder(graph, "form")
+    op = Builder(graph, FORM)
     while unfit := [node for node in on_path(graph, names, score) if objection(node)]:
         for node in unfit:
             _replace(op, node)
@@ -335,7 +336,7 @@ def write_out(graph: ir.Graph, names: Sequence[str], score: str) -> None:
 
 def on_path(graph: ir.Graph, names: Sequence[str], score: str) -> list[ir.Node]:
     """The nodes that a gradient flows through, between the values ``names`` and ``score``."""
-    nodes, values = list(graph), ir.convenience.create_value_mapping(graph)
+    nodes, values = list(graph), values_by_name(graph)
     path = downstream(nodes, [values[name] for name in names]) & upstream(nodes, values[score])
     return [
         node for node in nodes if any(v in path for v in node.outputs) and any(v in path for _, v in carriers(node))

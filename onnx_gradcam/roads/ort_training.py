@@ -6,64 +6,81 @@ environment of its own, and only there its graphs run (com.microsoft ConvGrad, R
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.engine.program import SCORE, asked, with_score
+from onnx_gradcam.engine.program import asked, with_score
 from onnx_gradcam.errors import ModelError, NoGradientPath, ProviderError, UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import ModelLike
+from onnx_gradcam.graph.names import TOTAL_OUTPUT, GradientNames, values_by_name
 from onnx_gradcam.roads.forms import write_out
 
 OPSET, IR = 21, 10  # the newest of release 1.19
-TOTAL = "grad/total"
 
 
 def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") -> onnx.ModelProto:
     """``model`` with gradients as extra outputs, by its builder: ``engines.gradient_model`` says what it has."""
     builder()
-    prepared, found, names = asked(model, wrt, score)
-    return add_gradients(with_score(prepared, found, names), names, SCORE)
+    return add_gradients(*with_score(*asked(model, wrt, score)))
 
 
-def add_gradients(model: ir.Model, names: Sequence[str], score: str) -> onnx.ModelProto:
-    """``model`` with outputs ``grad/<name>``: ∂ Σ score / ∂ value for every value of ``names``, in its shape.
+def add_gradients(model: ir.Model, names: GradientNames) -> onnx.ModelProto:
+    """Return ``model`` with the gradient of the summed score as an output for every value that ``names`` has one of.
 
     ``model`` is changed: what the builder has no right gradient for is written out, see ``forms``.
 
-    Raises ``ProviderError`` where another ONNX Runtime is installed, ``ModelError`` for an opset above 21,
-    ``UnsupportedGradient``, ``NoGradientPath``.
+    Raises:
+        ProviderError: another ONNX Runtime is installed.
+        ModelError: the model's opset is above 21.
+        UnsupportedGradient: the builder does not differentiate the model, or names in it would clash.
+        NoGradientPath: the score does not depend on a value.
     """
-    write_out(model.graph, names, score)
-    return as_it_is(model, names, score)
+    write_out(model.graph, list(names.gradients), names.score)
+    return as_it_is(model, names)
 
 
-def as_it_is(model: ir.Model, names: Sequence[str], score: str) -> onnx.ModelProto:
-    """The same with nothing written out: what onnxruntime-training makes of the model itself, right or wrong."""
+def as_it_is(model: ir.Model, names: GradientNames) -> onnx.ModelProto:
+    """Return the same with nothing written out: what onnxruntime-training makes of the model itself, right or wrong."""
     graph, make = model.graph, builder()
+    _refuse_taken(graph)
     if graph.opset_imports[""] > OPSET:
         raise ModelError(
             f"onnxruntime-training reads opsets up to {OPSET}; this model has {graph.opset_imports['']}",
             hint='engine="rules", or the model exported with opset 18 to 21',
             opset=graph.opset_imports[""],
         )
-    value = ir.convenience.create_value_mapping(graph)[score]
+    value = values_by_name(graph)[names.score]
     if value.dtype != ir.DataType.FLOAT:
         raise UnsupportedGradient(
             f"onnxruntime-training differentiates float32 only; the score is {value.dtype}", hint='engine="rules"'
         )
-    total = Builder(graph).ReduceSum(value, keepdims=0)
-    total.name = TOTAL
+    op = Builder(graph)
+    total = op.ReduceSum(value, keepdims=0)
+    total.name = op.claim(TOTAL_OUTPUT)
     graph.outputs.append(total)
     RemoveUnusedNodesPass()(model)
     ir.external_data.load_to_model(model)
     model.ir_version = min(model.ir_version, IR)
-    written = onnx.load_from_string(_build(make, ir.to_proto(model), names))
-    return _renamed(written, names)
+    written = onnx.load_from_string(_build(make, ir.to_proto(model), list(names.gradients), total.name))
+    onnx.helper.set_model_props(written, model.metadata_props | names.as_metadata())
+    return _renamed(written, names.gradients, total.name)
+
+
+def _refuse_taken(graph: ir.Graph) -> None:
+    """Raise ``UnsupportedGradient`` where the model has a value that is called as the builder calls a gradient."""
+    values = values_by_name(graph)
+    for name in values:
+        if _given(name) in values:
+            raise UnsupportedGradient(
+                f"onnxruntime-training calls the gradient of {name!r} {_given(name)!r}, as the model calls a value",
+                hint='engine="rules"',
+                name=_given(name),
+            )
 
 
 def builder() -> Any:
@@ -79,13 +96,13 @@ def builder() -> Any:
     return GradientGraphBuilder
 
 
-def _build(make: Any, proto: onnx.ModelProto, names: Sequence[str]) -> bytes:
+def _build(make: Any, proto: onnx.ModelProto, names: Sequence[str], total: str) -> bytes:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     onnxruntime.set_default_logger_severity(3)  # the builder tells its transformations on stderr
     try:
-        made = make(proto.SerializeToString(), {TOTAL}, set(names), TOTAL)
+        made = make(proto.SerializeToString(), {total}, set(names), total)
         made.build()
         written: bytes = made.get_model()
     except (RuntimeError, state.Fail, state.InvalidArgument, state.InvalidGraph, state.RuntimeException) as error:
@@ -97,19 +114,18 @@ def _build(make: Any, proto: onnx.ModelProto, names: Sequence[str]) -> bytes:
     return written
 
 
-def _renamed(written: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The outputs of the builder by the names that our gradient graphs have."""
+def _renamed(written: onnx.ModelProto, gradients: Mapping[str, str], total: str) -> onnx.ModelProto:
+    """Return the model whose outputs are called as in our gradient graphs, the ``gradients`` by those of the values."""
     graph = written.graph
     known = {value.name: value for value in [*graph.input, *graph.output, *graph.value_info]}
-    inner = {TOTAL, *map(_given, names)}
+    inner = {total, *map(_given, gradients)}
     kept = [value for value in graph.output if value.name not in inner]
     graph.value_info.extend(value for value in graph.output if value.name in inner)  # kernels of pools read their shape
-    for name in names:
+    for name, output in gradients.items():
         if _given(name) not in known:
             raise NoGradientPath(
                 f"onnxruntime-training wrote no gradient of {name!r}", hint='engine="rules"', value=name
             )
-        output = f"grad/{name}"
         graph.node.append(onnx.helper.make_node("Identity", [_given(name)], [output], name=output))
         value = onnx.ValueInfoProto()
         value.CopyFrom(known.get(name, known[_given(name)]))

@@ -113,6 +113,8 @@ class RowTarget:
     ``--target`` that asks for it; ``title``: what a reader is told; both "" for a class, which has a label.
     ``cell_number``: the number of a cell that was picked, with its ``level`` and ``probability``; None where none was.
     ``box``: x1, y1, x2, y2 of the box that it is about, in pixels of the input; None where it is about none.
+    ``score``: what the graph of its kind computed for the row; NaN before that, and for a class, whose score is read
+    from the score tensor.
     """
 
     kind: Kind
@@ -125,6 +127,7 @@ class RowTarget:
     probability: float = float("nan")
     box: tuple[float, ...] | None = None
     warning: str = ""
+    score: float = float("nan")
 
     @property
     def is_placed(self) -> bool:

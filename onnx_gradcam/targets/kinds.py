@@ -16,17 +16,15 @@ from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import is_float
+from onnx_gradcam.graph.names import TARGET_INDEX, target_parameter
 from onnx_gradcam.targets import scoring
-
-INDEX = "target_index"
-PREFIX = "target/"  # of the names of all other parameters
 
 Given = Mapping[str, Value]
 Write = Callable[..., tuple[Value, Value]]
 
 
 class Parameter(NamedTuple):
-    """A float32 input with one row per score: its name without the prefix, and its axes behind that of the rows."""
+    """A float32 input with one row per score: its own name, and its axes behind that of the rows."""
 
     name: str
     dims: tuple[int | str, ...]
@@ -51,45 +49,44 @@ class Kind:
     branch: str = "logits"
 
 
-def inputs(kind: Kind, batch: int | str) -> dict[str, Value]:
-    """The graph inputs that a kind adds, by name: ``target_index`` int64 (N,), and its parameters."""
-    found = {INDEX: ir.val(INDEX, dtype=ir.DataType.INT64, shape=[batch])}
+def inputs(op: Builder, kind: Kind, batch: int | str) -> dict[str, Value]:
+    """Return the graph inputs that a kind needs, by their own names: ``target_index`` int64 (N,), and its parameters.
+
+    They are called ``target_index`` and ``target/<name>``, or what these step aside to in the graph that ``op`` writes.
+    """
+    found = {TARGET_INDEX: ir.val(op.claim(TARGET_INDEX), dtype=ir.DataType.INT64, shape=[batch])}
     for name, dims in kind.parameters:
-        found[name] = ir.val(f"{PREFIX}{name}", dtype=ir.DataType.FLOAT, shape=[batch, *dims])
+        called = op.claim(target_parameter(name))
+        found[name] = ir.val(called, dtype=ir.DataType.FLOAT, shape=[batch, *dims])
     return found
-
-
-def is_parameter(name: str | None) -> bool:
-    """Whether a graph input of this name is one that a kind added."""
-    return name is not None and (name == INDEX or name.startswith(PREFIX))
 
 
 # --- the kinds --------------------------------------------------------------------------------------------------
 
 
 def _class(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
-    return scoring.class_score(op, score, given[INDEX])
+    return scoring.class_score(op, score, given[TARGET_INDEX])
 
 
 def _probability(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
-    found, chosen = scoring.log_probability(op, score, given[INDEX])
+    found, chosen = scoring.log_probability(op, score, given[TARGET_INDEX])
     return op.Exp(found), chosen
 
 
 def _log_probability(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
-    return scoring.log_probability(op, score, given[INDEX])
+    return scoring.log_probability(op, score, given[TARGET_INDEX])
 
 
 def _linear(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     """Σ w_k · y_k over the classes, of many scores per image at the most probable cell of the chosen class."""
-    chosen = scoring.chosen_class(op, score, given[INDEX])
+    chosen = scoring.chosen_class(op, score, given[TARGET_INDEX])
     return scoring.weighted(op, given["weights"], scoring.columns(op, score, chosen)), chosen
 
 
 def _region(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     """Σ w_p · y_cp over the cells, c the chosen class."""
     assert score.dense is not None
-    chosen = scoring.chosen_class(op, score, given[INDEX])
+    chosen = scoring.chosen_class(op, score, given[TARGET_INDEX])
     logits = scoring.of_class(op, score.dense.logits, chosen)
     return scoring.weighted(op, given["mask"], logits), chosen
 
@@ -99,7 +96,7 @@ def _objectness(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     assert score.dense is not None
     assert score.dense.objectness is not None
     logits = op.Squeeze(score.dense.objectness, op.ints(1))
-    return scoring.weighted(op, given["mask"], logits), given[INDEX]
+    return scoring.weighted(op, given["mask"], logits), given[TARGET_INDEX]
 
 
 def _iou(op: Builder, score: Score, given: Given, first: str, last: str) -> tuple[Value, Value]:
@@ -116,7 +113,7 @@ def _iou(op: Builder, score: Score, given: Given, first: str, last: str) -> tupl
     acted = op.Unsqueeze(_acted(op, picked, first, last), op.ints(1))
     matrix, origin, box = (scoring.as_dtype(op, given[name], raw) for name in ("matrix", "origin", "box"))
     corners = op.Add(op.ReduceSum(op.Mul(matrix, acted), op.ints(2), keepdims=0), origin)
-    return scoring.overlap(op, corners, box), given[INDEX]
+    return scoring.overlap(op, corners, box), given[TARGET_INDEX]
 
 
 def _acted(op: Builder, r: Value, first: str, last: str) -> Value:
@@ -142,7 +139,7 @@ def _tokens(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
 
 def _similarity(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     """cos(e, q) = Σ e_k · q_k / ‖e‖, where ‖q‖ = 1.   A zero e is similar to nothing."""
-    e = scoring.columns(op, score, given[INDEX])
+    e = scoring.columns(op, score, given[TARGET_INDEX])
     least = op.const(1e-30, like=e)
     square = op.ReduceSum(op.Mul(e, e), op.ints(1), keepdims=0)
     length = op.Sqrt(op.Where(op.Less(square, least), least, square))
@@ -166,7 +163,7 @@ def _custom(op: Builder, score: Score, given: Given, function: Callable[..., Val
 
 def _none(op: Builder, given: Given) -> Value:
     """−1 for each row: of no class."""
-    return op.Sub(op.Mul(given[INDEX], op.ints(0)), op.ints(1))
+    return op.Sub(op.Mul(given[TARGET_INDEX], op.ints(0)), op.ints(1))
 
 
 DETECTION = ("logits", "objectness", "boxes", "sides", "grids")

@@ -16,18 +16,19 @@ from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.engine import fidelity as forward
 from onnx_gradcam.engine import scaling
 from onnx_gradcam.engine.batches import batch_size
-from onnx_gradcam.engine.program import CLASS, INDEX, SCALE, GradientGraph, differentiate, forward_only
+from onnx_gradcam.engine.program import GradientGraph, differentiate, forward_only
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
+from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX, gradient_names, values_by_name
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized, quantized_form
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, nodes, sample, widen
-from onnx_gradcam.verify.given import is_gradient_graph, verify_given
+from onnx_gradcam.verify.given import verify_given
 from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
 from onnx_gradcam.verify.path import Site, sites, spread, values_of
 from onnx_gradcam.verify.probe import Probe
@@ -76,8 +77,8 @@ def verify(
     """
     options = Options(None if providers is None else tuple(providers))
     source = load(model)
-    if is_gradient_graph(source.model.graph):
-        return verify_given(source, x, options, seed, image_input)
+    if (names := gradient_names(source.model)) is not None:
+        return verify_given(source, names, x, options, seed, image_input)
     places = None if grid is None else TokenGrid.parse(grid)
     subject = _Subject.of(source, target_layer, score, options, table, places, image_input)
     run = _first_run(subject, x, seed)
@@ -88,7 +89,7 @@ def verify(
     return Report(
         model=subject.source.name,
         score=subject.score.name,
-        class_index=tuple(int(i) for i in run.results[CLASS]),
+        class_index=tuple(int(i) for i in run.class_index),
         layers=subject.layers,
         providers=run.providers,
         checks=tuple(checks),
@@ -140,10 +141,11 @@ class _Subject:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of the gradient graph: what was fed, and every output."""
+    """A run of the gradient graph: what was fed, every output, and the class that each row explains."""
 
     feeds: Arrays
     results: Mapping[str, Any]
+    class_index: np.ndarray
     batch: int | None
     providers: tuple[str, ...]
 
@@ -155,18 +157,20 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     batch = batch_size(subject.prepared.graph, image)
     given = None if x is None else [sample.one_batch(inputs.checked_feeds(x, specs), image, batch)]
     candidates = given or sample.noise(specs, batch, seed)
-    session = Session(subject.whole.model, subject.options)
+    session, called = Session(subject.whole.model, subject.options), subject.whole.names
     names = [name for name in session.outputs if name not in session.inputs]
     refused: list[InputError | ModelError] = []
     for feeds in candidates:
         index = np.full(len(feeds[image]), TOP1, np.int64)
         try:
-            scale = {SCALE: np.array(scaling.FIRST, np.float32)} if subject.whole.is_scaled else {}
-            results = session.run(names, {**feeds, INDEX: index, **scale})
+            own = {called.inputs[TARGET_INDEX]: index}
+            if subject.whole.is_scaled:
+                own[called.inputs[SCALE_INPUT]] = np.array(scaling.FIRST, np.float32)
+            results = session.run(names, {**feeds, **own})
         except (InputError, ModelError) as error:
             refused.append(error)
         else:
-            return _Run(feeds, results, batch, session.providers)
+            return _Run(feeds, results, results[called.class_index], batch, session.providers)
     raise InputError(
         refused[0].what,
         where="the user's input" if x is not None else f"noise for {', '.join(map(str, specs.values()))}",
@@ -202,7 +206,7 @@ def _forward_pass(subject: _Subject, run: _Run) -> Check:
 def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tuple[list[NodeCheck], int]:
     """The results node by node, and how many nodes were left to others like them."""
     graph = subject.prepared.graph
-    values = ir.convenience.create_value_mapping(graph)
+    values = values_by_name(graph)
     on_path = sites(graph, [values[name] for name in subject.whole.activations], subject.score.value)
     chosen = spread(on_path)
     extra = [v.name or "" for site in chosen for v in parameters(site) if constant(v) is None]
@@ -242,10 +246,10 @@ def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
     dense = subject.score.dense
     if dense is None or len(dense.levels) != len(subject.layers):
         return ()
-    of = np.asarray(run.results[dense.level.name or ""])
-    used = {int(of[i, c]) for i, c in enumerate(run.results[CLASS])}
+    of, gradients = np.asarray(run.results[dense.level.name or ""]), subject.whole.names.gradients
+    used = {int(of[i, c]) for i, c in enumerate(run.class_index)}
     others = [name for k, name in enumerate(subject.layers) if k not in used]
-    return tuple(name for name in others if not np.any(run.results[f"grad/{name}"]))
+    return tuple(name for name in others if not np.any(run.results[gradients[name]]))
 
 
 def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random.Generator) -> list[Check]:
@@ -254,26 +258,28 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
         twin, remark = _twin(subject)
     except NoSurrogate as reason:
         return [Check("gradient without rounding", "undecided", None, network.LIMIT, str(reason))]
-    here = ir.convenience.create_value_mapping(subject.prepared.graph)
+    here = values_by_name(subject.prepared.graph)
     shown = {quantized_form(here[name]).name or "": name for name in subject.whole.activations if name not in idle}
-    there = ir.convenience.create_value_mapping(twin.graph)
+    there = values_by_name(twin.graph)
     score = quantized_form(subject.score.value).name or ""
     dense = None if subject.score.dense is None else subject.score.dense.on(there)
     place = _place(subject, run)
-    feeds = {**(widen.arrays(run.feeds) if subject.whole.is_scaled else run.feeds), INDEX: run.results[CLASS]}
+    feeds = widen.arrays(run.feeds) if subject.whole.is_scaled else dict(run.feeds)
     made = [name for name in shown if name not in feeds]
     session = Session(forward_only(twin, made or [score]), subject.options)
     values = {**feeds, **session.run(session.outputs, {name: feeds[name] for name in session.inputs})}
     whole = differentiate(twin, replace(subject.score, value=there[score], dense=dense), list(shown), subject.table)
     held = {} if dense is None or place is None else {dense.cell_number.name or "": place}
-    at = Probe.of(whole.model, subject.options, feeds, {name: values[name] for name in shown}, held)
+    fed = {**feeds, whole.names.inputs[TARGET_INDEX]: run.class_index}
+    at = Probe.of(whole.model, whole.names, subject.options, fed, {name: values[name] for name in shown}, held)
     checks = [
         replace(network.check_gradient(at, name, rng), name=f"gradient at {theirs!r}{remark}")
         for name, theirs in shown.items()
     ]
     if not subject.whole.is_scaled:
         return checks
-    own = {name: np.asarray(run.results[f"grad/{name}"], np.float64) / scaling.FIRST for name in subject.layers}
+    results = {name: run.results[subject.whole.names.gradients[name]] for name in subject.layers}
+    own = {name: np.asarray(gradient, np.float64) / scaling.FIRST for name, gradient in results.items()}
     layers = [(name, theirs) for name, theirs in shown.items() if theirs in subject.layers]
     narrow = [widen.compare(t, own[t], at.gradient_at(n, np.zeros_like(values[n]))) for n, t in layers]
     return [*checks, *narrow]

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.engine.program import SCORE
 from onnx_gradcam.engine.session import Options, Session
+from onnx_gradcam.graph.names import GradientNames, claim, delta, held, moved, names_in, values_by_name
 
 ULP = 2.0**-24  # of float32, as a share of the number
 SAMPLES = 6  # of the score, to see how much rounding there is in it
@@ -20,50 +20,67 @@ UNITS = 64  # in the last place, by which values are moved for it: far less than
 
 @dataclass(frozen=True)
 class Probe:
-    """A model with values that can be moved: ``delta/<name>`` is added to each of ``values`` {name: array}.
+    """A model whose values can be moved, with the sessions that give its score and its gradients there.
 
-    ``gradient`` gives the gradients there, ``forward`` the score alone.
+    Attributes:
+        gradient: gives the gradients.
+        forward: gives the score alone.
+        feeds: what both are fed where nothing is moved.
+        values: the values that can be moved, by name.
+        names: what the score and the gradients are called.
+        deltas: the inputs that are added to the values, by the names of these.
     """
 
     gradient: Session
     forward: Session
     feeds: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
+    names: GradientNames
+    deltas: Mapping[str, str]
 
     @classmethod
     def of(
         cls,
         whole: ir.Model,
+        names: GradientNames,
         options: Options,
         feeds: Mapping[str, np.ndarray],
         values: Mapping[str, np.ndarray],
-        held: Mapping[str, np.ndarray] = MappingProxyType({}),
+        constants: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> Probe:
-        """Open the two sessions of the gradient graph ``whole``, whoever wrote it; it has ``grad/<name>`` for values.
+        """Open the two sessions of a gradient graph, whoever wrote it.
 
-        ``feeds`` hold ``target_index`` too; ``held`` {name: array}: values that stay what they are.
+        Args:
+            whole: the gradient graph; it has the gradient of each of ``values``.
+            names: what is called what in it.
+            options: how sessions are opened.
+            feeds: arrays for all inputs of the graph.
+            values: the values that can be moved, by name, as they are where nothing is moved.
+            constants: values that stay what they are, by name.
         """
         model = whole.clone()
-        known = ir.convenience.create_value_mapping(model.graph)
-        for name in values:
-            _add_delta(model.graph, known[name])
-        for name, array in held.items():
-            _hold(model.graph, known[name], array)
+        known = values_by_name(model.graph)
+        taken = names_in(model.graph)
+        deltas = {name: _add_delta(model.graph, known[name], taken) for name in values}
+        for name, array in constants.items():
+            _hold(model.graph, known[name], array, taken)
         forward = model.clone()
-        forward.graph.outputs[:] = [v for v in forward.graph.outputs if v.name == SCORE]
+        forward.graph.outputs[:] = [v for v in forward.graph.outputs if v.name == names.score]
         RemoveUnusedNodesPass()(forward)
-        at_rest = {f"delta/{name}": np.zeros_like(array) for name, array in values.items()}
-        return cls(Session(model, options), Session(forward, options), {**feeds, **at_rest}, values)
+        at_rest = {deltas[name]: np.zeros_like(array) for name, array in values.items()}
+        return cls(Session(model, options), Session(forward, options), {**feeds, **at_rest}, values, names, deltas)
 
     def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
         """∂score/∂value, float64, with the value moved by ``delta``."""
-        output = f"grad/{name}"
-        found = self.gradient.run([output], {**self.feeds, f"delta/{name}": delta})[output]
-        return np.asarray(found, np.float64)
+        output = self.names.gradients[name]
+        gradient = self.gradient.run([output], {**self.feeds, self.deltas[name]: delta})[output]
+        return np.asarray(gradient, np.float64)
 
     def score_at(self, name: str, delta: np.ndarray) -> float:
         """The score, summed over the batch."""
-        return float(np.sum(self.forward.run([SCORE], {**self.feeds, f"delta/{name}": delta})[SCORE], dtype=np.float64))
+        score = self.names.score
+        results = self.forward.run([score], {**self.feeds, self.deltas[name]: delta})
+        return float(np.sum(results[score], dtype=np.float64))
 
     def place(self, name: str, delta: np.ndarray) -> np.ndarray:
         """Where the value is when moved by ``delta``, float64: as float32 has added it."""
@@ -82,26 +99,27 @@ class Probe:
         return max(float(np.std(left)), ULP * abs(left[0]))
 
 
-def _add_delta(graph: ir.Graph, value: ir.Value) -> None:
-    """Every reader of ``value`` reads ``moved/<name>`` = value + ``delta/<name>`` instead."""
-    delta = ir.val(f"delta/{value.name}", dtype=value.dtype, shape=value.shape)
-    moved = ir.val(f"moved/{value.name}", dtype=value.dtype, shape=value.shape)
-    _read_instead(value, moved)
+def _add_delta(graph: ir.Graph, value: ir.Value, taken: set[str]) -> str:
+    """Let every reader of a value read its sum with a new input instead; return what that input is called."""
+    added = ir.val(claim(delta(value.name or ""), taken), dtype=value.dtype, shape=value.shape)
+    total = ir.val(claim(moved(value.name or ""), taken), dtype=value.dtype, shape=value.shape)
+    _read_instead(value, total)
     producer = value.producer()
-    add = ir.node("Add", [value, delta], outputs=[moved], name=moved.name)
+    add = ir.node("Add", [value, added], outputs=[total], name=total.name)
     if producer is None:
         graph.insert_before(graph[0], add)
     else:
         graph.insert_after(producer, add)
-    graph.inputs.append(delta)
+    graph.inputs.append(added)
+    return added.name or ""
 
 
-def _hold(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
-    """Every reader of ``value`` reads ``array`` instead."""
-    name = f"held/{value.name}"
-    held = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(held)
-    _read_instead(value, held)
+def _hold(graph: ir.Graph, value: ir.Value, array: np.ndarray, taken: set[str]) -> None:
+    """Let every reader of a value read ``array`` instead."""
+    name = claim(held(value.name or ""), taken)
+    constant = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(constant)
+    _read_instead(value, constant)
 
 
 def _read_instead(value: ir.Value, other: ir.Value) -> None:

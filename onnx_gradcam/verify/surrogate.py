@@ -17,6 +17,7 @@ from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers
 from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, is_moved, lower
+from onnx_gradcam.graph.names import SURROGATE, real, replaced
 from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.graph.quantization import BOUNDS, only_requantizes, quantization
 
@@ -54,7 +55,7 @@ def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Mod
             _write_out(graph, node)
     settled = [_settled(node, unsaturated) for node in graph if node.op_type in REAL]
     reading = {id(node) for node, _ in settled if quantization(node.inputs[0]) is not None}
-    op = Builder(graph, "surrogate")
+    op = Builder(graph, SURROGATE)
     for node, bounds in settled:
         if node.op_type != "DequantizeLinear" or id(node) in reading:
             _replace(op, node, node.outputs[0], bounds)
@@ -75,7 +76,7 @@ def _settled(node: ir.Node, unsaturated: Set[str]) -> tuple[ir.Node, Bounds | No
 
 def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     """The standard operators for ``node`` in its place."""
-    op = Builder(graph, f"surrogate/{node.name}")
+    op = Builder(graph, f"{SURROGATE}/{node.name}")
     try:
         made = lower(op, node)
     except Unlowered as reason:
@@ -87,7 +88,7 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
     for theirs, mine in pairs:
         if mine is not None:
             theirs.replace_all_uses_with(mine, replace_graph_outputs=True)
-            theirs.name, mine.name = f"{theirs.name}/replaced", theirs.name
+            theirs.name, mine.name = op.claim(replaced(theirs.name or "")), theirs.name
     graph.remove(node, safe=True)
 
 
@@ -104,8 +105,9 @@ def _replace(op: Builder, node: ir.Node, value: Value, bounds: Bounds | None) ->
     source = node.inputs[0]
     assert source is not None
     limits = [] if bounds is None else [op.array(bound.astype(np.float32)) for bound in bounds]
-    mine = ir.val(f"{value.name}/real", type=source.type, shape=value.shape)
+    mine = ir.val(op.claim(real(value.name or "")), type=source.type, shape=value.shape)
     node_type = "Clip" if limits else "Identity"
-    op.graph.insert_before(node, ir.node(node_type, [source, *limits], outputs=[mine], name=f"{node.name}/real"))
+    name = op.claim(real(node.name or ""))
+    op.graph.insert_before(node, ir.node(node_type, [source, *limits], outputs=[mine], name=name))
     value.replace_all_uses_with(mine, replace_graph_outputs=True)
     value.name, mine.name = mine.name, value.name

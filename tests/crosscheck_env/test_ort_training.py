@@ -14,9 +14,9 @@ from rule_tables import tables
 from vjp_check import Case, _feeds, _run_ort, forward_model, with_gradients
 
 import onnx_gradcam as ogc
-from onnx_gradcam.engine.program import CLASS, INDEX, SCORE
 from onnx_gradcam.errors import OnnxGradcamError, ProviderError
 from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX, GradientNames, gradient_output
 from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.roads import ort_training
 from onnx_gradcam.verify import verify
@@ -34,9 +34,9 @@ def test_the_same_outputs_as_by_rules() -> None:
     ours, theirs = (ogc.gradient_model(proto, ["relu", "x"], engine=e) for e in ("rules", "ort-training"))
     assert {v.name for v in theirs.graph.output} == {v.name for v in ours.graph.output}
     assert {v.name for v in theirs.graph.input} == {v.name for v in ours.graph.input}
-    names = ["logits", "relu", "grad/relu", "grad/x", SCORE, CLASS]
+    names = ["logits", "relu", "grad/relu", "grad/x", SCORE_OUTPUT, CLASS_OUTPUT]
     for index in (np.array([3, -1, 0, 2]), np.full(4, -1)):
-        fed = {**feeds(proto, len(index)), INDEX: index}
+        fed = {**feeds(proto, len(index)), TARGET_INDEX: index}
         a, b = run(ours, fed, names), run(theirs, fed, names)
         for name in names:
             assert a[name].shape == b[name].shape
@@ -47,7 +47,10 @@ def test_the_same_outputs_as_by_rules() -> None:
 def test_the_demo_models(name: str, models: Path) -> None:
     path = models / f"{name}.onnx"
     layers = list(ogc.Explainer(path).target_layers)
-    fed = {"image": np.random.default_rng(0).standard_normal((2, 3, 96, 96)).astype(F32), INDEX: np.array([-1, 1])}
+    fed = {
+        "image": np.random.default_rng(0).standard_normal((2, 3, 96, 96)).astype(F32),
+        TARGET_INDEX: np.array([-1, 1]),
+    }
     names = [f"grad/{layer}" for layer in layers]
     ours, theirs = (run(ogc.gradient_model(path, layers, engine=e), fed, names) for e in ("rules", "ort-training"))
     for k in names:
@@ -117,7 +120,8 @@ def test_what_it_does_not_refuse_is_right(case: Case, dynamic: bool) -> None:
     model.graph.outputs.append(score)
     names = [f"x{i}" for i in case.wrt]
     try:
-        proto = ort_training.add_gradients(model, names, score.name or "")
+        called = GradientNames(score.name or "", "", {}, {name: gradient_output(name) for name in names})
+        proto = ort_training.add_gradients(model, called)
         found = _run_ort(proto.SerializeToString(), [f"grad/{n}" for n in names], fed, False)
     except OnnxGradcamError:
         return

@@ -10,6 +10,7 @@ from typing import Any
 import builders
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from nets import BATCH, Net, feeds, run
 from onnx import TensorProto, helper, numpy_helper
@@ -19,9 +20,10 @@ from vjp_check import Erf
 
 from onnx_gradcam.anatomy.layers import choose
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.engine.program import CLASS, INDEX, SCALE, SCORE, asked, differentiate, gradient_model, to_run
+from onnx_gradcam.engine.program import asked, differentiate, gradient_model, to_run
 from onnx_gradcam.errors import LayerError, NoGradientPath, ScoreError, UnsupportedGradient
 from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.names import CLASS_OUTPUT, SCALE_INPUT, SCORE_OUTPUT, TARGET_INDEX, gradient_names
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 ALL = {**builders.ARCHITECTURES, **builders.HABITS}
@@ -47,7 +49,7 @@ def classes(proto: onnx.ModelProto, count: int) -> np.ndarray:
 def explained(proto: onnx.ModelProto, *names: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """What the gradient model was fed, and what it returned."""
     fed = images(proto)
-    fed[INDEX] = classes(proto, len(next(iter(fed.values()))))
+    fed[TARGET_INDEX] = classes(proto, len(next(iter(fed.values()))))
     return fed, run(gradient_model(proto, names), fed)
 
 
@@ -64,15 +66,17 @@ def test_the_outputs_stay_and_the_gradients_join_them(name: str) -> None:
     model = gradient_model(proto, [layer])
     fed, found = explained(proto, layer)
     outputs = [v.name for v in prepared.outputs]
-    assert list(found) == list(dict.fromkeys([*outputs, SCORE, CLASS, f"grad/{layer}", score.value.name, layer]))
+    assert list(found) == list(
+        dict.fromkeys([*outputs, SCORE_OUTPUT, CLASS_OUTPUT, f"grad/{layer}", score.value.name, layer])
+    )
     for key in set(original) - {"maps"}:
         np.testing.assert_allclose(found[key], original[key], rtol=1e-6, atol=1e-6)
     assert found[f"grad/{layer}"].shape == found[layer].shape
-    logits = found[score.value.name].reshape(len(fed[INDEX]), -1)
+    logits = found[score.value.name].reshape(len(fed[TARGET_INDEX]), -1)
     logits = np.concatenate([-logits, logits], axis=1) if score.kind == "binary" else logits
-    expected = np.where(fed[INDEX] < 0, logits.argmax(axis=1), fed[INDEX])
-    np.testing.assert_array_equal(found[CLASS], expected)
-    np.testing.assert_allclose(found[SCORE], logits[np.arange(len(logits)), expected], rtol=1e-6)
+    expected = np.where(fed[TARGET_INDEX] < 0, logits.argmax(axis=1), fed[TARGET_INDEX])
+    np.testing.assert_array_equal(found[CLASS_OUTPUT], expected)
+    np.testing.assert_allclose(found[SCORE_OUTPUT], logits[np.arange(len(logits)), expected], rtol=1e-6)
     assert {node.domain for node in model.graph.node} == {""}
     onnx.checker.check_model(model)
 
@@ -82,7 +86,7 @@ def test_the_gradient_behind_global_pooling_is_the_weight() -> None:
     proto = builders.residual()
     weight = next(t for t in proto.graph.initializer if list(t.dims) == [5, 6])
     _, found = explained(proto, "stage2")
-    rows = numpy_helper.to_array(weight)[found[CLASS]] / 16
+    rows = numpy_helper.to_array(weight)[found[CLASS_OUTPUT]] / 16
     np.testing.assert_allclose(found["grad/stage2"], np.broadcast_to(rows[:, :, None, None], (4, 6, 4, 4)), rtol=1e-6)
     np.testing.assert_allclose(  # and through the Relu
         explained(proto, "added")[1]["grad/added"], found["grad/stage2"] * (found["stage2"] > 0), rtol=1e-6
@@ -91,7 +95,7 @@ def test_the_gradient_behind_global_pooling_is_the_weight() -> None:
 
 def test_the_gradient_of_the_score_itself() -> None:
     _, found = explained(builders.residual(), "logits")
-    np.testing.assert_array_equal(found["grad/logits"], np.eye(5)[found[CLASS]])
+    np.testing.assert_array_equal(found["grad/logits"], np.eye(5)[found[CLASS_OUTPUT]])
 
 
 def test_a_sigmoid_logit() -> None:
@@ -99,10 +103,10 @@ def test_a_sigmoid_logit() -> None:
     proto = builders.HABITS["sigmoid"]()
     weight = numpy_helper.to_array(next(t for t in proto.graph.initializer if list(t.dims) == [1, 4]))
     _, found = explained(proto, "relu")
-    sign = np.where(found[CLASS] == 1, 1, -1)[:, None, None, None]
+    sign = np.where(found[CLASS_OUTPUT] == 1, 1, -1)[:, None, None, None]
     expected = np.broadcast_to(sign * weight[0][:, None, None] / 64, found["relu"].shape)
     np.testing.assert_allclose(found["grad/relu"], expected, rtol=1e-6)
-    assert set(found[CLASS]) == {0, 1}, "else the test shows nothing"
+    assert set(found[CLASS_OUTPUT]) == {0, 1}, "else the test shows nothing"
 
 
 # ------------------------------------------------------------------------------------- finite differences
@@ -151,7 +155,7 @@ def with_nudge(proto: onnx.ModelProto, layer: str, score: str, shape: Sequence[i
 def test_finite_differences_in_float64(name: str, where: str) -> None:
     proto = in_float64(builders.ARCHITECTURES[name]())
     layer = layer_of(proto) if where == "layer" else "x"
-    fed = {**images(proto, 2), INDEX: np.array([2, 4])}
+    fed = {**images(proto, 2), TARGET_INDEX: np.array([2, 4])}
     model = gradient_model(proto, [layer])
     activation, gradient = ReferenceEvaluator(model, new_ops=OPS).run([layer, f"grad/{layer}"], fed)
     assert gradient.dtype == np.float64
@@ -159,7 +163,7 @@ def test_finite_differences_in_float64(name: str, where: str) -> None:
 
     def score(nudge: np.ndarray) -> float:
         (logits,) = evaluator.run(None, {"x": fed["x"], "nudge": nudge})
-        return float(sum(logits.reshape(2, 5)[[0, 1], fed[INDEX]]))
+        return float(sum(logits.reshape(2, 5)[[0, 1], fed[TARGET_INDEX]]))
 
     rng = np.random.default_rng(1)
     for _ in range(3):
@@ -185,7 +189,7 @@ def test_an_image_alone_has_the_gradient_that_it_has_in_a_batch(name: str) -> No
     model = gradient_model(proto, [layer, image])
     for i in range(4):
         alone = run(model, {k: v[i : i + 1] for k, v in fed.items()})
-        for key in (f"grad/{layer}", f"grad/{image}", SCORE):
+        for key in (f"grad/{layer}", f"grad/{image}", SCORE_OUTPUT):
             np.testing.assert_allclose(alone[key][0], together[key][i], rtol=1e-5, atol=1e-7)
 
 
@@ -212,7 +216,7 @@ def test_a_layer_that_a_skip_goes_around() -> None:
 def test_the_class_is_an_input_of_the_size_of_the_batch() -> None:
     for proto, dim in ((builders.plain("N"), "N"), (builders.plain(4), 4), (builders.literal_minus_one(), "batch")):
         info = gradient_model(proto, ["relu"]).graph.input[-1]
-        assert info.name == INDEX
+        assert info.name == TARGET_INDEX
         assert info.type.tensor_type.elem_type == TensorProto.INT64
         (size,) = info.type.tensor_type.shape.dim
         assert (size.dim_value or size.dim_param) == dim
@@ -224,7 +228,7 @@ def test_names_like_our_own_are_no_clash() -> None:
     plain = gradient_model(proto, ["stage2"])
     made = {name for node in plain.graph.node for name in node.output} | {t.name for t in plain.graph.initializer}
     ours = sorted({n.removeprefix("grad/") for n in made if n.startswith("grad/")} - {"score", "class_index", "stage2"})
-    fed = {**images(proto), INDEX: np.array(CLASSES)}
+    fed = {**images(proto), TARGET_INDEX: np.array(CLASSES)}
     assert len(ours) > 10
     for name in ours[:: len(ours) // 4]:
         renamed = builders.residual()
@@ -257,7 +261,7 @@ def test_external_data_is_carried_along(tmp_path: Path) -> None:
 
 def test_a_value_named_twice_comes_out_once() -> None:
     model = gradient_model(builders.plain(), ["relu", "relu"])
-    assert [v.name for v in model.graph.output] == ["logits", SCORE, CLASS, "grad/relu", "relu"]
+    assert [v.name for v in model.graph.output] == ["logits", SCORE_OUTPUT, CLASS_OUTPUT, "grad/relu", "relu"]
 
 
 def test_half_precision() -> None:
@@ -269,10 +273,10 @@ def test_half_precision() -> None:
     for info in (*half.graph.input, *half.graph.output):
         info.type.tensor_type.elem_type = TensorProto.FLOAT16
     fed, expected = explained(proto, "stage1")
-    fed = {**fed, SCALE: np.array(1024, np.float32), "x": fed["x"].astype(np.float16)}
+    fed = {**fed, SCALE_INPUT: np.array(1024, np.float32), "x": fed["x"].astype(np.float16)}
     found = run(gradient_model(half, ["stage1"]), fed)
     assert found["grad/stage1"].dtype == np.float16
-    same = found[CLASS] == expected[CLASS]
+    same = found[CLASS_OUTPUT] == expected[CLASS_OUTPUT]
     unscaled = found["grad/stage1"].astype(np.float32) / 1024
     error = np.linalg.norm(unscaled[same] - expected["grad/stage1"][same])
     assert error < 0.02 * np.linalg.norm(expected["grad/stage1"][same])
@@ -327,12 +331,22 @@ def test_an_operator_without_a_rule_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["score", "class_index"])
 def test_a_value_whose_gradient_would_be_called_like_another_output(name: str) -> None:
-    net = Net()
-    net.head(net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out=name), 4)
-    proto = net.model({"logits": None})
-    gradient_model(proto, ["x"])
-    with pytest.raises(LayerError, match=f"'grad/{name}'"):
-        gradient_model(proto, [name])
+    """Its gradient steps aside; the metadata tells where to."""
+
+    def net(out: str) -> onnx.ModelProto:
+        net = Net()
+        net.head(net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out=out), 4)
+        return net.model({"logits": None})
+
+    made, plain = gradient_model(net(name), [name]), gradient_model(net("relu"), ["relu"])
+    called = gradient_names(ir.from_proto(made))
+    assert called is not None
+    assert called.gradients == {name: f"ogc/grad/{name}"}
+    fed = {**images(plain), TARGET_INDEX: np.array(CLASSES)}
+    found, expected = run(made, fed), run(plain, fed)
+    np.testing.assert_array_equal(found[f"ogc/grad/{name}"], expected["grad/relu"])
+    np.testing.assert_array_equal(found[SCORE_OUTPUT], expected[SCORE_OUTPUT])
+    np.testing.assert_array_equal(found[CLASS_OUTPUT], expected[CLASS_OUTPUT])
 
 
 def test_an_unknown_score() -> None:
@@ -343,7 +357,7 @@ def test_an_unknown_score() -> None:
 def test_a_score_by_name() -> None:
     proto = builders.two_outputs()
     model = gradient_model(proto, ["relu"], score="flat")
-    found = run(model, {**images(proto), INDEX: np.array([3, 1, 0, 2])})
+    found = run(model, {**images(proto), TARGET_INDEX: np.array([3, 1, 0, 2])})
     expected = np.zeros((4, 4, 8, 8), np.float32)
     expected[range(4), [3, 1, 0, 2]] = 1 / 64
     np.testing.assert_allclose(found["grad/relu"], expected, rtol=1e-6)

@@ -11,8 +11,9 @@ from nets import feeds, run
 
 from onnx_gradcam.anatomy.layers import choose
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, GradientGraph, differentiate, forward_only, has_rows, split
+from onnx_gradcam.engine.program import GradientGraph, differentiate, forward_only, has_rows, split
 from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 ALL = {**builders.ARCHITECTURES, **builders.HABITS}
@@ -55,11 +56,11 @@ def test_two_parts_give_what_the_whole_gives(name: str) -> None:
     free = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value <= 0
     rows = [i for i in range(count) for _ in range(3)] if free else list(range(count))
     wanted = np.tile(classes(proto, 3), count) if free else classes(proto, count)
-    found = run(ir.to_proto(backward), {INDEX: wanted, **taken({k: passed[k] for k in boundary}, rows, count)})
-    assert set(found) == {SCORE, CLASS, *graph.gradients}
-    expected = run(ir.to_proto(graph.model), {INDEX: wanted, **taken(fed, rows, count)})
-    np.testing.assert_array_equal(found[CLASS], expected[CLASS])
-    for key in (SCORE, *graph.gradients):
+    found = run(ir.to_proto(backward), {TARGET_INDEX: wanted, **taken({k: passed[k] for k in boundary}, rows, count)})
+    assert set(found) == {SCORE_OUTPUT, CLASS_OUTPUT, *graph.gradients}
+    expected = run(ir.to_proto(graph.model), {TARGET_INDEX: wanted, **taken(fed, rows, count)})
+    np.testing.assert_array_equal(found[CLASS_OUTPUT], expected[CLASS_OUTPUT])
+    for key in (SCORE_OUTPUT, *graph.gradients):
         scale = np.abs(expected[key]).max()
         np.testing.assert_allclose(found[key], expected[key], rtol=1e-6, atol=1e-6 * scale)
         assert scale > 0
@@ -73,17 +74,18 @@ def test_the_parts_share_no_work() -> None:
     assert "Conv" not in operators
     assert "Relu" not in operators
     assert not {node.name for node in forward.graph} & {node.name for node in backward.graph}
-    assert INDEX not in {v.name for v in forward.graph.inputs}
+    assert TARGET_INDEX not in {v.name for v in forward.graph.inputs}
 
 
 def test_forward_only_computes_what_was_asked_for() -> None:
     proto = builders.residual()
     graph = whole(proto, "stage2")
-    model = ir.to_proto(forward_only(graph.model, ["stage1", "logits", "stage1"]))
+    own = graph.names.inputs.values()
+    model = ir.to_proto(forward_only(graph.model, ["stage1", "logits", "stage1"], own))
     assert [v.name for v in model.graph.output] == ["stage1", "logits"]
     assert "grad" not in {node.name.split("/")[0] for node in model.graph.node}
     np.testing.assert_allclose(run(model, feeds(proto))["logits"], run(proto, feeds(proto))["logits"], rtol=1e-6)
-    early = ir.to_proto(forward_only(graph.model, ["stage1"]))
+    early = ir.to_proto(forward_only(graph.model, ["stage1"], own))
     assert "stage2" not in {name for node in early.graph.node for name in node.output}
     assert graph.model.graph.outputs[0].name == "logits", "the whole stays as it is"
 

@@ -13,8 +13,9 @@ from onnx import numpy_helper
 
 import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.engine.program import INDEX, differentiate, split
+from onnx_gradcam.engine.program import differentiate, split
 from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.names import TARGET_INDEX
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.targets.kinds import CLASS, PROBABILITY, Kind
 
@@ -39,7 +40,7 @@ def head(model: Any) -> np.ndarray:
 
 
 def curvature(whole: Any, x: np.ndarray, classes: list[int]) -> np.ndarray:
-    fed = {"x": x, INDEX: np.array(classes)}
+    fed = {"x": x, TARGET_INDEX: np.array(classes)}
     return nets.run(ir.to_proto(whole.model), fed, ["grad/curvature/a"])["grad/curvature/a"]
 
 
@@ -48,7 +49,7 @@ def test_of_a_sigmoid_by_hand() -> None:
     model = small("Sigmoid")
     whole = second_order(model, "a")
     x = np.random.default_rng(1).standard_normal((2, 3, 6, 6)).astype(np.float32)
-    a = nets.run(ir.to_proto(whole.model), {"x": x, INDEX: np.array([3, 1])}, ["a"])["a"]
+    a = nets.run(ir.to_proto(whole.model), {"x": x, TARGET_INDEX: np.array([3, 1])}, ["a"])["a"]
     w = head(model)[[3, 1]]
     s = 1 / (1 + np.exp(-a))
     expected = w[:, :, None, None] / 36 * s * (1 - s) * (1 - 2 * s) * a
@@ -73,7 +74,7 @@ def test_a_probability_bends_what_its_logit_does_not() -> None:
     whole = second_order(small("Relu"), "a", kind=PROBABILITY)
     x = np.random.default_rng(1).standard_normal((1, 3, 6, 6)).astype(np.float32)
     found = curvature(whole, x, [2])
-    results = nets.run(ir.to_proto(whole.model), {"x": x, INDEX: np.array([2])}, ["a", "p"])
+    results = nets.run(ir.to_proto(whole.model), {"x": x, TARGET_INDEX: np.array([2])}, ["a", "p"])
     w, p = head(small("Relu")).astype(float), results["p"][0].astype(float)
     on = (results["a"][0] > 0) / 36
     logits_along_a = w @ (results["a"][0] * on).sum(axis=(1, 2))
@@ -89,7 +90,7 @@ def test_the_backward_half_holds_it_too() -> None:
     assert {v.name for v in cut.backward.graph.outputs} >= {"grad/a", "grad/curvature/a"}
     x = np.random.default_rng(1).standard_normal((2, 3, 6, 6)).astype(np.float32)
     first = nets.run(ir.to_proto(cut.forward), {"x": x}, list(cut.boundary))
-    found = nets.run(ir.to_proto(cut.backward), first | {INDEX: np.array([3, 1])}, ["grad/curvature/a"])
+    found = nets.run(ir.to_proto(cut.backward), first | {TARGET_INDEX: np.array([3, 1])}, ["grad/curvature/a"])
     np.testing.assert_allclose(found["grad/curvature/a"], curvature(whole, x, [3, 1]), rtol=1e-5, atol=1e-9)
 
 
@@ -120,7 +121,7 @@ def test_behind_gates_attention_and_normalisation() -> None:
     whole = second_order(data, layer)
     x = np.random.default_rng(2).standard_normal((2, 3, 6, 6)).astype(np.float32)
     name = f"grad/curvature/{layer}"
-    found = nets.run(ir.to_proto(whole.model), {"x": x, INDEX: np.array([3, 1])}, [name])[name]
+    found = nets.run(ir.to_proto(whole.model), {"x": x, TARGET_INDEX: np.array([3, 1])}, [name])[name]
     exact = module.double()
     a = exact.body(torch.tensor(x, dtype=torch.float64)).detach()
 

@@ -13,9 +13,10 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from repository import MODELS
 
 import onnx_gradcam as ogc
-from onnx_gradcam.engine.program import SCALE, gradient_model
+from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.engine.scaling import FIRST, LARGEST, REPEATS, run_scaled
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.names import SCALE_INPUT
 
 DEMO = sorted(MODELS.glob("shapes-*.onnx"))
 PEARSON = 0.995
@@ -53,8 +54,8 @@ def test_maps_are_those_of_the_float32_twin(path: Path, keep_io_types: bool) -> 
 def test_only_16_bit_models_have_the_extra_input() -> None:
     (layer,) = ogc.Explainer(DEMO[0]).target_layers
     half, single = in_float16(DEMO[0], False), onnx.load(DEMO[0])
-    assert SCALE in [v.name for v in gradient_model(half, [layer]).graph.input]
-    assert SCALE not in [v.name for v in gradient_model(single, [layer]).graph.input]
+    assert SCALE_INPUT in [v.name for v in gradient_model(half, [layer]).graph.input]
+    assert SCALE_INPUT not in [v.name for v in gradient_model(single, [layer]).graph.input]
 
 
 def test_several_classes_go_through_the_scaled_backward_half() -> None:
@@ -81,7 +82,7 @@ class Device:
         self.scales: list[float] = []
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        self.scales.append(float(feeds[SCALE]))
+        self.scales.append(float(feeds[SCALE_INPUT]))
         with np.errstate(over="ignore"):
             return {"g": np.array([self.value * self.scales[-1]]).astype(np.float16)}
 

@@ -20,8 +20,9 @@ from onnx.reference import ReferenceEvaluator
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating
 from onnx_gradcam.autodiff.registry import RULES, Rules
-from onnx_gradcam.engine.program import SCALE, differentiate
+from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.names import SCALE_INPUT
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 quantized = importlib.import_module("test_quantized")
@@ -180,7 +181,7 @@ def test_float16_with_its_scale(table: str) -> None:
     path = quantized.MODELS / "shapes-resnet.onnx"
     x = np.random.default_rng(0).standard_normal((2, 3, 96, 96)).astype(np.float32)
     expected, _ = gradient(path, x, TABLES[table], [1, 4], "image")
-    scale = {SCALE: np.array(64, np.float32)}
+    scale = {SCALE_INPUT: np.array(64, np.float32)}
     found, gating = gradient(
         half.in_float16(path, keep_io_types=False), x.astype(np.float16), TABLES[table], [1, 4], "image", **scale
     )

@@ -14,9 +14,10 @@ from onnx.reference import ReferenceEvaluator
 from vjp_check import SAFE, SHAPE_ARITHMETIC
 
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.engine.program import SCORE, differentiate
+from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.names import SCORE_OUTPUT
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.targets import Kind, kinds
 from onnx_gradcam.targets.detections import FORMS, affine, cells, decoded, overlap
@@ -65,10 +66,10 @@ def check(model: onnx.ModelProto, kind: Kind, x: Array, given: Mapping[str, Arra
     feeds = {"target_index": np.full(len(x), 0, np.int64), **given}
 
     def score(x: Array) -> Array:
-        (found,) = evaluator.run([SCORE], {"x": x, **feeds})
+        (found,) = evaluator.run([SCORE_OUTPUT], {"x": x, **feeds})
         return np.asarray(found)
 
-    found, gradient = evaluator.run([SCORE, "grad/x"], {"x": x, **feeds})
+    found, gradient = evaluator.run([SCORE_OUTPUT, "grad/x"], {"x": x, **feeds})
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found.shape == (len(x),)
     assert np.isfinite(gradient).all()
@@ -134,7 +135,7 @@ def test_masked_classes_make_no_nan(kind: Kind, x: Array) -> None:
 def test_probability_of_a_masked_class_is_zero(x: Array) -> None:
     graph, _ = gradient_graph(classifier("Softmax", mask=2), kinds.PROBABILITY)
     feeds = {"x": x, "target_index": np.full(N, 2)}
-    p, gradient = ReferenceEvaluator(graph).run([SCORE, "grad/x"], feeds)
+    p, gradient = ReferenceEvaluator(graph).run([SCORE_OUTPUT, "grad/x"], feeds)
     np.testing.assert_array_equal(p, 0)
     np.testing.assert_array_equal(gradient, 0)
 
@@ -148,7 +149,9 @@ def test_log_probability_of_large_logits_is_exact(activation: str) -> None:
     model = double(net, net.op(activation, y, out="p"), "N", 2)
     graph, _ = gradient_graph(model, kinds.LOG_PROBABILITY)
     x = np.array([[-1000.0, 1000], [0, 0], [1000, -1000]])
-    value, gradient = ReferenceEvaluator(graph).run([SCORE, "grad/x"], {"x": x, "target_index": np.zeros(3, np.int64)})
+    value, gradient = ReferenceEvaluator(graph).run(
+        [SCORE_OUTPUT, "grad/x"], {"x": x, "target_index": np.zeros(3, np.int64)}
+    )
     if activation == "Softmax":
         np.testing.assert_allclose(value, [-2000, np.log(0.5), 0])
         np.testing.assert_allclose(gradient, [[1, -1], [0.5, -0.5], [0, 0]])
@@ -187,7 +190,7 @@ def test_similarity_of_nothing_is_zero() -> None:
     graph, _ = gradient_graph(classifier(""), kinds.SIMILARITY)
     q = np.eye(1, K, dtype=np.float32)
     feeds = {"x": np.zeros((1, D)), "target_index": np.zeros(1, np.int64), "target/embedding": q}
-    value, gradient = ReferenceEvaluator(graph).run([SCORE, "grad/x"], feeds)
+    value, gradient = ReferenceEvaluator(graph).run([SCORE_OUTPUT, "grad/x"], feeds)
     assert value[0] == 0
     assert np.isfinite(gradient).all()
 

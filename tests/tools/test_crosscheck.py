@@ -11,7 +11,8 @@ from crosscheck_page import coverage, distances, number, silent, table
 from crosscheck_training import read
 from nets import feeds
 
-from onnx_gradcam.engine.program import INDEX, gradient_model
+from onnx_gradcam.engine.program import gradient_model
+from onnx_gradcam.graph.names import TARGET_INDEX
 
 PAIR = (OURS, TRAINING)
 
@@ -22,7 +23,7 @@ def case(scale: float) -> tuple[object, dict[str, dict[str, np.ndarray]], dict[s
 
     proto = builders.plain("N")
     graph = gradient_model(proto, ["relu"])
-    fed = {"0": {**feeds(proto, 1), INDEX: np.array([2])}}
+    fed = {"0": {**feeds(proto, 1), TARGET_INDEX: np.array([2])}}
     right = run(graph, fed["0"], ["grad/relu"])["grad/relu"]
     other = right.copy()
     other[:, :2] *= scale

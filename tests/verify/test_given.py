@@ -10,8 +10,9 @@ import onnx
 import pytest
 from nets import run
 
-from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, gradient_model
+from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.errors import InputError
+from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX
 from onnx_gradcam.verify import verify
 
 
@@ -23,7 +24,7 @@ def test_a_right_graph_passes() -> None:
     report = verify(written())
     assert report.ok
     assert [check.name for check in report.checks] == ["gradient at 'stage1'", "gradient at 'x'"]
-    assert (report.score, report.layers, report.nodes) == (SCORE, ("stage1",), ())
+    assert (report.score, report.layers, report.nodes) == (SCORE_OUTPUT, ("stage1",), ())
     assert "the forward pass" in report.notes[0]
 
 
@@ -77,5 +78,5 @@ def test_the_users_input_is_taken() -> None:
 
 
 def run_class(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    found: np.ndarray = run(proto, {"x": x, INDEX: np.array([-1])}, [CLASS])[CLASS]
+    found: np.ndarray = run(proto, {"x": x, TARGET_INDEX: np.array([-1])}, [CLASS_OUTPUT])[CLASS_OUTPUT]
     return found

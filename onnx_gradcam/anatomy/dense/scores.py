@@ -17,8 +17,8 @@ from onnx_gradcam.anatomy.dense import cells, heads
 from onnx_gradcam.anatomy.dense.cells import Part
 from onnx_gradcam.anatomy.dense.heads import BOX, Entries
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.names import DENSE_SCORE, dense_score
 
-PREFIX = "score"  # of the names of what is written
 LOWEST = -3e38
 HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -134,7 +134,7 @@ def write(graph: ir.Graph, name: str, batches: Set[int | ir.SymbolicDim | None])
 
     None where there are none.
     """
-    op = Builder(graph, PREFIX)
+    op = Builder(graph, DENSE_SCORE)
     found = _found(op, graph, name, batches)
     score = None
     if found:
@@ -396,7 +396,7 @@ def _write(op: Builder, found: Sequence[Head]) -> tuple[Value, Dense]:
 
 def _named(op: Builder, value: Value, name: str) -> Value:
     value = op.Identity(value)
-    value.name = f"{PREFIX}/{name}"
+    value.name = op.claim(dense_score(name))
     return value
 
 

@@ -14,6 +14,7 @@ from onnx_gradcam.graph import lowering as lowerings  # noqa: F401 (importing th
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import TWINS, constant, forget
 from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower
+from onnx_gradcam.graph.names import STANDARD
 from onnx_gradcam.graph.prepare.carried import carry_ranks, contain
 from onnx_gradcam.graph.prepare.pools import make_explicit
 from onnx_gradcam.graph.prepare.site import OPSET
@@ -112,7 +113,7 @@ def _standard_outputs(node: ir.Node) -> Sequence[ir.Value | None]:
     outputs = [ir.val(v.name) for v in node.outputs]
     alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, graph=scratch)
     try:
-        return lower(Builder(scratch, "standard"), alone) or ()
+        return lower(Builder(scratch, STANDARD), alone) or ()
     except (Unlowered, ModelError):
         return ()  # the walk names the node, if it comes by it
 

@@ -16,6 +16,7 @@ from onnx_ir.passes.common import (
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.lowering.table import MICROSOFT
+from onnx_gradcam.graph.names import KIND_KEY, claim, folded, kind_in_metadata, names_in
 from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
 from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.graph.prepare.unfuse import write_out_sums
@@ -30,8 +31,10 @@ def prepare(model: ir.Model) -> ir.Model:
     least 18, shapes are inferred, and quantized tensors can be read dequantized; outputs that are no tensors are cut
     off.
 
-    Value names are kept. Raises ``ModelError`` for blocked layouts and opsets that no runtime runs.
+    Value names are kept. Raises ``ModelError`` for what onnx-gradcam wrote itself, for blocked layouts, and for opsets
+    that no runtime runs.
     """
+    _refuse_own(model)
     _refuse_blocked(model)
     TopologicalSortPass()(model)  # converters append nodes out of order, which a clone does not take
     copy = model.clone()
@@ -84,6 +87,16 @@ def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Grap
     return model.graph
 
 
+def _refuse_own(model: ir.Model) -> None:
+    if kind := kind_in_metadata(model):
+        raise ModelError(
+            f"the model is a {kind} that onnx-gradcam wrote: it holds the gradients of another model already",
+            where=f"metadata {KIND_KEY!r}",
+            hint="the model that it was made from; `onnx-gradcam verify MODEL` checks the gradients that are in it",
+            kind=kind,
+        )
+
+
 def _refuse_blocked(model: ir.Model) -> None:
     for node in model.graph:
         if node.domain == "com.microsoft.nchwc":
@@ -133,14 +146,15 @@ def _free_literal_dims(graph: ir.Graph) -> None:
 def _fold_integers(graph: ir.Graph) -> bool:
     """Integers that do not depend on the inputs (shapes, pads, axes) become initializers, for shape inference."""
     changed = False
+    taken = names_in(graph)
     for node in list(graph):
         for value in node.outputs:
             known = value.dtype is not None and not value.dtype.is_floating_point()
             if not known or not value.uses() or value.is_graph_output() or (array := constant(value)) is None:
                 continue
-            name = f"{value.name}/folded"
-            folded = ir.val(name, const_value=ir.tensor(array, name=name))
-            graph.register_initializer(folded)
-            value.replace_all_uses_with(folded)
+            name = claim(folded(value.name or ""), taken)
+            initializer = ir.val(name, const_value=ir.tensor(array, name=name))
+            graph.register_initializer(initializer)
+            value.replace_all_uses_with(initializer)
             changed = True
     return changed

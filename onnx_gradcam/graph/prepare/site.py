@@ -10,10 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.names import RAISED
 
 Value = ir.Value
 
 OPSET = 18
+INSERTED = "made by raising the opset"  # key in ``meta`` of values that the deployed file does not have
 REQUIRED = object()
 
 
@@ -22,7 +24,7 @@ class Site:
     """A node that is being raised, and the opset it was written for.
 
     The node itself stays and becomes the last of those that replace it, so its outputs stay the same values.
-    ``taken`` are the value names of the whole model.
+    ``taken`` are the names in the whole model.
     """
 
     node: ir.Node
@@ -57,6 +59,7 @@ class Site:
     def put(self, op_type: str, *inputs: Value | None, **attributes: Any) -> Value:
         """Write a new node in front of the node; its output."""
         value = ir.val(self._name(op_type))
+        value.meta[INSERTED] = True
         new = ir.node(op_type, inputs, attributes, outputs=[value], name=value.name)
         self._graph.insert_before(self.node, new)
         return value
@@ -116,7 +119,7 @@ class Site:
 
     def _name(self, hint: str) -> str:
         number = len(self.taken)
-        while (name := f"opset{OPSET}/{hint}_{number}") in self.taken:
+        while (name := f"{RAISED}/{hint}_{number}") in self.taken:
             number += 1
         self.taken.add(name)
         return name

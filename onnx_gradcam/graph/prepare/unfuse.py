@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.lowering.table import MICROSOFT, lower
+from onnx_gradcam.graph.names import SUM
 
 SUMMING = frozenset(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm"))  # last output
 
@@ -18,7 +19,7 @@ def write_out_sums(graph: ir.Graph) -> None:
     The stream of a network of tokens is such a sum. Its gradient is the whole one, and changing it changes all that
     follows, only where the normalisation reads it. onnxruntime fuses the operators again when it loads them.
     """
-    op = Builder(graph, "sum")
+    op = Builder(graph, SUM)
     for node in list(graph):
         if node.domain != MICROSOFT or node.op_type not in SUMMING or not _hands_on(node.outputs[1:]):
             continue

@@ -8,6 +8,7 @@ import logging
 import onnx_ir as ir
 from onnx_ir.passes.common.shape_inference import infer_shapes
 
+from onnx_gradcam.graph.names import names_in
 from onnx_gradcam.graph.prepare.adapters import ADAPTERS
 from onnx_gradcam.graph.prepare.site import OPSET, Site
 
@@ -27,7 +28,7 @@ def raise_opset(model: ir.Model) -> None:
     graphs = list(model.graphs())
     if any(v.dtype is None or v.shape is None for graph in graphs for node in graph for v in node.outputs):
         _infer(model)
-    taken = {name for graph in graphs for name in ir.convenience.create_value_mapping(graph)}
+    taken = names_in(model.graph)
     for graph in graphs:
         for node in list(graph):
             if node.domain in ("", "ai.onnx"):

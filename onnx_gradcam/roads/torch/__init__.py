@@ -65,8 +65,8 @@ def export(
     make = exporting.by_rules if autodiff == "onnx" else exporting.by_autograd
     made = make(request, names, score)
     if check_forward:
-        checking.check_forward(made.model, module, inputs, made.outputs, made.layers)
-    return exporting.write(made.model, Path(path))
+        checking.check_forward(made.model, made.names.inputs, module, inputs, made.outputs, made.layers)
+    return exporting.write(made.model, made.names, Path(path))
 
 
 def _require() -> None:

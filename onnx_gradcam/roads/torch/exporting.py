@@ -14,9 +14,18 @@ import torch
 from onnx_ir.passes.common import TopologicalSortPass
 
 from onnx_gradcam.anatomy.score import Score, find_score
-from onnx_gradcam.engine.program import CLASS, INDEX, NARROW, SCORE, differentiate
+from onnx_gradcam.engine.program import NARROW, differentiate
 from onnx_gradcam.engine.session import IN_MEMORY_LIMIT
 from onnx_gradcam.errors import InputError, LayerError, ModelError, ScoreError
+from onnx_gradcam.graph.names import (
+    CLASS_OUTPUT,
+    SCORE_OUTPUT,
+    TARGET_INDEX,
+    GradientNames,
+    claim,
+    gradient_output,
+    values_by_name,
+)
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.roads.torch.joint import Chosen, joint
 from onnx_gradcam.roads.torch.taps import evaluating, tapped
@@ -49,9 +58,13 @@ class Forward:
 
 
 class Made(NamedTuple):
-    """A model with gradients; the names of the module's own outputs, and of those layers that are no inputs."""
+    """A model with gradients, and what is called what in it.
+
+    ``outputs``: the names of the module's own; ``layers``: those of the target layers that are no inputs.
+    """
 
     model: ir.Model
+    names: GradientNames
     outputs: tuple[str, ...]
     layers: tuple[str, ...]
 
@@ -60,7 +73,8 @@ def by_rules(request: Request, names: Sequence[str], score: str) -> Made:
     """The exported graph, differentiated by the rules of this package."""
     forward = _forward(request, names, optimize=True)
     prepared, found = _scored(forward, score)
-    return Made(differentiate(prepared, found, names).model, forward.outputs, forward.layers)
+    whole = differentiate(prepared, found, names)
+    return Made(whole.model, whole.names, forward.outputs, forward.layers)
 
 
 def by_autograd(request: Request, names: Sequence[str], score: str) -> Made:
@@ -74,23 +88,37 @@ def by_autograd(request: Request, names: Sequence[str], score: str) -> Made:
     inputs = [v.name or "" for v in forward.model.graph.inputs]
     shapes = [list(v.shape or ()) for v in forward.model.graph.inputs]
     traced = joint(forward.program, _in_program(forward.model, found), names, inputs)
+    called = _gradient_names({*inputs, *forward.outputs, *forward.layers}, names)
     first = request.example_inputs[0]
     model: ir.Model = _export(
         traced,
         (*request.example_inputs, torch.full([len(first)], -1, device=first.device)),
         dynamic_shapes=_named_axes([*shapes, shapes[0][:1]]),
-        input_names=[*inputs, INDEX],
+        input_names=[*inputs, called.inputs[TARGET_INDEX]],
         opset_version=request.opset_version,
         custom_translation_table=TRANSLATIONS,
     ).model
-    called = [*forward.outputs, SCORE, CLASS, *(f"grad/{name}" for name in names), *forward.layers]
-    _name(model.graph, model.graph.outputs, called)
+    _name(model.graph, model.graph.outputs, [*forward.outputs, *called.outputs, *forward.layers])
     model.graph.outputs.extend(v for v in model.graph.inputs if v.name in names)
-    return Made(model, forward.outputs, forward.layers)
+    return Made(model, called, forward.outputs, forward.layers)
 
 
-def write(model: ir.Model, path: Path) -> Path:
-    """One file; where that would exceed what protobuf can hold, the weights beside it, in ``<name>.data``."""
+def _gradient_names(taken: set[str], names: Sequence[str]) -> GradientNames:
+    """Return what the parts of a gradient graph are called beside names that are ``taken``."""
+    return GradientNames(
+        score=claim(SCORE_OUTPUT, taken),
+        class_index=claim(CLASS_OUTPUT, taken),
+        inputs={TARGET_INDEX: claim(TARGET_INDEX, taken)},
+        gradients={name: claim(gradient_output(name), taken) for name in names},
+    )
+
+
+def write(model: ir.Model, names: GradientNames, path: Path) -> Path:
+    """Write one file that tells in its metadata what is called what in it, and return its path.
+
+    Where that would exceed what protobuf can hold, the weights are written beside it, in ``<name>.data``.
+    """
+    model.metadata_props.update(names.as_metadata())
     tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
     is_large = sum(t.nbytes for t in tensors) > IN_MEMORY_LIMIT
     ir.save(model, path, external_data=f"{path.name}.data" if is_large else None)
@@ -148,7 +176,7 @@ def _scored(forward: Forward, score: str) -> tuple[ir.Model, Score]:
 
 def _read_through(model: ir.Model, layers: Sequence[str]) -> None:
     """Let what is behind a layer read the layer's value, where the optimiser made this a copy beside the path."""
-    values = ir.convenience.create_value_mapping(model.graph)
+    values = values_by_name(model.graph)
     for layer in layers:
         copy = values[layer].producer()
         if copy is None or copy.op_type != "Identity" or (original := copy.inputs[0]) is None:
@@ -167,7 +195,7 @@ def _in_program(model: ir.Model, score: Score) -> Chosen:
             where=f"score {score.name!r}",
             hint="autodiff='onnx'",
         )
-    value = ir.convenience.create_value_mapping(model.graph)[score.value.name or ""]
+    value = values_by_name(model.graph)[score.value.name or ""]
     maker = value.producer()
     node = None if maker is None else maker.meta.get("node")
     if node is None or not isinstance(node.meta["val"], torch.Tensor):
@@ -198,7 +226,7 @@ def _refuse_taken(layers: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _refuse_narrow(prepared: ir.Model, names: Sequence[str]) -> None:
-    values = ir.convenience.create_value_mapping(prepared.graph)
+    values = values_by_name(prepared.graph)
     for name in names:
         if values[name].dtype in NARROW:
             raise ModelError(

@@ -11,9 +11,10 @@ from onnx import TensorProto
 import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.layers import choose
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.engine.program import CLASS, INDEX, SCORE, differentiate
+from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.errors import ScoreError
 from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 
@@ -144,16 +145,16 @@ def test_the_gradient_is_that_of_the_entry() -> None:
     whole = differentiate(prepared, find_score(prepared.graph), ["x"])
     import onnx_ir as ir
 
-    fed = {"x": x, INDEX: np.array([-1])}
-    found = run(ir.to_proto(whole.model), fed, ["grad/x", SCORE, CLASS, "score/cell"])
-    index = int(found[CLASS][0])
+    fed = {"x": x, TARGET_INDEX: np.array([-1])}
+    found = run(ir.to_proto(whole.model), fed, ["grad/x", SCORE_OUTPUT, CLASS_OUTPUT, "score/cell"])
+    index = int(found[CLASS_OUTPUT][0])
     row, column = (int(k) for k in found["score/cell"][0, index])
     v = np.random.default_rng(2).standard_normal(x.shape).astype(np.float32)
     h = np.float32(1e-3)
     ends = [logits_of(model, x + s * h * v)[0, index, row, column] for s in (1, -1)]
     slope = float(np.vdot(found["grad/x"].astype(np.float64), v))
     assert (ends[0] - ends[1]) / (2e-3) == pytest.approx(slope, rel=2e-2, abs=1e-3)
-    assert float(found[SCORE][0]) == pytest.approx(logits_of(model, x)[0, index, row, column], rel=1e-5)
+    assert float(found[SCORE_OUTPUT][0]) == pytest.approx(logits_of(model, x)[0, index, row, column], rel=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- detectors
