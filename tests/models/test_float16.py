@@ -99,7 +99,7 @@ class Device:
 )
 def test_the_scale_is_changed_until_the_gradient_is_a_number(value: float, scales: Sequence[float]) -> None:
     device = Device(value)
-    results, scale = run_scaled(device, ["g"], {})
+    results, scale = run_scaled(device, SCALE_INPUT, ["g"], {})
     assert device.scales == scales
     assert scale == scales[-1]
     assert results["g"].dtype == np.float32
@@ -111,5 +111,5 @@ def test_the_scale_is_changed_until_the_gradient_is_a_number(value: float, scale
 def test_a_gradient_that_stays_infinite_is_refused() -> None:
     device = Device(np.inf)
     with pytest.raises(ModelError, match="overflows the model's 16-bit numbers"):
-        run_scaled(device, ["g"], {})
+        run_scaled(device, SCALE_INPUT, ["g"], {})
     assert len(device.scales) == 1 + REPEATS
