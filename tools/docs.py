@@ -27,7 +27,7 @@ from onnx_gradcam.graph.prepare.prepare import NEWEST
 from onnx_gradcam.methods.attribution import METHODS as ATTRIBUTIONS
 from onnx_gradcam.methods.attribution import guided
 from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
-from onnx_gradcam.methods.copies import COPIES
+from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.heatmap import fuse
 from onnx_gradcam.methods.table import GUIDED, SMOOTHINGS, options_of
 from onnx_gradcam.targets import Custom, Each, parse
@@ -170,7 +170,7 @@ def _smoothings() -> list[str]:
         "| --- | --- | --- |",
     ]
     functions: dict[str, Callable[..., object]] = {
-        **COPIES,
+        **SMOOTHING_COPIES,
         **{name: f for name, f in COMBINATIONS.items() if name in SMOOTHINGS},
     }
     for name, function in functions.items():

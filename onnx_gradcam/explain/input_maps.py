@@ -14,40 +14,52 @@ from onnx_gradcam.engine.evaluation import Evaluation, Wanted
 from onnx_gradcam.engine.rows import Rows
 from onnx_gradcam.engine.rows import score as scores
 from onnx_gradcam.methods.attribution import AVERAGED, INTEGRALS, LAYERED, LOCAL, baseline_of
-from onnx_gradcam.methods.copies import batches, frozen
+from onnx_gradcam.methods.copies import batches, targets_by_image
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.results import notes
 
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a model in input space.
+@dataclass(frozen=True, eq=False)
+class AttributionTask:
+    """What an attribution needs: how to evaluate the model, with respect to which value, for which images and targets.
 
-    ``evaluation`` differentiates with respect to the value called ``name``: the input ``image_input``, or the first
-    floating-point value made of it. ``space``: which axes of both are space. ``added``: the biases of the network, with
-    the axes (N, C, *space) of those that lie on a grid over the image.
+    Attributes:
+        evaluation: runs the model forward, and backward to the value called ``name``.
+        feeds: arrays by input name, for N images.
+        targets: for each image what is explained.
+        image_input: the input that is explained.
+        name: this input, or the first floating-point value that is computed from it.
+        space: which axes of both are space.
+        biases: the biases of the network, each with the axes (N, C, *space) of its value, or None where that lies on no
+            grid over the image.
     """
 
     evaluation: Evaluation
     feeds: dict[str, Array]
-    wanted: Wanted
+    targets: Wanted
     image_input: str
     name: str
     space: tuple[int, ...]
-    added: Sequence[tuple[Bias, tuple[int, ...] | None]] = ()
+    biases: Sequence[tuple[Bias, tuple[int, ...] | None]] = ()
 
     @property
     def x(self) -> Array:
-        """The images, (N, …), as they are fed."""
+        """Return the images, (N, …), as they are fed."""
         return self.feeds[self.image_input]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Forward results, one per image, and the attribution (R, *input shape) float32, one per row (image, class);
-    ``notes``: what the user should know of it."""
+@dataclass(frozen=True, eq=False)
+class Attributions:
+    """The attributions of R rows.
+
+    Attributes:
+        results: what the forward pass gave, one entry per image.
+        rows: for each row its image and its target.
+        attribution: (R, *input shape) float32.
+        notes: what the user should know, one sentence each.
+    """
 
     results: dict[str, Any]
     rows: Rows
@@ -55,80 +67,86 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
-def local(question: Question, recipe: Recipe) -> Answer:
-    """A method that looks at one gradient."""
-    results, rows, gradients = _at_x(question)
-    x = _rows_of_x(question, results, rows)
-    return Answer(results, rows, LOCAL[recipe.method](x, gradients[question.name]))
+def attribute_locally(task: AttributionTask, recipe: Recipe) -> Attributions:
+    """Return the attributions of a method that looks at the gradient at the input alone."""
+    results, rows, gradients = _evaluate_at_x(task)
+    x = _x_of_rows(task, results, rows)
+    return Attributions(results, rows, LOCAL[recipe.method](x, gradients[task.name]))
 
 
-def layered(question: Question, recipe: Recipe) -> Answer:
-    """A method that looks at the gradient at every bias, too."""
-    results, rows, gradients = _at_x(question)
-    x, gradient = _rows_of_x(question, results, rows), gradients[question.name]
-    evidence = [(gradients[bias.name] * bias.added.astype(np.float32), axes) for bias, axes in question.added]
-    placed = [found.transpose(axes) for found, axes in evidence if axes is not None]
-    attribution = LAYERED[recipe.method](x, gradient, placed, question.space)
-    explained = np.sum([_per_row(part) for part in [x * gradient, *(found for found, _ in evidence)]], axis=0)
-    score = scores(question.evaluation.score, rows, results)
-    return Answer(results, rows, attribution, tuple(notes.incomplete(explained, score)))
+def attribute_with_biases(task: AttributionTask, recipe: Recipe) -> Attributions:
+    """Return the attributions of a method that looks at the gradients at the input and at every bias."""
+    results, rows, gradients = _evaluate_at_x(task)
+    x, gradient = _x_of_rows(task, results, rows), gradients[task.name]
+    evidence = [(gradients[bias.name] * bias.added.astype(np.float32), axes) for bias, axes in task.biases]
+    on_grid = [share.transpose(axes) for share, axes in evidence if axes is not None]
+    attribution = LAYERED[recipe.method](x, gradient, on_grid, task.space)
+    explained = np.sum([_sum_of_rows(part) for part in [x * gradient, *(share for share, _ in evidence)]], axis=0)
+    score = scores(task.evaluation.score, rows, results)
+    return Attributions(results, rows, attribution, tuple(notes.incomplete(explained, score)))
 
 
-def averaged(question: Question, recipe: Recipe) -> Answer:
-    """A method that looks at gradients at many copies of the input, all for the classes of the input itself."""
-    results, rows, _ = question.evaluation.evaluate(question.feeds, question.wanted, False)
+def attribute_over_copies(task: AttributionTask, recipe: Recipe) -> Attributions:
+    """Return the attributions of a method that averages gradients over many copies of the input.
+
+    All copies are run for the targets that the input itself settles.
+    """
+    results, rows, _ = task.evaluation.evaluate(task.feeds, task.targets, False)
     images = np.array([image for image, _ in rows])
-    classes = frozen(rows, len(question.x))
-    shared = [name for name, x in question.feeds.items() if not x.ndim or len(x) != len(question.x)]
+    targets = targets_by_image(rows, len(task.x))
+    shared = [name for name, x in task.feeds.items() if not x.ndim or len(x) != len(task.x)]
 
     def gradients_at(copies: Iterable[Array]) -> Iterator[Array]:
-        for feeds, wanted, count in batches(copies, question.feeds, question.image_input, classes, shared):
-            _, _, gradients = question.evaluation.evaluate(feeds, wanted, True)
+        for feeds, of_copies, count in batches(copies, task.feeds, task.image_input, targets, shared):
+            _, _, gradients = task.evaluation.evaluate(feeds, of_copies, True)
             assert gradients is not None
-            found = gradients.of[question.name].astype(np.float32)
-            yield found.reshape(count, len(rows), *found.shape[1:])
+            gradient = gradients.of[task.name].astype(np.float32)
+            yield gradient.reshape(count, len(rows), *gradient.shape[1:])
 
-    attribution = AVERAGED[recipe.method](question.x, images, gradients_at, **recipe.options)
-    told = _missing(question, results, rows, attribution, recipe.options) if recipe.method in INTEGRALS else ()
-    return Answer(results, rows, attribution, tuple(told))
+    attribution = AVERAGED[recipe.method](task.x, images, gradients_at, **recipe.options)
+    is_integral = recipe.method in INTEGRALS
+    sentences = _check_integral(task, results, rows, attribution, recipe.options) if is_integral else []
+    return Attributions(results, rows, attribution, tuple(sentences))
 
 
-def _missing(
-    question: Question, results: Mapping[str, Any], rows: Rows, attribution: Array, options: Mapping[str, Any]
+def _check_integral(
+    task: AttributionTask, results: Mapping[str, Any], rows: Rows, attribution: Array, options: Mapping[str, Any]
 ) -> list[str]:
-    """Whether an integral from a baseline adds up to the difference of the scores; of one cell of many it is not
-    asked, which at the baseline is another one."""
-    score = question.evaluation.score
+    """Return a note where an integral from a baseline does not add up to the difference of the scores at its ends.
+
+    Dense scores are not checked: the most probable cell may be another one at the baseline.
+    """
+    score = task.evaluation.score
     if score.dense is not None:
         return []
-    start = baseline_of(options.get("baseline", 0.0), question.x)
-    feeds = {**question.feeds, question.image_input: start}
-    before, _, _ = question.evaluation.evaluate(feeds, frozen(rows, len(question.x)), False)
-    difference = scores(score, rows, results) - scores(score, rows, before)
-    return notes.inexact(_per_row(attribution), difference)
+    baseline = baseline_of(options.get("baseline", 0.0), task.x)
+    feeds = {**task.feeds, task.image_input: baseline}
+    at_baseline, _, _ = task.evaluation.evaluate(feeds, targets_by_image(rows, len(task.x)), False)
+    difference = scores(score, rows, results) - scores(score, rows, at_baseline)
+    return notes.inexact(_sum_of_rows(attribution), difference)
 
 
-def _at_x(question: Question) -> tuple[dict[str, Any], Rows, dict[str, Array]]:
-    """Forward results, rows, and gradients by the name of the value."""
-    results, rows, gradients = question.evaluation.evaluate(question.feeds, question.wanted, True)
+def _evaluate_at_x(task: AttributionTask) -> tuple[dict[str, Any], Rows, dict[str, Array]]:
+    """Return the results of the forward pass, the rows, and the gradients by the name of their value."""
+    results, rows, gradients = task.evaluation.evaluate(task.feeds, task.targets, True)
     assert gradients is not None
     return results, rows, {name: g.astype(np.float32) for name, g in gradients.of.items()}
 
 
-def _rows_of_x(question: Question, results: Mapping[str, Any], rows: Rows) -> Array:
-    """The floating-point input that each row explains."""
-    x = question.x if question.name == question.image_input else results[question.name]
-    found: Array = x[[image for image, _ in rows]].astype(np.float32)
-    return found
+def _x_of_rows(task: AttributionTask, results: Mapping[str, Any], rows: Rows) -> Array:
+    """Return for each row the floating-point input that it explains, (R, …) float32."""
+    x: Array = task.x if task.name == task.image_input else results[task.name]
+    return x[[image for image, _ in rows]].astype(np.float32)
 
 
-def _per_row(array: Array) -> Array:
+def _sum_of_rows(array: Array) -> Array:
     total: Array = array.reshape(len(array), -1).sum(axis=1, dtype=np.float64)
     return total
 
 
-ANSWERS: Mapping[str, Callable[[Question, Recipe], Answer]] = {
-    **dict.fromkeys(LOCAL, local),
-    **dict.fromkeys(AVERAGED, averaged),
-    **dict.fromkeys(LAYERED, layered),
+ATTRIBUTE: Mapping[str, Callable[[AttributionTask, Recipe], Attributions]] = {
+    **dict.fromkeys(LOCAL, attribute_locally),
+    **dict.fromkeys(AVERAGED, attribute_over_copies),
+    **dict.fromkeys(LAYERED, attribute_with_biases),
 }
+"""Method → what attributes a score to the input by it."""

@@ -24,8 +24,10 @@ def layer_result(
     gradients: Gradients | None,
     recipe: Recipe,
 ) -> LayerResult:
-    """The cam of one layer, one for each row (image, class); ``results`` has one entry per image, ``gradients`` one per
-    row."""
+    """Return activation, gradient, weights and cam of one layer for each row (image, target).
+
+    ``results`` has one entry per image, ``gradients`` one per row.
+    """
     images = np.array([image for image, _ in rows])
     activation = layer.arrange(results[layer.name])
     if len(images) != len(activation) or not np.array_equal(images, np.arange(len(images))):

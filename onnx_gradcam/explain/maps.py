@@ -1,4 +1,4 @@
-"""From feeds and classes to maps: one function for each kind of method."""
+"""From images and targets to maps: one function for each kind of method."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from onnx_gradcam.engine.evaluation import Evaluation, Wanted
 from onnx_gradcam.engine.rows import Rows, kinds
 from onnx_gradcam.engine.rows import level as levels
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
-from onnx_gradcam.explain import smoothing
-from onnx_gradcam.explain.input_maps import ANSWERS, Question
+from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
 from onnx_gradcam.explain.network import Network
+from onnx_gradcam.explain.smoothing import CamTask, compute_cams
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
-from onnx_gradcam.methods.copies import frozen
+from onnx_gradcam.methods.copies import targets_by_image
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
@@ -64,76 +64,76 @@ class Maps:
     notes: tuple[str, ...] = ()
 
 
-def make_maps(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
-    """Return the maps of a recipe, drawn in ``frame``, whose size is settled here.
+def make_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+    """Return the maps of a recipe, drawn in ``frame``; its size is filled in.
 
     Raises what ``Explainer.explain`` raises.
     """
-    return MAKERS[recipe.method](network, feeds, wanted, recipe, frame)
+    return MAKERS[recipe.method](network, feeds, targets, recipe, frame)
 
 
-def cams(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
-    """Return the cams of the target layers."""
+def layer_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+    """Return the maps of a method that makes a cam of each target layer."""
     if recipe.method == "cam":
         _require_linear_head(network)
     backward = "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient"
     evaluation = network.evaluation(network.layer_names, backward)
     shared = inputs.without_batch(feeds, network.inputs, network.image_input)
-    asked = smoothing.Question(
-        evaluation.evaluate, network.layers_at(feeds), feeds, wanted, network.image_input, shared, methods.noise(recipe)
-    )
-    results, rows, found, said = smoothing.smoothed(asked, recipe)
-    axes = inputs.spatial_axes(network.image_input, found[0].cam.ndim - 1)
+    layers, noise = network.layers_at(feeds), methods.noise(recipe)
+    task = CamTask(evaluation.evaluate, layers, feeds, targets, network.image_input, shared, noise)
+    cams = compute_cams(task, recipe)
+    results, rows = cams.results, cams.rows
+    axes = inputs.spatial_axes(network.image_input, cams.layers[0].cam.ndim - 1)
     size = tuple(feeds[network.image_input.name].shape[k] for k in axes)
     level = levels(network.score, rows, results) if network.is_by_level else None
     frame = replace(frame, size=size, fusion=recipe.fusion, level=level)
-    heatmap, scale, blank = draw(frame, [layer.cam for layer in found])
-    said = (*said, *notes.of_places(kinds(rows), found), *notes.blank(blank, found, recipe.name))
-    return Maps(evaluation, results, rows, frame, heatmap, scale, blank, tuple(found), notes=said)
+    heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
+    sentences = (*cams.notes, *notes.of_places(kinds(rows), cams.layers), *notes.blank(blank, cams.layers, recipe.name))
+    return Maps(evaluation, results, rows, frame, heatmap, scale, blank, tuple(cams.layers), notes=sentences)
 
 
-def attributions(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
-    """Return attributions in input space."""
+def attribution_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+    """Return the maps of a method that attributes the score to the input."""
     method, start = recipe.method, network.entrance
     if start.note:
         attribution.check_floats(method, start.note)
-    added = network.biases if method in attribution.LAYERED else ()
-    names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in added)]))
+    biases = network.biases if method in attribution.LAYERED else ()
+    names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in biases)]))
     backward = attribution.BACKWARD.get(method, "gradient")
     evaluation = network.evaluation(names, backward + " counterfactual" * recipe.counterfactual)
     space = inputs.input_space(network.image_input)
-    question = Question(evaluation, feeds, wanted, network.image_input.name, start.name, space, added)
-    with _naming_what_applies(network):
-        answer = ANSWERS[method](question, recipe)
-    raw = attribution.in_space(method, answer.attribution, space, recipe.signed)
+    task = AttributionTask(evaluation, feeds, targets, network.image_input.name, start.name, space, biases)
+    with _name_methods_that_apply(network):
+        attributions = ATTRIBUTE[method](task, recipe)
+    raw = attribution.in_space(method, attributions.attribution, space, recipe.signed)
     gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.BACKWARD else None
     frame = replace(frame, size=raw.shape[1:])
     heatmap, scale, blank = draw(frame, [raw])
-    said = [start.note, *answer.notes, *notes.no_gradient(blank, gating), *notes.gated(gating)]
+    sentences = [start.note, *attributions.notes, *notes.no_gradient(blank, gating), *notes.gated(gating)]
     return Maps(
         evaluation,
-        answer.results,
-        answer.rows,
+        attributions.results,
+        attributions.rows,
         frame,
         heatmap,
         scale,
         blank,
-        attribution=answer.attribution,
+        attribution=attributions.attribution,
         attributed=start.name,
         rectifiers=gating,
-        notes=tuple(filter(None, said)),
+        notes=tuple(filter(None, sentences)),
     )
 
 
-def guided(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+def guided_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
     """Return the heatmap of a cam times guided backpropagation, for the targets that the cam explains."""
     of_cam = replace(recipe, method=methods.GUIDED[recipe.method], signed=False)
-    where = cams(network, feeds, wanted, of_cam, replace(frame, geometry=None))
-    classes = frozen(where.rows, len(feeds[network.image_input.name]))
-    edges = attributions(network, feeds, classes, replace(recipe, method="guided-backprop"), frame)
+    cam_maps = layer_maps(network, feeds, targets, of_cam, replace(frame, geometry=None))
+    same_targets = targets_by_image(cam_maps.rows, len(feeds[network.image_input.name]))
+    edges = attribution_maps(network, feeds, same_targets, replace(recipe, method="guided-backprop"), frame)
     assert edges.attribution is not None
     space = inputs.input_space(network.image_input)
-    product = attribution.guided(where.heatmap, edges.attribution, space)
+    product = attribution.guided(cam_maps.heatmap, edges.attribution, space)
     raw = attribution.in_space(recipe.method, product, space, recipe.signed)
     heatmap, scale, blank = draw(edges.frame, [raw])
     return replace(
@@ -141,31 +141,31 @@ def guided(network: Network, feeds: Feeds, wanted: Wanted, recipe: Recipe, frame
         heatmap=heatmap,
         scale=scale,
         is_blank=blank,
-        layers=where.layers,
+        layers=cam_maps.layers,
         attribution=product,
-        notes=tuple(dict.fromkeys([*where.notes, *edges.notes])),
+        notes=tuple(dict.fromkeys([*cam_maps.notes, *edges.notes])),
     )
 
 
 MAKERS: Mapping[str, Callable[[Network, Feeds, Wanted, Recipe, Frame], Maps]] = {
-    **dict.fromkeys(cam.METHODS, cams),
-    **dict.fromkeys(attribution.METHODS, attributions),
-    **dict.fromkeys(methods.GUIDED, guided),
+    **dict.fromkeys(cam.METHODS, layer_maps),
+    **dict.fromkeys(attribution.METHODS, attribution_maps),
+    **dict.fromkeys(methods.GUIDED, guided_maps),
 }
 
 
 @contextmanager
-def _naming_what_applies(network: Network) -> Iterator[None]:
-    """Where there is no gradient back to the input, say which methods do without."""
+def _name_methods_that_apply(network: Network) -> Iterator[None]:
+    """Add to an error of the backward pass to the input which methods work on this network."""
     try:
         yield
     except (UnsupportedGradient, NoGradientPath) as error:
-        applying = ", ".join(map(repr, _that_apply(network)))
-        error.hint = f"a method that explains a layer behind it ({applying})"
+        names = ", ".join(map(repr, _methods_that_apply(network)))
+        error.hint = f"a method that explains a layer behind it ({names})"
         raise
 
 
-def _that_apply(network: Network) -> Sequence[str]:
+def _methods_that_apply(network: Network) -> Sequence[str]:
     try:
         _ = network.at_layers.whole
     except (UnsupportedGradient, NoGradientPath):

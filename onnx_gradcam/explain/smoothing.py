@@ -1,20 +1,22 @@
-"""Make the cams of the target layers, smoothed over copies of the input or combined otherwise where that is asked."""
+"""From one evaluation of a model to the cams of its target layers, smoothed over copies of the input on request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.layer import Layer
+from onnx_gradcam.engine.evaluation import Wanted
 from onnx_gradcam.engine.gradients import Gradients
+from onnx_gradcam.engine.rows import Rows
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.explain.layer_maps import layer_result
 from onnx_gradcam.methods.cam import NEEDS_CURVATURE, NEEDS_GRADIENT, NEEDS_NOISE
-from onnx_gradcam.methods.copies import COPIES, Classes, Noise, batches, frozen, noisy
+from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise, batches, noisy_copies, targets_by_image
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.inputs import spatial_axes
 from onnx_gradcam.photos.preprocess.choice import InputSpec
@@ -25,33 +27,48 @@ from onnx_gradcam.targets import RowTarget
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
 Results = dict[str, Any]
-Rows = Sequence[tuple[int, Any]]
-Evaluate = Callable[[Feeds, Any, bool], tuple[Results, Rows, Gradients | None]]
-"""Feeds, what is wanted, whether gradients are → results by image, rows (image, class or aim), gradients by row."""
+Evaluate = Callable[[Feeds, Wanted, bool], tuple[Results, Rows, Gradients | None]]
+"""Feeds, targets, whether gradients are needed → results by image, rows (image, target), gradients by row."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a model: cams of ``layers`` for ``wanted``. ``image``: the input that is explained, of which
-    copies are made, with ``noise``; the inputs of ``shared`` have no batch axis."""
+@dataclass(frozen=True, eq=False)
+class CamTask:
+    """What the cams of one call need: how to evaluate the model, at which layers, and for which images and targets.
+
+    Attributes:
+        evaluate: runs the model forward, and backward to the layers.
+        layers: the target layers.
+        feeds: arrays by input name, for N images.
+        targets: for each image what is explained.
+        image: the input that is explained; smoothing makes copies of it.
+        shared: the names of the inputs without a batch axis.
+        noise: how many noisy copies are made, and how much noise they get.
+    """
 
     evaluate: Evaluate
     layers: Sequence[Layer]
     feeds: Feeds
-    wanted: Any
+    targets: Wanted
     image: InputSpec
     shared: Sequence[str]
     noise: Noise
 
     @property
     def x(self) -> Array:
-        """The images, (N, …)."""
+        """Return the images, (N, …)."""
         return self.feeds[self.image.name]
 
 
-class Answer(NamedTuple):
-    """Forward results (one entry per image), rows (image, class), the cams of the layers (one per row), and what the
-    user should know."""
+@dataclass(frozen=True, eq=False)
+class Cams:
+    """The cams of the target layers.
+
+    Attributes:
+        results: what the forward pass gave, one entry per image.
+        rows: for each row its image and its target.
+        layers: the result at each target layer, with one cam per row.
+        notes: what the user should know, one sentence each.
+    """
 
     results: Results
     rows: Rows
@@ -59,47 +76,55 @@ class Answer(NamedTuple):
     notes: tuple[str, ...]
 
 
-def smoothed(question: Question, recipe: Recipe) -> Answer:
-    """The cams that ``recipe`` asks for.
+def compute_cams(task: CamTask, recipe: Recipe) -> Cams:
+    """Return the cams of a recipe, smoothed where the recipe says so.
 
-    Copies are run for the classes of the input itself; activation, gradient and weights of the results are its own, but
-    for the gradient of methods over noisy copies, which is the copies' mean.
+    Copies are run for the targets that the input itself settles. Activation, gradient and weights in the result are
+    those of the input itself; only for methods over noisy copies the gradient is the mean over the copies.
     """
     needs_gradient = recipe.method in NEEDS_GRADIENT
-    results, rows, gradients = question.evaluate(question.feeds, question.wanted, needs_gradient)
-    classes = frozen(rows, len(question.x))
+    results, rows, gradients = task.evaluate(task.feeds, task.targets, needs_gradient)
+    targets = targets_by_image(rows, len(task.x))
     if recipe.method in NEEDS_NOISE:
-        gradients = mean_powers(_runs(question, classes, noisy(question.x, question.noise), True))
-    found = [layer_result(layer, results, rows, gradients, recipe) for layer in question.layers]
+        gradients = mean_powers(_run_copies(task, targets, noisy_copies(task.x, task.noise), True))
+    layers = [layer_result(layer, results, rows, gradients, recipe) for layer in task.layers]
     for name in recipe.smooth:
-        if name in COPIES:
+        if name in SMOOTHING_COPIES:
             _check_places(name, rows)
-            copies = COPIES[name](question.x, spatial_axes(question.image, found[0].cam.ndim - 1), question.noise)
-            runs = _runs(question, classes, copies.arrays, needs_gradient)
-            found = averaged(found, runs, question.layers, recipe, copies.mirrored)
-    return Answer(results, rows, found, _notes(question, recipe, gradients))
+            copies = SMOOTHING_COPIES[name](task.x, spatial_axes(task.image, layers[0].cam.ndim - 1), task.noise)
+            runs = _run_copies(task, targets, copies.arrays, needs_gradient)
+            layers = average_cams(layers, runs, task.layers, recipe, copies.mirrored)
+    return Cams(results, rows, layers, _notes(task, recipe, gradients))
 
 
-def _notes(question: Question, recipe: Recipe, gradients: Gradients | None) -> tuple[str, ...]:
+def _notes(task: CamTask, recipe: Recipe, gradients: Gradients | None) -> tuple[str, ...]:
     if recipe.method not in NEEDS_CURVATURE or gradients is None:
         return ()
     curvature = gradients.beside["curvature"]
-    return tuple(notes.flat([layer.name for layer in question.layers if not curvature[layer.name].any()]))
+    return tuple(notes.flat([layer.name for layer in task.layers if not curvature[layer.name].any()]))
 
 
 def _check_places(name: str, rows: Rows) -> None:
-    """Raise ``MethodError`` where what is explained lies at a place that a mirrored copy has elsewhere."""
-    placed = [what for _, what in rows if isinstance(what, RowTarget) and what.is_placed]
+    """Raise ``MethodError`` for a target at a place of the image: in a mirrored copy that place lies elsewhere."""
+    placed = [target for _, target in rows if isinstance(target, RowTarget) and target.is_placed]
     if name == "aug" and placed:
         raise MethodError(
-            f"smoothing by 'aug' mirrors images, and with them the place that {placed[0].text!r} is about",
+            f"smoothing by 'aug' mirrors the image, and then the place in {placed[0].text!r} is another one",
             hint="smoothing by 'noise' or 'eigen'",
             smooth=name,
         )
 
 
-class Run(NamedTuple):
-    """What some copies gave, copy after copy: their number, results by image, rows (image, class), gradients by row."""
+@dataclass(frozen=True, eq=False)
+class CopyRun:
+    """What one run of several copies gave; the entries of all arrays lie copy after copy.
+
+    Attributes:
+        copies: how many copies were run.
+        results: what the forward pass gave, one entry per image of each copy.
+        rows: for each row its image and its target.
+        gradients: one entry per row; None where none were needed.
+    """
 
     copies: int
     results: Results
@@ -107,34 +132,41 @@ class Run(NamedTuple):
     gradients: Gradients | None
 
 
-def _runs(question: Question, classes: Classes, copies: Iterable[Array], needs_gradient: bool) -> Iterator[Run]:
-    for feeds, wanted, count in batches(copies, question.feeds, question.image.name, classes, question.shared):
-        yield Run(count, *question.evaluate(feeds, wanted, needs_gradient))
+def _run_copies(
+    task: CamTask, targets: list[tuple[Any, ...]], copies: Iterable[Array], needs_gradient: bool
+) -> Iterator[CopyRun]:
+    for feeds, of_copies, count in batches(copies, task.feeds, task.image.name, targets, task.shared):
+        yield CopyRun(count, *task.evaluate(feeds, of_copies, needs_gradient))
 
 
-def averaged(
-    found: Sequence[LayerResult],
-    runs: Iterable[Run],
+def average_cams(
+    originals: Sequence[LayerResult],
+    runs: Iterable[CopyRun],
     layers: Sequence[Layer],
     recipe: Recipe,
     mirrored: Sequence[bool],
 ) -> list[LayerResult]:
-    """``found`` with the mean of the copies' cams, those of mirrored copies mirrored back along their last axis."""
-    totals = [np.zeros(layer.cam.shape) for layer in found]
-    back = iter(mirrored)
+    """Return the results of the input itself, each with the mean of the copies' cams in the place of its own.
+
+    The cams of copies that are ``mirrored`` are mirrored back along their last axis.
+    """
+    totals = [np.zeros(layer.cam.shape) for layer in originals]
+    flags = iter(mirrored)
     for run in runs:
-        turned = [next(back) for _ in range(run.copies)]
+        flipped = [next(flags) for _ in range(run.copies)]
         for total, layer in zip(totals, layers, strict=True):
             cams = layer_result(layer, run.results, run.rows, run.gradients, recipe).cam
-            for cam, is_mirrored in zip(cams.reshape(run.copies, *total.shape), turned, strict=True):
+            for cam, is_mirrored in zip(cams.reshape(run.copies, *total.shape), flipped, strict=True):
                 total += np.flip(cam, -1) if is_mirrored else cam
     means = [(total / len(mirrored)).astype(np.float32) for total in totals]
-    return [replace(layer, cam=mean) for layer, mean in zip(found, means, strict=True)]
+    return [replace(layer, cam=mean) for layer, mean in zip(originals, means, strict=True)]
 
 
-def mean_powers(runs: Iterable[Run]) -> Gradients:
-    """Return the means over the copies of each layer's G, float32, and beside it of G² ("square") and G³ ("cube"), both
-    float64: a cube leaves the range of float32."""
+def mean_powers(runs: Iterable[CopyRun]) -> Gradients:
+    """Return the means over the copies of the powers of each layer's gradient G.
+
+    G is float32; beside it stand G² ("square") and G³ ("cube"), float64: a cube leaves the range of float32.
+    """
     totals: dict[str, list[Any]] = {}
     count = 0
     for run in runs:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import MethodError, nearest
-from onnx_gradcam.methods.copies import Noise, noisy
+from onnx_gradcam.methods.copies import Noise, noisy_copies
 from onnx_gradcam.methods.heatmap import upsample
 
 Array = npt.NDArray[Any]
@@ -77,7 +77,7 @@ def smoothgrad(
 
     ``noise``: σ as a share of the range of values of each image's own tensor. The class is chosen without noise.
     """
-    return _mean(gradients_at(noisy(x, Noise(samples, noise, seed))))
+    return _mean(gradients_at(noisy_copies(x, Noise(samples, noise, seed))))
 
 
 def squaregrad(
@@ -87,7 +87,7 @@ def squaregrad(
 
     ``noise`` as in smoothgrad.
     """
-    return _mean(g * g for g in gradients_at(noisy(x, Noise(samples, noise, seed))))
+    return _mean(g * g for g in gradients_at(noisy_copies(x, Noise(samples, noise, seed))))
 
 
 def vargrad(
@@ -97,7 +97,7 @@ def vargrad(
 
     Divided by the number of samples, not by one less. ``noise`` as in smoothgrad.
     """
-    return _variance(gradients_at(noisy(x, Noise(samples, noise, seed))))
+    return _variance(gradients_at(noisy_copies(x, Noise(samples, noise, seed))))
 
 
 def fullgrad(x: Array, gradient: Array, biases: Sequence[Array], space: Sequence[int]) -> Array:

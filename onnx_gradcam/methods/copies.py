@@ -1,7 +1,7 @@
-"""Copies of an input that smoothing averages over, and how they are run with the classes frozen.
+"""Copies of an input that smoothing averages over, and the batches in which they are run for the same targets.
 
-The first line of the docstrings in ``COPIES`` says what a smoothing does and where it comes from: the table in the
-documentation is made of these lines.
+The first line of each docstring in ``SMOOTHING_COPIES`` says what a smoothing does and where it comes from: the table
+in the documentation is made of these lines.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,18 @@ import numpy.typing as npt
 from onnx_gradcam.errors import MethodError
 
 Array = npt.NDArray[Any]
-Classes = list[tuple[int, ...]]  # for each image the classes that are explained
+T = TypeVar("T")  # what a row explains: a class index, or the target that was settled for the row
 
 FACTORS, MIRRORED = (0.9, 1.0, 1.1), (False, True)
-TOGETHER = 16  # images of one run: more need memory and are not quicker on a CPU
-VALUES = 2**24  # of the input, in one run: large images and volumes are run fewer at a time
+MAX_IMAGES = 16  # in one run: more images need memory and are not quicker on a CPU
+MAX_VALUES = 2**24  # of the input, in one run: of large images and volumes fewer are run together
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise on an input: ``samples`` copies, σ = ``scale`` · (max − min) of each image.   Smilkov et al. 2017,
-    arXiv:1706.03825.
+    """Gaussian noise on an input: ``samples`` copies, σ = ``scale`` · (max − min) of each image.
+
+    Smilkov et al. 2017, arXiv:1706.03825.
 
     Attributes:
         samples: how many copies, at least 1.
@@ -43,87 +44,99 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        wanted = {
+        limits = {
             "samples": (_is_whole(self.samples) and self.samples >= 1, "a whole number from 1"),
             "scale": (0 < self.scale < float("inf"), "a number above 0, as a share of the range of the input"),
             "seed": (_is_whole(self.seed) and self.seed >= 0, "a whole number from 0"),
         }
-        for name, (fits, hint) in wanted.items():
+        for name, (fits, hint) in limits.items():
             if not fits:
-                given = getattr(self, name)
-                raise MethodError(f"noise with {name} {given!r}", hint=hint, **{name: given})
+                value = getattr(self, name)
+                raise MethodError(f"noise with {name} {value!r}", hint=hint, **{name: value})
 
 
 def _is_whole(number: object) -> bool:
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
-def noisy(x: Array, noise: Noise) -> Iterator[Array]:
-    """The noisy copies of ``x`` (N, …), one after the other, each in its shape and dtype.
+def noisy_copies(x: Array, noise: Noise) -> Iterator[Array]:
+    """Yield the noisy copies of ``x`` (N, …), one after the other, each in the shape and dtype of ``x``.
 
-    Copy number s of every image gets the same standard noise, drawn from (seed, s) and scaled by the image's own range:
-    an image gets in a batch what it gets alone, whatever is computed together. Floats are not clipped; integers are
-    rounded, and clipped to the range of their dtype.
+    Copy number s of every image gets the same standard noise, drawn from (seed, s) and scaled by the range of that
+    image. So an image gets the same noise in a batch as alone. Floats are not clipped. Integers are rounded, and
+    clipped to the range of their dtype.
     """
     axes = tuple(range(1, x.ndim))
     wide = x.astype(np.float64)
     sigma = noise.scale * (wide.max(axis=axes, keepdims=True) - wide.min(axis=axes, keepdims=True))
     for number in range(noise.samples):
         standard = np.random.default_rng([noise.seed, number]).standard_normal(x.shape[1:])
-        yield _as(wide + sigma * standard, x.dtype)
+        yield _convert(wide + sigma * standard, x.dtype)
 
 
-def augmented(x: Array, width: int) -> Iterator[Array]:
-    """x times each of ``FACTORS``, for each of ``MIRRORED``: as it is, and mirrored along the axis ``width``.
+def augmented_copies(x: Array, width: int) -> Iterator[Array]:
+    """Yield ``x`` times each of ``FACTORS``, as it is, and then the same mirrored along the axis ``width``.
 
-    The copies have the dtype of x, integers as in ``noisy``. The factor is applied to the model's input tensor, as in
-    pytorch-grad-cam: behind a preprocessing that subtracts the mean colour it changes the contrast, not the brightness.
+    The copies have the dtype of ``x``; integers are rounded and clipped as in ``noisy_copies``. The factor is applied
+    to the model's input tensor, as in pytorch-grad-cam: after a preprocessing that subtracts the mean colour it changes
+    the contrast, not the brightness.
     """
     for is_mirrored in MIRRORED:
-        turned = np.flip(x, width) if is_mirrored else x
+        view = np.flip(x, width) if is_mirrored else x
         for factor in FACTORS:
-            yield _as(turned * np.float64(factor), x.dtype)
+            yield _convert(view * np.float64(factor), x.dtype)
 
 
-def _as(x: Array, dtype: np.dtype[Any]) -> Array:
+def _convert(x: Array, dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         x = np.clip(np.rint(x), limits.min, limits.max)
     return x.astype(dtype)
 
 
-def frozen(rows: Iterable[tuple[int, Any]], count: int) -> Classes:
-    """What the rows (image, class or aim) explain of ``count`` images, image by image in the order of the rows."""
-    classes: list[list[int]] = [[] for _ in range(count)]
-    for image, index in rows:
-        classes[image].append(index)
-    return [tuple(each) for each in classes]
+def targets_by_image(rows: Iterable[tuple[int, T]], count: int) -> list[tuple[T, ...]]:
+    """Return for each of ``count`` images the targets of its rows (image, target), in the order of the rows."""
+    targets: list[list[T]] = [[] for _ in range(count)]
+    for image, target in rows:
+        targets[image].append(target)
+    return [tuple(each) for each in targets]
 
 
 def batches(
-    copies: Iterable[Array], feeds: Mapping[str, Array], name: str, classes: Classes, shared: Sequence[str] = ()
-) -> Iterator[tuple[dict[str, Array], Classes, int]]:
-    """What is run for ``copies`` of the input ``name``: feeds, classes, and how many copies these are, as many as stay
-    within ``TOGETHER`` images and ``VALUES`` numbers, at least one.
+    copies: Iterable[Array], feeds: Mapping[str, Array], name: str, targets: list[T], shared: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Array], list[T], int]]:
+    """Yield what is run for ``copies`` of the input ``name``: feeds, targets, and how many copies they hold.
 
-    The copies lie one behind the other, so that a result with one row for each (image, class) reshapes to (copies,
-    rows, …). Inputs other than ``name`` are repeated, those of ``shared`` handed on as they are: they have no batch
-    axis.
+    A batch holds at most ``MAX_IMAGES`` images and ``MAX_VALUES`` numbers, but always at least one copy. The copies lie
+    one behind the other: a result with one row for each (image, target) reshapes to (copies, rows, …).
+
+    Args:
+        copies: arrays of the shape of ``feeds[name]``, (N, …).
+        feeds: arrays by input name, for the N images.
+        name: the input that is copied.
+        targets: for each of the N images its targets.
+        shared: the inputs without a batch axis, which are passed on as they are; all others are repeated.
     """
     remaining = iter(copies)
-    each = max(1, min(TOGETHER // len(feeds[name]), VALUES // feeds[name].size))
-    while piece := list(islice(remaining, each)):
-        count = len(piece)
-        again = {
+    each = max(1, min(MAX_IMAGES // len(feeds[name]), MAX_VALUES // feeds[name].size))
+    while batch := list(islice(remaining, each)):
+        count = len(batch)
+        others = {
             key: value if key in shared else np.concatenate([value] * count)
             for key, value in feeds.items()
             if key != name
         }
-        yield {**again, name: np.concatenate(piece)}, classes * count, count
+        yield {**others, name: np.concatenate(batch)}, targets * count, count
 
 
-class Copies(NamedTuple):
-    """Copies of the image input, and for each whether it is mirrored, so that its cam is to be mirrored back."""
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Copies of the image input.
+
+    Attributes:
+        arrays: the copies, one after the other, each (N, …).
+        mirrored: for each copy whether it is mirrored, so that its cam has to be mirrored back.
+    """
 
     arrays: Iterable[Array]
     mirrored: Sequence[bool]
@@ -132,10 +145,10 @@ class Copies(NamedTuple):
 def aug(x: Array, space: Sequence[int], settings: Noise) -> Copies:
     """mean over x · 0.9, x and x · 1.1, each as it is and mirrored.   pytorch-grad-cam, aug_smooth.
 
-    The cams of mirrored copies are mirrored back. Unlike there the class is chosen once, by the input itself, and cams
-    are averaged in the score's units, before they are scaled. The factor is applied to the model's input tensor, as
-    there: behind a preprocessing that subtracts the mean colour it changes the contrast. Of a dense output each copy
-    explains its own cell.
+    The cams of mirrored copies are mirrored back. Two things differ from pytorch-grad-cam: the class is chosen once, by
+    the input itself, and cams are averaged in the score's units, before they are scaled. As there, the factor is
+    applied to the model's input tensor: after a preprocessing that subtracts the mean colour it changes the contrast.
+    For a dense output each copy explains its own cell.
 
     Args:
         x: (N, …), the image input.
@@ -147,12 +160,12 @@ def aug(x: Array, space: Sequence[int], settings: Noise) -> Copies:
     """
     if len(space) < 2:
         raise MethodError(
-            "smoothing by 'aug' mirrors images left to right: the input has one spatial axis",
+            "smoothing by 'aug' mirrors images left to right, but the input has only one spatial axis",
             hint="smoothing by 'noise' or 'eigen'",
             smooth="aug",
         )
     mirrored = [is_mirrored for is_mirrored in MIRRORED for _ in FACTORS]
-    return Copies(augmented(x, space[-1]), mirrored)
+    return Copies(augmented_copies(x, space[-1]), mirrored)
 
 
 def noise(x: Array, space: Sequence[int], settings: Noise) -> Copies:
@@ -166,7 +179,7 @@ def noise(x: Array, space: Sequence[int], settings: Noise) -> Copies:
         space: not used by this smoothing.
         settings: how many copies, how much noise, and the seed.
     """
-    return Copies(noisy(x, settings), [False] * settings.samples)
+    return Copies(noisy_copies(x, settings), [False] * settings.samples)
 
 
-COPIES: Mapping[str, Callable[[Array, Sequence[int], Noise], Copies]] = {"aug": aug, "noise": noise}
+SMOOTHING_COPIES: Mapping[str, Callable[[Array, Sequence[int], Noise], Copies]] = {"aug": aug, "noise": noise}

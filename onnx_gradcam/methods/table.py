@@ -9,13 +9,13 @@ import numpy as np
 
 from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods import attribution, cam
-from onnx_gradcam.methods.copies import COPIES, Noise
+from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
 from onnx_gradcam.methods.recipe import Recipe
 
 GUIDED: Mapping[str, str] = {f"guided-{name}": name for name in cam.METHODS}
 """Guided Grad-CAM and its kin → the cam that guided backpropagation is multiplied with."""
 NAMES = (*cam.METHODS, *attribution.METHODS, *GUIDED)
-SMOOTHINGS = (*COPIES, *(name for name in cam.COMBINATIONS if name != "sum"))
+SMOOTHINGS = (*SMOOTHING_COPIES, *(name for name in cam.COMBINATIONS if name != "sum"))
 DEFAULTS = {"samples": Noise.samples, "noise": Noise.scale, "seed": Noise.seed}
 WITHOUT_GRADIENT = tuple(name for name in cam.METHODS if name not in cam.NEEDS_GRADIENT)
 
@@ -64,7 +64,7 @@ def check_smoothing(recipe: Recipe) -> None:
                 hint="'smoothgrad' averages gradients over noisy copies of the input",
                 smooth=name,
             )
-    over_copies = [name for name in recipe.smooth if name in COPIES]
+    over_copies = [name for name in recipe.smooth if name in SMOOTHING_COPIES]
     if of_layers(method) in cam.NEEDS_NOISE:
         over_copies.append(method)
     if len(over_copies) > 1:
@@ -77,8 +77,8 @@ def check_smoothing(recipe: Recipe) -> None:
 
 def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
     """The options of a method and of smoothings, and their defaults."""
-    noisy = of_layers(method) in cam.NEEDS_NOISE or "noise" in smooth
-    return {**attribution.options_of(method), **(DEFAULTS if noisy else {})}
+    needs_noise = of_layers(method) in cam.NEEDS_NOISE or "noise" in smooth
+    return {**attribution.options_of(method), **(DEFAULTS if needs_noise else {})}
 
 
 def noise(recipe: Recipe) -> Noise:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 import onnx_gradcam as ogc
 from onnx_gradcam.methods import cam
 from onnx_gradcam.methods.attribution import METHODS, options_of
-from onnx_gradcam.methods.copies import Noise, noisy
+from onnx_gradcam.methods.copies import Noise, noisy_copies
 from onnx_gradcam.results.picture import figure
 
 W = naive_net.weights()
@@ -109,7 +109,7 @@ def test_too_few_steps_are_noticed(explainer: Any) -> None:
 )
 def test_gradients_at_noisy_copies(explainer: Any, method: str, expected: Any) -> None:
     found = explainer.explain(X, TARGETS, method, samples=7, noise=0.3, seed=5)
-    copies = list(noisy(X, Noise(7, 0.3, 5)))
+    copies = list(noisy_copies(X, Noise(7, 0.3, 5)))
     close(found.attribution, expected(np.stack([naive_net.backward(W, copy, CLASSES).x for copy in copies])))
 
 
@@ -126,7 +126,7 @@ def test_the_class_is_chosen_before_the_noise(explainer: Any) -> None:
     """With noise of ten times the range the copies have all kinds of top-1."""
     found = explainer.explain(X, None, "smoothgrad", samples=6, noise=10)
     top = naive_net.forward(W, X).scores.argmax(axis=1)
-    copies = list(noisy(X, Noise(6, 10, 0)))
+    copies = list(noisy_copies(X, Noise(6, 10, 0)))
     assert any((naive_net.forward(W, copy).scores.argmax(axis=1) != top).any() for copy in copies)
     np.testing.assert_array_equal(found.class_index, top)
     close(found.attribution, np.mean([naive_net.backward(W, copy, top).x for copy in copies], axis=0))

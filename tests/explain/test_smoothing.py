@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam.methods.copies import Noise, noisy
+from onnx_gradcam.methods.copies import Noise, noisy_copies
 
 FACTORS = (0.9, 1.0, 1.1)
 
@@ -57,7 +57,7 @@ def naive_aug(explainer: Any, image: np.ndarray, c: int, **options: Any) -> np.n
 
 
 def naive_noise(explainer: Any, image: np.ndarray, c: int, noise: Noise, **options: Any) -> np.ndarray:
-    copies = noisy(image[None], noise)
+    copies = noisy_copies(image[None], noise)
     return np.mean([explainer.explain(copy, c, **options).cam[0] for copy in copies], axis=0)
 
 
@@ -185,7 +185,7 @@ def test_smooth_gradcam_plus_plus(x: np.ndarray, counterfactual: bool) -> None:
             image, c = x[int(found.image_index[row])][None], int(found.class_index[row])
             clean = explainer.explain(image, c)
             gradients = [
-                explainer.explain(copy, c).gradient[0].astype(float) for copy in noisy(image, Noise(6, 0.2, 1))
+                explainer.explain(copy, c).gradient[0].astype(float) for copy in noisy_copies(image, Noise(6, 0.2, 1))
             ]
             sign = -1 if counterfactual else 1
             expected = oracles.smooth_gradcam_plus_plus(
@@ -194,7 +194,7 @@ def test_smooth_gradcam_plus_plus(x: np.ndarray, counterfactual: bool) -> None:
             np.testing.assert_allclose(found.cam[row], np.maximum(expected, 0), rtol=1e-4, atol=1e-7)
             np.testing.assert_allclose(found.gradient[row], np.mean(gradients, axis=0), rtol=1e-4, atol=1e-7)
             np.testing.assert_allclose(found.activation[row], clean.activation[0], rtol=1e-5)
-        spread = np.ptp([explainer.explain(copy, 2).gradient for copy in noisy(x, Noise(6, 0.2, 1))], axis=0)
+        spread = np.ptp([explainer.explain(copy, 2).gradient for copy in noisy_copies(x, Noise(6, 0.2, 1))], axis=0)
         assert spread.max() > 0.01 * np.abs(found.gradient).max()
 
 
@@ -281,7 +281,7 @@ def test_inputs_that_are_the_same_for_every_image(rng: np.random.Generator) -> N
         }
         image = explainer.image_input.name
         found = explainer.explain(feeds, target=1, smooth="noise", samples=3)
-        copies = noisy(feeds[image], Noise(3))
+        copies = noisy_copies(feeds[image], Noise(3))
         expected = np.mean([explainer.explain({**feeds, image: copy}, target=1).cam for copy in copies], axis=0)
     np.testing.assert_allclose(found.cam, expected, rtol=1e-4, atol=1e-6)
 
@@ -297,7 +297,7 @@ class TestErrors:
         signal = np.ones((1, 2, 16), np.float32)
         with ogc.Explainer(model, providers=["cpu"]) as explainer:
             with pytest.raises(
-                ogc.MethodError, match="'aug' mirrors images left to right: the input has one"
+                ogc.MethodError, match="'aug' mirrors images left to right, but the input has only one"
             ) as caught:
                 explainer.explain(signal, smooth="aug")
             assert "'noise'" in caught.value.hint
@@ -346,10 +346,10 @@ class TestTargets:
         image = rng.standard_normal((1, 3, 8, 8)).astype(np.float32)
         box = ogc.Region(2, box=(0, 0, 4, 4))
         with ogc.Explainer(model, target_layer="a", providers=["cpu"]) as explainer:
-            with pytest.raises(ogc.MethodError, match=r"the place that 'box:2@.*' is about"):
+            with pytest.raises(ogc.MethodError, match=r"the place in 'box:2@.*' is another one"):
                 explainer.explain(image, box, smooth="aug")
             found = explainer.explain(image, box, smooth="noise", samples=3, signed=True)
-            copies = [explainer.explain(copy, box, signed=True).cam for copy in noisy(image, Noise(3))]
+            copies = [explainer.explain(copy, box, signed=True).cam for copy in noisy_copies(image, Noise(3))]
             np.testing.assert_allclose(found.cam, np.mean(copies, axis=0), rtol=1e-4, atol=1e-6)
             probable = explainer.explain(image, 2, smooth="aug", signed=True)
             np.testing.assert_allclose(probable.cam[0], naive_aug(explainer, image[0], 2, signed=True), atol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 import onnx_gradcam as ogc
 from onnx_gradcam.methods import copies as sampling
-from onnx_gradcam.methods.copies import Noise, augmented, batches, frozen, noisy
+from onnx_gradcam.methods.copies import Noise, augmented_copies, batches, noisy_copies, targets_by_image
 
 
 def images(dtype: Any = np.float32, count: int = 3) -> np.ndarray:
@@ -23,7 +23,7 @@ def images(dtype: Any = np.float32, count: int = 3) -> np.ndarray:
 def test_noise_has_the_deviation_asked_for_of_each_images_own_range() -> None:
     """10 · 4000 values: σ within 1 % (3 standard errors) of 0.1 · range, the mean within 3σ/200 of 0."""
     x = images()
-    noise = np.stack(list(noisy(x, Noise(samples=10, scale=0.1)))) - x
+    noise = np.stack(list(noisy_copies(x, Noise(samples=10, scale=0.1)))) - x
     assert noise.shape == (10, *x.shape)
     for k, spread in enumerate([2, 20, 200]):
         assert noise[:, k].std() == pytest.approx(0.1 * spread, rel=0.011)
@@ -31,16 +31,16 @@ def test_noise_has_the_deviation_asked_for_of_each_images_own_range() -> None:
 
 
 def test_equal_seeds_give_equal_noise_and_others_do_not() -> None:
-    first, again, other = (np.stack(list(noisy(images(), Noise(4, seed=s)))) for s in (5, 5, 6))
+    first, again, other = (np.stack(list(noisy_copies(images(), Noise(4, seed=s)))) for s in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
     assert np.abs(first[0] - first[1]).max() > 0.1
 
 
 def test_neither_the_batch_nor_the_number_of_samples_matters() -> None:
-    together = list(noisy(images(), Noise(samples=3)))
+    together = list(noisy_copies(images(), Noise(samples=3)))
     for k in range(3):
-        alone = list(noisy(images()[k : k + 1], Noise(samples=2)))
+        alone = list(noisy_copies(images()[k : k + 1], Noise(samples=2)))
         for number in range(2):
             np.testing.assert_array_equal(alone[number][0], together[number][k])
 
@@ -50,7 +50,7 @@ def test_floats_stay_what_they_are(dtype: Any) -> None:
     x = images(dtype)
     before = x.copy()
     x.flags.writeable = False
-    (copy,) = noisy(x, Noise(samples=1))
+    (copy,) = noisy_copies(x, Noise(samples=1))
     assert copy.dtype == dtype
     np.testing.assert_array_equal(x, before)
     assert copy.max() > x.max()  # not clipped
@@ -59,7 +59,7 @@ def test_floats_stay_what_they_are(dtype: Any) -> None:
 def test_integers_are_rounded_and_clipped() -> None:
     """0 and 255 alone: a half of the noisy values lie outside, and become 0 or 255 again."""
     x = np.tile(np.array([0, 255], np.uint8), (1, 1, 40, 50))
-    (copy,) = noisy(x, Noise(samples=1, scale=0.05))
+    (copy,) = noisy_copies(x, Noise(samples=1, scale=0.05))
     assert copy.dtype == np.uint8
     change = copy.astype(int) - x
     assert (change[x == 0] >= 0).all()
@@ -69,7 +69,7 @@ def test_integers_are_rounded_and_clipped() -> None:
 
 def test_a_constant_image_has_no_range_and_gets_no_noise() -> None:
     x = np.full((1, 3, 4, 4), 0.7, np.float32)
-    (copy,) = noisy(x, Noise(samples=1))
+    (copy,) = noisy_copies(x, Noise(samples=1))
     np.testing.assert_array_equal(copy, x)
 
 
@@ -77,7 +77,7 @@ def test_augmented_by_hand() -> None:
     """Three factors, as it is and mirrored along the axis that is named."""
     x = np.array([[[10.0, 20.0], [30.0, 40.0]]], np.float32)
     for width, mirrored in [(2, [[20, 10], [40, 30]]), (1, [[30, 40], [10, 20]])]:
-        copies = list(augmented(x, width))
+        copies = list(augmented_copies(x, width))
         assert len(copies) == 6
         assert {copy.dtype for copy in copies} == {np.dtype("float32")}
         np.testing.assert_allclose(copies[0][0], [[9, 18], [27, 36]], rtol=1e-6)
@@ -90,7 +90,7 @@ def test_augmented_by_hand() -> None:
 
 def test_augmented_integers_are_rounded_and_clipped() -> None:
     x = np.array([[[10, 255]]], np.uint8)
-    found = [copy[0, 0].tolist() for copy in augmented(x, 2)]
+    found = [copy[0, 0].tolist() for copy in augmented_copies(x, 2)]
     assert found == [[9, 230], [10, 255], [11, 255], [230, 9], [255, 10], [255, 11]]
 
 
@@ -106,13 +106,13 @@ def test_numbers_out_of_range(wrong: dict[str, Any]) -> None:
     assert caught.value.hint
 
 
-def test_classes_are_frozen_in_the_order_of_the_rows() -> None:
-    assert frozen([(0, 7), (0, 3), (1, 5), (2, 3), (2, 7)], 3) == [(7, 3), (5,), (3, 7)]
+def test_targets_by_image_keep_the_order_of_the_rows() -> None:
+    assert targets_by_image([(0, 7), (0, 3), (1, 5), (2, 3), (2, 7)], 3) == [(7, 3), (5,), (3, 7)]
 
 
 def test_batches_hold_copy_after_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five copies of two images, at most five images together: two copies, two, one."""
-    monkeypatch.setattr(sampling, "TOGETHER", 5)
+    monkeypatch.setattr(sampling, "MAX_IMAGES", 5)
     x = np.arange(2.0)[:, None]
     feeds = {"image": x, "size": np.array([[10.0], [20.0]]), "scale": np.array(3.0)}
     copies = [x + 100 * s for s in range(5)]
@@ -128,12 +128,12 @@ def test_batches_hold_copy_after_copy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_images_are_run_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images of 60 values: two copies are 240."""
-    monkeypatch.setattr(sampling, "VALUES", 300)
+    monkeypatch.setattr(sampling, "MAX_VALUES", 300)
     x = np.zeros((2, 60))
     assert [count for _, _, count in batches([x] * 5, {"image": x}, "image", [(0,)] * 2)] == [2, 2, 1]
 
 
 def test_a_copy_of_more_images_than_run_together_is_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "TOGETHER", 1)
+    monkeypatch.setattr(sampling, "MAX_IMAGES", 1)
     x = np.zeros((3, 1))
     assert [count for _, _, count in batches([x, x], {"image": x}, "image", [(0,)] * 3)] == [1, 1]
