@@ -13,7 +13,7 @@ from onnx_gradcam.targets.bound import BoundTarget, Context
 
 @contextmanager
 def reading(target: object) -> Iterator[None]:
-    """A file of a target that cannot be read is the target's fault, not that of an image: a ``TargetError``."""
+    """Turn the ``InputError`` of a target's file that cannot be read into a ``TargetError``: no image is at fault."""
     try:
         yield
     except InputError as error:
@@ -21,12 +21,23 @@ def reading(target: object) -> Iterator[None]:
 
 
 class TargetObject(ABC):
-    """A target that is more than a class. Places are in the pixels of the photo, for arrays of the input."""
+    """A target that is more than a class.
+
+    Places are in the pixels of the photo for ``explain_image``, and in those of the model's input for ``explain``.
+    """
 
     @abstractmethod
     def bind(self, context: Context) -> BoundTarget:
-        """How it is carried out on a model. Raises ``TargetError`` where the model has no such thing."""
+        """Return how the target is explained on a model.
+
+        Raises:
+            TargetError: the target does not fit the model.
+        """
 
     def in_input(self, geometry: Geometry) -> TargetObject:
-        """The same with places in the pixels of the model's input. Raises ``TargetError`` for what was not seen."""
+        """Return the same target with places in the pixels of the model's input.
+
+        Raises:
+            TargetError: the model did not see the place.
+        """
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,22 +13,29 @@ from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, one_hot
 from onnx_gradcam.targets.classes import TOP1
 from onnx_gradcam.targets.contrasts import Class
-from onnx_gradcam.targets.detections import Layout
+from onnx_gradcam.targets.detections import BoxLayout
 from onnx_gradcam.targets.kinds import CELL, OBJECTNESS, iou
 from onnx_gradcam.targets.regions import Corners, box_in_input, check_box, unseen
 from onnx_gradcam.targets.scoring import is_exclusive
 
 WHICH = 'Box(1234) or Box(point=(x, y)), with what="objectness" for that; Box(what="iou", box=(x1, y1, x2, y2))'
+BACKGROUND = -1e38  # the dense score ranks a background below this
 
 
 @dataclass(frozen=True)
 class Box(TargetObject):
-    """One box of a detector, as the network makes them, before any suppression.
+    """One box of a detector, as the network makes it, before any suppression.
 
-    Which: ``index``, its number; or ``point`` (x, y): the most probable of those that it lies in; for "iou" with
-    neither of them that with the largest overlap with ``box`` times probability. ``what``: its score for the class
-    ``label`` (None: for its most probable one), its "objectness", or its intersection over union, "iou", with ``box``
-    (x1, y1, x2, y2).
+    The box is the one with the number ``index``, or the most probable of those that ``point`` lies in. For "iou" with
+    neither of them it is the one with the largest product of probability and overlap with ``box``.
+
+    Attributes:
+        index: the number of the box, from 0.
+        point: (x, y) in pixels of the photo; for arrays in pixels of the input.
+        what: "class" (its score for the class ``label``), "objectness", or "iou" (its intersection over union with
+            ``box``).
+        label: the class, by index or label; None: the most probable class of the box.
+        box: (x1, y1, x2, y2), for "iou", in pixels as ``point``.
     """
 
     index: int | None = None
@@ -37,10 +43,10 @@ class Box(TargetObject):
     what: str = "class"
     label: Class = None
     box: Corners | None = None
-    asked: str = field(default="", repr=False)
+    place_text: str = field(default="", repr=False)  # the place in pixels of the photo, as --target has it
 
     def in_input(self, geometry: Geometry) -> Box:
-        """Point and box in the pixels of the model's input."""
+        """Return the same with point and box in the pixels of the model's input."""
         point, box = self.point, self.box
         if point is not None:
             x1, y1, x2, y2 = geometry.seen
@@ -50,34 +56,35 @@ class Box(TargetObject):
             point = (point[0] * sx + ox, point[1] * sy + oy)
         if box is not None:
             box = box_in_input(self, box, geometry)
-        return replace(self, point=point, box=box, asked=self._where)
+        return replace(self, point=point, box=box, place_text=self._place)
 
     def bind(self, context: Context) -> BoundTarget:
-        """The score of the box."""
+        """Return the target that explains the box of each image."""
         self._check()
         context.require(self, "detector")
         dense = context.score.dense
         assert dense is not None
         if self.what == "objectness" and dense.objectness is None:
-            raise context.refusal(self, "asks for an objectness, and this detector has none")
+            raise context.refusal(self, "needs an objectness, and this detector has none")
         if self.what == "iou" and (dense.boxes is None or dense.grids is None):
-            raise context.refusal(self, "asks for the boxes, and none were found beside the scores")
+            raise context.refusal(self, "needs the boxes, and none were found beside the scores")
         index = context.class_index(self.label)
-        kinds = {"class": CELL, "objectness": OBJECTNESS, "iou": iou(*detections.plain_acts(dense.boxes))}
-        aims = {"class": self._class, "objectness": self._objectness, "iou": self._overlap}
+        columns = None if dense.boxes is None or dense.boxes.shape is None else dense.boxes.shape[1]
+        functions = detections.simplest_functions(columns if isinstance(columns, int) else None)
+        kinds = {"class": CELL, "objectness": OBJECTNESS, "iou": iou(*functions)}
+        explain = {"class": self._class_row, "objectness": self._objectness_row, "iou": self._overlap_row}[self.what]
 
         def row(forward: ForwardPass, image: int) -> RowTarget:
-            sight = see(context, forward, image)
-            of_class = sight.probability.max(axis=0) if index == TOP1 else sight.probability[index]
-            cell = self._cell_number(context, sight, of_class)
-            c = int(sight.probability[:, cell].argmax()) if index == TOP1 else index
-            found = aims[self.what](context, sight, cell, c)
+            seen = read_detections(context, forward, image)
+            probability = seen.probability.max(axis=0) if index == TOP1 else seen.probability[index]
+            cell = self._cell_number(context, seen, probability)
+            c = int(seen.probability[:, cell].argmax()) if index == TOP1 else index
             return replace(
-                found,
+                explain(context, seen, cell, c),
                 cell_number=cell,
-                level=sight.level(cell),
-                probability=float(sight.probability[c, cell]),
-                box=None if sight.layout is None or sight.boxes is None else tuple(sight.boxes[cell].tolist()),
+                level=seen.level(cell),
+                probability=float(seen.probability[c, cell]),
+                box=None if seen.layout is None or seen.boxes is None else tuple(seen.boxes[cell].tolist()),
             )
 
         return BoundTarget(kinds[self.what], row)
@@ -91,76 +98,73 @@ class Box(TargetObject):
         if self.box is not None:
             check_box(self, self.box)
 
-    def _cell_number(self, context: Context, sight: Sight, probability: Array) -> int:
-        count = len(probability)
+    def _cell_number(self, context: Context, seen: Detections, probability: Array) -> int:
+        """Return the number of the cell whose box is explained; ``probability`` (P,) of the class."""
         if self.index is not None:
+            count = len(probability)
             if not 0 <= self.index < count:
                 raise TargetError(
                     f"box {self.index} of {count}", hint=f"a number from 0 to {count - 1}", target=self.index
                 )
             return self.index
         if self.point is None:
-            assert sight.boxes is not None
+            assert seen.boxes is not None
             assert self.box is not None
-            return int((detections.overlap(sight.boxes, np.array(self.box)) * probability).argmax())
-        if sight.boxes is None:
+            return int((detections.overlap(seen.boxes, np.array(self.box)) * probability).argmax())
+        if seen.boxes is None:
             raise context.refusal(self, "needs boxes or their cells to find a point in, and finds none")
-        inside = detections.contain(sight.boxes, self.point)
+        inside = detections.contain(seen.boxes, self.point)
         if not inside.any():
             raise TargetError(
-                f"no box of the detector contains the point {self._where}",
+                f"no box of the detector contains the point {self._place}",
                 hint="a point on an object that it finds; or a box by number: cell:K",
                 target=self,
             )
         return int(np.where(inside, probability, -1).argmax())
 
-    def _class(self, context: Context, sight: Sight, cell: int, c: int) -> RowTarget:
+    def _class_row(self, context: Context, seen: Detections, cell: int, c: int) -> RowTarget:
         form = "cell" if self.point is None else "point"
-        mask = one_hot(sight.probability.shape[1], cell)
-        return RowTarget(
-            CELL, c, {"mask": mask}, f"{form}:{c}@{self._where}", f"{context.label(c)}, box {self._at(cell)}"
-        )
+        mask = one_hot(seen.probability.shape[1], cell)
+        title = f"{context.label(c)}, box {self._name_of(cell)}"
+        return RowTarget(CELL, c, {"mask": mask}, f"{form}:{c}@{self._place}", title)
 
-    def _objectness(self, context: Context, sight: Sight, cell: int, c: int) -> RowTarget:
-        mask = one_hot(sight.probability.shape[1], cell)
-        title = f"objectness of box {self._at(cell)}"
-        return RowTarget(OBJECTNESS, -1, {"mask": mask}, f"objectness:{self._where}", title)
+    def _objectness_row(self, context: Context, seen: Detections, cell: int, c: int) -> RowTarget:
+        mask = one_hot(seen.probability.shape[1], cell)
+        title = f"objectness of box {self._name_of(cell)}"
+        return RowTarget(OBJECTNESS, -1, {"mask": mask}, f"objectness:{self._place}", title)
 
-    def _overlap(self, context: Context, sight: Sight, cell: int, c: int) -> RowTarget:
-        if sight.layout is None:
+    def _overlap_row(self, context: Context, seen: Detections, cell: int, c: int) -> RowTarget:
+        if seen.layout is None:
             raise TargetError(
                 "the form in which this detector gives its boxes is not known",
                 hint="its class scores or objectness: cell:K, objectness:K",
                 target=self,
             )
         assert self.box is not None
-        matrix, origin = detections.affine(sight.layout.form, sight.layout.where, context.size)
+        matrix, origin = detections.affine(seen.layout.form, seen.layout.where, context.size)
         parameters = {
-            "mask": one_hot(sight.probability.shape[1], cell),
+            "mask": one_hot(seen.probability.shape[1], cell),
             "matrix": matrix[cell].astype(np.float32),
             "origin": origin[cell].astype(np.float32),
             "box": np.array(self.box, np.float32),
         }
-        title = f"IoU of box {self._at(cell)} with ({self._corners.replace(',', ', ')})"
-        return RowTarget(iou(*sight.layout.form.acts), -1, parameters, f"iou:{self._where}", title)
+        corners = self._place.rpartition("@")[2].replace(",", ", ")
+        title = f"IoU of box {self._name_of(cell)} with ({corners})"
+        return RowTarget(iou(*seen.layout.form.functions), -1, parameters, f"iou:{self._place}", title)
 
     @property
-    def _corners(self) -> str:
-        return self._where.rpartition("@")[2]
-
-    @property
-    def _where(self) -> str:
-        """The place, as ``--target`` has it."""
-        if self.asked:
-            return self.asked
+    def _place(self) -> str:
+        """The place as ``--target`` has it."""
+        if self.place_text:
+            return self.place_text
         pick = str(self.index) if self.index is not None else _listed(self.point) if self.point else ""
         corners = _listed(self.box) if self.box else ""
         return f"{pick}@{corners}" if pick and corners else pick or corners
 
-    def _at(self, cell: int) -> str:
+    def _name_of(self, cell: int) -> str:
         if self.point is None:
             return str(cell)
-        point = self._where.partition("@")[0]
+        point = self._place.partition("@")[0]
         return f"{cell} at ({point.replace(',', ', ')})"
 
 
@@ -168,41 +172,52 @@ def _listed(numbers: tuple[float, ...]) -> str:
     return ",".join(f"{n:g}" for n in numbers)
 
 
-class Sight(NamedTuple):
-    """What a detector gives for one image: ``probability`` (K, P), 0 for the background; ``boxes`` (P, 4) in the pixels
-    of the input, by their ``layout``, or else one stride about each cell; ``ends``: of the levels among the cells."""
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector gives for one image.
+
+    Attributes:
+        probability: (K, P) of each class in each cell; 0 for the background.
+        boxes: (P, 4) in pixels of the input, by their ``layout``, or else one stride about each cell; None: not known.
+        layout: how the model gives its boxes; None where that is not known.
+        level_ends: (levels,) the number of the first cell behind each level.
+    """
 
     probability: Array
     boxes: Array | None
-    layout: Layout | None
-    ends: Array
+    layout: BoxLayout | None
+    level_ends: Array
 
     def level(self, cell: int) -> int:
-        """The level of a cell."""
-        return int(np.searchsorted(self.ends, cell, side="right"))
+        """Return the level of a cell."""
+        return int(np.searchsorted(self.level_ends, cell, side="right"))
 
 
-def see(context: Context, forward: ForwardPass, image: int) -> Sight:
-    """The boxes of an image, of a forward pass."""
+def read_detections(context: Context, forward: ForwardPass, image: int) -> Detections:
+    """Return what the forward pass gives for one image."""
     probability = _probability(context, forward, image)
     grids = forward.dense["grids"][0] if "grids" in forward.dense else None
     if grids is None:
-        return Sight(probability, None, None, np.array([probability.shape[1]]))
+        return Detections(probability, None, None, np.array([probability.shape[1]]))
     ends = np.cumsum(grids[:, 0])
     if "boxes" in forward.dense:
         raw = forward.dense["boxes"][image].astype(np.float64)
-        layout = detections.layout(raw, grids, context.size, probability.max(axis=0))
+        layout = detections.box_layout(raw, grids, context.size, probability.max(axis=0))
         if layout is not None:
-            return Sight(probability, detections.decoded(layout.form, raw, layout.where, context.size), layout, ends)
+            boxes = detections.decoded_boxes(layout.form, raw, layout.where, context.size)
+            return Detections(probability, boxes, layout, ends)
     if (grids[:, 0] != grids[:, 1] * grids[:, 2]).any():
-        return Sight(probability, None, None, ends)
+        return Detections(probability, None, None, ends)
     where = detections.cells(grids, context.size, False)
     about = np.concatenate([where.centre - where.stride / 2, where.centre + where.stride / 2], axis=1)
-    return Sight(probability, about, None, ends)
+    return Detections(probability, about, None, ends)
 
 
 def _probability(context: Context, forward: ForwardPass, image: int) -> Array:
-    """(K, P): of a Softmax or Sigmoid, times the objectness; 0 for a background, which ranks below everything."""
+    """Return the probabilities (K, P) of a Softmax or Sigmoid, times the objectness.
+
+    They are 0 for a background, which ranks below everything.
+    """
     y = forward.dense["logits"][image].astype(np.float64)
     p: Array
     if is_exclusive(context.score):
@@ -217,8 +232,5 @@ def _probability(context: Context, forward: ForwardPass, image: int) -> Array:
 
 
 def _sigmoid(z: Array) -> Array:
-    found: Array = np.exp(-np.logaddexp(0, -z))
-    return found
-
-
-BACKGROUND = -1e38  # ``graph.dense`` ranks it so
+    p: Array = np.exp(-np.logaddexp(0, -z))
+    return p

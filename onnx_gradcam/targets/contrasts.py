@@ -19,23 +19,31 @@ Class = int | str | None
 
 @dataclass(frozen=True)
 class Probability(TargetObject):
-    """The probability of a class (None: the top-1) instead of its logit."""
+    """The probability of a class instead of its logit.
+
+    Attributes:
+        label: the class, by index or label; None: the top-1.
+    """
 
     label: Class = None
 
     def bind(self, context: Context) -> BoundTarget:
-        """p_c of a Softmax or Sigmoid over the scores."""
+        """Return the target that explains p_c, by a Softmax or Sigmoid over the scores."""
         return _probability(self, context, self.label, PROBABILITY, "prob", "P")
 
 
 @dataclass(frozen=True)
 class LogProbability(TargetObject):
-    """The log-probability of a class (None: the top-1)."""
+    """The log-probability of a class.
+
+    Attributes:
+        label: the class, by index or label; None: the top-1.
+    """
 
     label: Class = None
 
     def bind(self, context: Context) -> BoundTarget:
-        """log p_c of a Softmax or Sigmoid over the scores."""
+        """Return the target that explains log p_c, by a Softmax or Sigmoid over the scores."""
         return _probability(self, context, self.label, LOG_PROBABILITY, "logprob", "log P")
 
 
@@ -52,16 +60,20 @@ def _probability(target: object, context: Context, name: Class, kind: Kind, form
 
 @dataclass(frozen=True)
 class Difference(TargetObject):
-    """y_a − y_b: why this class and not that one. ``label`` None is the top-1.
+    """Why this class and not that one: y_a − y_b.
 
-    Of a model with many scores per image: both at the cell where ``label`` is most probable.
+    Of a model with many scores per image both scores are those of the cell where ``label`` is most probable.
+
+    Attributes:
+        label: the class a, by index or label; None: the top-1.
+        other: the class b.
     """
 
     label: Class
     other: int | str
 
     def bind(self, context: Context) -> BoundTarget:
-        """y_a − y_b."""
+        """Return the target that explains y_a − y_b."""
         context.require(self, "classes", "binary", "map", "detector", "sequence")
         a, b = context.class_index(self.label), context.class_index(self.other)
 
@@ -76,10 +88,15 @@ class Difference(TargetObject):
 
 @dataclass(frozen=True)
 class Finer(TargetObject):
-    """What tells a class from those it is like: y_c − γ · mean of the similar classes.
+    """What tells a class from similar classes: y_c − γ · mean of the similar classes.   Zhang et al. 2025, Finer-CAM.
 
-    Zhang et al. 2025, Finer-CAM. ``similar``: how many; taken are those whose rows in the last linear layer have the
-    largest cosine with that of the class; where the score is made otherwise, those with the highest scores.
+    Similar are the classes whose rows in the last linear layer have the largest cosine with the row of the class. Where
+    no such layer makes the scores, they are those with the highest scores.
+
+    Attributes:
+        label: the class c, by index or label; None: the top-1.
+        similar: how many classes to compare with.
+        gamma: γ.
     """
 
     label: Class = None
@@ -87,7 +104,7 @@ class Finer(TargetObject):
     gamma: float = GAMMA
 
     def bind(self, context: Context) -> BoundTarget:
-        """y_c − γ · mean of the similar classes."""
+        """Return the target that explains y_c − γ · mean of the similar classes."""
         context.require(self, "classes", "map", "detector", "sequence")
         count = context.score.count
         if count < 2:
@@ -104,39 +121,40 @@ class Finer(TargetObject):
             weights = one_hot(count, c)
             weights[alike] = -self.gamma / len(alike)
             others = ", ".join(context.label(int(k)) for k in alike)
-            return RowTarget(
-                LINEAR, c, {"weights": weights}, f"finer:{c}", f"{context.label(c)} − {self.gamma:g} · mean({others})"
-            )
+            title = f"{context.label(c)} − {self.gamma:g} · mean({others})"
+            return RowTarget(LINEAR, c, {"weights": weights}, f"finer:{c}", title)
 
         return BoundTarget(LINEAR, row)
 
 
 def cosines(rows: Array, index: int) -> Array:
-    """(K,) cosine of each row of (K, D) with that of ``index``."""
+    """Return the cosine (K,) of each row of (K, D) with the row ``index``."""
     norms = np.linalg.norm(rows, axis=1)
-    found: Array = rows @ rows[index] / np.maximum(norms * norms[index], 1e-30)
-    return found
+    cosine: Array = rows @ rows[index] / np.maximum(norms * norms[index], 1e-30)
+    return cosine
 
 
 def most_similar(likeness: Array, index: int, count: int) -> Array:
-    """The ``count`` classes with the largest ``likeness`` (K,), ``index`` itself left out."""
+    """Return the ``count`` classes with the largest ``likeness`` (K,), ``index`` itself left out."""
     order = np.argsort(-likeness, kind="stable")
-    found: Array = order[order != index][:count]
-    return found
+    classes: Array = order[order != index][:count]
+    return classes
 
 
 @dataclass(frozen=True)
 class Output(TargetObject):
-    """One number of the score tensor as it is: a regression, or column ``column`` of several.
+    """One number of the score tensor as it is: that of a regression, or one of several.
 
-    ``sign`` −1: its negative, for what makes the number small.
+    Attributes:
+        column: which number, from 0.
+        sign: 1, or −1 for what makes the number small.
     """
 
     column: int = 0
     sign: int = 1
 
     def bind(self, context: Context) -> BoundTarget:
-        """± the number."""
+        """Return the target that explains the number, or its negative."""
         context.require(self, "classes", "binary", "regression")
         count = context.score.count if context.kind == "classes" else 1
         if not 0 <= self.column < count or self.sign not in (1, -1):
@@ -148,5 +166,5 @@ class Output(TargetObject):
             weights = np.array([0, self.sign], np.float32)  # of −z and z
         else:
             weights = one_hot(context.score.count, self.column, self.sign)
-        known = RowTarget(LINEAR, -1, {"weights": weights}, f"{minus}output:{self.column}", f"{minus}{name}")
-        return fixed_target(known)
+        row = RowTarget(LINEAR, -1, {"weights": weights}, f"{minus}output:{self.column}", f"{minus}{name}")
+        return fixed_target(row)

@@ -102,7 +102,7 @@ def _objectness(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
 def _iou(op: Builder, score: Score, given: Given, first: str, last: str) -> tuple[Value, Value]:
     """Intersection over union of the predicted box with a given one.
 
-    The box is matrix · acts(r) + origin, r the numbers of the cell that ``mask`` picks (``detections.Form``).
+    The box is matrix · functions(r) + origin, r the numbers of the cell that ``mask`` picks (``detections.BoxForm``).
     """
     assert score.dense is not None
     assert score.dense.boxes is not None
@@ -181,7 +181,7 @@ SIMILARITY = Kind("similarity", _similarity, (Parameter("embedding", ("features"
 
 
 def iou(first: str, last: str) -> Kind:
-    """The kind for boxes of a form with these ``acts``."""
+    """Return the kind for boxes of a form with these functions."""
     parameters = (MASK, Parameter("matrix", (4, 4)), Parameter("origin", (4,)), Parameter("box", (4,)))
     return Kind("iou", _iou, parameters, DETECTION, (first, last), branch="boxes")
 

@@ -20,7 +20,12 @@ from onnx_gradcam.targets.kinds import SIMILARITY, TOKENS, custom
 
 @dataclass(frozen=True)
 class Tokens(TargetObject):
-    """Σ log p of these tokens of a sequence of scores, the i-th read at step ``steps[i]``, by default at step i."""
+    """The log-probability of some tokens of a sequence of scores: Σ log p.
+
+    Attributes:
+        tokens: class indices or labels.
+        steps: the step in time at which each token is read; None: the i-th token at step i.
+    """
 
     tokens: tuple[int | str, ...]
     steps: tuple[int, ...] | None = None
@@ -30,7 +35,7 @@ class Tokens(TargetObject):
         object.__setattr__(self, "steps", None if steps is None else tuple(steps))
 
     def bind(self, context: Context) -> BoundTarget:
-        """Σ log p."""
+        """Return the target that explains Σ log p."""
         context.require(self, "sequence")
         indices = [context.class_index(t) for t in self.tokens]
         steps = range(len(indices)) if self.steps is None else self.steps
@@ -40,7 +45,7 @@ class Tokens(TargetObject):
                 hint="Tokens([3, 17]) or, at steps of their own, Tokens([3, 17], steps=[5, 9])",
                 target=self,
             )
-        asked = ",".join(f"{k}" if self.steps is None else f"{k}@{t}" for k, t in zip(indices, steps, strict=True))
+        text = ",".join(f"{k}" if self.steps is None else f"{k}@{t}" for k, t in zip(indices, steps, strict=True))
         title = f"log P({' '.join(context.label(k) for k in indices)})"
 
         def row(forward: ForwardPass, image: int) -> RowTarget:
@@ -50,19 +55,23 @@ class Tokens(TargetObject):
                 raise TargetError(what, hint=f"steps from 0 to {shape[1] - 1}", target=self)
             weights = np.zeros(shape, np.float32)
             weights[indices, list(steps)] = 1
-            return RowTarget(TOKENS, -1, {"tokens": weights}, f"tokens:{asked}", title)
+            return RowTarget(TOKENS, -1, {"tokens": weights}, f"tokens:{text}", title)
 
         return BoundTarget(TOKENS, row)
 
 
 @dataclass(frozen=True, eq=False)
 class Similar(TargetObject):
-    """The cosine of the model's embedding with another: an array (D,), or the path of a .npy file."""
+    """The cosine of the model's embedding with another one.
+
+    Attributes:
+        embedding: an array (D,), or the path of a .npy file.
+    """
 
     embedding: Any
 
     def bind(self, context: Context) -> BoundTarget:
-        """cos(e, q)."""
+        """Return the target that explains cos(e, q)."""
         context.require(self, "classes")
         if context.score.activation:
             raise context.refusal(self, f"compares embeddings, and this score is before a {context.score.activation}")
@@ -79,22 +88,24 @@ class Similar(TargetObject):
             )
         name = Path(self.embedding).name if is_file else "the given embedding"
         text = f"similar:{name}" if is_file else "similar"
-        known = RowTarget(SIMILARITY, -1, {"embedding": q / np.float32(length)}, text, f"cosine with {name}")
-        return fixed_target(known)
+        row = RowTarget(SIMILARITY, -1, {"embedding": q / np.float32(length)}, text, f"cosine with {name}")
+        return fixed_target(row)
 
 
 @dataclass(frozen=True)
 class Custom(TargetObject):
-    """A function of your own, written with the Builder: ``f(op, outputs) -> Value`` of shape (N,), one score per row.
+    """A function of your own that writes the score as ONNX nodes.
 
-    ``outputs``: the model's outputs by name. ``op.Mul(a, b)`` writes a node; ``op.const(2, like=a)`` a constant with
-    the dtype of a; ``op.ints(1)`` axes. Reductions must not mix rows: axis 0 is that of the images.
+    Attributes:
+        function: ``f(op, outputs) -> Value``. ``outputs`` holds the model's outputs by name. ``op.Mul(a, b)`` writes a
+            node, ``op.const(2, like=a)`` a constant with the dtype of a, ``op.ints(1)`` axes. The value that it returns
+            has the shape (N,): one score for each image. Reductions must not mix images, which lie along axis 0.
     """
 
     function: Callable[[Builder, Mapping[str, Value]], Value]
 
     def bind(self, context: Context) -> BoundTarget:
-        """The function's score."""
+        """Return the target that explains the score of the function."""
         name = getattr(self.function, "__name__", "function")
         kind = custom(self.function)
         return fixed_target(RowTarget(kind, -1, text=f"custom:{name}", title=name))

@@ -1,4 +1,4 @@
-"""One class of a dense map within a mask or a box, or where it wins."""
+"""A class of a dense map within a mask or a box, or where it wins."""
 
 from __future__ import annotations
 
@@ -26,18 +26,23 @@ Corners = tuple[float, float, float, float]
 class Region(TargetObject):
     """The score of a class in a segmenter's map: the mean of its logits over a part of the pixels.
 
-    ``mask``: a picture or .npy file, or an array (H, W), not zero where pixels count, in the size of the photo;
-    ``box``: (x1, y1, x2, y2); neither: the pixels where the class wins. ``label`` None: the top-1.
+    With neither mask nor box that part is the pixels where the class wins.
+
+    Attributes:
+        label: the class, by index or label; None: the top-1.
+        mask: a picture or .npy file, or an array (H, W), not zero where pixels count, in the size of the photo; for
+            arrays in the size of the input.
+        box: (x1, y1, x2, y2) in pixels of the photo; for arrays in pixels of the input.
     """
 
     label: Class = None
     mask: Any = None
     box: Corners | None = None
-    asked: str = field(default="", repr=False)
+    place_text: str = field(default="", repr=False)  # form and place in pixels of the photo, as --target has them
 
     def in_input(self, geometry: Geometry) -> Region:
-        """Mask and box in the pixels of the model's input."""
-        asked = self._text
+        """Return the same with mask and box in the pixels of the model's input."""
+        text = self._text
         if self.mask is not None:
             mask = self._mask()
             if mask.shape != geometry.photo:
@@ -50,38 +55,37 @@ class Region(TargetObject):
             laid = geometry.to_model(mask)
             if not laid.any():
                 raise unseen(self, "the mask", geometry)
-            return replace(self, mask=laid, asked=asked)
-        return self if self.box is None else replace(self, box=box_in_input(self, self.box, geometry), asked=asked)
+            return replace(self, mask=laid, place_text=text)
+        return self if self.box is None else replace(self, box=box_in_input(self, self.box, geometry), place_text=text)
 
     def bind(self, context: Context) -> BoundTarget:
-        """Mean of y_c over the pixels."""
+        """Return the target that explains the mean of y_c over the pixels, for each image."""
         dense = context.score.dense
         if dense is None or dense.axes != 2 or len(dense.names) != 1:
             raise context.refusal(self, "is for a map of classes (N, K, H, W)")
         index = context.class_index(self.label)
-        counting = self._counting(context.size)
-        text, place = self._text, self._place
+        share = self._share(context.size)
+        form, _, where = self._text.partition("@")
+        place = self._place
 
         def row(forward: ForwardPass, image: int) -> RowTarget:
             c = forward.best(image, index)
             height, width = (int(n) for n in forward.dense["sides"][0, 0])
             y = forward.dense["logits"][image]
-            if counting is None:
+            if share is None:
                 weights = (y.argmax(axis=0) == c if is_exclusive(context.score) else y[c] > 0).astype(np.float32)
             else:
                 size = context.size
                 step = (size[0] / height, size[1] / width)
-                weights = areas(counting, (height, width), step).ravel()
+                weights = areas(share, (height, width), step).ravel()
             total = float(weights.sum())
             warning = (
                 "" if total else f"{context.label(c)} wins at no pixel of image {image}: there is nothing to explain"
             )
             mask = weights / np.float32(total or 1)
-            form, _, where = text.partition("@")
-            asked = f"{form}:{c}" + (f"@{where}" if where else "")
-            return RowTarget(
-                REGION, c, {"mask": mask}, asked, f"{context.label(c)} {place}", box=self.box, warning=warning
-            )
+            text = f"{form}:{c}" + (f"@{where}" if where else "")
+            title = f"{context.label(c)} {place}"
+            return RowTarget(REGION, c, {"mask": mask}, text, title, box=self.box, warning=warning)
 
         return BoundTarget(REGION, row)
 
@@ -89,8 +93,8 @@ class Region(TargetObject):
         with reading(self):
             return read_mask(self.mask)
 
-    def _counting(self, size: tuple[int, ...]) -> Array | None:
-        """(H, W) float32 over the input, the share of each pixel that counts; None: where the class wins."""
+    def _share(self, size: tuple[int, ...]) -> Array | None:
+        """Return the share of each pixel of the input that counts, (H, W) float32; None: where the class wins."""
         if self.mask is not None:
             mask = self._mask()
             if mask.shape != size:
@@ -105,17 +109,17 @@ class Region(TargetObject):
         if self.box is None:
             return None
         x1, y1, x2, y2 = check_box(self, self.box)
-        found = np.outer(covered(y1, y2, size[0]), covered(x1, x2, size[1])).astype(np.float32)
-        if not found.any():
+        share = np.outer(covered(y1, y2, size[0]), covered(x1, x2, size[1])).astype(np.float32)
+        if not share.any():
             hint = f"(x1, y1, x2, y2) within {size[1]} × {size[0]} pixels"
             raise TargetError(f"the box {self.box} lies outside the input", hint=hint, target=self)
-        return found
+        return share
 
     @property
     def _text(self) -> str:
-        """The form and the place, without the class."""
-        if self.asked:
-            return self.asked
+        """The form and the place as ``--target`` has them, without the class."""
+        if self.place_text:
+            return self.place_text
         if self.mask is not None:
             return f"mask@{Path(self.mask).name}" if isinstance(self.mask, str | os.PathLike) else "mask"
         return "argmax" if self.box is None else f"box@{','.join(f'{v:g}' for v in self.box)}"
@@ -129,7 +133,16 @@ class Region(TargetObject):
 
 
 def read_mask(mask: Any) -> Array:
-    """(H, W) float32, the share of each pixel that counts: what is not zero; in pictures the lighter half of greys."""
+    """Return the share of each pixel that counts, (H, W) float32.
+
+    Pixels of an array count where they are not zero, those of a picture in the lighter half of greys.
+
+    Args:
+        mask: the path of a picture or .npy file, or an array (H, W) of numbers.
+
+    Raises:
+        TargetError: the array is no (H, W) of numbers.
+    """
     if isinstance(mask, str | os.PathLike):
         if Path(mask).suffix.lower() != ".npy":
             picture: Array = (decode(mask).mean(axis=2) >= 128).astype(np.float32)
@@ -145,7 +158,7 @@ def read_mask(mask: Any) -> Array:
 
 
 def check_box(target: object, box: Corners) -> Corners:
-    """Raise ``TargetError`` where the corners are not x1 < x2 and y1 < y2."""
+    """Return the corners. Raises ``TargetError`` where they are not x1 < x2 and y1 < y2."""
     x1, y1, x2, y2 = box
     if not (x1 < x2 and y1 < y2 and np.isfinite(box).all()):
         raise TargetError(f"{box} is no box", hint="x1, y1, x2, y2 with x1 < x2 and y1 < y2", target=target)
@@ -153,7 +166,7 @@ def check_box(target: object, box: Corners) -> Corners:
 
 
 def box_in_input(target: object, box: Corners, geometry: Geometry) -> Corners:
-    """The corners in the pixels of the model's input; what sticks out of what the model saw is cut off."""
+    """Return the corners in the pixels of the model's input, cut off at the edge of what the model saw."""
     x1, y1, x2, y2 = check_box(target, box)
     left, top, right, bottom = geometry.seen
     x1, y1, x2, y2 = max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)
@@ -164,7 +177,7 @@ def box_in_input(target: object, box: Corners, geometry: Geometry) -> Corners:
 
 
 def unseen(target: object, what: str, geometry: Geometry) -> TargetError:
-    """The error for a place that the model did not see."""
+    """Return the error for a place that the model did not see."""
     x1, y1, x2, y2 = geometry.seen
     return TargetError(
         f"{what} lies outside what the model saw of the photo",

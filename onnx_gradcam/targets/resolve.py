@@ -11,12 +11,16 @@ from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import BoundTarget, Context
-from onnx_gradcam.targets.classes import FORMS, TOP1, Classes, TopK, class_index
+from onnx_gradcam.targets.classes import TARGET_FORMS, TOP1, Classes, TopK, class_index
 
 
 @dataclass(frozen=True)
 class Each:
-    """All of these targets, for every image: class indices, labels, target objects."""
+    """Several targets, for every image.
+
+    Attributes:
+        targets: class indices, labels and target objects.
+    """
 
     targets: tuple[int | str | TargetObject, ...]
 
@@ -24,19 +28,30 @@ class Each:
         object.__setattr__(self, "targets", tuple(targets))
 
 
-One = int | str | TargetObject
-Target = None | One | Sequence[One] | TopK | Classes | Each
-Wanted = list[tuple[int | TargetObject, ...]]
+OneTarget = int | str | TargetObject
+Target = None | OneTarget | Sequence[OneTarget] | TopK | Classes | Each
+TargetsByImage = list[tuple[int | TargetObject, ...]]
 
 
-def resolve(target: Target, images: int, count: int, labels: Sequence[str] | None) -> Wanted | TopK:
-    """For each image its class indices (TOP1 for the model's own top-1) and target objects; a TopK is left to the run.
+def resolve(target: Target, images: int, count: int, labels: Sequence[str] | None) -> TargetsByImage | TopK:
+    """Return the targets of each image.
 
-    Raises ``TargetError`` for an unknown or ambiguous label, a class out of range, or a wrong number of targets.
+    Args:
+        target: as ``Explainer.explain`` takes it.
+        images: how many images there are.
+        count: how many classes there are.
+        labels: their labels; None: not known.
+
+    Returns:
+        For each image its class indices (``TOP1`` for the model's own top-1) and target objects. A ``TopK`` is returned
+        as it is: its classes are known after the run.
+
+    Raises:
+        TargetError: an unknown or ambiguous label, a class out of range, or a wrong number of targets.
     """
 
-    def one(given: One) -> int | TargetObject:
-        return given if isinstance(given, TargetObject) else class_index(given, count, labels)
+    def one(each: OneTarget) -> int | TargetObject:
+        return each if isinstance(each, TargetObject) else class_index(each, count, labels)
 
     if isinstance(target, TopK):
         if not isinstance(target.k, (int, np.integer)) or not 1 <= target.k <= count:
@@ -53,47 +68,49 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
     if isinstance(target, (int, np.integer, str, TargetObject)):
         return [(one(target),)] * images
     if not isinstance(target, Sequence) and not (isinstance(target, np.ndarray) and target.ndim == 1):
-        raise TargetError(f"{target!r} is not a target", hint=FORMS, target=target)
-    given = list(target)
-    if len(given) != images:
+        raise TargetError(f"{target!r} is not a target", hint=TARGET_FORMS, target=target)
+    listed = list(target)
+    if len(listed) != images:
         raise TargetError(
-            f"{len(given)} targets for {images} images",
-            hint=f"one target per image, or one for all: {FORMS}",
+            f"{len(listed)} targets for {images} images",
+            hint=f"one target per image, or one for all: {TARGET_FORMS}",
             target=target,
         )
-    return [(one(t),) for t in given]
+    return [(one(t),) for t in listed]
 
 
-def bind_targets(wanted: Wanted | TopK, context: Context) -> list[tuple[int | BoundTarget, ...]] | TopK:
-    """How each target object is carried out on the model; classes stay as they are.
+def bind_targets(targets: TargetsByImage | TopK, context: Context) -> list[tuple[int | BoundTarget, ...]] | TopK:
+    """Return the targets with each target object bound to the model; class indices stay as they are.
 
-    Raises ``TargetError`` for a target that does not fit the model.
+    Raises:
+        TargetError: a target does not fit the model.
     """
-    if isinstance(wanted, TopK):
-        return wanted
-    made = {id(t): t.bind(context) for several in wanted for t in several if isinstance(t, TargetObject)}
-    return [tuple(made[id(t)] if isinstance(t, TargetObject) else t for t in several) for several in wanted]
+    if isinstance(targets, TopK):
+        return targets
+    bound = {id(t): t.bind(context) for several in targets for t in several if isinstance(t, TargetObject)}
+    return [tuple(bound[id(t)] if isinstance(t, TargetObject) else t for t in several) for several in targets]
 
 
-def branch(wanted: Sequence[tuple[int | BoundTarget, ...]] | TopK) -> str:
-    """The values of a detector that the scores are made of, "logits" but for objectness and boxes.
+def branch(targets: Sequence[tuple[int | BoundTarget, ...]] | TopK) -> str:
+    """Return the branch of a detector that the scores come from: "logits", "objectness" or "boxes".
 
-    Raises ``TargetError`` where there are several: they are explained at layers of their own.
+    Raises:
+        TargetError: there are several; each is explained at layers of its own.
     """
-    if isinstance(wanted, TopK):
+    if isinstance(targets, TopK):
         return "logits"
-    found = {g.kind.branch if isinstance(g, BoundTarget) else "logits" for several in wanted for g in several}
-    if len(found) > 1:
+    branches = {t.kind.branch if isinstance(t, BoundTarget) else "logits" for several in targets for t in several}
+    if len(branches) > 1:
         raise TargetError(
-            f"targets of different branches of a detector: {', '.join(sorted(found))}",
+            f"targets of different branches of a detector: {', '.join(sorted(branches))}",
             hint="one call for class scores, one for objectness, one for the overlap of boxes",
-            target=wanted,
+            target=targets,
         )
-    return found.pop() if found else "logits"
+    return branches.pop() if branches else "logits"
 
 
 def in_input(target: Target, geometry: Geometry) -> Target:
-    """The same target with places in the pixels of the model's input instead of the photo's."""
+    """Return the same target with places in the pixels of the model's input instead of the photo's."""
     if isinstance(target, TargetObject):
         return target.in_input(geometry)
     if isinstance(target, Each):

@@ -1,4 +1,4 @@
-"""``--target`` as it is written on the command line."""
+"""Targets in the text of ``--target``."""
 
 from __future__ import annotations
 
@@ -17,31 +17,50 @@ from onnx_gradcam.targets.resolve import Each, Target
 
 @dataclass(frozen=True)
 class Reader:
-    """What is needed to read the text of a target: the number of classes and their labels."""
+    """What is needed to read the text of a target.
+
+    Attributes:
+        count: the number of classes.
+        labels: their labels; None: not known.
+    """
 
     count: int
     labels: Sequence[str] | None
 
     def index(self, text: str) -> int:
-        """A class index."""
+        """Return the class index that the text names."""
         return class_index(text.strip(), self.count, self.labels)
 
     def class_of(self, text: str) -> int | None:
-        """A class index; None for ``top1`` or nothing."""
+        """Return the class index that the text names, or None for ``top1`` or nothing."""
         return None if text in ("", "top1") else self.index(text)
 
 
-class Form:
-    """A form of ``--target``: how it is read, an example and what it means."""
+@dataclass(frozen=True)
+class TargetForm:
+    """A form of ``--target``.
 
-    def __init__(self, read: Callable[[Reader, str], TargetObject], example: str, meaning: str) -> None:
-        self.read, self.example, self.meaning = read, example, meaning
+    Attributes:
+        read: makes the target of the text behind the colon.
+        example: the form as a user writes it.
+        meaning: what is explained, in words.
+    """
+
+    read: Callable[[Reader, str], TargetObject]
+    example: str
+    meaning: str
 
 
 def parse(texts: Sequence[str], count: int, labels: Sequence[str] | None) -> Target:
-    """``--target``: ``top1``, ``top5``, an index or a label, or one of ``FORMS``; several of them for every image.
+    """Return the target of one or several ``--target`` options; several are explained for every image.
 
-    Raises ``TargetError`` for an unknown or ambiguous label, a class out of range, and what is no target.
+    Args:
+        texts: each is ``top1``, ``top5``, a class index, a label, or a form of ``READERS``.
+        count: the number of classes.
+        labels: their labels; None: not known.
+
+    Raises:
+        TargetError: an unknown or ambiguous label, a class out of range, or no target.
     """
     if len(texts) > 1:
         several = [_one(text, count, labels) for text in texts]
@@ -64,16 +83,16 @@ def _one(text: str, count: int, labels: Sequence[str] | None) -> int | TargetObj
 
 
 def _difference(reader: Reader, text: str) -> Difference:
-    """``A,B``; where labels have commas, the one comma at which both sides are classes."""
+    """Read ``A,B``; where labels have commas, at the one comma at which both sides are classes."""
     commas = [i for i, letter in enumerate(text) if letter == ","]
-    found, reason = [], None
+    pairs, reason = [], None
     for i in commas:
         try:
-            found.append((reader.class_of(text[:i]), reader.index(text[i + 1 :])))
+            pairs.append((reader.class_of(text[:i]), reader.index(text[i + 1 :])))
         except TargetError as error:
             reason = error
-    if len(found) == 1:
-        return Difference(*found[0])
+    if len(pairs) == 1:
+        return Difference(*pairs[0])
     if reason is not None and len(commas) == 1:
         raise reason
     raise TargetError(
@@ -81,41 +100,45 @@ def _difference(reader: Reader, text: str) -> Difference:
     )
 
 
-def _place(text: str) -> tuple[str, str]:
-    """``CLASS@PLACE``, at the last @."""
+def _class_and_place(text: str) -> tuple[str, str]:
+    """Return the parts of ``CLASS@PLACE``, cut at the last @."""
     head, at, tail = text.rpartition("@")
     return (head, tail) if at else ("", text)
 
 
 def numbers(text: str, count: int, form: str) -> tuple[float, ...]:
-    """So many numbers with commas between them. Raises ``TargetError`` where it is something else."""
+    """Return ``count`` numbers that are written with commas between them.
+
+    Raises:
+        TargetError: the text is something else; the error shows ``form``, an example.
+    """
     try:
-        found = tuple(float(part) for part in text.split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        found = ()
-    if len(found) != count:
+        values = ()
+    if len(values) != count:
         raise TargetError(f"{text!r} is not {count} numbers", hint=f"for example {form}", target=text)
-    return found
+    return values
 
 
 def _mask(reader: Reader, text: str) -> Region:
-    name, file = _place(text)
+    name, file = _class_and_place(text)
     return Region(reader.class_of(name), mask=file)
 
 
 def _box(reader: Reader, text: str) -> Region:
-    name, corners = _place(text)
+    name, corners = _class_and_place(text)
     x1, y1, x2, y2 = numbers(corners, 4, READERS["box"].example)
     return Region(reader.class_of(name), box=(x1, y1, x2, y2))
 
 
 def _cell(reader: Reader, text: str) -> Box:
-    name, number = _place(text)
+    name, number = _class_and_place(text)
     return Box(_number(number, "cell:1234"), label=reader.class_of(name))
 
 
 def _point(reader: Reader, text: str) -> Box:
-    name, point = _place(text)
+    name, point = _class_and_place(text)
     x, y = numbers(point, 2, READERS["point"].example)
     return Box(point=(x, y), label=reader.class_of(name))
 
@@ -128,7 +151,7 @@ def _objectness(reader: Reader, text: str) -> Box:
 
 
 def _iou(reader: Reader, text: str) -> Box:
-    which, corners = _place(text)
+    which, corners = _class_and_place(text)
     x1, y1, x2, y2 = numbers(corners, 4, READERS["iou"].example)
     box = (x1, y1, x2, y2)
     if not which or which.isdecimal():
@@ -154,27 +177,35 @@ def _number(text: str, form: str) -> int:
     return int(text)
 
 
-READERS: Mapping[str, Form] = {
-    "prob": Form(lambda r, t: Probability(r.class_of(t)), "prob:tabby", "the probability of a class"),
-    "logprob": Form(lambda r, t: LogProbability(r.class_of(t)), "logprob:281", "its logarithm"),
-    "diff": Form(_difference, "diff:tabby,tiger cat", "one class against another"),
-    "finer": Form(lambda r, t: Finer(r.class_of(t)), "finer:tabby", "a class against the 3 that are most like it"),
-    "mask": Form(_mask, "mask:car@mask.png", "a class of a dense map, within a mask"),
-    "box": Form(_box, "box:car@10,20,110,90", "the same within a box x1,y1,x2,y2"),
-    "argmax": Form(lambda r, t: Region(r.class_of(t)), "argmax:car", "the same at the pixels where the class wins"),
-    "cell": Form(_cell, "cell:1234", "a detector's box by number; of a class: cell:dog@1234"),
-    "point": Form(_point, "point:dog@320,200", "its most probable box at a point x,y"),
-    "objectness": Form(_objectness, "objectness:320,200", "the objectness of that box, or by number: objectness:1234"),
-    "iou": Form(_iou, "iou:10,20,110,90", "overlap of the box that fits best with a given one"),
-    "tokens": Form(_tokens, "tokens:3,17,4", "log-probability of tokens, one per step, or at steps: tokens:3@5,17@9"),
-    "similar": Form(lambda r, t: Similar(t), "similar:emb.npy", "cosine of the embedding with another"),
-    "output": Form(lambda r, t: Output(_number(t, "output:0")), "output:0", "a number of a regression"),
-    "-output": Form(lambda r, t: Output(_number(t, "-output:0"), -1), "-output:0", "its negative"),
+READERS: Mapping[str, TargetForm] = {
+    "prob": TargetForm(lambda r, t: Probability(r.class_of(t)), "prob:tabby", "the probability of a class"),
+    "logprob": TargetForm(lambda r, t: LogProbability(r.class_of(t)), "logprob:281", "its logarithm"),
+    "diff": TargetForm(_difference, "diff:tabby,tiger cat", "one class against another"),
+    "finer": TargetForm(
+        lambda r, t: Finer(r.class_of(t)), "finer:tabby", "a class against the 3 that are most like it"
+    ),
+    "mask": TargetForm(_mask, "mask:car@mask.png", "a class of a dense map, within a mask"),
+    "box": TargetForm(_box, "box:car@10,20,110,90", "the same within a box x1,y1,x2,y2"),
+    "argmax": TargetForm(
+        lambda r, t: Region(r.class_of(t)), "argmax:car", "the same at the pixels where the class wins"
+    ),
+    "cell": TargetForm(_cell, "cell:1234", "a detector's box by number; of a class: cell:dog@1234"),
+    "point": TargetForm(_point, "point:dog@320,200", "its most probable box at a point x,y"),
+    "objectness": TargetForm(
+        _objectness, "objectness:320,200", "the objectness of that box, or by number: objectness:1234"
+    ),
+    "iou": TargetForm(_iou, "iou:10,20,110,90", "overlap of the box that fits best with a given one"),
+    "tokens": TargetForm(
+        _tokens, "tokens:3,17,4", "log-probability of tokens, one per step, or at steps: tokens:3@5,17@9"
+    ),
+    "similar": TargetForm(lambda r, t: Similar(t), "similar:emb.npy", "cosine of the embedding with another"),
+    "output": TargetForm(lambda r, t: Output(_number(t, "output:0")), "output:0", "a number of a regression"),
+    "-output": TargetForm(lambda r, t: Output(_number(t, "-output:0"), -1), "-output:0", "its negative"),
 }
 
 
 def help_text() -> str:
-    """All forms, one example each."""
+    """Return the help of ``--target``: all forms, one example each."""
     forms = "; ".join(f"{form.example} ({form.meaning})" for form in READERS.values())
     return (
         "top1, top5, a class index (281) or a label (tabby; label:180 for one of digits or with a colon); "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_gradcam.targets import detections
-from onnx_gradcam.targets.detections import CENTRE, FORMS, Cells, Form
+from onnx_gradcam.targets.detections import BOX_FORMS, CENTRE, BoxForm, Cells
 
 SIZE = (96, 128)
 GRIDS = np.array([[12 * 16, 12, 16], [6 * 8, 6, 8]])
@@ -30,8 +30,8 @@ def truth(where: Cells) -> tuple[np.ndarray, np.ndarray]:
     return boxes, probability
 
 
-def encoded(form: Form, boxes: np.ndarray, where: Cells) -> np.ndarray:
-    """The numbers (C, P) that ``decoded`` makes these boxes of: its inverse."""
+def encoded(form: BoxForm, boxes: np.ndarray, where: Cells) -> np.ndarray:
+    """The numbers (C, P) that ``decoded_boxes`` makes these boxes of: its inverse."""
     matrix, origin = detections.affine(form, where, SIZE)
     acted = np.stack([np.linalg.solve(m, b - o) for m, b, o in zip(matrix, boxes, origin, strict=True)]).T
     inverse = {
@@ -40,8 +40,8 @@ def encoded(form: Form, boxes: np.ndarray, where: Cells) -> np.ndarray:
         "Tanh": lambda v: np.arctanh(np.clip(v, -0.99, 0.99)),
         "Sigmoid": lambda v: np.log(v / (1 - v)),
     }
-    if form.acts[0] != "Expected":
-        return np.concatenate([inverse[form.acts[0]](acted[:2]), inverse[form.acts[1]](acted[2:])])
+    if form.functions[0] != "Expected":
+        return np.concatenate([inverse[form.functions[0]](acted[:2]), inverse[form.functions[1]](acted[2:])])
     logits = np.full((4, 16, len(boxes)), -40.0)
     low = np.clip(np.floor(acted), 0, 14).astype(int)
     for side in range(4):
@@ -51,19 +51,21 @@ def encoded(form: Form, boxes: np.ndarray, where: Cells) -> np.ndarray:
     return logits.reshape(64, -1)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", BOX_FORMS)
 def test_every_form_is_found(name: str) -> None:
-    form = FORMS[name]
+    form = BOX_FORMS[name]
     grids = GRIDS[1:] if form.levels == 1 else GRIDS
     where = detections.cells(grids, SIZE, False)
     boxes, probability = truth(where)
     raw = encoded(form, boxes, where)
-    found = detections.layout(raw, grids, SIZE, probability)
+    found = detections.box_layout(raw, grids, SIZE, probability)
     assert found is not None
     assert found.name == name
     sure = probability > 0.5
     np.testing.assert_allclose(
-        detections.decoded(form, raw, where, SIZE)[sure], boxes[sure], atol=12 if "Tanh" in form.acts else 1e-3
+        detections.decoded_boxes(form, raw, where, SIZE)[sure],
+        boxes[sure],
+        atol=12 if "Tanh" in form.functions else 1e-3,
     )
 
 
@@ -72,14 +74,14 @@ def test_the_order_of_anchors_is_found(anchors_first: bool) -> None:
     grids = GRIDS * [2, 1, 1]
     where = detections.cells(grids, SIZE, anchors_first)
     boxes, probability = truth(where)
-    found = detections.layout(encoded(FORMS["corners"], boxes, where), grids, SIZE, probability)
+    found = detections.box_layout(encoded(BOX_FORMS["corners"], boxes, where), grids, SIZE, probability)
     assert found is not None
     np.testing.assert_array_equal(found.where.centre, where.centre)
 
 
 def test_numbers_that_are_no_boxes() -> None:
     raw = np.random.default_rng(0).uniform(-500, 500, (4, 240))
-    assert detections.layout(raw, GRIDS, SIZE, np.linspace(0, 1, 240)) is None
+    assert detections.box_layout(raw, GRIDS, SIZE, np.linspace(0, 1, 240)) is None
 
 
 def test_cells() -> None:
@@ -174,7 +176,7 @@ def test_the_overlap_and_its_gradient(place: int, monkeypatch: pytest.MonkeyPatc
     )
     iou = inner / (w * h + (given[2] - given[0]) * (given[3] - given[1]) - inner)
     where = detections.cells(np.array([[128, 8, 8], [32, 4, 4]]), (32, 32), True)
-    monkeypatch.setattr(detections, "layout", lambda *_: detections.Layout("centre", where))
+    monkeypatch.setattr(detections, "box_layout", lambda *_: detections.BoxLayout("centre", where))
     found = explainer.explain(x.numpy(), target=ogc.Box(place, what="iou", box=given))
     assert float(found.score[0]) == pytest.approx(iou.item(), rel=1e-4)
     for layer in found.layers:

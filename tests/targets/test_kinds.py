@@ -20,7 +20,7 @@ from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import SCORE_OUTPUT
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.targets import Kind, kinds
-from onnx_gradcam.targets.detections import FORMS, affine, cells, decoded, overlap
+from onnx_gradcam.targets.detections import BOX_FORMS, affine, cells, decoded_boxes, overlap
 
 Array = np.ndarray
 N, K, D = 3, 5, 4
@@ -269,11 +269,11 @@ def test_tokens(activation: str, image: Array) -> None:
 def test_overlap(image: Array, name: str) -> None:
     """Of the boxes of two cells with given ones, by each way in which numbers become boxes."""
     model = boxes(4)
-    form, size = FORMS[name], (40, 50)
+    form, size = BOX_FORMS[name], (40, 50)
     where = cells(np.array([[20, 4, 5]]), size, False)
     matrix, origin = affine(form, where, size)
     raw = logits(model, image, "box").reshape(2, 4, 20)
-    every = np.stack([decoded(form, raw[i], where, size) for i in range(2)])
+    every = np.stack([decoded_boxes(form, raw[i], where, size) for i in range(2)])
     wide = (every[:, :, 2:] > every[:, :, :2]).all(axis=2)
     places = wide.argmax(axis=1)
     found = every[[0, 1], places]
@@ -288,16 +288,16 @@ def test_overlap(image: Array, name: str) -> None:
         "target/origin": origin[places].astype(np.float32),
         "target/box": given,
     }
-    check(model, kinds.iou(*form.acts), image, parameters, expected)
+    check(model, kinds.iou(*form.functions), image, parameters, expected)
 
 
 def test_overlap_of_distributions(image: Array) -> None:
     model, place = boxes(12), 8
-    form, size = FORMS["distributions of distances"], (40, 50)
+    form, size = BOX_FORMS["distributions of distances"], (40, 50)
     where = cells(np.array([[20, 4, 5]]), size, False)
     matrix, origin = affine(form, where, size)
     raw = logits(model, image, "box").reshape(2, 12, 20)
-    found = np.stack([decoded(form, raw[i], where, size)[place] for i in range(2)])
+    found = np.stack([decoded_boxes(form, raw[i], where, size)[place] for i in range(2)])
     given = (found + np.array([[3, 2, 4, -1], [-2, 1, 1, 2]])).astype(np.float32)
     expected = np.array([overlap(found[i : i + 1], given[i].astype(np.float64))[0] for i in range(2)])
     assert (expected > 0.1).all()
@@ -307,7 +307,7 @@ def test_overlap_of_distributions(image: Array) -> None:
         "target/origin": origin[[place, place]].astype(np.float32),
         "target/box": given,
     }
-    check(model, kinds.iou(*form.acts), image, parameters, expected)
+    check(model, kinds.iou(*form.functions), image, parameters, expected)
 
 
 def boxes(columns: int) -> onnx.ModelProto:

@@ -72,7 +72,7 @@ def test_the_form_of_the_boxes(detector: Any, zoo: Path) -> None:
 
     name, explainer, how = detector
     seen: list[str] = []
-    original = detections.layout
+    original = detections.box_layout
 
     def layout(*given: Any) -> Any:
         found = original(*given)
@@ -80,7 +80,7 @@ def test_the_form_of_the_boxes(detector: Any, zoo: Path) -> None:
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boxes.detections, "layout", layout)
+        patch.setattr(boxes.detections, "box_layout", layout)
         for photo in ("darknet-dog.jpg", "darknet-giraffe.jpg", "coffee.png", "chelsea.png", "both.png"):
             explainer.explain_image(zoo / "images" / photo, target=ogc.Box(0), preprocess=how)
     assert seen == [FORMS[name]] * 5
