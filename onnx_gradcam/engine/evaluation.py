@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from onnx_gradcam.engine.fidelity import differences, own_difference
 from onnx_gradcam.engine.gradients import Gradients, gradients_in, joined
 from onnx_gradcam.engine.passes import Backward, Passes
 from onnx_gradcam.engine.program import Cut, GradientGraph, forward_only, read
-from onnx_gradcam.engine.rows import Rows
+from onnx_gradcam.engine.rows import Row, Rows
 from onnx_gradcam.engine.scaling import run_scaled
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import Options, Session
@@ -27,20 +27,27 @@ from onnx_gradcam.errors import ForwardMismatch
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX
 from onnx_gradcam.graph.quantization import is_quantized
-from onnx_gradcam.targets import (
-    CLASS,
-    TOP1,
-    BoundTarget,
-    ForwardPass,
-    Kind,
-    RowTarget,
-    TopK,
-    class_target,
-    fixed_target,
-)
+from onnx_gradcam.targets import CLASS, BoundTarget, ForwardPass, Kind, RowTarget, fixed_target
 
 Arrays = dict[str, np.ndarray]
-Wanted = Sequence[tuple[int | BoundTarget | RowTarget, ...]] | TopK
+Array = npt.NDArray[Any]
+Targets = Sequence[tuple[BoundTarget, ...]]
+"""For each image what is explained of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What an evaluation gave.
+
+    Attributes:
+        results: the results of the forward pass by name, one entry per image.
+        rows: what is explained, image by image; the targets hold the score that was computed for them.
+        gradients: one entry per row; None where none were needed.
+    """
+
+    results: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    gradients: Gradients | None
 
 
 class Evaluation:
@@ -81,8 +88,7 @@ class Evaluation:
         """Free the sessions; the next call opens them again."""
         for each in self._by_kind.values():
             each.close()
-        for name in ("_plain", "_deployed"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("_deployed", None)
 
     @property
     def whole(self) -> GradientGraph:
@@ -109,11 +115,7 @@ class Evaluation:
     def providers(self) -> list[str]:
         """The execution providers in use, by full name."""
         held = [session for each in self._by_kind.values() for session in each.open_sessions]
-        return list((held[0] if held else self._plain).providers)
-
-    @cached_property
-    def _plain(self) -> Session:
-        return Session(forward_only(self._prepared, self._forward_names), self._options)
+        return list((held[0] if held else self._deployed).providers)
 
     @cached_property
     def _deployed(self) -> Session:
@@ -131,94 +133,85 @@ class Evaluation:
         explained = [name for name in self._layers if name not in given]
         return list(dict.fromkeys([*self.output_names, *self._score.results, *explained]))
 
-    def evaluate(
-        self, feeds: Arrays, wanted: Wanted, needs_gradient: bool
-    ) -> tuple[dict[str, Any], Rows, Gradients | None]:
-        """Evaluate the model, and the gradients at the layers where they are needed.
+    def evaluate(self, feeds: Arrays, targets: Targets, needs_gradient: bool) -> RunResult:
+        """Evaluate the model for the targets, and the gradients at the layers where they are needed.
+
+        One target for each image, of one kind, that needs to see nothing: forward and backward pass are one run.
+        Otherwise the forward pass runs once for each kind, and the backward pass for all rows of a kind together.
 
         Args:
             feeds: arrays by the names of the model's inputs.
-            wanted: for each image its classes, goals and aims; or the top k.
+            targets: for each image what is explained of it.
             needs_gradient: whether gradients are computed.
-
-        Returns:
-            The results of the forward pass by name, one entry per image; the rows as (image, class or aim), where aims
-            hold the score that was computed for them; the gradients, one entry per row, None where none are needed.
         """
-        if isinstance(wanted, TopK):
-            return self._evaluate_classes(feeds, wanted, needs_gradient)
-        classes = [tuple(w for w in several if isinstance(w, int)) for several in wanted]
-        if [len(w) for w in classes] == [len(w) for w in wanted]:
-            return self._evaluate_classes(feeds, classes, needs_gradient)
-        goals = [tuple(_goal(w) for w in several) for several in wanted]
-        return self._evaluate_goals(feeds, goals, needs_gradient)
+        if self.apart is not None:
+            targets = self._as_deployed(feeds, targets)
+        together = _known_ahead(targets) if needs_gradient else None
+        if together is not None:
+            return self._in_one_run(feeds, together)
+        return self._in_two_runs(feeds, targets, needs_gradient)
 
-    def _evaluate_classes(
-        self, feeds: Arrays, wanted: list[tuple[int, ...]] | TopK, needs_gradient: bool
-    ) -> tuple[dict[str, Any], Rows, Gradients | None]:
-        if self.apart is not None and isinstance(wanted, list):
-            chosen = self._rows(wanted, self._deployed_results(feeds))
-            wanted = [tuple(c for i, c in chosen if i == image) for image in range(len(wanted))]
-        if not needs_gradient:
-            results = self._run(self._plain, self._forward_names, feeds)
-            return results, self._rows(wanted, results), None
-        passes = self.passes()
+    def _in_one_run(self, feeds: Arrays, targets: Sequence[RowTarget]) -> RunResult:
+        passes = self.passes(targets[0].kind)
         names = passes.whole.names
-        if isinstance(wanted, list) and all(len(w) == 1 for w in wanted):
-            index = np.array([w[0] for w in wanted], np.int64)
-            run = functools.partial(self._run, passes.whole_session, [*self._forward_names, *names.outputs])
-            results = self._scaled(passes, run, {**feeds, names.inputs[TARGET_INDEX]: index})
-            rows = [(i, int(c)) for i, c in enumerate(results[names.class_index])]
-            return results, rows, gradients_in(results, names)
-        results, passed = self._forward(passes, feeds)
-        rows = self._rows(wanted, results)
-        given = {names.inputs[TARGET_INDEX]: np.array([c for _, c in rows], np.int64)}
-        found = self._backward(passes, passes.whole.gradients, self._again(passed, rows, feeds), given)
-        return results, rows, gradients_in(found, names)
+        run = functools.partial(self._run, passes.whole_session, [*self._forward_names, *names.outputs])
+        results = self._scaled(passes, run, {**feeds, **_parameters(targets, names.inputs)})
+        chosen = zip(targets, results[names.class_index], results[names.score], strict=True)
+        rows = [
+            Row(image, _settled(target, int(index), float(score)))
+            for image, (target, index, score) in enumerate(chosen)
+        ]
+        return RunResult(results, tuple(rows), gradients_in(results, names))
 
-    def _evaluate_goals(
-        self, feeds: Arrays, goals: list[tuple[BoundTarget, ...]], needs_gradient: bool
-    ) -> tuple[dict[str, Any], Rows, Gradients | None]:
-        """The forward pass, once for each kind; what the goals come to; the score and its gradient for all rows of a
-        kind together."""
+    def _in_two_runs(self, feeds: Arrays, targets: Targets, needs_gradient: bool) -> RunResult:
+        forward = self._forward if needs_gradient else self._seen
         results: dict[str, Any] = {}
         passed: dict[Kind, Arrays] = {}
-        for kind in dict.fromkeys(goal.kind for several in goals for goal in several):
-            found, passed[kind] = self._forward(self.passes(kind), feeds) if needs_gradient else self._seen(kind, feeds)
-            results.update(found)
-        rows: list[tuple[int, RowTarget]] = [
-            (image, goal.row(self._view(results, goal.kind), image))
-            for image, several in enumerate(goals)
-            for goal in several
+        for kind in dict.fromkeys(target.kind for several in targets for target in several):
+            seen, passed[kind] = forward(self.passes(kind), feeds)
+            results.update(seen)
+        views = {kind: self._view(results, kind) for kind in passed}
+        rows = [
+            Row(image, target.row(views[target.kind], image))
+            for image, several in enumerate(targets)
+            for target in several
         ]
-        scores = np.zeros(len(rows), np.float32)
+        scores = np.full(len(rows), np.nan, np.float32)
         parts: list[tuple[list[int], Gradients]] = []
-        for kind in dict.fromkeys(aim.kind for _, aim in rows):
+        for kind in dict.fromkeys(row.target.kind for row in rows):
             if kind not in passed:
-                _, passed[kind] = self._forward(self.passes(kind), feeds) if needs_gradient else self._seen(kind, feeds)
-            at = [k for k, (_, aim) in enumerate(rows) if aim.kind == kind]
-            again = self._again(passed[kind], [rows[k] for k in at], feeds)
-            passes, aims = self.passes(kind), [rows[k][1] for k in at]
+                _, passed[kind] = forward(self.passes(kind), feeds)
+            numbers = [number for number, row in enumerate(rows) if row.target.kind == kind]
+            of_kind = [rows[number] for number in numbers]
+            again = self._again(passed[kind], of_kind, feeds)
             if needs_gradient:
-                names = passes.whole.names
-                found = self._backward(
-                    passes, [names.score, *passes.whole.gradients], again, _parameters(aims, names.inputs)
-                )
-                scores[at] = found[names.score]
-                parts.append((at, gradients_in(found, names)))
-            else:
-                output, inputs = passes.scored.output, passes.scored.inputs
-                given = {**again, **_parameters(aims, inputs)}
-                scores[at] = run_in_pieces(passes.scoring.run, [output], given, self._batch)[output]
-        scored = [(image, replace(aim, score=float(s))) for (image, aim), s in zip(rows, scores, strict=True)]
-        return results, scored, joined(parts, len(rows)) if needs_gradient else None
+                found, gradients = self._backward(kind, again, of_kind)
+                parts.append((numbers, gradients))
+                scores[numbers] = found
+            elif not kind.is_score_entry:
+                scores[numbers] = self._scores(kind, again, of_kind)
+        scored = [replace(row, target=replace(row.target, score=float(s))) for row, s in zip(rows, scores, strict=True)]
+        return RunResult(results, tuple(scored), joined(parts, len(rows)) if needs_gradient else None)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def _seen(self, kind: Kind, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """The forward pass alone, with what a kind has to see; what a run of its score takes."""
-        names = list(dict.fromkeys([*self._forward_names, *read(self._score, kind).values()]))
-        return self._run(self.passes(kind).seeing(names), names, feeds), feeds
+    def _as_deployed(self, feeds: Arrays, targets: Targets) -> Targets:
+        """Return the targets with the top-1 of the deployed model where the graph would choose its own."""
+        deployed = ForwardPass({}, {}, self._ranking(self._deployed_results(feeds)))
+        return [
+            tuple(
+                fixed_target(target.row(deployed, image))
+                if target.ahead is not None and target.kind.is_score_entry
+                else target
+                for target in several
+            )
+            for image, several in enumerate(targets)
+        ]
+
+    def _seen(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
+        """Run the forward pass alone, with what a kind has to see; return it, and what a run of its score takes."""
+        names = list(dict.fromkeys([*self._forward_names, *read(self._score, passes.kind).values()]))
+        return self._run(passes.seeing(names), names, feeds), feeds
 
     def _forward(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
         """The results of the forward pass, and what of them goes into the backward pass."""
@@ -229,16 +222,26 @@ class Evaluation:
         results = self._run(first, list(dict.fromkeys([*names, *boundary])), feeds)
         return results, {name: results[name] for name in boundary}
 
-    def _backward(self, passes: Passes, names: Sequence[str], passed: Arrays, given: Arrays) -> Arrays:
-        """The outputs ``names`` of rows: each with what its image ``passed`` on and the parameters ``given``."""
+    def _backward(self, kind: Kind, passed: Arrays, rows: Rows) -> tuple[Array, Gradients]:
+        """Return scores and gradients of rows of a kind: each with what its image ``passed`` on."""
+        passes = self.passes(kind)
+        names = passes.whole.names
         session = passes.whole_session if passes.cut is None else passes.halves[1]
-        return self._scaled(
-            passes, lambda fed: run_in_pieces(session.run, names, fed, self._batch), {**passed, **given}
-        )
+        outputs = [names.score, *passes.whole.gradients]
+        given = {**passed, **_parameters([row.target for row in rows], names.inputs)}
+        results = self._scaled(passes, lambda fed: run_in_pieces(session.run, outputs, fed, self._batch), given)
+        return results[names.score], gradients_in(results, names)
 
-    def _again(self, passed: Arrays, rows: Sequence[tuple[int, Any]], feeds: Arrays) -> Arrays:
-        """What each row's image passed on."""
-        count, images = len(feeds[self._image_input]), np.array([image for image, _ in rows])
+    def _scores(self, kind: Kind, passed: Arrays, rows: Rows) -> Array:
+        passes = self.passes(kind)
+        output = passes.scored.output
+        given = {**passed, **_parameters([row.target for row in rows], passes.scored.inputs)}
+        scores: Array = run_in_pieces(passes.scoring.run, [output], given, self._batch)[output]
+        return scores
+
+    def _again(self, passed: Arrays, rows: Rows, feeds: Arrays) -> Arrays:
+        """Return for each row what its image passed on."""
+        count, images = len(feeds[self._image_input]), np.array([row.image for row in rows])
         return {name: _take(array, images, count) for name, array in passed.items()}
 
     def _view(self, results: dict[str, Any], kind: Kind) -> ForwardPass:
@@ -291,14 +294,6 @@ class Evaluation:
             error=worst.error,
         )
 
-    def _rows(self, wanted: list[tuple[int, ...]] | TopK, results: dict[str, Any]) -> list[tuple[int, int]]:
-        ranking = self._ranking(results)
-        if isinstance(wanted, TopK):
-            order = np.argsort(-ranking, axis=1, kind="stable")[:, : wanted.k]
-            return [(i, int(c)) for i, row in enumerate(order) for c in row]
-        best = ranking.argmax(axis=1)
-        return [(i, int(best[i]) if c == TOP1 else c) for i, w in enumerate(wanted) for c in w]
-
     def _ranking(self, results: dict[str, Any]) -> npt.NDArray[Any]:
         """(N, K), by which classes are ranked."""
         dense = self._score.dense
@@ -315,17 +310,22 @@ def _take(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     return array[rows] if array.ndim and len(array) == count else array
 
 
-def _goal(wanted: int | BoundTarget | RowTarget) -> BoundTarget:
-    return (
-        wanted
-        if isinstance(wanted, BoundTarget)
-        else class_target(wanted)
-        if isinstance(wanted, int)
-        else fixed_target(wanted)
-    )
+def _known_ahead(targets: Targets) -> list[RowTarget] | None:
+    """Return what is explained of each image, where that is one thing of one kind, known before the run; else None."""
+    ahead = [target.ahead for several in targets for target in several]
+    known = [target for target in ahead if target is not None]
+    is_one_each = all(len(several) == 1 for several in targets) and len(known) == len(ahead)
+    return known if is_one_each and len({target.kind for target in known}) == 1 else None
 
 
-def _parameters(aims: Sequence[RowTarget], inputs: Mapping[str, str]) -> Arrays:
-    """Return the parameters of rows of one kind, stacked, by the names of the graph's ``inputs`` for them."""
-    stacked = {inputs[name]: np.stack([aim.parameters[name] for aim in aims]) for name in aims[0].parameters}
-    return {inputs[TARGET_INDEX]: np.array([aim.class_index for aim in aims], np.int64), **stacked}
+def _settled(target: RowTarget, class_index: int, score: float) -> RowTarget:
+    """Return the target with its score, and with the class that the graph chose where it is a class."""
+    index = class_index if target.kind.is_score_entry else target.class_index
+    return replace(target, class_index=index, score=score)
+
+
+def _parameters(targets: Sequence[RowTarget], inputs: Mapping[str, str]) -> Arrays:
+    """Return the parameters of targets of one kind, stacked, by the names of the graph's ``inputs`` for them."""
+    names = targets[0].parameters
+    stacked = {inputs[name]: np.stack([target.parameters[name] for target in targets]) for name in names}
+    return {inputs[TARGET_INDEX]: np.array([target.class_index for target in targets], np.int64), **stacked}

@@ -37,6 +37,8 @@ def gradients_in(results: Mapping[str, Any], names: GradientNames) -> Gradients:
 
 def joined(parts: Sequence[tuple[Sequence[int], Gradients]], count: int) -> Gradients:
     """Return the gradients of ``count`` rows, float32; each part holds those of the rows with the numbers beside it."""
+    if len(parts) == 1:
+        return parts[0][1]
     beside = {what: _rows_of(((rows, part.beside[what]) for rows, part in parts), count) for what in parts[0][1].beside}
     return Gradients(_rows_of(((rows, part.of) for rows, part in parts), count), beside)
 

@@ -47,7 +47,7 @@ class Passes:
         kind: Kind,
     ) -> None:
         self._prepared, self._score, self._layers = prepared, score, layers
-        self._image_input, self._options, self._backward, self._kind = image_input, options, backward, kind
+        self._image_input, self._options, self._backward, self.kind = image_input, options, backward, kind
         self._seeing: Session | None = None
 
     @cached_property
@@ -55,7 +55,7 @@ class Passes:
         """Forward and backward pass in one graph."""
         names = list(dict.fromkeys(self._layers))
         table, sign, second_order = self._backward
-        return differentiate(self._prepared, self._score, names, table, self._kind, second_order, sign)
+        return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign)
 
     @cached_property
     def whole_session(self) -> Session:
@@ -77,7 +77,7 @@ class Passes:
     @cached_property
     def scored(self) -> Scored:
         """Return the graph of the score alone."""
-        return scored(self._prepared, self._score, self._kind)
+        return scored(self._prepared, self._score, self.kind)
 
     @cached_property
     def scoring(self) -> Session:

@@ -165,7 +165,7 @@ class Explainer:
         x = feeds[self.image_input.name]
         size = tuple(x.shape[k] for k in spatial_axes(self.image_input, 2))
         context = Context(self.score, self.labels, size)
-        targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context)
+        targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
         network = self.network.on_branch(branch(targets))
         made = make_maps(network, feeds, targets, recipe, frame)
         of, results = made.rows, made.results

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.biases import Bias
-from onnx_gradcam.engine.evaluation import Evaluation, Wanted
-from onnx_gradcam.engine.rows import Rows
+from onnx_gradcam.engine.evaluation import Evaluation, RunResult, Targets
+from onnx_gradcam.engine.rows import Row, Rows, hold_targets
 from onnx_gradcam.engine.rows import score as scores
 from onnx_gradcam.methods.attribution import AVERAGED, INTEGRALS, LAYERED, LOCAL, baseline_of
-from onnx_gradcam.methods.copies import batches, targets_by_image
+from onnx_gradcam.methods.copies import batches
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.results import notes
 
@@ -38,7 +38,7 @@ class AttributionTask:
 
     evaluation: Evaluation
     feeds: dict[str, Array]
-    targets: Wanted
+    targets: Targets
     image_input: str
     name: str
     space: tuple[int, ...]
@@ -61,8 +61,8 @@ class Attributions:
         notes: what the user should know, one sentence each.
     """
 
-    results: dict[str, Any]
-    rows: Rows
+    results: Mapping[str, Any]
+    rows: tuple[Row, ...]
     attribution: Array
     notes: tuple[str, ...] = ()
 
@@ -91,27 +91,25 @@ def attribute_over_copies(task: AttributionTask, recipe: Recipe) -> Attributions
 
     All copies are run for the targets that the input itself settles.
     """
-    results, rows, _ = task.evaluation.evaluate(task.feeds, task.targets, False)
-    images = np.array([image for image, _ in rows])
-    targets = targets_by_image(rows, len(task.x))
+    run = task.evaluation.evaluate(task.feeds, task.targets, False)
+    images = np.array([row.image for row in run.rows])
+    targets = hold_targets(run.rows, len(task.x))
     shared = [name for name, x in task.feeds.items() if not x.ndim or len(x) != len(task.x)]
 
     def gradients_at(copies: Iterable[Array]) -> Iterator[Array]:
         for feeds, of_copies, count in batches(copies, task.feeds, task.image_input, targets, shared):
-            _, _, gradients = task.evaluation.evaluate(feeds, of_copies, True)
+            gradients = task.evaluation.evaluate(feeds, of_copies, True).gradients
             assert gradients is not None
             gradient = gradients.of[task.name].astype(np.float32)
-            yield gradient.reshape(count, len(rows), *gradient.shape[1:])
+            yield gradient.reshape(count, len(run.rows), *gradient.shape[1:])
 
     attribution = AVERAGED[recipe.method](task.x, images, gradients_at, **recipe.options)
     is_integral = recipe.method in INTEGRALS
-    sentences = _check_integral(task, results, rows, attribution, recipe.options) if is_integral else []
-    return Attributions(results, rows, attribution, tuple(sentences))
+    sentences = _check_integral(task, run, attribution, recipe.options) if is_integral else []
+    return Attributions(run.results, run.rows, attribution, tuple(sentences))
 
 
-def _check_integral(
-    task: AttributionTask, results: Mapping[str, Any], rows: Rows, attribution: Array, options: Mapping[str, Any]
-) -> list[str]:
+def _check_integral(task: AttributionTask, run: RunResult, attribution: Array, options: Mapping[str, Any]) -> list[str]:
     """Return a note where an integral from a baseline does not add up to the difference of the scores at its ends.
 
     Dense scores are not checked: the most probable cell may be another one at the baseline.
@@ -121,22 +119,22 @@ def _check_integral(
         return []
     baseline = baseline_of(options.get("baseline", 0.0), task.x)
     feeds = {**task.feeds, task.image_input: baseline}
-    at_baseline, _, _ = task.evaluation.evaluate(feeds, targets_by_image(rows, len(task.x)), False)
-    difference = scores(score, rows, results) - scores(score, rows, at_baseline)
+    at_baseline = task.evaluation.evaluate(feeds, hold_targets(run.rows, len(task.x)), False)
+    difference = scores(score, run.rows, run.results) - scores(score, at_baseline.rows, at_baseline.results)
     return notes.inexact(_sum_of_rows(attribution), difference)
 
 
-def _evaluate_at_x(task: AttributionTask) -> tuple[dict[str, Any], Rows, dict[str, Array]]:
+def _evaluate_at_x(task: AttributionTask) -> tuple[Mapping[str, Any], tuple[Row, ...], dict[str, Array]]:
     """Return the results of the forward pass, the rows, and the gradients by the name of their value."""
-    results, rows, gradients = task.evaluation.evaluate(task.feeds, task.targets, True)
-    assert gradients is not None
-    return results, rows, {name: g.astype(np.float32) for name, g in gradients.of.items()}
+    run = task.evaluation.evaluate(task.feeds, task.targets, True)
+    assert run.gradients is not None
+    return run.results, run.rows, {name: g.astype(np.float32) for name, g in run.gradients.of.items()}
 
 
 def _x_of_rows(task: AttributionTask, results: Mapping[str, Any], rows: Rows) -> Array:
     """Return for each row the floating-point input that it explains, (R, …) float32."""
     x: Array = task.x if task.name == task.image_input else results[task.name]
-    return x[[image for image, _ in rows]].astype(np.float32)
+    return x[[row.image for row in rows]].astype(np.float32)
 
 
 def _sum_of_rows(array: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.engine.gradients import Gradients
+from onnx_gradcam.engine.rows import Rows
 from onnx_gradcam.methods.cam import NEEDS, compute_cam
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.results.layer import LayerResult
@@ -20,7 +21,7 @@ Array = npt.NDArray[Any]
 def layer_result(
     layer: Layer,
     results: Mapping[str, Any],
-    rows: Sequence[tuple[int, int]],
+    rows: Rows,
     gradients: Gradients | None,
     recipe: Recipe,
 ) -> LayerResult:
@@ -28,7 +29,7 @@ def layer_result(
 
     ``results`` has one entry per image, ``gradients`` one per row.
     """
-    images = np.array([image for image, _ in rows])
+    images = np.array([row.image for row in rows])
     activation = layer.arrange(results[layer.name])
     if len(images) != len(activation) or not np.array_equal(images, np.arange(len(images))):
         activation = activation[images]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.engine.evaluation import Evaluation, Wanted
-from onnx_gradcam.engine.rows import Rows, kinds
+from onnx_gradcam.engine.evaluation import Evaluation, Targets
+from onnx_gradcam.engine.rows import Row, hold_targets, kinds
 from onnx_gradcam.engine.rows import level as levels
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
@@ -19,7 +19,6 @@ from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.smoothing import CamTask, compute_cams
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
-from onnx_gradcam.methods.copies import targets_by_image
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
@@ -51,8 +50,8 @@ class Maps:
     """
 
     evaluation: Evaluation
-    results: dict[str, Any]
-    rows: Rows
+    results: Mapping[str, Any]
+    rows: tuple[Row, ...]
     frame: Frame
     heatmap: Array
     scale: Array
@@ -64,7 +63,7 @@ class Maps:
     notes: tuple[str, ...] = ()
 
 
-def make_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+def make_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
     """Return the maps of a recipe, drawn in ``frame``; its size is filled in.
 
     Raises what ``Explainer.explain`` raises.
@@ -72,7 +71,7 @@ def make_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, f
     return MAKERS[recipe.method](network, feeds, targets, recipe, frame)
 
 
-def layer_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
     """Return the maps of a method that makes a cam of each target layer."""
     if recipe.method == "cam":
         _require_linear_head(network)
@@ -92,7 +91,7 @@ def layer_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, 
     return Maps(evaluation, results, rows, frame, heatmap, scale, blank, tuple(cams.layers), notes=sentences)
 
 
-def attribution_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
     """Return the maps of a method that attributes the score to the input."""
     method, start = recipe.method, network.entrance
     if start.note:
@@ -125,11 +124,11 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Re
     )
 
 
-def guided_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe, frame: Frame) -> Maps:
+def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
     """Return the heatmap of a cam times guided backpropagation, for the targets that the cam explains."""
     of_cam = replace(recipe, method=methods.GUIDED[recipe.method], signed=False)
     cam_maps = layer_maps(network, feeds, targets, of_cam, replace(frame, geometry=None))
-    same_targets = targets_by_image(cam_maps.rows, len(feeds[network.image_input.name]))
+    same_targets = hold_targets(cam_maps.rows, len(feeds[network.image_input.name]))
     edges = attribution_maps(network, feeds, same_targets, replace(recipe, method="guided-backprop"), frame)
     assert edges.attribution is not None
     space = inputs.input_space(network.image_input)
@@ -147,7 +146,7 @@ def guided_maps(network: Network, feeds: Feeds, targets: Wanted, recipe: Recipe,
     )
 
 
-MAKERS: Mapping[str, Callable[[Network, Feeds, Wanted, Recipe, Frame], Maps]] = {
+MAKERS: Mapping[str, Callable[[Network, Feeds, Targets, Recipe, Frame], Maps]] = {
     **dict.fromkeys(cam.METHODS, layer_maps),
     **dict.fromkeys(attribution.METHODS, attribution_maps),
     **dict.fromkeys(methods.GUIDED, guided_maps),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,25 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.layer import Layer
-from onnx_gradcam.engine.evaluation import Wanted
+from onnx_gradcam.engine.evaluation import RunResult, Targets
 from onnx_gradcam.engine.gradients import Gradients
-from onnx_gradcam.engine.rows import Rows
+from onnx_gradcam.engine.rows import Row, Rows, hold_targets
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.explain.layer_maps import layer_result
 from onnx_gradcam.methods.cam import NEEDS_CURVATURE, NEEDS_GRADIENT, NEEDS_NOISE
-from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise, batches, noisy_copies, targets_by_image
+from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise, batches, noisy_copies
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.inputs import spatial_axes
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.layer import LayerResult
-from onnx_gradcam.targets import RowTarget
+from onnx_gradcam.targets import BoundTarget
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
-Results = dict[str, Any]
-Evaluate = Callable[[Feeds, Wanted, bool], tuple[Results, Rows, Gradients | None]]
-"""Feeds, targets, whether gradients are needed → results by image, rows (image, target), gradients by row."""
+Results = Mapping[str, Any]
+Evaluate = Callable[[Feeds, Targets, bool], RunResult]
+"""As ``Evaluation.evaluate``: feeds, targets, whether gradients are needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class CamTask:
     evaluate: Evaluate
     layers: Sequence[Layer]
     feeds: Feeds
-    targets: Wanted
+    targets: Targets
     image: InputSpec
     shared: Sequence[str]
     noise: Noise
@@ -71,7 +71,7 @@ class Cams:
     """
 
     results: Results
-    rows: Rows
+    rows: tuple[Row, ...]
     layers: list[LayerResult]
     notes: tuple[str, ...]
 
@@ -83,18 +83,18 @@ def compute_cams(task: CamTask, recipe: Recipe) -> Cams:
     those of the input itself; only for methods over noisy copies the gradient is the mean over the copies.
     """
     needs_gradient = recipe.method in NEEDS_GRADIENT
-    results, rows, gradients = task.evaluate(task.feeds, task.targets, needs_gradient)
-    targets = targets_by_image(rows, len(task.x))
+    run = task.evaluate(task.feeds, task.targets, needs_gradient)
+    gradients, targets = run.gradients, hold_targets(run.rows, len(task.x))
     if recipe.method in NEEDS_NOISE:
         gradients = mean_powers(_run_copies(task, targets, noisy_copies(task.x, task.noise), True))
-    layers = [layer_result(layer, results, rows, gradients, recipe) for layer in task.layers]
+    layers = [layer_result(layer, run.results, run.rows, gradients, recipe) for layer in task.layers]
     for name in recipe.smooth:
         if name in SMOOTHING_COPIES:
-            _check_places(name, rows)
+            _check_places(name, run.rows)
             copies = SMOOTHING_COPIES[name](task.x, spatial_axes(task.image, layers[0].cam.ndim - 1), task.noise)
             runs = _run_copies(task, targets, copies.arrays, needs_gradient)
             layers = average_cams(layers, runs, task.layers, recipe, copies.mirrored)
-    return Cams(results, rows, layers, _notes(task, recipe, gradients))
+    return Cams(run.results, run.rows, layers, _notes(task, recipe, gradients))
 
 
 def _notes(task: CamTask, recipe: Recipe, gradients: Gradients | None) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ def _notes(task: CamTask, recipe: Recipe, gradients: Gradients | None) -> tuple[
 
 def _check_places(name: str, rows: Rows) -> None:
     """Raise ``MethodError`` for a target at a place of the image: in a mirrored copy that place lies elsewhere."""
-    placed = [target for _, target in rows if isinstance(target, RowTarget) and target.is_placed]
+    placed = [row.target for row in rows if row.target.is_placed]
     if name == "aug" and placed:
         raise MethodError(
             f"smoothing by 'aug' mirrors the image, and then the place in {placed[0].text!r} is another one",
@@ -121,22 +121,18 @@ class CopyRun:
 
     Attributes:
         copies: how many copies were run.
-        results: what the forward pass gave, one entry per image of each copy.
-        rows: for each row its image and its target.
-        gradients: one entry per row; None where none were needed.
+        run: what the evaluation gave for them.
     """
 
     copies: int
-    results: Results
-    rows: Rows
-    gradients: Gradients | None
+    run: RunResult
 
 
 def _run_copies(
-    task: CamTask, targets: list[tuple[Any, ...]], copies: Iterable[Array], needs_gradient: bool
+    task: CamTask, targets: list[tuple[BoundTarget, ...]], copies: Iterable[Array], needs_gradient: bool
 ) -> Iterator[CopyRun]:
     for feeds, of_copies, count in batches(copies, task.feeds, task.image.name, targets, task.shared):
-        yield CopyRun(count, *task.evaluate(feeds, of_copies, needs_gradient))
+        yield CopyRun(count, task.evaluate(feeds, of_copies, needs_gradient))
 
 
 def average_cams(
@@ -152,11 +148,11 @@ def average_cams(
     """
     totals = [np.zeros(layer.cam.shape) for layer in originals]
     flags = iter(mirrored)
-    for run in runs:
-        flipped = [next(flags) for _ in range(run.copies)]
+    for several in runs:
+        run, flipped = several.run, [next(flags) for _ in range(several.copies)]
         for total, layer in zip(totals, layers, strict=True):
             cams = layer_result(layer, run.results, run.rows, run.gradients, recipe).cam
-            for cam, is_mirrored in zip(cams.reshape(run.copies, *total.shape), flipped, strict=True):
+            for cam, is_mirrored in zip(cams.reshape(several.copies, *total.shape), flipped, strict=True):
                 total += np.flip(cam, -1) if is_mirrored else cam
     means = [(total / len(mirrored)).astype(np.float32) for total in totals]
     return [replace(layer, cam=mean) for layer, mean in zip(originals, means, strict=True)]
@@ -169,11 +165,11 @@ def mean_powers(runs: Iterable[CopyRun]) -> Gradients:
     """
     totals: dict[str, list[Any]] = {}
     count = 0
-    for run in runs:
-        assert run.gradients is not None
-        count += run.copies
-        for name, gradient in run.gradients.of.items():
-            each = gradient.astype(np.float64).reshape(run.copies, -1, *gradient.shape[1:])
+    for several in runs:
+        assert several.run.gradients is not None
+        count += several.copies
+        for name, gradient in several.run.gradients.of.items():
+            each = gradient.astype(np.float64).reshape(several.copies, -1, *gradient.shape[1:])
             before = totals.get(name, [0, 0, 0])
             totals[name] = [total + np.sum(each**power, axis=0) for power, total in enumerate(before, start=1)]
     first, square, cube = ({name: powers[k] / count for name, powers in totals.items()} for k in range(3))

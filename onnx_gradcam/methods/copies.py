@@ -94,14 +94,6 @@ def _convert(x: Array, dtype: np.dtype[Any]) -> Array:
     return x.astype(dtype)
 
 
-def targets_by_image(rows: Iterable[tuple[int, T]], count: int) -> list[tuple[T, ...]]:
-    """Return for each of ``count`` images the targets of its rows (image, target), in the order of the rows."""
-    targets: list[list[T]] = [[] for _ in range(count)]
-    for image, target in rows:
-        targets[image].append(target)
-    return [tuple(each) for each in targets]
-
-
 def batches(
     copies: Iterable[Array], feeds: Mapping[str, Array], name: str, targets: list[T], shared: Sequence[str] = ()
 ) -> Iterator[tuple[dict[str, Array], list[T], int]]:

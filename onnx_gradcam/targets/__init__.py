@@ -1,7 +1,15 @@
 """What is explained: model outputs → one score per row, written as graph; and the forms in which users name it."""
 
 from onnx_gradcam.targets.base import TargetObject
-from onnx_gradcam.targets.bound import BoundTarget, Context, ForwardPass, RowTarget, class_target, fixed_target
+from onnx_gradcam.targets.bound import (
+    BoundTarget,
+    Context,
+    ForwardPass,
+    RowTarget,
+    class_target,
+    fixed_target,
+    ranked_target,
+)
 from onnx_gradcam.targets.boxes import Box
 from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index
 from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
@@ -44,5 +52,6 @@ __all__ = [
     "help_text",
     "in_input",
     "parse",
+    "ranked_target",
     "resolve",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -91,17 +92,26 @@ class Context:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """A forward pass, one entry per image.
+    """A forward pass, one entry per image, as targets see it.
 
-    ``results`` by name, ``dense`` by attribute of ``Dense``, and ``ranking`` (N, K), by which classes are ranked.
+    Attributes:
+        results: arrays by name.
+        dense: arrays by attribute of ``Dense``.
+        ranking: (N, K), by which classes are ranked.
     """
 
     results: Mapping[str, Any]
     dense: Mapping[str, Array]
     ranking: Array
 
+    @cached_property
+    def order(self) -> Array:
+        """Return (N, K) int64, the classes of each image from the highest to the lowest."""
+        order: Array = np.argsort(-self.ranking, axis=1, kind="stable")
+        return order
+
     def best(self, image: int, index: int) -> int:
-        """``index``, or the top-1 of the image in the place of ``TOP1``."""
+        """Return ``index``, or the top-1 of the image in the place of ``TOP1``."""
         return int(self.ranking[image].argmax()) if index == TOP1 else index
 
 
@@ -142,20 +152,35 @@ class RowTarget:
 
 @dataclass(frozen=True)
 class BoundTarget:
-    """A target bound to one model: ``row(forward, image)`` returns what is explained of one image."""
+    """A target bound to one model.
+
+    Attributes:
+        kind: how its score is written.
+        row: ``row(forward, image)`` returns what is explained of one image.
+        ahead: what is explained of every image, where the target needs to see nothing for it; None where it does. The
+            class may be ``TOP1``, which the graph itself finds.
+    """
 
     kind: Kind
     row: Callable[[ForwardPass, int], RowTarget]
+    ahead: RowTarget | None = None
 
 
 def class_target(index: int) -> BoundTarget:
-    """The class, or ``TOP1``."""
-    return BoundTarget(CLASS, lambda forward, image: RowTarget(CLASS, forward.best(image, index)))
+    """Return the target of a class, or of ``TOP1``."""
+    return BoundTarget(
+        CLASS, lambda forward, image: RowTarget(CLASS, forward.best(image, index)), RowTarget(CLASS, index)
+    )
+
+
+def ranked_target(rank: int) -> BoundTarget:
+    """Return the target of the class that an image ranks at place ``rank``, counted from 0."""
+    return BoundTarget(CLASS, lambda forward, image: RowTarget(CLASS, int(forward.order[image, rank])))
 
 
 def fixed_target(row: RowTarget) -> BoundTarget:
     """Return a bound target that explains ``row`` whatever the input."""
-    return BoundTarget(row.kind, lambda forward, image: row)
+    return BoundTarget(row.kind, lambda forward, image: row, row)
 
 
 def one_hot(count: int, index: int, value: float = 1.0) -> Array:

@@ -37,7 +37,8 @@ class Kind:
     ``write(op, score, given, *options)`` returns the score (N,) and the class (N,) that it is of, −1 for none;
     ``given`` holds ``target_index`` and the ``parameters`` by name. ``reads``: attributes of ``Dense`` whose values a
     target has to see before its parameters are known. ``at_best_cell``: whether, of many scores per image, it takes
-    that of the most probable cell of the class. ``branch``: which values of ``Dense`` the gradient comes from.
+    that of the most probable cell of the class. ``is_score_entry``: whether the score stands in the score
+    tensor and is read there. ``branch``: which values of ``Dense`` the gradient comes from.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kind:
     reads: tuple[str, ...] = ()
     options: tuple[Any, ...] = ()
     at_best_cell: bool = False
+    is_score_entry: bool = False
     branch: str = "logits"
 
 
@@ -169,7 +171,7 @@ def _none(op: Builder, given: Given) -> Value:
 DETECTION = ("logits", "objectness", "boxes", "sides", "grids")
 MASK = Parameter("mask", ("cells",))
 
-CLASS = Kind("class", _class, at_best_cell=True)
+CLASS = Kind("class", _class, at_best_cell=True, is_score_entry=True)
 PROBABILITY = Kind("probability", _probability, at_best_cell=True)
 LOG_PROBABILITY = Kind("log-probability", _log_probability, at_best_cell=True)
 LINEAR = Kind("linear", _linear, (Parameter("weights", ("classes",)),), at_best_cell=True)

@@ -10,7 +10,7 @@ import numpy as np
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets.base import TargetObject
-from onnx_gradcam.targets.bound import BoundTarget, Context
+from onnx_gradcam.targets.bound import BoundTarget, Context, class_target, ranked_target
 from onnx_gradcam.targets.classes import TARGET_FORMS, TOP1, Classes, TopK, class_index
 
 
@@ -79,27 +79,27 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
     return [(one(t),) for t in listed]
 
 
-def bind_targets(targets: TargetsByImage | TopK, context: Context) -> list[tuple[int | BoundTarget, ...]] | TopK:
-    """Return the targets with each target object bound to the model; class indices stay as they are.
+def bind_targets(targets: TargetsByImage | TopK, context: Context, images: int) -> list[tuple[BoundTarget, ...]]:
+    """Return for each of the images its targets, bound to the model.
 
     Raises:
         TargetError: a target does not fit the model.
     """
     if isinstance(targets, TopK):
-        return targets
+        return [tuple(ranked_target(rank) for rank in range(targets.k))] * images
     bound = {id(t): t.bind(context) for several in targets for t in several if isinstance(t, TargetObject)}
-    return [tuple(bound[id(t)] if isinstance(t, TargetObject) else t for t in several) for several in targets]
+    return [
+        tuple(bound[id(t)] if isinstance(t, TargetObject) else class_target(t) for t in several) for several in targets
+    ]
 
 
-def branch(targets: Sequence[tuple[int | BoundTarget, ...]] | TopK) -> str:
+def branch(targets: Sequence[tuple[BoundTarget, ...]]) -> str:
     """Return the branch of a detector that the scores come from: "logits", "objectness" or "boxes".
 
     Raises:
         TargetError: there are several; each is explained at layers of its own.
     """
-    if isinstance(targets, TopK):
-        return "logits"
-    branches = {t.kind.branch if isinstance(t, BoundTarget) else "logits" for several in targets for t in several}
+    branches = {target.kind.branch for several in targets for target in several}
     if len(branches) > 1:
         raise TargetError(
             f"targets of different branches of a detector: {', '.join(sorted(branches))}",

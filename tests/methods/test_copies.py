@@ -9,7 +9,7 @@ import pytest
 
 import onnx_gradcam as ogc
 from onnx_gradcam.methods import copies as sampling
-from onnx_gradcam.methods.copies import Noise, augmented_copies, batches, noisy_copies, targets_by_image
+from onnx_gradcam.methods.copies import Noise, augmented_copies, batches, noisy_copies
 
 
 def images(dtype: Any = np.float32, count: int = 3) -> np.ndarray:
@@ -104,10 +104,6 @@ def test_numbers_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ogc.MethodError, match=f"noise with {name}") as caught:
         Noise(**wrong)
     assert caught.value.hint
-
-
-def test_targets_by_image_keep_the_order_of_the_rows() -> None:
-    assert targets_by_image([(0, 7), (0, 3), (1, 5), (2, 3), (2, 7)], 3) == [(7, 3), (5,), (3, 7)]
 
 
 def test_batches_hold_copy_after_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,4 +94,5 @@ def test_what_it_is_made_of_is_named_in_its_provenance() -> None:
     assert of.layers == tuple(layer.name for layer in explanation.layers)
     assert of.providers == ("CPUExecutionProvider",)
     assert of.preprocess is not None
-    assert set(of.preprocess.sources.values()) == {"declared: model metadata 'onnx_gradcam.preprocess'"}
+    assert of.preprocess.sources["mean"] == "declared: model metadata 'onnx_gradcam.preprocess'"
+    assert of.preprocess.preprocess.mean == (0.5, 0.5, 0.5)
