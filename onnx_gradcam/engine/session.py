@@ -125,7 +125,12 @@ def unoptimised(options: Options) -> Options:
 
 
 def _in_memory(model: ir.Model) -> ir.Model:
-    ir.external_data.load_to_model(model)
+    """Return the model with its weights in memory. The mapped file stays open: arrays elsewhere may be views of it."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy().copy(), name=tensor.name, dtype=tensor.dtype)
     return model
 
 

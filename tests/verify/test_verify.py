@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,15 @@ def failing(report: Report) -> set[tuple[str, int]]:
 
 
 # --- what is right ------------------------------------------------------------------------------------------
+
+
+def test_weights_in_a_file_of_their_own_change_nothing(tmp_path: Path) -> None:
+    """As torch's dynamo exporter writes them; rules hold views of the mapped file while sessions are opened."""
+    path = tmp_path / "small.onnx"
+    onnx.save(small(), path, save_as_external_data=True, location="small.onnx.data", size_threshold=0)
+    inside, beside = verify(SMALL), verify(path)
+    assert beside.ok
+    assert [(check.name, check.error) for check in beside.checks] == [(c.name, c.error) for c in inside.checks]
 
 
 @pytest.fixture(scope="module")
