@@ -196,6 +196,7 @@ def test_an_attribute_that_the_rule_does_not_know_is_refused() -> None:
         ("Conv", {"at": 1}, "at"),
         ("MaxPool", {"kernel_shape": [1, 1], "count_include_pad": 1}, "count_include_pad"),  # that of another rule
         ("MaxPool", {"strides": [1, 1]}, "kernel_shape"),  # required
+        ("LSTM", {"linear_before_reset": 1}, "linear_before_reset"),
     ],
 )
 def test_an_attribute_that_the_record_does_not_know_is_refused(

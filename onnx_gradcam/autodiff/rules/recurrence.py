@@ -1,8 +1,8 @@
-"""Backpropagation through time, for any recurrent cell that is written as one step.
+"""Carry cotangents back through time, for any recurrent cell that is written as one step.
 
     x_t = X_t·Wᵀ + b_W     r_t = h_{t−1}·Rᵀ + b_R     (h_t, c_t) = step(x_t, r_t, h_{t−1}, c_{t−1})
 
-Only the step is derived at run time place by place, in one Scan from the last to the first; x_t, r_t and X̄ are single
+Only the step is differentiated place by place, in one Scan from the last place to the first. x_t, r_t and X̄ are single
 matrix products over all t, because h_t is an output of the deployed node.
 """
 
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_gradcam.autodiff.registry import PullBack
+from onnx_gradcam.autodiff.rules.axes import END
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.nested import scan
-
-LAST = 2**31 - 1  # where a Slice to the end ends
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One direction of a recurrent node.
+    """The equations and the weights of one direction of a recurrent node.
 
-    ``step(op, x + r, c) → (h, c)``, without c where the cell has no memory; a ``gated`` step takes x and r apart, and
-    h: ``step(op, x, r, h) → (h,)``. W is (G·H, I), R (≤ G·H, H); the biases are vectors.
+    ``step`` writes one step: ``step(op, x + r, c) → (h, c)``, without c where the cell has no memory. The step of a
+    ``gated`` cell takes x and r apart, and h: ``step(op, x, r, h) → (h,)``. W is (G·H, I), R (≤ G·H, H); the biases
+    are vectors.
     """
 
     step: Callable[..., Sequence[Value]]
@@ -40,8 +40,9 @@ class Cell:
 class Pass:
     """What one direction reads and returns, time first: x (T, N, I), h (T, N, H), initial states (N, H).
 
-    ``backwards``: it goes from the last place to the first. ``mask`` (T, N, 1) is 1 before the end of each sequence,
-    None where all are of full length. ``g_states`` are the cotangents of the last states.
+    A pass that is ``backwards`` goes from the last place to the first. ``mask`` (T, N, 1) is 1 before the end of each
+    sequence, None where all have the full length. ``g_h`` (T, N, H) is the cotangent of h, ``g_states`` are the
+    cotangents of the last states; None stands for zeros.
     """
 
     x: Value
@@ -55,27 +56,37 @@ class Pass:
 
 
 def pull_through_time(op: Builder, pull_back: PullBack, cell: Cell, run: Pass) -> tuple[Value, ...]:
-    """The cotangents of x (T, N, I) and of the initial states (N, H)."""
+    """Write backpropagation through time.
+
+    Args:
+        op: writes the nodes.
+        pull_back: differentiates the nodes of a step.
+        cell: the equations and the weights.
+        run: the tensors.
+
+    Returns:
+        The cotangents of x (T, N, I) and of the initial states (N, H).
+    """
     operands = _operands(op, cell, run)
-    g_states = [_only_begun(op, run, run.zero if g is None else g) for g in run.g_states]
-    extras = [v for v in (_masked(op, run.g_h, run.mask), run.mask) if v is not None]
+    g_states = [_drop_empty(op, run, run.zero if g is None else g) for g in run.g_states]
+    extras = [v for v in (_mask(op, run.g_h, run.mask), run.mask) if v is not None]
 
     def back(inner: Builder, *values: Value) -> list[Value]:
-        states, rest = list(values[: len(g_states)]), values[len(g_states) :]
-        given, more = rest[: len(operands)], list(rest[len(operands) :])
+        states, slices = list(values[: len(g_states)]), values[len(g_states) :]
+        inputs, others = slices[: len(operands)], list(slices[len(operands) :])
         if run.g_h is not None:
-            states[0] = inner.Add(states[0], more.pop(0))
-        mask = more.pop() if more else None
+            states[0] = inner.Add(states[0], others.pop(0))
+        mask = others.pop() if others else None
         live = [g if mask is None else inner.Mul(g, mask) for g in states]
         before = len(inner.graph)
-        made = cell.step(inner, *given)
+        results = cell.step(inner, *inputs)
         nodes = list(inner.graph)[before:]
-        g_x, *shares = pull_back(inner, nodes, dict(zip(made, live, strict=True)), given)
+        g_x, *shares = pull_back(inner, nodes, dict(zip(results, live, strict=True)), inputs)
         into = inner.MatMul(shares.pop(0) if cell.gated else g_x, cell.R)
         shares = [inner.Add(into, shares[0])] if cell.gated else [into, *shares]
         if mask is not None:
-            rest_of = inner.Sub(inner.const(1, like=mask), mask)
-            shares = [inner.Add(s, inner.Mul(g, rest_of)) for s, g in zip(shares, states, strict=True)]
+            ended = inner.Sub(inner.const(1, like=mask), mask)
+            shares = [inner.Add(s, inner.Mul(g, ended)) for s, g in zip(shares, states, strict=True)]
         return [*shares, g_x]
 
     *first, g_pre = scan(op, back, g_states, [*operands, *extras], backwards=not run.backwards)
@@ -83,7 +94,7 @@ def pull_through_time(op: Builder, pull_back: PullBack, cell: Cell, run: Pass) -
 
 
 def _operands(op: Builder, cell: Cell, run: Pass) -> list[Value]:
-    """What the step takes, for all t."""
+    """Write what the step takes, for all t."""
     before = _before(op, run)
     x = _affine(op, run.x, cell.W, cell.bias_w)
     r = _affine(op, before, cell.R, cell.bias_r)
@@ -94,25 +105,26 @@ def _operands(op: Builder, cell: Cell, run: Pass) -> list[Value]:
 
 
 def _affine(op: Builder, x: Value, matrix: Value, bias: Value | None) -> Value:
+    """Write x · matrixᵀ + bias."""
     product = op.MatMul(x, op.Transpose(matrix, perm=[1, 0]))
     return product if bias is None else op.Add(product, bias)
 
 
 def _before(op: Builder, run: Pass) -> Value:
-    """h_{t−1} for all t: h moved on by one place, with the initial state in front."""
+    """Write h_{t−1} for all t: h moved on by one place, with the initial state in front."""
     h, start = run.h, op.Unsqueeze(run.initial[0] or run.zero, op.ints(0))
     if run.initial[0] is not None and run.mask is not None:  # backwards, a sequence begins at its own last place
         h = op.Add(h, op.Mul(start, op.Sub(op.const(1, like=h), run.mask)))
     if run.backwards:
-        moved = op.Concat(op.Slice(h, op.ints(1), op.ints(LAST), op.ints(0)), start, axis=0)
+        shifted = op.Concat(op.Slice(h, op.ints(1), op.ints(END), op.ints(0)), start, axis=0)
     else:
-        moved = op.Concat(start, op.Slice(h, op.ints(0), op.ints(-1), op.ints(0)), axis=0)
-    moved.shape = run.h.shape
-    return moved
+        shifted = op.Concat(start, op.Slice(h, op.ints(0), op.ints(-1), op.ints(0)), axis=0)
+    shifted.shape = run.h.shape
+    return shifted
 
 
 def _memory(op: Builder, cell: Cell, run: Pass, pre: Value) -> Value:
-    """c_{t−1} for all t, which the node does not return: its memory is run again."""
+    """Write c_{t−1} for all t: the node does not return it, so its memory is run again."""
 
     def forward(inner: Builder, c: Value, x: Value, *mask: Value) -> list[Value]:
         _, new = cell.step(inner, x, c)
@@ -125,10 +137,11 @@ def _memory(op: Builder, cell: Cell, run: Pass, pre: Value) -> Value:
     return scan(op, forward, [start], slices, backwards=run.backwards)[1]
 
 
-def _masked(op: Builder, g: Value | None, mask: Value | None) -> Value | None:
+def _mask(op: Builder, g: Value | None, mask: Value | None) -> Value | None:
+    """Write ``g`` with zeros behind the end of each sequence."""
     return g if g is None or mask is None else op.Mul(g, mask)
 
 
-def _only_begun(op: Builder, run: Pass, g: Value) -> Value:
-    """The last states of a sequence of length 0 are zeros, whatever they were before."""
+def _drop_empty(op: Builder, run: Pass, g: Value) -> Value:
+    """Write ``g`` with zeros for sequences of length 0, whose last states are zeros, whatever they were before."""
     return g if run.mask is None else op.Mul(g, op.Gather(run.mask, op.array(np.array(0, np.int64)), axis=0))

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN: the equations of one step; recurrence.py derives them through time."""
+"""Rules of LSTM, GRU and RNN: the equations of one step, which ``recurrence`` derives through time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx_gradcam.autodiff.registry import EACH, PullBack, Refused, Unwritten, vjp
 from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, pull_through_time
+from onnx_gradcam.graph.attributes import Recurrent
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
 Activation = Callable[[Builder, Value], Value]
@@ -30,43 +31,6 @@ OPERATORS = {
 }
 
 
-def _written(name: str, parameters: dict[str, float]) -> Activation:
-    """The activation as a function that writes it."""
-
-    def affine(op: Builder, x: Value) -> Value:
-        return op.Add(op.Mul(x, op.const(parameters["alpha"], like=x)), op.const(parameters["beta"], like=x))
-
-    def scaled_tanh(op: Builder, x: Value) -> Value:
-        return op.Mul(op.Tanh(op.Mul(x, op.const(parameters["beta"], like=x))), op.const(parameters["alpha"], like=x))
-
-    def operator(op: Builder, x: Value) -> Value:
-        return op.node(OPERATORS[name], x, outputs=1, **parameters)[0]
-
-    found: Activation = {"affine": affine, "scaledtanh": scaled_tanh}.get(name, operator)
-    return found
-
-
-def _activations(
-    names: Sequence[str], alphas: Sequence[float] | None, betas: Sequence[float] | None
-) -> list[Activation]:
-    """The activations in their order; each takes the next alpha and beta if it has such a parameter."""
-    given = {"alpha": iter(alphas or ()), "beta": iter(betas or ())}
-    found = []
-    for name in map(str.lower, names):
-        if name not in OPERATORS and name not in ("affine", "scaledtanh"):
-            raise Refused(f"activation {name!r}")
-        defaults = PARAMETERS.get(name, {})
-        found.append(_written(name, {k: next(given[k], v) for k, v in defaults.items()}))
-    return found
-
-
-def _clipped(activation: Activation, clip: float | None) -> Activation:
-    """What the activation reads is clipped to ±clip; as onnxruntime has it, not what the last one of an LSTM reads."""
-    if not clip:
-        return activation
-    return lambda op, x: activation(op, op.Clip(x, op.const(-clip, like=x), op.const(clip, like=x)))
-
-
 @vjp("RNN", wrt=EACH, multi=True, nested=True)
 def rnn(
     op: Builder,
@@ -79,29 +43,25 @@ def rnn(
     sequence_lens: Value | None = None,
     initial_h: Value | None = None,
     *,
-    activation_alpha: Sequence[float] | None = None,
-    activation_beta: Sequence[float] | None = None,
+    at: Recurrent,
     activations: Sequence[str] = ("Tanh", "Tanh"),
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
     layout: int = 0,
     i: int,
     pull_back: PullBack,
 ) -> Value:
     """h = f(W·x + R·h + b):  backpropagation through time; X and initial_h."""
-    ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), direction, layout)
-    acts = _activations(activations, activation_alpha, activation_beta)
+    directions = _Directions(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), at.direction, layout)
+    functions = _activation_functions(activations, at)
 
     def cell(d: int) -> Cell:
-        f = _clipped(acts[d], clip)
+        f = _clip_input(functions[d], at.clip)
 
         def step(op: Builder, pre: Value) -> tuple[Value]:
             return (f(op, pre),)
 
-        return Cell(step, ways.of(W, d), ways.of(R, d), *ways.biases(d))
+        return Cell(step, directions.part(W, d), directions.part(R, d), *directions.biases(d))
 
-    return ways.pull(pull_back, cell, i)
+    return directions.pull_back(pull_back, cell, i)
 
 
 @vjp("GRU", wrt=EACH, multi=True, nested=True)
@@ -116,30 +76,25 @@ def gru(
     sequence_lens: Value | None = None,
     initial_h: Value | None = None,
     *,
-    activation_alpha: Sequence[float] | None = None,
-    activation_beta: Sequence[float] | None = None,
+    at: Recurrent,
     activations: Sequence[str] | None = None,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
     layout: int = 0,
     linear_before_reset: int = 0,
     i: int,
     pull_back: PullBack,
 ) -> Value:
     """h = (1 − z)·n + z·h, n = g(W·x + R·(r·h)) or g(W·x + r·(R·h)):  backpropagation through time; X and initial_h."""
-    ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), direction, layout)
-    names = activations or ["Sigmoid", "Tanh"] * len(ways)
-    acts = _activations(names, activation_alpha, activation_beta)
+    directions = _Directions(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), at.direction, layout)
+    functions = _activation_functions(activations or ["Sigmoid", "Tanh"] * len(directions), at)
 
     def cell(d: int) -> Cell:
-        f, g = (_clipped(a, clip) for a in acts[2 * d : 2 * d + 2])
-        recurrent, (bias_w, bias_r) = ways.of(R, d), ways.biases(d)
+        f, g = (_clip_input(a, at.clip) for a in functions[2 * d : 2 * d + 2])
+        recurrent, (bias_w, bias_r) = directions.part(R, d), directions.biases(d)
         new = None
         if not linear_before_reset:
-            recurrent, *new = op.node("Split", recurrent, ways.thirds(2, 1), outputs=2, axis=0)
+            recurrent, *new = op.node("Split", recurrent, directions.lengths(2, 1), outputs=2, axis=0)
             if bias_r is not None:
-                bias_r, late = op.node("Split", bias_r, ways.thirds(2, 1), outputs=2, axis=0)
+                bias_r, late = op.node("Split", bias_r, directions.lengths(2, 1), outputs=2, axis=0)
                 new.append(late)
 
         def step(op: Builder, x: Value, r: Value, h: Value) -> tuple[Value]:
@@ -153,9 +108,9 @@ def gru(
             z, n = f(op, op.Add(x_z, r_z)), g(op, op.Add(x_n, n))
             return (op.Add(n, op.Mul(z, op.Sub(h, n))),)
 
-        return Cell(step, ways.of(W, d), recurrent, bias_w, bias_r, gated=True)
+        return Cell(step, directions.part(W, d), recurrent, bias_w, bias_r, gated=True)
 
-    return ways.pull(pull_back, cell, i)
+    return directions.pull_back(pull_back, cell, i)
 
 
 @vjp("LSTM", wrt=EACH, multi=True, nested=True)
@@ -172,46 +127,79 @@ def lstm(
     initial_c: Value | None = None,
     P: Value | None = None,
     *,
-    activation_alpha: Sequence[float] | None = None,
-    activation_beta: Sequence[float] | None = None,
+    at: Recurrent,
     activations: Sequence[str] | None = None,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
     input_forget: int = 0,
     layout: int = 0,
     i: int,
     pull_back: PullBack,
 ) -> Value:
     """c = f·c + i·n, h = o·tanh(c):  backpropagation through time; X, initial_h and initial_c."""
-    ways = _Ways(op, gs, ys, X, W, R, B, sequence_lens, (initial_h, initial_c), direction, layout)
-    names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(ways)
-    acts = _activations(names, activation_alpha, activation_beta)
+    directions = _Directions(op, gs, ys, X, W, R, B, sequence_lens, (initial_h, initial_c), at.direction, layout)
+    functions = _activation_functions(activations or ["Sigmoid", "Tanh", "Tanh"] * len(directions), at)
 
     def cell(d: int) -> Cell:
-        f, g = (_clipped(a, clip) for a in acts[3 * d : 3 * d + 2])
-        h = acts[3 * d + 2]
-        peepholes = None if P is None else op.node("Split", ways.of(P, d), outputs=3, axis=0, num_outputs=3)
+        f, g = (_clip_input(a, at.clip) for a in functions[3 * d : 3 * d + 2])
+        h = functions[3 * d + 2]
+        peepholes = None if P is None else op.node("Split", directions.part(P, d), outputs=3, axis=0, num_outputs=3)
 
-        def seen(op: Builder, gate: Value, k: int, c: Value) -> Value:
+        def add_peephole(op: Builder, gate: Value, k: int, c: Value) -> Value:
             return gate if peepholes is None else op.Add(gate, op.Mul(peepholes[k], c))
 
         def step(op: Builder, pre: Value, c: Value) -> tuple[Value, Value]:
             i, o, forget, new = op.node("Split", pre, outputs=4, axis=1, num_outputs=4)
-            i = f(op, seen(op, i, 0, c))
-            forget = op.Sub(op.const(1, like=i), i) if input_forget else f(op, seen(op, forget, 2, c))
+            i = f(op, add_peephole(op, i, 0, c))
+            forget = op.Sub(op.const(1, like=i), i) if input_forget else f(op, add_peephole(op, forget, 2, c))
             memory = op.Add(op.Mul(forget, c), op.Mul(i, g(op, new)))
-            o = f(op, seen(op, o, 1, memory))
+            o = f(op, add_peephole(op, o, 1, memory))
             return op.Mul(o, h(op, memory)), memory
 
-        return Cell(step, ways.of(W, d), ways.of(R, d), *ways.biases(d))
+        return Cell(step, directions.part(W, d), directions.part(R, d), *directions.biases(d))
 
-    return ways.pull(pull_back, cell, i)
+    return directions.pull_back(pull_back, cell, i)
+
+
+def _activation_functions(names: Sequence[str], at: Recurrent) -> list[Activation]:
+    """Return the activations in their order; each takes the next alpha and beta if it has such a parameter."""
+    numbers = {"alpha": iter(at.activation_alpha or ()), "beta": iter(at.activation_beta or ())}
+    functions = []
+    for name in map(str.lower, names):
+        if name not in OPERATORS and name not in ("affine", "scaledtanh"):
+            raise Refused(f"activation {name!r}")
+        defaults = PARAMETERS.get(name, {})
+        functions.append(_activation(name, {k: next(numbers[k], v) for k, v in defaults.items()}))
+    return functions
+
+
+def _activation(name: str, parameters: dict[str, float]) -> Activation:
+    """Return the activation as a function that writes it."""
+
+    def affine(op: Builder, x: Value) -> Value:
+        return op.Add(op.Mul(x, op.const(parameters["alpha"], like=x)), op.const(parameters["beta"], like=x))
+
+    def scaled_tanh(op: Builder, x: Value) -> Value:
+        return op.Mul(op.Tanh(op.Mul(x, op.const(parameters["beta"], like=x))), op.const(parameters["alpha"], like=x))
+
+    def operator(op: Builder, x: Value) -> Value:
+        return op.node(OPERATORS[name], x, outputs=1, **parameters)[0]
+
+    composed: dict[str, Activation] = {"affine": affine, "scaledtanh": scaled_tanh}
+    return composed.get(name, operator)
+
+
+def _clip_input(activation: Activation, clip: float | None) -> Activation:
+    """Return the activation with its input clipped to ±clip.
+
+    As in onnxruntime, the last activation of an LSTM is not clipped.
+    """
+    if not clip:
+        return activation
+    return lambda op, x: activation(op, op.Clip(x, op.const(-clip, like=x), op.const(clip, like=x)))
 
 
 @dataclass(frozen=True)
-class _Ways:
-    """The inputs, outputs and cotangents of a node, taken apart into its directions."""
+class _Directions:
+    """The inputs, outputs and cotangents of a node, which come for all directions together."""
 
     op: Builder
     gs: Sequence[Value | None]
@@ -220,7 +208,7 @@ class _Ways:
     W: Value
     R: Value
     B: Value | None
-    lengths: Value | None
+    sequence_lens: Value | None
     initial: Sequence[Value | None]
     direction: str
     layout: int
@@ -228,70 +216,76 @@ class _Ways:
     def __len__(self) -> int:
         return 2 if self.direction == "bidirectional" else 1
 
-    def of(self, value: Value, d: int, axis: int = 0) -> Value:
-        """The part of direction d."""
+    def part(self, value: Value, d: int, axis: int = 0) -> Value:
+        """Write the part of ``value`` that belongs to direction d."""
         return self.op.Gather(value, self.op.array(np.array(d, np.int64)), axis=axis)
 
     def biases(self, d: int) -> tuple[Value | None, Value | None]:
-        """b_W and b_R."""
+        """Write b_W and b_R of direction d."""
         if self.B is None:
             return None, None
-        bias_w, bias_r = self.op.node("Split", self.of(self.B, d), outputs=2, axis=0, num_outputs=2)
+        bias_w, bias_r = self.op.node("Split", self.part(self.B, d), outputs=2, axis=0, num_outputs=2)
         return bias_w, bias_r
 
-    def thirds(self, *parts: int) -> Value:
-        """Lengths in units of H."""
+    def lengths(self, *parts: int) -> Value:
+        """Return lengths that are given in units of H, as an int64 vector."""
         return self.op.ints(*(n * self.hidden for n in parts))
 
     @property
     def hidden(self) -> int:
-        """H, the length of h."""
+        """Return H, the length of h."""
         size = None if self.R.shape is None else self.R.shape[-1]
         if not isinstance(size, int):
             raise Unwritten("weights of unknown shape")
         return size
 
-    def pull(self, pull_back: PullBack, cell: Callable[[int], Cell], i: int) -> Value:
-        """The cotangent of input i, of all directions."""
+    def pull_back(self, walk: PullBack, cell: Callable[[int], Cell], i: int) -> Value:
+        """Write the cotangent of input i, over all directions.
+
+        Args:
+            walk: differentiates the nodes of a step.
+            cell: returns the cell of a direction.
+            i: the input: X or an initial state.
+        """
         if i and i not in INITIAL:
             raise Unwritten("weights that depend on the target layer")
         op = self.op
         rank(self.X)
-        found = [pull_through_time(op, pull_back, cell(d), run) for d, run in enumerate(self._passes())]
+        pulled = [pull_through_time(op, walk, cell(d), run) for d, run in enumerate(self._passes())]
         if i == 0:
-            g_x = found[0][0] if len(found) == 1 else op.Add(found[0][0], found[1][0])
+            g_x = pulled[0][0] if len(pulled) == 1 else op.Add(pulled[0][0], pulled[1][0])
             return op.Transpose(g_x, perm=[1, 0, 2]) if self.layout else g_x
-        place = op.ints(1 if self.layout else 0)
-        parts = [op.Unsqueeze(g[i - 4], place) for g in found]
+        axis = op.ints(1 if self.layout else 0)
+        parts = [op.Unsqueeze(g[i - 4], axis) for g in pulled]
         return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1 if self.layout else 0)
 
     def _passes(self) -> Iterator[Pass]:
-        """Each direction, time first."""
+        """Yield what each direction reads and returns, time first."""
         op, axis = self.op, 1 if self.layout else 0
         x = op.Transpose(self.X, perm=[1, 0, 2]) if self.layout else self.X
-        mask = None if self.lengths is None else self._mask(x, self.lengths)
+        mask = None if self.sequence_lens is None else self._mask(x, self.sequence_lens)
         g_h, *g_states = [*self.gs, *[None] * 3][: 1 + len(self.initial)]
         y = self._y(x)
         for d in range(len(self)):
             yield Pass(
                 x=x,
                 h=self._sequence(y, d),
-                initial=[None if v is None else self.of(v, d, axis) for v in self.initial],
+                initial=[None if v is None else self.part(v, d, axis) for v in self.initial],
                 zero=self._zero(x),
                 mask=mask,
                 backwards=d == 1 or self.direction == "reverse",
                 g_h=None if g_h is None else self._sequence(g_h, d),
-                g_states=[None if g is None else self.of(g, d, axis) for g in g_states],
+                g_states=[None if g is None else self.part(g, d, axis) for g in g_states],
             )
 
     def _sequence(self, y: Value, d: int) -> Value:
-        """h of all places (T, N, H), out of Y or of its cotangent."""
+        """Write h of all places (T, N, H) in direction d, out of Y or of its cotangent."""
         if self.layout:
-            return self.op.Transpose(self.of(y, d, 2), perm=[1, 0, 2])
-        return self.of(y, d, 1)
+            return self.op.Transpose(self.part(y, d, 2), perm=[1, 0, 2])
+        return self.part(y, d, 1)
 
     def _y(self, x: Value) -> Value:
-        """Y, which the node may leave out."""
+        """Return Y, which the node may leave out."""
         y = self.op.request(self.ys[0])
         if y.shape is None:
             assert x.shape is not None
@@ -301,7 +295,7 @@ class _Ways:
         return y
 
     def _mask(self, x: Value, lengths: Value) -> Value:
-        """(T, N, 1): 1 before the end of each sequence, else 0."""
+        """Write 1 before the end of each sequence, else 0 (T, N, 1)."""
         op = self.op
         size = op.Squeeze(op.Slice(op.shape_of(x), op.ints(0), op.ints(1), op.ints(0)), op.ints(0))
         places = op.Cast(
@@ -311,7 +305,7 @@ class _Ways:
         return op.Unsqueeze(mask, op.ints(2))
 
     def _zero(self, x: Value) -> Value:
-        """(N, H)"""
+        """Write an initial state of zeros (N, H)."""
         op = self.op
         assert x.shape is not None
         batch = x.shape[1]
