@@ -47,7 +47,7 @@ NUMBERS = {
 }
 
 
-def activated(op: Builder, x: Value, activation: str, numbers: Sequence[float]) -> Value:
+def activate(op: Builder, x: Value, activation: str, numbers: Sequence[float]) -> Value:
     """What the activation called ``activation`` makes of x, given its numbers in their order."""
     if activation == "":
         return x

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.lowering.activation import NUMBERS, activated, scaled, tanh_gelu
+from onnx_gradcam.graph.lowering.activation import NUMBERS, activate, scaled, tanh_gelu
 from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
 
 
@@ -30,7 +30,7 @@ def fused_gemm(
 ) -> Value:
     """Gemm and an activation."""
     y = op.Gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
-    return activated(op, y, activation, _numbers(activation, activation_alpha, activation_beta, activation_gamma))
+    return activate(op, y, activation, _numbers(activation, activation_alpha, activation_beta, activation_gamma))
 
 
 def _numbers(activation: str, *given: float | None) -> Sequence[float]:
@@ -91,7 +91,7 @@ def fused_matmul_activation(
     )
     if activation == "Softmax":
         return op.Softmax(y, axis=activation_axis)
-    return activated(op, y, activation, _numbers(activation, activation_alpha, activation_beta, activation_gamma))
+    return activate(op, y, activation, _numbers(activation, activation_alpha, activation_beta, activation_gamma))
 
 
 @lowering("GemmFastGelu", domain=MICROSOFT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.lowering.activation import silu
-from onnx_gradcam.graph.lowering.quantized import channels_first, to_channels_last
+from onnx_gradcam.graph.lowering.quantized import to_channels_first, to_channels_last
 from onnx_gradcam.graph.lowering.table import MICROSOFT, lowering
 
 EPSILON = 1e-5  # float32, where the attribute is left out
@@ -65,7 +65,7 @@ def group_norm(
     channels_last: int = 1,
 ) -> Value:
     """x standardized over each group of channels, times γ, plus β for each channel, and SiLU on request."""
-    x = channels_first(op, X) if channels_last else X
+    x = to_channels_first(op, X) if channels_last else X
     rows = op.Reshape(x, op.ints(0, groups, -1))
     kind = op.const([1] * groups, like=X), op.const([0] * groups, like=X)
     normal = op.Reshape(op.InstanceNormalization(rows, *kind, epsilon=epsilon), op.shape_of(x))

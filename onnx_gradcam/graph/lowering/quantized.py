@@ -1,9 +1,10 @@
-"""Operators on quantized tensors: dequantize, do it in real numbers, quantize again."""
+"""Operators on quantized tensors: dequantize, compute in real numbers, quantize again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnx_gradcam.graph.attributes import Convolution
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.lowering.table import MICROSOFT, lowering, real
 from onnx_gradcam.graph.quantization import quantization
@@ -23,27 +24,17 @@ def qlinear_conv(
     y_zero_point: Value,
     b: Value | None = None,
     *,
-    auto_pad: str = "NOTSET",
+    at: Convolution,
     channels_last: int = 0,
-    dilations: Sequence[int] | None = None,
-    group: int = 1,
-    kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
 ) -> Value:
-    """Conv; the bias is in units of x_scale · w_scale, the weights are as for channels first."""
+    """y = Conv(x, w, b); b is in units of x_scale · w_scale, the weights are as for channels first."""
     real_x = op.DequantizeLinear(x, x_scale, x_zero_point)
     bias = None if b is None else op.Mul(op.Cast(b, to=x_scale.dtype), op.Mul(x_scale, w_scale))
     y = op.Conv(
-        channels_first(op, real_x) if channels_last else real_x,
+        to_channels_first(op, real_x) if channels_last else real_x,
         op.DequantizeLinear(w, w_scale, w_zero_point, axis=0),
         bias,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
+        **vars(at),
     )
     return op.QuantizeLinear(to_channels_last(op, y) if channels_last else y, y_scale, y_zero_point)
 
@@ -60,7 +51,7 @@ def qlinear_matmul(
     y_scale: Value,
     y_zero_point: Value,
 ) -> Value:
-    """MatMul; b may be quantized column by column."""
+    """y = a·b; b may be quantized column by column."""
     last = rank(b) - 1
     product = op.MatMul(
         op.DequantizeLinear(a, a_scale, a_zero_point),
@@ -86,7 +77,7 @@ def qgemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Value:
-    """Gemm; c is in units of α · a_scale · b_scale. Without y_scale the result stays in real numbers."""
+    """y = Gemm(a, b, c); c is in units of α · a_scale · b_scale. Without y_scale y stays in real numbers."""
     bias = None if c is None else op.Mul(op.Cast(c, to=a_scale.dtype), op.Mul(a_scale, b_scale))
     if bias is not None and alpha != 1:
         bias = op.Mul(bias, op.const(alpha, like=bias))
@@ -119,7 +110,7 @@ def _of_two(op_type: str) -> None:
         a, b = op.DequantizeLinear(A, A_scale, A_zero_point), op.DequantizeLinear(B, B_scale, B_zero_point)
         return op.QuantizeLinear(getattr(op, op_type)(a, b), C_scale, C_zero_point)
 
-    lowered.__doc__ = f"{op_type}."  # for docs/operators.md
+    lowered.__doc__ = f"y = {op_type}(A, B)."  # for docs/operators.md
 
 
 _of_two("Add")
@@ -128,7 +119,7 @@ _of_two("Mul")
 
 @lowering("QLinearConcat", domain=MICROSOFT)
 def qlinear_concat(op: Builder, Y_scale: Value, Y_zero_point: Value, *inputs: Value, axis: int) -> Value:
-    """Concat of tensors that come as (integers, scale, zero point)."""
+    """y = Concat of tensors that come as (integers, scale, zero point)."""
     parts = [op.DequantizeLinear(*inputs[k : k + 3]) for k in range(0, len(inputs), 3)]
     return op.QuantizeLinear(op.Concat(*parts, axis=axis), Y_scale, Y_zero_point)
 
@@ -142,7 +133,7 @@ def qlinear_sigmoid(
     Y_scale: Value,
     Y_zero_point: Value | None = None,
 ) -> Value:
-    """Sigmoid."""
+    """y = Sigmoid(X)."""
     return op.QuantizeLinear(op.Sigmoid(op.DequantizeLinear(X, X_scale, X_zero_point)), Y_scale, Y_zero_point)
 
 
@@ -157,7 +148,7 @@ def qlinear_leaky_relu(
     *,
     alpha: float = 0.01,
 ) -> Value:
-    """LeakyRelu."""
+    """y = LeakyRelu(X)."""
     y = op.LeakyRelu(op.DequantizeLinear(X, X_scale, X_zero_point), alpha=alpha)
     return op.QuantizeLinear(y, Y_scale, Y_zero_point)
 
@@ -174,7 +165,7 @@ def qlinear_softmax(
     axis: int = -1,
     opset: int,
 ) -> Value:
-    """Softmax, as the ai.onnx opset ``opset`` has it: before 13 over all axes from ``axis`` on."""
+    """y = Softmax(X), as the ai.onnx opset ``opset`` has it: before 13 over all axes from ``axis`` on."""
     x = op.DequantizeLinear(X, X_scale, x_zero_point)
     if opset >= 13:
         return op.QuantizeLinear(op.Softmax(x, axis=axis), y_scale, y_zero_point)
@@ -193,7 +184,7 @@ def qlinear_global_average_pool(
     *,
     channels_last: int = 0,
 ) -> Value:
-    """The mean over the spatial axes."""
+    """y = the mean of X over the spatial axes."""
     space = range(1, rank(X) - 1) if channels_last else range(2, rank(X))
     mean = op.ReduceMean(op.DequantizeLinear(X, x_scale, x_zero_point), op.ints(*space), keepdims=1)
     return op.QuantizeLinear(mean, y_scale, y_zero_point)
@@ -216,10 +207,10 @@ def qlinear_average_pool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    """AveragePool."""
+    """y = AveragePool(X)."""
     x = op.DequantizeLinear(X, x_scale, x_zero_point)
     if channels_last:
-        x = channels_first(op, x)
+        x = to_channels_first(op, x)
     y = op.AveragePool(
         x,
         auto_pad=auto_pad,
@@ -244,7 +235,7 @@ def qlinear_reduce_mean(
     axes: Sequence[int],
     keepdims: int,
 ) -> Value:
-    """ReduceMean."""
+    """y = ReduceMean(data)."""
     mean = op.ReduceMean(op.DequantizeLinear(data, data_scale, data_zero_point), op.ints(*axes), keepdims=keepdims)
     return op.QuantizeLinear(mean, reduced_scale, reduced_zero_point)
 
@@ -262,7 +253,7 @@ def qlinear_where(
     z_scale: Value,
     z_zero_point: Value,
 ) -> Value:
-    """Where."""
+    """y = Where(condition, X, Y)."""
     x, y = op.DequantizeLinear(X, x_scale, x_zero_point), op.DequantizeLinear(Y, y_scale, y_zero_point)
     return op.QuantizeLinear(op.Where(condition, x, y), z_scale, z_zero_point)
 
@@ -275,44 +266,30 @@ def conv_integer(
     x_zero_point: Value | None = None,
     w_zero_point: Value | None = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
-    group: int = 1,
-    kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    at: Convolution,
 ) -> Value:
-    """Conv of (x − zero point) and (w − zero point)."""
-    return op.Conv(
-        _steps(op, x),
-        _centred(op, w, w_zero_point, axis=0, like=x),
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        kernel_shape=kernel_shape,
-        pads=pads,
-        strides=strides,
-    )
+    """y = Conv(x − zero point, w − zero point)."""
+    return op.Conv(_steps(op, x), _centre(op, w, w_zero_point, axis=0, like=x), **vars(at))
 
 
 @lowering("MatMulInteger")
 def matmul_integer(
     op: Builder, A: Value, B: Value, a_zero_point: Value | None = None, b_zero_point: Value | None = None
 ) -> Value:
-    """MatMul of (A − zero point) and (B − zero point)."""
-    return op.MatMul(_steps(op, A), _centred(op, B, b_zero_point, axis=rank(B) - 1, like=A))
+    """Y = (A − zero point)·(B − zero point)."""
+    return op.MatMul(_steps(op, A), _centre(op, B, b_zero_point, axis=rank(B) - 1, like=A))
 
 
 def _steps(op: Builder, x: Value) -> Value:
-    """x − zero point, as a number of steps: what x stands for, divided by its scale."""
+    """Write x − zero point, as a number of steps: what x stands for, divided by its scale."""
     q = quantization(x)
     assert q is not None
     assert q.scale is not None
     return op.Div(real(op, x), q.scale)
 
 
-def _centred(op: Builder, w: Value, zero_point: Value | None, axis: int, like: Value) -> Value:
-    """w − zero point as floating-point numbers: dequantized with steps of 1."""
+def _centre(op: Builder, w: Value, zero_point: Value | None, axis: int, like: Value) -> Value:
+    """Write w − zero point as floating-point numbers: dequantized with steps of 1."""
     q = quantization(like)
     assert q is not None
     assert q.scale is not None
@@ -322,11 +299,11 @@ def _centred(op: Builder, w: Value, zero_point: Value | None, axis: int, like: V
     return op.DequantizeLinear(w, one, zero_point, axis=axis)
 
 
-def channels_first(op: Builder, x: Value) -> Value:
-    """(N, *space, C) → (N, C, *space)."""
+def to_channels_first(op: Builder, x: Value) -> Value:
+    """Write ``x`` (N, *space, C) as (N, C, *space)."""
     return op.Transpose(x, perm=[0, rank(x) - 1, *range(1, rank(x) - 1)])
 
 
 def to_channels_last(op: Builder, x: Value) -> Value:
-    """(N, C, *space) → (N, *space, C)."""
+    """Write ``x`` (N, C, *space) as (N, *space, C)."""
     return op.Transpose(x, perm=[0, *range(2, rank(x)), 1])

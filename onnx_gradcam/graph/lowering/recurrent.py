@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from onnx_gradcam.graph.attributes import Recurrent
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.lowering.table import MICROSOFT, lowering
 
@@ -26,15 +27,11 @@ def dynamic_quantize_lstm(
     R_scale: Value,
     R_zero_point: Value,
     *,
-    activation_alpha: Sequence[float] | None = None,
-    activation_beta: Sequence[float] | None = None,
+    at: Recurrent,
     activations: Sequence[str] | None = None,
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
     input_forget: int = 0,
 ) -> tuple[Value, ...]:
-    """LSTM; X and h are rounded on the way, the weights are stored transposed."""
+    """LSTM with real weights; the operator rounds X and h on the way, and stores the weights transposed."""
     return op.node(
         "LSTM",
         X,
@@ -46,22 +43,18 @@ def dynamic_quantize_lstm(
         initial_c,
         P,
         outputs=3,
-        activation_alpha=activation_alpha,
-        activation_beta=activation_beta,
         activations=activations,
-        clip=clip,
-        direction=direction,
-        hidden_size=hidden_size,
         input_forget=input_forget,
+        **vars(at),
     )
 
 
 def _weights(op: Builder, q: Value, scale: Value, zero_point: Value, like: Value) -> Value:
-    """(D, 4H, K) of q (D, K, 4H), whose scale and zero point are (D,) or (D, 4H)."""
-    places = op.ints(1, 2) if rank(scale) == 1 else op.ints(1)
+    """Write the real weights (D, 4H, K) of q (D, K, 4H), whose scale and zero point are (D,) or (D, 4H)."""
+    axes = op.ints(1, 2) if rank(scale) == 1 else op.ints(1)
 
-    def wide(value: Value) -> Value:
+    def widen(value: Value) -> Value:
         return op.Cast(value, to=like.dtype or ir.DataType.FLOAT)
 
-    shifted = op.Sub(wide(q), wide(op.Unsqueeze(zero_point, places)))
-    return op.Transpose(op.Mul(shifted, op.Unsqueeze(scale, places)), perm=[0, 2, 1])
+    shifted = op.Sub(widen(q), widen(op.Unsqueeze(zero_point, axes)))
+    return op.Transpose(op.Mul(shifted, op.Unsqueeze(scale, axes)), perm=[0, 2, 1])

@@ -193,7 +193,7 @@ def run(model: onnx.ModelProto, names: list[str], feeds: dict[str, np.ndarray]) 
 
 def test_every_lowering_of_a_quantized_operator_has_a_row() -> None:
     tested = {(row.domain, row.op_type) for row in ROWS} | ELSEWHERE
-    quantized_ones = {key for key, f in LOWERINGS.items() if f.__module__.endswith("lowerings.quantized")}
+    quantized_ones = {key for key, f in LOWERINGS.items() if f.__module__.endswith("lowering.quantized")}
     assert quantized_ones == tested
 
 
