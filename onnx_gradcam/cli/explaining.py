@@ -5,36 +5,28 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress
-from onnx_gradcam.cli.options import (
-    IMAGES,
-    OUT,
-    AsJson,
-    Grid,
-    ImageInput,
-    Labels,
-    Layers,
-    Method,
-    Out,
-    Preprocess,
-    Provider,
-    Score,
-)
+from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
+from onnx_gradcam.cli.options import IMAGES, OUT, AsJson, Labels, Layers, Method, Out, Preprocess
+from onnx_gradcam.jobs import demo as bundled
+from onnx_gradcam.jobs import explain as job
+from onnx_gradcam.jobs.repeat import repeat as repeat_run
+from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.targets import help_text
 
 
+@takes_model_options
 def explain(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)] = None,
     images: Annotated[list[str] | None, IMAGES] = None,
     out: Out = OUT,
     method: Method = "gradcam",
     layer: Layers = None,
-    grid: Grid = None,
-    score: Score = "auto",
+    model_options: ModelOptions = NONE,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,10 +45,8 @@ def explain(
             show_default=False,
         ),
     ] = None,
-    image_input: ImageInput = None,
     labels: Labels = None,
     preprocess: Preprocess = "auto",
-    provider: Provider = None,
     counterfactual: Annotated[
         bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")
     ] = False,
@@ -116,8 +106,6 @@ def explain(
 
     A wrong prediction: onnx-gradcam explain resnet50.onnx cat.jpg --true tabby
     """
-    from onnx_gradcam.jobs import explain as job
-
     if repeat is not None:
         _repeat(repeat, as_json)
         return
@@ -125,18 +113,14 @@ def explain(
         raise typer.BadParameter("MODEL and at least one IMAGE are needed (or --from MANIFEST)")
     if true is not None and (target or both):
         raise typer.BadParameter("--true explains the prediction and the true class: leave --target and --both out")
-    request = job.Request(
+    request = Request(
         model=str(model),
         images=tuple(images),
         method=method,
         layers=tuple(layer or ["auto"]),
-        grid=grid,
-        image_input=image_input,
-        score=score,
         targets=tuple(target or ["top1"]),
         labels=labels,
         preprocess=preprocess,
-        providers=tuple(provider) if provider else None,
         inputs=tuple(inputs or []),
         counterfactual=counterfactual,
         signed=signed,
@@ -146,17 +130,16 @@ def explain(
         smooth=tuple(smooth or []),
         options=tuple(option or []),
         strict=strict,
+        model_options=model_options,
     )
     _explain(request, out, overwrite, as_json)
 
 
-def _explain(request: Any, out: Path, overwrite: bool, as_json: bool) -> None:
-    from onnx_gradcam.jobs import explain as job
-
+def _explain(request: Request, out: Path, overwrite: bool, as_json: bool) -> None:
     said: set[str] = set()
     with progress("explaining") as tick:
 
-        def report(line: job.Line) -> None:
+        def report(line: job.ExplainedRow) -> None:
             for warning in line.warnings:
                 if warning not in said:
                     said.add(warning)
@@ -178,9 +161,7 @@ def _explain(request: Any, out: Path, overwrite: bool, as_json: bool) -> None:
 
 
 def _repeat(manifest: Path, as_json: bool) -> None:
-    from onnx_gradcam.jobs import explain as job
-
-    found = job.repeat(manifest)
+    found = repeat_run(manifest)
     if as_json:
         print(json.dumps([{**r.__dict__, "same": r.same} for r in found], indent=2))
     else:
@@ -195,6 +176,4 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the main job on the bundled model and images."""
-    from onnx_gradcam.jobs import demo as bundled
-
     _explain(bundled.request(), out, True, as_json)

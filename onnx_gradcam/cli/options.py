@@ -12,28 +12,21 @@ import typer
 def _methods(incomplete: str) -> list[str]:
     from onnx_gradcam.methods.table import NAMES
 
-    return _beginning(incomplete, NAMES)
+    return beginning(incomplete, NAMES)
 
 
 def _presets(incomplete: str) -> list[str]:
     from onnx_gradcam.photos.preprocess.presets import PRESETS
 
-    return _beginning(incomplete, ["auto", *PRESETS])
+    return beginning(incomplete, ["auto", *PRESETS])
 
 
-def _providers(incomplete: str) -> list[str]:
-    from onnx_gradcam.engine.providers import SHORT_NAMES
-
-    return _beginning(incomplete, SHORT_NAMES)
-
-
-def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
-    """What the shell offers for the beginning of a word."""
+def beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Return the names that begin as a word that is not finished yet."""
     return [name for name in names if name.startswith(incomplete)]
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
-Score = Annotated[str, typer.Option("--score", metavar="NAME", help="The score tensor, before its softmax.")]
 Layers = Annotated[
     list[str] | None,
     typer.Option(
@@ -41,25 +34,6 @@ Layers = Annotated[
         metavar="NAME",
         help="Target layer: a value, node or module (layer4.2); several are fused.",
         show_default="auto",
-    ),
-]
-Grid = Annotated[
-    str | None,
-    typer.Option(
-        "--grid",
-        metavar="HxW[+K]",
-        help="How the tokens of the target layer lie in the image: H rows of W, behind K others (all the rest).",
-        show_default="found by following the graph",
-    ),
-]
-Provider = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--provider",
-        metavar="NAME",
-        help="cpu, cuda, tensorrt, openvino, …  [default: cuda if it initialises, else cpu]",
-        show_default=False,
-        autocompletion=_providers,
     ),
 ]
 Labels = Annotated[
@@ -91,15 +65,6 @@ Preprocess = Annotated[
         metavar="NAME|FILE",
         help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, or a JSON file.",
         autocompletion=_presets,
-    ),
-]
-ImageInput = Annotated[
-    str | None,
-    typer.Option(
-        "--image-input",
-        metavar="NAME",
-        help="The input that takes the images.",
-        show_default="the first with the most axes",
     ),
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")]

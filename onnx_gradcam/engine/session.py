@@ -124,6 +124,18 @@ def unoptimised(options: Options) -> Options:
     return replace(options, session_options=session_options)
 
 
+def session_options(threads: int) -> Any:
+    """Return an ``onnxruntime.SessionOptions`` with which ``threads`` threads compute one operator.
+
+    Raises:
+        ProviderError: no runtime is installed.
+    """
+    options = _onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return options
+
+
 def _in_memory(model: ir.Model) -> ir.Model:
     """Return the model with its weights in memory. The mapped file stays open: arrays elsewhere may be views of it."""
     for graph in model.graphs():

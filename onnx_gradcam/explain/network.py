@@ -26,7 +26,7 @@ from onnx_gradcam.errors import InputError, LayerError
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
 from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, upstream
-from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.photos import inputs
@@ -44,12 +44,12 @@ BACKWARD: Mapping[str, Backward] = {
 
 @spelled_out
 def open_network(
-    model: ModelLike | Network, target_layer: str | Sequence[str] = "auto", **opening: Unpack[Opening]
+    model: ModelLike | Source | Network, target_layer: str | Sequence[str] = "auto", **opening: Unpack[Opening]
 ) -> Network:
     """Open a model, or return the network itself where it is open already.
 
     Args:
-        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
+        model: path, bytes, ``onnx.ModelProto``, what ``load`` made of one of these, or a ``Network``.
         target_layer: value or node name(s), or module paths where the exporter left these ("layer4.2"); several are
             fused. "auto": the end of the last convolutional stage, or the input of the last block of tokens.
         **opening: see ``Opening``.
@@ -99,7 +99,7 @@ class Network:
 
     def __init__(
         self,
-        model: ModelLike,
+        model: ModelLike | Source,
         layer: str | Sequence[str] = "auto",
         score: str = "auto",
         grid: str | None = None,
@@ -117,7 +117,7 @@ class Network:
         self.image_input: InputSpec = inputs.image_input(self.inputs, image_input)
         self.alike = [] if image_input else inputs.image_like(self.inputs)
         self.branch = "logits"
-        self._score_request = score
+        self.score_request = score
         self._branches: dict[str, Network] = {}
         self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
         self._placed: list[Layer] = []
@@ -146,7 +146,7 @@ class Network:
     @cached_property
     def score(self) -> Score:
         """Return the score that is explained. Raises ``ScoreError`` where none is found."""
-        return find_score(self.prepared.graph, self._score_request)
+        return find_score(self.prepared.graph, self.score_request)
 
     @cached_property
     def layers(self) -> list[Layer]:

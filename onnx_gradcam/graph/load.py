@@ -39,21 +39,25 @@ class Source:
         return hashlib.sha256(content).hexdigest()
 
 
-def load(model: ModelLike) -> Source:
-    """Read ``model``; external data is mapped, not read.
+def load(model: ModelLike | Source) -> Source:
+    """Read ``model``; external data is mapped, not read. A ``Source`` is returned as it is.
 
     Raises ``ModelError`` for a file that is missing, not ONNX, truncated, or lacks its external data.
     """
-    if isinstance(model, onnx.ModelProto):
-        model, name = model.SerializeToString(), "the ModelProto"  # onnx_ir would rename tensors in the user's own
-    else:
-        name = "the bytes given"
+    if isinstance(model, Source):
+        return model
+    if isinstance(model, onnx.ModelProto):  # onnx_ir would rename tensors in the user's own
+        return _from_bytes(bytes(model.SerializeToString()), "the ModelProto")
     if isinstance(model, bytes):
-        return Source(_self_contained(_decode(model, name), name), None, model)
+        return _from_bytes(model, "the bytes given")
     path = Path(model)
     parsed = _parse(_decode(_read(path), repr(str(path))), repr(str(path)))
     _attach_external_data(parsed, path)
     return Source(parsed, path, None)
+
+
+def _from_bytes(data: bytes, name: str) -> Source:
+    return Source(_self_contained(_decode(data, name), name), None, data)
 
 
 def _read(path: Path) -> bytes:

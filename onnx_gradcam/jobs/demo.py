@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-from onnx_gradcam.jobs.explain import Request
+from onnx_gradcam.jobs.request import Request
 
 MODEL = "shapes-resnet.onnx"
 
 
 def folder() -> Path:
-    """Where the demo models and images are installed."""
+    """Return where the demo models and images are installed."""
     return Path(str(importlib.resources.files("onnx_gradcam.models")))
 
 
 def request() -> Request:
-    """Each demo photo, its two most probable classes."""
+    """Return the request for the two most probable classes of each demo photo."""
     return Request(model=str(folder() / MODEL), images=(str(folder() / "images"),), targets=("top2",))

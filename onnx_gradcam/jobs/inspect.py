@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.anatomy.layers import candidates
 from onnx_gradcam.anatomy.module_paths import modules
-from onnx_gradcam.anatomy.score import Score, find_score
-from onnx_gradcam.anatomy.tokens import TokenGrid
+from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules registers them)
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.engine.session import CUDA, full_name
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.explain.explainer import Explainer
-from onnx_gradcam.explain.inputs import input_specs, spec_of
+from onnx_gradcam.explain.inputs import spec_of
+from onnx_gradcam.explain.network import Network, open_network
+from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, upstream
-from onnx_gradcam.graph.load import ModelLike, load
+from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.lowering.table import is_body, is_lowered
-from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.jobs import cuda_kernels
-from onnx_gradcam.photos import inputs
 from onnx_gradcam.photos.preprocess.choice import PRESETS, InputSpec, choose, labels_from
 from onnx_gradcam.targets import Context
 
@@ -119,23 +118,26 @@ def _dims(shape: tuple[int | str, ...]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
-def layers(
-    model: ModelLike, score: str = "auto", grid: str | None = None, image_input: str | None = None
-) -> tuple[LayerInfo, ...]:
-    """The candidate target layers, the one that "auto" takes first.
+@spelled_out
+def layers(model: ModelLike | Network, **opening: Unpack[Opening]) -> tuple[LayerInfo, ...]:
+    """Return the candidate target layers, first the one that "auto" takes.
 
-    ``grid``, ``image_input``: as in ``Explainer``, with its errors.
+    Args:
+        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
+        **opening: the keywords of ``Opening``.
+
+    Raises:
+        ModelError, ScoreError, InputError, LayerError: as ``Explainer`` raises them.
     """
-    prepared = prepare(load(model).model)
-    return _layers(prepared.graph, find_score(prepared.graph, score), grid, image_input)
+    network = open_network(model, **opening)
+    return _layers(network, network.score)
 
 
-def _layers(graph: ir.Graph, score: Score, grid: str | None, image_input: str | None) -> tuple[LayerInfo, ...]:
-    image = inputs.image_input(input_specs(graph), image_input).name
-    places = None if grid is None else TokenGrid.parse(grid)
+def _layers(network: Network, score: Score) -> tuple[LayerInfo, ...]:
+    graph = network.prepared.graph
     paths = modules(graph).outermost()
-    found = candidates(graph, score, places, image)
-    return tuple(_info(layer, paths.get(layer.value, "")) for layer in found)
+    ranked = candidates(graph, score, network.grid, network.image_input.name)
+    return tuple(_info(layer, paths.get(layer.value, "")) for layer in ranked)
 
 
 def _info(layer: Layer, module: str) -> LayerInfo:
@@ -143,59 +145,70 @@ def _info(layer: Layer, module: str) -> LayerInfo:
     return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, layer.reason, module)
 
 
-def overview(
-    model: ModelLike,
-    score: str = "auto",
-    providers: Sequence[str] | None = None,
-    grid: str | None = None,
-    image_input: str | None = None,
-) -> Overview:
-    """Look at a model without running it; where ``providers`` has CUDA, also for what that has no kernel.
+@spelled_out
+def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview:
+    """Look at a model without running it.
 
-    ``grid``, ``image_input``: as in ``Explainer``. Raises ``ModelError`` for a file that cannot be read, and
-    ``ScoreError``, ``InputError`` and ``LayerError`` for a score, an input and a grid that were named and cannot be;
-    what cannot be found automatically stands in ``warnings``.
+    What cannot be found automatically stands in the warnings.
+
+    Args:
+        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
+        **opening: the keywords of ``Opening``; where ``providers`` has CUDA, the operators without a kernel there are
+            named, too.
+
+    Raises:
+        ModelError: the file cannot be read.
+        ScoreError, InputError, LayerError: a score, an input or a grid that was named cannot be used.
     """
-    source = load(model)
-    prepared = prepare(source.model)
-    graph = prepared.graph
+    network = open_network(model, **opening)
+    graph, warnings = network.prepared.graph, list[str]()
     own = list(graph.all_nodes())  # without those that finding the score adds
-    warnings: list[str] = []
-    found: Score | None = None
+    score = _score(network, warnings)
+    return Overview(
+        model=network.source.name,
+        opset=dict(network.source.model.graph.opset_imports),
+        inputs=tuple(network.inputs.values()),
+        outputs=tuple(spec_of(v) for v in network.source.model.graph.outputs),
+        score=score.name if score else "",
+        score_note=_note(score),
+        targets=Context(score, None, ()).fitting if score else "",
+        classes=score.count if score else 0,
+        labels=len(labels_from(network.metadata) or ()),
+        layers=_layers(network, score) if score else (),
+        operators=_operators(graph, score, own),
+        preprocess=_preprocessing(network, warnings),
+        warnings=tuple(warnings),
+        without_kernel=_without_kernel(network, own),
+    )
+
+
+def _score(network: Network, warnings: list[str]) -> Score | None:
+    """Return the score; where none is found that was not named either, add a warning and return None."""
     try:
-        found = find_score(graph, score)
+        return network.score
     except OnnxGradcamError as error:
-        if score != "auto":
+        if network.score_request != "auto":
             raise
         warnings.append(str(error))
-    metadata = dict(source.model.metadata_props)
-    known = input_specs(graph)
-    named = None if image_input is None else inputs.image_input(known, image_input)
-    settled: dict[str, str] = {}
+        return None
+
+
+def _preprocessing(network: Network, warnings: list[str]) -> dict[str, str]:
+    """Return each setting with its source; add warnings of what is guessed, or why there is no preprocessing."""
     try:
-        choice = choose("auto", named or inputs.image_input(known), metadata=metadata, model_path=source.path)
-        settled = {k: f"{getattr(choice.preprocess, k)}  ({v})" for k, v in choice.sources.items()}
-        warnings.extend(choice.warnings)
+        choice = choose("auto", network.image_input, metadata=network.metadata, model_path=network.source.path)
     except OnnxGradcamError as error:
         warnings.append(str(error))
-    return Overview(
-        model=source.name,
-        opset=dict(source.model.graph.opset_imports),
-        inputs=tuple(known.values()),
-        outputs=tuple(spec_of(v) for v in source.model.graph.outputs),
-        score=found.name if found else "",
-        score_note=_note(found),
-        targets=Context(found, None, ()).fitting if found else "",
-        classes=found.count if found else 0,
-        labels=len(labels_from(metadata) or ()),
-        layers=_layers(graph, found, grid, image_input) if found else (),
-        operators=_operators(graph, found, own),
-        preprocess=settled,
-        warnings=tuple(warnings),
-        without_kernel=cuda_kernels.without_kernel(own, graph.opset_imports)
-        if CUDA in map(full_name, providers or ())
-        else (),
-    )
+        return {}
+    warnings.extend(choice.warnings)
+    return {k: f"{getattr(choice.preprocess, k)}  ({v})" for k, v in choice.sources.items()}
+
+
+def _without_kernel(network: Network, own: Collection[ir.Node]) -> tuple[str, ...]:
+    """Return the operators without a CUDA kernel, where the network was opened for CUDA."""
+    if CUDA not in map(full_name, network.options.providers or ()):
+        return ()
+    return cuda_kernels.without_kernel(own, network.prepared.graph.opset_imports)
 
 
 def _note(score: Score | None) -> str:
@@ -231,20 +244,29 @@ def _status(node: ir.Node, path: set[ir.Value]) -> str:
     return "missing"
 
 
-def presets_on(
-    model: ModelLike,
-    image: Any,
-    score: str = "auto",
-    providers: Sequence[str] | None = None,
-    grid: str | None = None,
-    image_input: str | None = None,
-) -> list[dict[str, Any]]:
-    """Top-1 and its probability for a photo under each preset: the right preprocessing is usually the surest one."""
-    with Explainer(
-        model, score=score, providers=providers, check_forward=False, grid=grid, image_input=image_input
-    ) as explainer:
-        return [
-            {"preset": name, "label": found.label(0), "probability": float(found.probability[0])}
+@dataclass(frozen=True)
+class Guess:
+    """What a model says of a photo under one preset: its top-1, and how probable it is."""
+
+    preset: str
+    label: str
+    probability: float
+
+
+@spelled_out
+def presets_on(model: ModelLike | Network, image: Any, **opening: Unpack[Opening]) -> tuple[Guess, ...]:
+    """Return top-1 and its probability for a photo under each preset: the right one is usually the surest.
+
+    Args:
+        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
+        image: what ``explain_image`` takes.
+        **opening: the keywords of ``Opening``.
+
+    Raises what ``Explainer`` and ``explain_image`` raise.
+    """
+    with Explainer(model, **opening) as explainer:
+        return tuple(
+            Guess(name, result.label(0), float(result.probability[0]))
             for name in PRESETS
-            for found in [explainer.explain_image(image, method="eigencam", preprocess=name)]
-        ]
+            for result in [explainer.explain_image(image, method="eigencam", preprocess=name)]
+        )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy import layers as layer_choice
-from onnx_gradcam.anatomy.score import Score, find_score
-from onnx_gradcam.anatomy.tokens import TokenGrid
+from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.engine import fidelity as forward
 from onnx_gradcam.engine import scaling
@@ -19,11 +17,11 @@ from onnx_gradcam.engine.batches import batch_size
 from onnx_gradcam.engine.program import GradientGraph, differentiate, forward_only
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
-from onnx_gradcam.explain.inputs import input_specs
+from onnx_gradcam.explain.network import Network, open_network
+from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX, gradient_names, values_by_name
-from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized, quantized_form
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.targets import TOP1
@@ -40,19 +38,17 @@ NO_PART = "which feeds another level than that of the explained cell"
 Arrays = Mapping[str, np.ndarray]
 
 
+@spelled_out
 def verify(
-    model: ModelLike,
-    *,
+    model: ModelLike | Network,
     target_layer: str | Sequence[str] = "auto",
-    score: str = "auto",
+    *,
     x: Any = None,
-    providers: Sequence[str] | None = None,
     seed: int = 0,
     table: Mapping[Key, Rule] = RULES,
-    grid: str | None = None,
-    image_input: str | None = None,
+    **opening: Unpack[Opening],
 ) -> Report:
-    """Check forward pass and gradient of ``model`` numerically, on the runtime and in the precision that explain it.
+    """Check forward pass and gradient of a model numerically, on the runtime and in the precision that explain it.
 
     (a) The outputs are the deployed model's. (b) Node by node, every VJP rule agrees with float64 differences of that
     node at its actual inputs; the report names the node where one does not. (c) At each target layer and at the image,
@@ -61,26 +57,24 @@ def verify(
     Of a model that ``gradient_model`` wrote, by whichever engine, its own gradients are checked, as in (c).
 
     Args:
-        model: path, bytes or ``onnx.ModelProto``.
+        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
         target_layer: value or node name(s) or module paths; "auto": the end of the last convolutional stage.
-        score: name of the score tensor; "auto": the classifier output, before its softmax or sigmoid.
         x: an array (N, …) or {input name: array}, of which the first image is taken; None: seeded noise.
-        providers: execution providers; None: CUDA if it initialises, else CPU.
         seed: of the noise, the cotangents and the directions.
         table: the VJP rules.
-        grid: how the tokens of the target layer lie in the image, as in ``Explainer``.
-        image_input: the input that is explained, as in ``Explainer``.
+        **opening: the keywords of ``Opening``.
+
+    Returns:
+        The checks with their errors and limits; its ``ok`` says whether all passed.
 
     Raises:
-        ModelError, ScoreError, LayerError, InputError, ProviderError; UnsupportedGradient and NoGradientPath where the
-        score cannot be differentiated at a target layer.
+        ModelError, ScoreError, LayerError, InputError, ProviderError: the model cannot be opened or run.
+        UnsupportedGradient, NoGradientPath: the score cannot be differentiated at a target layer.
     """
-    options = Options(None if providers is None else tuple(providers))
-    source = load(model)
-    if (names := gradient_names(source.model)) is not None:
-        return verify_given(source, names, x, options, seed, image_input)
-    places = None if grid is None else TokenGrid.parse(grid)
-    subject = _Subject.of(source, target_layer, score, options, table, places, image_input)
+    source = model if isinstance(model, Network) else load(model)
+    if isinstance(source, Source) and (names := gradient_names(source.model)) is not None:
+        return verify_given(source, names, x, options_of(opening), seed, opening.get("image_input"))
+    subject = _Subject.of(open_network(source, target_layer, **opening), table)
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
@@ -101,42 +95,57 @@ def verify(
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is verified; ``whole`` is differentiated at the target layers and, where it can be, at the image."""
+    """The network that is verified.
 
-    source: Source
-    prepared: ir.Model
-    score: Score
+    Attributes:
+        network: the network.
+        layers: the names of its target layers.
+        whole: the network, differentiated at the target layers and, where it can be, at the image.
+        table: the VJP rules.
+        notes: what is not checked, and why.
+    """
+
+    network: Network
     layers: tuple[str, ...]
-    image: str
     whole: GradientGraph
-    options: Options
     table: Mapping[Key, Rule]
     notes: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        source: Source,
-        target_layer: str | Sequence[str],
-        score: str,
-        options: Options,
-        table: Mapping[Key, Rule],
-        grid: TokenGrid | None,
-        image_input: str | None,
-    ) -> _Subject:
-        prepared = prepare(source.model)
-        found = find_score(prepared.graph, score)
-        named = [target_layer] if isinstance(target_layer, str) else list(target_layer)
-        image = inputs.image_input(input_specs(prepared.graph), image_input).name
-        chosen = layer_choice.choose(prepared.graph, found, named, grid, image)
-        layers = tuple(dict.fromkeys(layer.name for layer in chosen))
+    def of(cls, network: Network, table: Mapping[Key, Rule]) -> _Subject:
+        """Differentiate a network.
+
+        Raises:
+            UnsupportedGradient, NoGradientPath: that cannot be done at the target layers.
+        """
+        prepared, score, layers = network.prepared, network.score, tuple(dict.fromkeys(network.layer_names))
         notes: tuple[str, ...] = ()
         try:
-            whole = differentiate(prepared, found, [*layers, image], table)
+            whole = differentiate(prepared, score, [*layers, network.image_input.name], table)
         except (UnsupportedGradient, NoGradientPath) as error:
             notes = (f"nothing before the target layer is checked: {error.what}",)
-            whole = differentiate(prepared, found, layers, table)
-        return cls(source, prepared, found, layers, image, whole, options, table, notes)
+            whole = differentiate(prepared, score, layers, table)
+        return cls(network, layers, whole, table, notes)
+
+    @property
+    def source(self) -> Source:
+        """Return the deployed model."""
+        return self.network.source
+
+    @property
+    def prepared(self) -> ir.Model:
+        """Return the model in the form that is differentiated."""
+        return self.network.prepared
+
+    @property
+    def score(self) -> Score:
+        """Return the score that is differentiated."""
+        return self.network.score
+
+    @property
+    def options(self) -> Options:
+        """Return how sessions are opened."""
+        return self.network.options
 
 
 @dataclass(frozen=True)
@@ -152,8 +161,7 @@ class _Run:
 
 def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     """On the user's input, or on the first noise that the model takes."""
-    specs = input_specs(subject.prepared.graph)
-    image = subject.image
+    specs, image = subject.network.inputs, subject.network.image_input.name
     batch = batch_size(subject.prepared.graph, image)
     given = None if x is None else [sample.one_batch(inputs.checked_feeds(x, specs), image, batch)]
     candidates = given or sample.noise(specs, batch, seed)

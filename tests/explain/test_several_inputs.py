@@ -13,7 +13,8 @@ from nets import Net
 
 import onnx_gradcam as ogc
 from onnx_gradcam.cli import app
-from onnx_gradcam.jobs.explain import Request, run
+from onnx_gradcam.jobs.explain import run
+from onnx_gradcam.jobs.request import Request
 
 ROWS, COLUMNS = 4, 6
 command_line = typer.main.get_command(app)
@@ -109,7 +110,7 @@ def test_the_command_line_takes_the_others_as_files(tmp_path: Path) -> None:
         (str(tmp_path / "right.npy"),),
         targets=("1",),
         inputs=(f"left={tmp_path / 'left.npy'}",),
-        image_input="right",
+        model_options={"image_input": "right"},
     )
     manifest = json.loads(run(request, tmp_path / "out").manifest.read_text("utf-8"))
     assert manifest["layers"] == ["right_map"]

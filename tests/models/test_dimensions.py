@@ -15,6 +15,8 @@ from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.jobs import explain as job
+from onnx_gradcam.jobs.repeat import repeat
+from onnx_gradcam.jobs.request import Request
 
 
 def spot(net: Net, x: str, channels: int, space: int) -> str:
@@ -63,8 +65,8 @@ def test_two_sides_that_cannot_be_drawn_are_numbers(dims: list[int], tmp_path: P
     x = np.zeros((1, *dims), np.float32)
     x[0, :, 1] = 1
     np.save(tmp_path / "x.npy", x)
-    request = job.Request(str(tmp_path / "model.onnx"), (str(tmp_path / "x.npy"),), both=True, targets=("0",))
-    lines: list[job.Line] = []
+    request = Request(str(tmp_path / "model.onnx"), (str(tmp_path / "x.npy"),), both=True, targets=("0",))
+    lines: list[job.ExplainedRow] = []
     job.run(request, tmp_path / "out", report=lines.append)
     names = [f"x.gradcam-both.0.{part}.npy" for part in ("against", "for", "net")]
     assert sorted(path.name for path in (tmp_path / "out").glob("x.*")) == names
@@ -74,7 +76,7 @@ def test_two_sides_that_cannot_be_drawn_are_numbers(dims: list[int], tmp_path: P
     (line,) = lines
     assert line.path.endswith("x.gradcam-both.0.for.npy")
     assert any("are not drawn" in warning for warning in line.warnings)
-    assert all(found.same for found in job.repeat(tmp_path / "out" / "manifest.json"))
+    assert all(found.same for found in repeat(tmp_path / "out" / "manifest.json"))
 
 
 def keras_1d() -> Any:
@@ -107,8 +109,8 @@ def test_files_of_maps_that_are_not_drawn(tmp_path: Path) -> None:
     y = spot(net, net.input("x", ["N", 2, 9]), 2, 1)
     (tmp_path / "model.onnx").write_bytes(net.model({y: ["N", 3]}).SerializeToString())
     np.save(tmp_path / "signal.npy", np.ones((1, 2, 9), np.float32))
-    lines: list[job.Line] = []
-    request = job.Request(str(tmp_path / "model.onnx"), (str(tmp_path / "signal.npy"),), targets=("0",))
+    lines: list[job.ExplainedRow] = []
+    request = Request(str(tmp_path / "model.onnx"), (str(tmp_path / "signal.npy"),), targets=("0",))
     job.run(request, tmp_path / "out", report=lines.append)
     assert any("maps with 1 spatial axis are not drawn" in w for w in lines[0].warnings)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "signal.gradcam.0.npy"]

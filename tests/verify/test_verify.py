@@ -17,8 +17,10 @@ from onnx import TensorProto
 
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.errors import InputError, LayerError, UnsupportedGradient
+from onnx_gradcam.explain import network as opened
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.verify import Report, check, network, verify
+from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.verify import Report, network, verify
 
 Wrong = Callable[..., Value]
 
@@ -195,8 +197,7 @@ def test_a_forward_pass_that_differs_fails(monkeypatch: pytest.MonkeyPatch) -> N
         weights.const_value = ir.tensor(weights.const_value.numpy() + 0.1)
         return prepared
 
-    prepare = check.prepare
-    monkeypatch.setattr(check, "prepare", spoiled)
+    monkeypatch.setattr(opened, "prepare", spoiled)
     report = verify(SMALL)
     found = report.checks[0]
     assert (found.status, found.limit) == ("fail", 1e-4)
@@ -216,8 +217,7 @@ def test_an_output_of_another_shape_fails(monkeypatch: pytest.MonkeyPatch) -> No
         graph.outputs[0].name = "probabilities"
         return prepared
 
-    prepare = check.prepare
-    monkeypatch.setattr(check, "prepare", spoiled)
+    monkeypatch.setattr(opened, "prepare", spoiled)
     found = verify(SMALL, score="logits").checks[0]
     assert (found.status, found.error) == ("fail", None)
     assert "another shape" in found.message

@@ -1,0 +1,104 @@
+"""What a run asks of every image, read from the request once, before the first image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.errors import InputError, PreprocessError
+from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.jobs.arguments import read_arrays, read_options
+from onnx_gradcam.jobs.model_options import opening_of
+from onnx_gradcam.jobs.request import Request
+from onnx_gradcam.jobs.truth import true_classes
+from onnx_gradcam.photos.preprocess.choice import Choice
+from onnx_gradcam.targets import Target, parse
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run asks of every image.
+
+    Attributes:
+        target: what is explained.
+        method: the method's name.
+        keywords: the keywords of ``explain`` beside target and method.
+        inputs: arrays for the model's other inputs, by name.
+        preprocess: how photos become tensors; where the model takes none, the error that says so, and None where no
+            image is a photo.
+        both: whether what speaks against a target is shown beside what speaks for it.
+        true: the true class of each image, where the prediction is explained against it.
+        true_source: the label or the table that the true classes come from.
+    """
+
+    target: Target
+    method: str
+    keywords: Mapping[str, Any]
+    inputs: Mapping[str, np.ndarray]
+    preprocess: Choice | InputError | None
+    both: bool
+    true: Mapping[Path, int] | None
+    true_source: str
+
+
+def open_explainer(request: Request) -> Explainer:
+    """Return the explainer that a request describes.
+
+    Raises what ``Explainer`` raises, and ``ProviderError`` for an option that cannot be read.
+    """
+    layers = request.layers if len(request.layers) > 1 else request.layers[0]
+    return Explainer(request.model, layers, labels=request.labels, **opening_of(request.model_options))
+
+
+def settle(request: Request, explainer: Explainer, paths: Sequence[Path]) -> Plan:
+    """Read all that a request says of its images, before the first of them.
+
+    Raises:
+        TargetError: a target or a true label does not fit the model.
+        MethodError, InputError: an option or another input cannot be read.
+        PreprocessError: the preprocessing cannot be used, or is guessed and may not be.
+    """
+    count = explainer.score.count
+    keywords = {
+        "counterfactual": request.counterfactual,
+        "signed": request.signed,
+        "fusion": request.fusion,
+        "smooth": request.smooth,
+        **read_options(request.options),
+    }
+    return Plan(
+        target=parse(request.targets, count, explainer.labels),
+        method=request.method,
+        keywords=keywords,
+        inputs=read_arrays(request.inputs),
+        preprocess=None if all(is_array(path) for path in paths) else _preprocessing(request, explainer),
+        both=request.both,
+        true=None if request.true is None else true_classes(request.true, paths, explainer),
+        true_source=request.true or "",
+    )
+
+
+def is_array(path: Path) -> bool:
+    """Tell whether a file holds an array in the model's own input form, and not a photo."""
+    return path.suffix.lower() == ".npy"
+
+
+def _preprocessing(request: Request, explainer: Explainer) -> Choice | InputError:
+    """Return an error instead of raising it: arrays in the same run need no preprocessing."""
+    try:
+        choice = explainer.preprocessing(request.preprocess)
+    except InputError as error:
+        return error
+    guessed = [name for name, source in choice.sources.items() if source.startswith("guessed")]
+    if request.strict and guessed:
+        raise PreprocessError(
+            f"the preprocessing is guessed: {', '.join(guessed)}",
+            where=f"input {explainer.image_input}",
+            hint="--preprocess NAME or FILE.json settles it; without --strict a guess is a warning",
+            guessed=tuple(guessed),
+        )
+    return choice

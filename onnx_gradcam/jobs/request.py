@@ -1,0 +1,63 @@
+"""What a user asked ``explain`` for, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from onnx_gradcam.jobs.model_options import PLAIN_DEFAULTS, Plain
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as plain data: a manifest holds it, and repeating it repeats the run.
+
+    Attributes:
+        model: path of the model.
+        images: files, folders and globs.
+        method, layers, labels, counterfactual, signed, fusion, smooth: as for ``Explainer`` and ``explain``.
+        targets: texts of ``--target``.
+        preprocess: "auto", a preset, or the path of a JSON file.
+        inputs: texts NAME=FILE.npy, for the model's other inputs.
+        both: show what speaks for a target and what speaks against it.
+        true: the true class of all images, or the path of a table.
+        options: texts NAME=VALUE, for the method.
+        strict: refuse a preprocessing that is guessed.
+        model_options: by name, those of ``MODEL_OPTIONS`` that were given.
+    """
+
+    model: str
+    images: tuple[str, ...]
+    method: str = "gradcam"
+    layers: tuple[str, ...] = ("auto",)
+    targets: tuple[str, ...] = ("top1",)
+    labels: str | None = None
+    preprocess: str = "auto"
+    inputs: tuple[str, ...] = ()
+    counterfactual: bool = False
+    signed: bool = False
+    both: bool = False
+    true: str | None = None
+    fusion: str = "mean"
+    smooth: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    strict: bool = False
+    model_options: Mapping[str, Plain] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Request:
+        """Read what ``as_dict`` returned.
+
+        Raises:
+            TypeError: a key is unknown, or one is missing.
+        """
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        options = {name: plain.pop(name) for name in PLAIN_DEFAULTS if name in plain}
+        return cls(**plain, model_options=options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the request as JSON has it; the options of the model stand among the others."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "model_options"}
+        content = {**own, **PLAIN_DEFAULTS, **self.model_options}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
