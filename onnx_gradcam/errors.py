@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""The errors that this package raises, as one tree.
 
     OnnxGradcamError
     ├── ModelError                 the file or the graph cannot be used
@@ -6,16 +6,16 @@
     │   ├── NoGradientPath         the score does not depend on the target layer
     │   └── ForwardMismatch        the rewritten graph does not compute what the deployed model computes
     ├── LayerError                 no such target layer, or one that cannot be explained
-    ├── ScoreError                 no score tensor was found, or the one that was named does not fit
+    ├── ScoreError                 no score tensor was found, or the named one does not fit
     ├── TargetError                class, label or number of targets does not fit the model
     ├── InputError                 an array or image cannot be fed to the model
     ├── PreprocessError            a preset or preprocessing file is unknown or incomplete
     ├── MethodError                the method is unknown, or does not apply to this model and layer
-    ├── ProviderError              the runtime or the execution provider cannot be had
-    ├── RequirementError           a condition that a comparison must meet cannot be read
+    ├── ProviderError              the runtime or the execution provider is not available
+    ├── RequirementError           a condition for a comparison cannot be read
     └── OutputError                a result cannot be written, or exists already
 
-Each says what happened, where, and what to try next, and carries its data as attributes.
+Each error says what happened, where, and what to try next, and carries its data as attributes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,18 @@ from collections.abc import Iterable
 class OnnxGradcamError(Exception):
     """Base of all errors that this package raises.
 
-    Attributes: ``what`` (one sentence), ``where`` and ``hint`` (one line each, may be empty), and every keyword of
-    ``data`` under its own name.
+    >>> error = OnnxGradcamError("no such layer: 'relu9'", hint="'relu4'", name="relu9")
+    >>> error.name
+    'relu9'
+    >>> print(error)
+    no such layer: 'relu9'
+      try    'relu4'
+
+    Attributes:
+        what: what happened, one sentence.
+        where: the place in the model or in the file, one line; "" where there is none.
+        hint: what to try next, one line; "" where there is no advice.
+        data: the values that the error is about, by name; each is an attribute of the error, too.
     """
 
     def __init__(self, what: str, *, where: str = "", hint: str = "", **data: object) -> None:
@@ -72,7 +82,7 @@ class LayerError(OnnxGradcamError):
 
 
 class ScoreError(OnnxGradcamError):
-    """No score tensor was found, or the one that was named does not fit."""
+    """No score tensor was found, or the named one does not fit."""
 
 
 class TargetError(OnnxGradcamError):
@@ -92,11 +102,11 @@ class MethodError(OnnxGradcamError):
 
 
 class ProviderError(OnnxGradcamError):
-    """The runtime or the execution provider cannot be had."""
+    """The runtime or the execution provider is not available."""
 
 
 class RequirementError(OnnxGradcamError):
-    """A condition that a comparison must meet cannot be read."""
+    """A condition for a comparison cannot be read."""
 
 
 class OutputError(OnnxGradcamError):
@@ -104,7 +114,11 @@ class OutputError(OnnxGradcamError):
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The names in ``known`` closest to ``name``, quoted and comma-separated; all of a short list if none is close."""
+    """Return the names in ``known`` that are closest to ``name``, quoted; of a short list all, if none is close.
+
+    >>> nearest("gradcm", ["gradcam", "eigencam", "saliency"])
+    "'gradcam'"
+    """
     known = list(dict.fromkeys(known))
     folded = {k.casefold(): k for k in known}
     close = [folded[k] for k in difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)]
@@ -112,9 +126,11 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def reinstall(module: str) -> str:
-    """The pip command that mends an installation of ``module``, whatever distributions it came from."""
+    """Return the pip command that repairs an installation of ``module``, whatever distributions it came from."""
     owners = sorted(set(importlib.metadata.packages_distributions().get(module, [])))
     if len(owners) < 2:
         return f"pip install --force-reinstall {owners[0] if owners else module}"
     keep = next((o for o in owners if "gpu" in o or "headless" in o), owners[0])
-    return f"pip uninstall -y {' '.join(owners)} && pip install {keep}   (several own the module {module!r})"
+    return (
+        f"pip uninstall -y {' '.join(owners)} && pip install {keep}   (several packages contain the module {module!r})"
+    )

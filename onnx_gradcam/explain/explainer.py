@@ -17,7 +17,7 @@ from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import decode
-from onnx_gradcam.photos.inputs import checked_feeds, input_space, spatial_axes
+from onnx_gradcam.photos.inputs import check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike, choose
 from onnx_gradcam.photos.tensor import to_tensor
@@ -118,7 +118,7 @@ class Explainer:
             InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
         """
         recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
-        feeds = checked_feeds(x, self.inputs)
+        feeds = check_feeds(x, self.inputs)
         frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
         return self._explain(feeds, target, recipe, frame)
 
@@ -147,7 +147,7 @@ class Explainer:
         photo = decode(image)
         choice = preprocess if isinstance(preprocess, Choice) else self.preprocessing(preprocess)
         x, geometry = to_tensor(photo, choice.preprocess)
-        feeds = checked_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
+        feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
         space = (2, 3) if choice.preprocess.layout == "NCHW" else (1, 2)
         frame = Frame((), photo=photo, geometry=geometry, space=space, channels=choice.preprocess.channels)
         return self._explain(feeds, in_input(target, geometry), recipe, frame, choice)

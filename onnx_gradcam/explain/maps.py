@@ -77,7 +77,7 @@ def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe,
         _require_linear_head(network)
     backward = "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient"
     evaluation = network.evaluation(network.layer_names, backward)
-    shared = inputs.without_batch(feeds, network.inputs, network.image_input)
+    shared = inputs.inputs_without_batch(feeds, network.inputs, network.image_input)
     layers, noise = network.layers_at(feeds), methods.noise(recipe)
     task = CamTask(evaluation.evaluate, layers, feeds, targets, network.image_input, shared, noise)
     cams = compute_cams(task, recipe)

@@ -115,7 +115,7 @@ class Network:
         self.grid = None if grid is None else TokenGrid.parse(grid)
         self.inputs = input_specs(self.prepared.graph)
         self.image_input: InputSpec = inputs.image_input(self.inputs, image_input)
-        self.alike = [] if image_input else inputs.image_like(self.inputs)
+        self.alike = [] if image_input else inputs.image_candidates(self.inputs)
         self.branch = "logits"
         self.score_request = score
         self._branches: dict[str, Network] = {}

@@ -1,4 +1,4 @@
-"""Files become arrays: photos and tensors."""
+"""From files to arrays: photos and tensors."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ Photo = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, upright."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".npy")
-"""What a folder is searched for."""
+"""The files that are taken from a folder."""
 
 
 def list_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The files that ``paths`` name: files, folders (images and .npy files, sorted, not recursive), globs.
+    """Return the files that ``paths`` name, each once.
 
-    A file that does not exist is passed on: it alone fails, later, and not the whole list. Each comes once.
+    Args:
+        paths: files, folders (their images and .npy files, sorted, without subfolders) and globs. A file that does not
+            exist is in the list all the same: later it fails alone, and not the whole list.
 
     Raises:
         InputError: a folder without images, a glob without files, or no paths at all.
     """
-    found = [file for path in paths for file in _expand(os.fspath(path))]
-    if not found:
+    files = [file for path in paths for file in _expand(os.fspath(path))]
+    if not files:
         raise InputError("no images given", hint="name a file, a folder or a glob such as 'photos/*.jpg'")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
 def _expand(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        found = [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES]
+        candidates = [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES]
     elif path.exists() or not any(c in name for c in "*?["):
         return [path]
     else:  # shells on Windows leave globs to the program
         root = Path(path.anchor)
-        found = list(root.glob(str(path.relative_to(root))))
-    files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+        candidates = list(root.glob(str(path.relative_to(root))))
+    files = sorted(f for f in candidates if f.is_file() and not f.name.startswith("."))
     if not files:
         what = f"no images in folder '{name}'" if path.is_dir() else f"no file matches '{name}'"
         raise InputError(what, hint=f"images are files ending in {', '.join(SUFFIXES)}", path=name)
@@ -52,14 +54,18 @@ def _expand(name: str) -> list[Path]:
 
 
 def decode(source: object) -> Photo:
-    """A photo as (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
+    """Return a photo as (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
-    ``source`` is the path of a JPEG, PNG, WebP or BMP file, its bytes, a PIL image, or a uint8 array:
-    (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey. 16 bits become 8 (v / 257, rounded). What is transparent
-    is laid on white: the colour that happens to stand under it, often black, does not show.
+    Values of 16 bits become 8 bits (v / 257, rounded). Transparent pixels are drawn on white: the colour that is stored
+    for them, often black, does not show.
+
+    Args:
+        source: the path of a JPEG, PNG, WebP or BMP file, its bytes, a PIL image, or a uint8 array: (H, W, 3) RGB,
+            (H, W, 4) RGBA or (H, W) grey.
 
     Raises:
-        InputError: no such file, empty, cut off, corrupt, no image, or an array of another shape or dtype.
+        InputError: the file does not exist, is empty, cut off, corrupt or not an image, or the array has another shape
+            or dtype.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -70,19 +76,17 @@ def decode(source: object) -> Photo:
     if isinstance(source, str | os.PathLike):
         return _from_bytes(_read(Path(source)), f"'{os.fspath(source)}'")
     kind = type(source).__name__
-    raise InputError(
-        f"cannot take a {kind} for an image", hint="a path, bytes, a PIL image or a uint8 array", kind=kind
-    )
+    raise InputError(f"cannot use a {kind} as an image", hint="a path, bytes, a PIL image or a uint8 array", kind=kind)
 
 
 def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """The array in a .npy file; pickled objects are refused.
+    """Return the array in a .npy file; pickled objects are not loaded.
 
     Raises:
-        InputError: no such file, not a .npy file, cut off, or not an array of numbers.
+        InputError: the file does not exist, is not a .npy file, is cut off, or holds no numbers.
     """
     path = Path(path)
-    _read_check(path)
+    _check_exists(path)
     try:
         with path.open("rb") as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
@@ -94,7 +98,7 @@ def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
     return np.asarray(array)
 
 
-def _read_check(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"'{path}' is a folder, not a file", hint=f"name a file in it, or '{path}/*'", path=path)
     if not path.exists():
@@ -106,7 +110,7 @@ def _read_check(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
-    _read_check(path)
+    _check_exists(path)
     try:
         return path.read_bytes()  # and not cv2.imread, which cannot open non-ASCII names everywhere
     except OSError as error:
@@ -115,21 +119,21 @@ def _read(path: Path) -> bytes:
 
 def _from_bytes(data: bytes, name: str) -> Photo:
     if not data:
-        raise InputError(f"{name} is empty", hint="get the file again", source=name)
+        raise InputError(f"{name} is empty", hint="copy or download the file again", source=name)
     blocks = list(exif.blocks(data))
     if blocks and blocks[-1][0] != b"end":
-        raise InputError(f"{name} is cut off or corrupt", hint="get the file again, or save it anew", source=name)
+        raise InputError(f"{name} is cut off or corrupt", hint="copy or download the file again", source=name)
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InputError(
-            f"cannot decode {name}: {error.err}", hint="make it smaller, or save it anew", source=name
+            f"cannot decode {name}: {error.err}", hint="make the image smaller, or save it again", source=name
         ) from None
     finally:
         cv2.utils.logging.setLogLevel(level)
     if pixels is None:
-        hint = "JPEG, PNG, WebP and BMP can be read; convert others, or save it anew if it is one of these"
+        hint = "JPEG, PNG, WebP and BMP can be read: convert other formats, or save the file again"
         raise InputError(f"{name} is not an image, or it is cut off or corrupt", hint=hint, source=name)
     if pixels.ndim == 3:
         pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
@@ -147,15 +151,15 @@ def _turn(image: Photo, orientation: int) -> Photo:
 
 
 def _rgb(pixels: NDArray[Any], name: str) -> Photo:
-    """(H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or uint16 → (H, W, 3) uint8."""
+    """Convert (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or uint16, to (H, W, 3) uint8."""
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
-        what = f"{name} is no photo: shape {pixels.shape}, {pixels.dtype}"
-        hint = "uint8 or 16-bit pixels, (H, W), (H, W, 3) or (H, W, 4); a prepared tensor is passed as .npy"
+        what = f"{name} is not a photo: shape {pixels.shape}, {pixels.dtype}"
+        hint = "uint8 or 16-bit pixels, (H, W), (H, W, 3) or (H, W, 4); pass a prepared tensor as a .npy file"
         raise InputError(what, hint=hint, shape=pixels.shape, dtype=str(pixels.dtype))
-    if pixels.shape[2] == 4 and pixels[:, :, 3].any():  # an alpha that is 0 everywhere means nothing
+    if pixels.shape[2] == 4 and pixels[:, :, 3].any():  # an alpha of 0 everywhere carries no information
         alpha = pixels[:, :, 3:].astype(np.uint32)
         pixels = ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(pixels[:, :, :3], (*pixels.shape[:2], 3)))
@@ -163,7 +167,7 @@ def _rgb(pixels: NDArray[Any], name: str) -> Photo:
 
 def _from_array(array: NDArray[Any]) -> Photo:
     if array.dtype != np.uint8:
-        hint = "uint8 RGB (H, W, 3) in 0..255; a prepared tensor goes to explain(), on the command line as .npy"
+        hint = "uint8 RGB (H, W, 3) in 0..255; pass a prepared tensor to explain(), or as a .npy file"
         raise InputError(f"an image array must be uint8, not {array.dtype}", hint=hint, dtype=str(array.dtype))
     return _rgb(array, "the array")
 
@@ -179,5 +183,5 @@ def _from_pil(image: Any) -> Photo:
             has_alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
             pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"cannot read the PIL image: {error}", hint="get the file again") from None
+        raise InputError(f"cannot read the PIL image: {error}", hint="copy or download the file again") from None
     return _turn(_rgb(pixels, f"the PIL image (mode {mode})"), orientation)

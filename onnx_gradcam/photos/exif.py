@@ -1,4 +1,4 @@
-"""The blocks of a JPEG, PNG or WebP file: where its EXIF data stands, and whether the file is whole."""
+"""The blocks of a JPEG, PNG or WebP file: its EXIF data, and whether the file is complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Iterator
 
 
 def blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """start, exif (with its TIFF block) and end of a JPEG, PNG or WebP. No end: it is cut off or corrupt."""
+    """Yield the blocks (name, content) of a JPEG, PNG or WebP file that matter here.
+
+    They are "start", "exif" (its content is a TIFF block) and "end". Where "end" is missing, the file is cut off or
+    corrupt. Other kinds of files have no blocks.
+    """
     if data[:2] == b"\xff\xd8":
         walk = _jpeg_blocks(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -25,7 +29,7 @@ def _jpeg_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 2
     while data[at : at + 1] == b"\xff":
         marker, size = data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == b"\xda":  # the scan: every 0xff in it is escaped, so that the end marker is the end
+        if marker == b"\xda":  # the scan: every 0xff in it is escaped, so this end marker is the true one
             if data.find(b"\xff\xd9", at) >= 0:
                 yield b"end", b""
             return
@@ -61,7 +65,10 @@ def _webp_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def orientation(exif: bytes) -> int:
-    """Tag 0x0112 of a TIFF block, 1 to 8; 1 (upright) where there is none or the block is damaged."""
+    """Return the orientation in a TIFF block (tag 0x0112), 1 to 8.
+
+    It is 1 (upright) where the block has no such tag or is damaged.
+    """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return 1

@@ -1,4 +1,4 @@
-"""What users hand in as arrays → what the model is fed."""
+"""From the arrays that users pass to the arrays that a model is fed."""
 
 from __future__ import annotations
 
@@ -14,82 +14,89 @@ from onnx_gradcam.photos.preprocess.choice import InputSpec
 Array = npt.NDArray[Any]
 
 
-def image_input(known: Mapping[str, InputSpec], name: str | None = None) -> InputSpec:
-    """The input that takes the image: the one called ``name``, or else the first with the most axes.
+def image_input(specs: Mapping[str, InputSpec], name: str | None = None) -> InputSpec:
+    """Return the input that takes the image: the one called ``name``, or else the first with the most axes.
 
     Raises ``InputError`` for a name that does not exist.
     """
-    if name is not None and name not in known:
-        raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, known)}", name=name)
-    return known[name] if name is not None else max(known.values(), key=lambda spec: len(spec.shape))
+    if name is not None and name not in specs:
+        raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, specs)}", name=name)
+    return specs[name] if name is not None else max(specs.values(), key=lambda spec: len(spec.shape))
 
 
-def image_like(known: Mapping[str, InputSpec]) -> list[str]:
-    """The inputs that could take the image: those with the most axes."""
-    most = max(len(spec.shape) for spec in known.values())
-    return [name for name, spec in known.items() if len(spec.shape) == most]
+def image_candidates(specs: Mapping[str, InputSpec]) -> list[str]:
+    """Return the names of the inputs that could take the image: those with the most axes."""
+    most = max(len(spec.shape) for spec in specs.values())
+    return [name for name, spec in specs.items() if len(spec.shape) == most]
 
 
-def checked_feeds(x: Any, known: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:
-    """An array, or arrays by input name, checked against what the model declares.
+def check_feeds(x: Any, specs: Mapping[str, InputSpec]) -> dict[str, np.ndarray]:
+    """Return arrays by input name, checked against what the model declares.
 
-    Takes anything with ``__array__`` or DLPack. Raises ``InputError`` for a missing or unknown input, a wrong shape or
-    dtype, and for values that are not finite.
+    Args:
+        x: anything with ``__array__`` or DLPack for a model with one input, or {input name: such an array}.
+        specs: the inputs of the model, by name.
+
+    Returns:
+        Arrays of the declared dtypes; floats are converted from one size to another, nothing else is.
+
+    Raises:
+        InputError: an input is missing or unknown, has a wrong shape or dtype, or holds NaN or infinity.
     """
     if not isinstance(x, Mapping):
-        if len(known) > 1:
+        if len(specs) > 1:
             raise InputError(
-                f"the model has {len(known)} inputs: {', '.join(map(str, known.values()))}",
+                f"the model has {len(specs)} inputs: {', '.join(map(str, specs.values()))}",
                 hint="a dict {input name: array}",
-                inputs=tuple(known),
+                inputs=tuple(specs),
             )
-        x = {next(iter(known)): x}
+        x = {next(iter(specs)): x}
     for name in x:
-        if name not in known:
-            raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, known)}", name=name)
-    for name, spec in known.items():
+        if name not in specs:
+            raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, specs)}", name=name)
+    for name, spec in specs.items():
         if name not in x:
             raise InputError(
                 f"no value for the model's input {spec}",
                 hint="feed every input, as {input name: array}",
                 name=name,
             )
-    return {name: _checked(_array(value, name), known[name]) for name, value in x.items()}
+    return {name: _check(_as_array(value, name), specs[name]) for name, value in x.items()}
 
 
-def _array(value: Any, name: str) -> np.ndarray:
+def _as_array(value: Any, name: str) -> np.ndarray:
     if hasattr(value, "detach"):  # a torch tensor that requires grad refuses __array__
         value = value.detach()
     try:
         if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
             return np.from_dlpack(value)
         return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:  # an array on another device, for one
-        raise InputError(f"input {name!r} is no array: {error}", name=name) from None
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:  # for example an array on another device
+        raise InputError(f"input {name!r} is not an array: {error}", name=name) from None
 
 
-def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
-    wanted = np.dtype(spec.dtype)
-    if array.dtype != wanted and not (array.dtype.kind == "f" and wanted.kind == "f"):
+def _check(array: np.ndarray, spec: InputSpec) -> np.ndarray:
+    dtype = np.dtype(spec.dtype)
+    if array.dtype != dtype and not (array.dtype.kind == "f" and dtype.kind == "f"):
         hint = f"array.astype({spec.dtype!r})"
-        if array.dtype == np.uint8 and wanted.kind == "f":
+        if array.dtype == np.uint8 and dtype.kind == "f":
             hint = "explain_image(), which takes photos and applies the model's preprocessing"
-        raise InputError(f"input {spec} was given {array.dtype} values", hint=hint, name=spec.name)
+        raise InputError(f"input {spec} cannot take {array.dtype} values", hint=hint, name=spec.name)
     fits = array.ndim == len(spec.shape) and all(
         d is None or d == n for d, n in zip(spec.shape[1:], array.shape[1:], strict=True)
     )
     if not fits or array.size == 0:
         raise InputError(
-            f"input {spec} was given an array of shape {array.shape}",
+            f"input {spec} cannot take an array of shape {array.shape}",
             hint="the shape that the model declares, with the batch axis first",
             name=spec.name,
             shape=array.shape,
         )
-    with np.errstate(over="ignore"):  # what overflows becomes infinity, which is refused
-        array = array.astype(wanted, copy=False)
+    with np.errstate(over="ignore"):  # an overflow becomes infinity, which is an error below
+        array = array.astype(dtype, copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(
-            f"input {spec.name!r} holds NaN or infinity, as {wanted}",
+            f"input {spec.name!r} holds NaN or infinity, as {dtype}",
             where=f"first at index {tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])}",
             hint="check the preprocessing (a division by zero?)",
             name=spec.name,
@@ -97,18 +104,22 @@ def _checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
     return array
 
 
-def without_batch(given: Mapping[str, Array], known: Mapping[str, InputSpec], image: InputSpec) -> list[str]:
-    """The inputs that are the same for all images: their first axis is declared otherwise than that of ``image``, or is
-    of another length."""
-    count = len(given[image.name])
+def inputs_without_batch(feeds: Mapping[str, Array], specs: Mapping[str, InputSpec], image: InputSpec) -> list[str]:
+    """Return the names of the inputs that are the same for all images, since they have no batch axis.
+
+    Their first axis is declared otherwise than that of the ``image`` input, or has another length.
+    """
+    count = len(feeds[image.name])
     return [
-        name for name, x in given.items() if known[name].shape[:1] != image.shape[:1] or x.ndim == 0 or len(x) != count
+        name for name, x in feeds.items() if specs[name].shape[:1] != image.shape[:1] or x.ndim == 0 or len(x) != count
     ]
 
 
 def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
-    """The ``count`` spatial axes of an input, by the model's convolutions; without one, the last axes, or those before
-    a channel axis at the end."""
+    """Return the ``count`` spatial axes of an input, as the model's convolutions read them.
+
+    Where no convolution reads the input, they are its last axes, or those before a channel axis at the end.
+    """
     rank = len(spec.shape)
     if spec.axes is not None and rank == count + 2:
         return spec.axes[2:]
@@ -119,6 +130,6 @@ def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
 
 
 def input_space(spec: InputSpec) -> tuple[int, ...]:
-    """Return the spatial axes of an input: by the model's convolutions, else all but batch and channels."""
+    """Return the spatial axes of an input as convolutions read them, or else all axes but batch and channels."""
     count = len(spec.axes) - 2 if spec.axes is not None else max(len(spec.shape) - 2, min(len(spec.shape) - 1, 1))
     return spatial_axes(spec, count)

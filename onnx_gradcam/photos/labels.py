@@ -1,4 +1,4 @@
-"""Class names: from the user, the model's metadata, or, for 1000 classes, guessed to be ImageNet's."""
+"""Class names, from the user or from the model's metadata; for a model of 1000 classes the guess is ImageNet."""
 
 from __future__ import annotations
 
@@ -13,47 +13,55 @@ from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.preprocess.choice import labels_from
 
 IMAGENET = "imagenet"
-FORMS = '["cat", "dog"] or {"0": "cat", "1": "dog"}'
+LABEL_FORMS = '["cat", "dog"] or {"0": "cat", "1": "dog"}'
 LabelsLike = str | os.PathLike[str] | Sequence[str] | Mapping[int, str] | None
 
 
 @dataclass(frozen=True)
 class Labels:
-    """``names`` by class index (None: not known) and where they come from: "declared: …" or "guessed: …"."""
+    """The class names of a model.
+
+    Attributes:
+        names: one for each class index; None where they are not known.
+        source: where they come from: "declared: …", "guessed: …", or "not known".
+    """
 
     names: tuple[str, ...] | None
     source: str
 
 
-def find_labels(given: LabelsLike, metadata: Mapping[str, str], count: int, kind: str) -> Labels:
-    """The labels of a model with ``count`` classes.
+def find_labels(request: LabelsLike, metadata: Mapping[str, str], count: int, kind: str) -> Labels:
+    """Return the labels of a model.
 
-    ``given``: a file (one label a line, or JSON: a list, or an object {index: label}), "imagenet", the labels
-    themselves, or None: the model's metadata, else ImageNet's for 1000 classes. One label of a single sigmoid logit
-    names class 1.
+    Args:
+        request: a file (one label a line, or JSON: a list, or an object {index: label}), "imagenet", the labels
+            themselves, or None: the model's metadata, or else ImageNet's labels for 1000 classes.
+        metadata: the metadata properties of the model.
+        count: the number of classes.
+        kind: the kind of score. For "binary", a single sigmoid logit, one label is enough: it names class 1.
 
-    Raises ``TargetError`` for a file that cannot be read, and for more labels than classes.
+    Raises:
+        TargetError: the file cannot be read, or there are more labels than classes.
     """
-    if given is not None:
-        found = Labels(
-            _given(given), f"declared: {given}" if isinstance(given, str | os.PathLike) else "declared: user"
-        )
+    if request is not None:
+        is_named = isinstance(request, str | os.PathLike)
+        labels = Labels(_names(request), f"declared: {request}" if is_named else "declared: user")
     elif (own := labels_from(metadata)) is not None:
-        found = Labels(own, "declared: model metadata")
+        labels = Labels(own, "declared: model metadata")
     elif count == 1000 and kind == "classes":
         return Labels(_imagenet(), "guessed: 1000 classes are taken for ImageNet's")
     else:
         return Labels(None, "not known")
-    names = found.names or ()
+    names = labels.names or ()
     if kind == "binary" and len(names) == 1:
         names = (f"not {names[0]}", names[0])
     if len(names) > count and kind != "regression":
         raise TargetError(
             f"{len(names)} labels for a score of {count} classes",
-            where=found.source,
+            where=labels.source,
             hint="the labels of this model, one for each class",
         )
-    return Labels(names, found.source)
+    return Labels(names, labels.source)
 
 
 def label_of(index: int, labels: Sequence[str] | None) -> str:
@@ -63,17 +71,17 @@ def label_of(index: int, labels: Sequence[str] | None) -> str:
     return labels[index]
 
 
-def _given(given: str | os.PathLike[str] | Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:
-    if isinstance(given, str | os.PathLike):
-        return _imagenet() if given == IMAGENET else _read(Path(given))
+def _names(request: str | os.PathLike[str] | Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:
+    if isinstance(request, str | os.PathLike):
+        return _imagenet() if request == IMAGENET else _read(Path(request))
     try:
-        return _listed(given)
+        return _list(request)
     except ValueError as error:
-        raise TargetError(f"these are no labels: {error}", hint=FORMS) from None
+        raise TargetError(f"these are not labels: {error}", hint=LABEL_FORMS) from None
 
 
-def _listed(content: object) -> tuple[str, ...]:
-    """A list, or an object {index: label}; where an index is left out, it is its own label."""
+def _list(content: object) -> tuple[str, ...]:
+    """Return the labels in a list, or in an object {index: label}, where an index left out is its own label."""
     if isinstance(content, Mapping):
         by_index = {int(k): str(v) for k, v in content.items()}
         return tuple(by_index.get(i, str(i)) for i in range(max(by_index, default=-1) + 1))
@@ -99,6 +107,6 @@ def _read(path: Path) -> tuple[str, ...]:
     if path.suffix.lower() != ".json":
         return tuple(line.strip() or str(i) for i, line in enumerate(text.rstrip().splitlines()))
     try:
-        return _listed(json.loads(text))
+        return _list(json.loads(text))
     except ValueError as error:
-        raise TargetError(f"{str(path)!r} holds no labels: {error}", hint=FORMS, path=path) from None
+        raise TargetError(f"{str(path)!r} does not hold labels: {error}", hint=LABEL_FORMS, path=path) from None

@@ -1,10 +1,10 @@
-"""The only place that imports cv2, so that one message serves a broken installation."""
+"""The only module that imports cv2: it turns a broken installation of OpenCV into one clear message."""
 
 from onnx_gradcam.errors import reinstall
 
 try:
     import cv2
 except ImportError as error:  # OpenCV's distributions overwrite one another's files, and servers have no libGL
-    raise ImportError(f"OpenCV cannot be imported ({error}); mend it with: {reinstall('cv2')}") from None
+    raise ImportError(f"OpenCV cannot be imported ({error}); repair it with: {reinstall('cv2')}") from None
 
 __all__ = ["cv2"]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Pair = tuple[float, float]
-"""(y, x)"""
+YX = tuple[float, float]
+"""A number for each axis, (y, x)."""
 
 
 def _cubic(d: NDArray[Any], width: float) -> NDArray[Any]:
@@ -26,33 +26,36 @@ FILTERS: dict[str, tuple[Callable[[NDArray[Any], float], NDArray[Any]], bool]] =
     "area": (lambda d, width: np.clip((width + 1) / 2 - abs(d), 0, 1), True),
     "nearest": (lambda d, width: (d > -0.5) & (d <= 0.5), False),
 }
-"""Name → kernel of the distance in pixels, whether it widens when it shrinks (else fine detail aliases)."""
+"""Name → a kernel of the distance in pixels, and whether it gets wider when a photo shrinks (else detail aliases)."""
 
 
 def resample(
-    array: NDArray[Any], shape: tuple[int, int], step: Pair, start: Pair, interpolation: str
+    array: NDArray[Any], shape: tuple[int, int], step: YX, start: YX, interpolation: str
 ) -> NDArray[np.float32]:
-    """(h, w, ...) → (H, W, ...): output pixel i is centred on (i + ½) · step + start, axis by axis."""
+    """Resample (h, w, …) to ``shape`` (H, W, …): on each axis output pixel i is centred on (i + ½) · step + start."""
     rows = _resample_rows(array, shape[0], step[0], start[0], interpolation)
-    turned = np.ascontiguousarray(rows.swapaxes(0, 1))
-    return _resample_rows(turned, shape[1], step[1], start[1], interpolation).swapaxes(0, 1)
+    columns = np.ascontiguousarray(rows.swapaxes(0, 1))
+    return _resample_rows(columns, shape[1], step[1], start[1], interpolation).swapaxes(0, 1)
 
 
-def areas(values: NDArray[Any], shape: tuple[int, int], step: Pair, start: Pair = (0.0, 0.0)) -> NDArray[np.float32]:
-    """(h, w) → (H, W) float32: pixel i is the mean from start + i · step to start + (i + 1) · step, of 0 outside."""
+def areas(values: NDArray[Any], shape: tuple[int, int], step: YX, start: YX = (0.0, 0.0)) -> NDArray[np.float32]:
+    """Return means over areas, (H, W) float32: on each axis pixel i spans start + i · step to start + (i + 1) · step.
+
+    Outside of ``values`` (h, w) everything counts as 0.
+    """
     rows, columns = (
-        np.stack([covered(a + i * d, a + (i + 1) * d, n) / d for i in range(m)]).astype(np.float32)
+        np.stack([coverage(a + i * d, a + (i + 1) * d, n) / d for i in range(m)]).astype(np.float32)
         for n, m, d, a in zip(values.shape, shape, step, start, strict=True)
     )
-    found: NDArray[np.float32] = rows @ values.astype(np.float32) @ columns.T
-    return found
+    means: NDArray[np.float32] = rows @ values.astype(np.float32) @ columns.T
+    return means
 
 
-def covered(start: float, end: float, count: int) -> NDArray[np.float64]:
-    """(count,): the share of each of ``count`` pixels in a row that lies between ``start`` and ``end``."""
+def coverage(start: float, end: float, count: int) -> NDArray[np.float64]:
+    """Return (count,), for each of ``count`` pixels in a row the share that lies between ``start`` and ``end``."""
     edges = np.arange(count + 1)
-    found: NDArray[np.float64] = np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
-    return found
+    shares: NDArray[np.float64] = np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
+    return shares
 
 
 def _resample_rows(
@@ -65,7 +68,7 @@ def _resample_rows(
     weights = kernel(np.arange(len(array)) + 0.5 - centre[:, None], width)
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     out = np.empty((count, *array.shape[1:]), np.float32)
-    for i in range(0, count, 16):  # the weights are a narrow band: some rows at a time skip most of the zeros
+    for i in range(0, count, 16):  # the weights are a narrow band: 16 rows at a time skip most of the zeros
         used = np.flatnonzero(weights[i : i + 16].any(axis=0))
         band = slice(int(used[0]), int(used[-1]) + 1)
         out[i : i + 16] = np.tensordot(weights[i : i + 16, band], array[band], 1)

@@ -1,4 +1,4 @@
-"""A photo becomes the tensor that a model reads."""
+"""From a photo to the tensor that a model reads."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ from onnx_gradcam.photos.resample import resample
 
 
 def to_tensor(image: Photo, spec: Preprocess) -> tuple[NDArray[Any], Geometry]:
-    """``image`` (H, W, 3) uint8 RGB as (1, C, H, W) or (1, H, W, C) in ``spec.dtype``, and its geometry.
+    """Return a photo as the tensor that the model reads, and where the photo lies in it.
 
-    value = (pixel · scale − mean) / std. Resized pixels are rounded to 0..255, as Pillow and OpenCV do.
+    value = (pixel · scale − mean) / std. Resized pixels are rounded to 0..255, as in Pillow and OpenCV.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        spec: the preprocessing.
+
+    Returns:
+        (1, C, h, w) or (1, h, w, C) of ``spec.dtype``, and the geometry.
     """
-    geometry = _place((image.shape[0], image.shape[1]), spec)
-    pixels = _channels(_lay(image, geometry, spec), spec.channels)
+    geometry = _find_geometry((image.shape[0], image.shape[1]), spec)
+    pixels = _select_channels(_draw(image, geometry, spec), spec.channels)
     values = (pixels * spec.scale - np.array(spec.mean)) / np.array(spec.std)
     dtype = np.dtype(spec.dtype)
     if dtype.kind in "iu":
@@ -30,29 +37,29 @@ def to_tensor(image: Photo, spec: Preprocess) -> tuple[NDArray[Any], Geometry]:
     return np.ascontiguousarray(tensor[None], dtype), geometry
 
 
-def _lay(image: Photo, geometry: Geometry, spec: Preprocess) -> Photo:
-    """The photo on the model's input, (H, W, 3) uint8: only the part that lands there is ever computed."""
+def _draw(image: Photo, geometry: Geometry, spec: Preprocess) -> Photo:
+    """Return the photo drawn on the model's input, (h, w, 3) uint8; only the part that lands there is computed."""
     windows = []
     for n, m, scale, offset in zip(geometry.photo, geometry.model, geometry.scale, geometry.offset, strict=True):
         windows.append((max(0, int(offset)), min(m, int(offset) + round(n * scale))))
     (y1, y2), (x1, x2) = windows
     step = (1 / geometry.scale[0], 1 / geometry.scale[1])
     start = ((y1 - geometry.offset[0]) * step[0], (x1 - geometry.offset[1]) * step[1])
-    laid = np.full((*geometry.model, 3), round(spec.pad), np.uint8)
+    canvas = np.full((*geometry.model, 3), round(spec.pad), np.uint8)
     pixels = resample(image, (y2 - y1, x2 - x1), step, start, spec.interpolation)
-    laid[y1:y2, x1:x2] = np.rint(pixels).clip(0, 255)
-    return laid
+    canvas[y1:y2, x1:x2] = np.rint(pixels).clip(0, 255)
+    return canvas
 
 
-def _channels(pixels: Photo, channels: str) -> NDArray[np.uint8]:
+def _select_channels(pixels: Photo, channels: str) -> NDArray[np.uint8]:
     if channels == "L":
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[:, :, None]
     opaque = np.full((*pixels.shape[:2], 1), 255, np.uint8)
     return np.concatenate([pixels, opaque], axis=2)[:, :, ["RGBA".index(c) for c in channels]]
 
 
-def _place(photo: tuple[int, int], spec: Preprocess) -> Geometry:
-    """The photo is resized to whole pixels and centred on the model's input; what sticks out is cropped."""
+def _find_geometry(photo: tuple[int, int], spec: Preprocess) -> Geometry:
+    """Return the geometry of a photo (H, W) that is resized to whole pixels, centred on the model's input, cropped."""
     if spec.size is None:
         resized = _fill(photo, (spec.shorter, spec.shorter)) if spec.shorter else photo
         model = resized
@@ -64,9 +71,10 @@ def _place(photo: tuple[int, int], spec: Preprocess) -> Geometry:
     return Geometry(photo, model, scale, (float(offset[0]), float(offset[1])))
 
 
-def _fill(photo: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """The smallest copy of ``photo`` that covers ``target``, the longer side rounded down (torchvision)."""
-    (h, w), (height, width) = photo, target
+def _fill(photo: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of the smallest copy of ``photo`` that fills ``box``; the longer side is rounded down, as in
+    torchvision."""
+    (h, w), (height, width) = photo, box
     if height * w >= width * h:
         return height, max(width, w * height // h)
     return max(height, h * width // w), width
@@ -88,4 +96,4 @@ _RESIZED: dict[str, Callable[[_Size, _Size, int | None], _Size]] = {
     "stretch": lambda photo, model, shorter: _stretch(model, shorter),
     "letterbox": lambda photo, model, shorter: _fit(photo, model),
 }
-"""(photo, model, shorter) → the photo's size after resizing, before it is laid on the model's input."""
+"""Resize mode → a function (photo, model, shorter) of the photo's size after resizing, before cropping and padding."""

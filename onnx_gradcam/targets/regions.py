@@ -12,7 +12,7 @@ import numpy as np
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.decode import decode, load_tensor
 from onnx_gradcam.photos.geometry import Geometry
-from onnx_gradcam.photos.resample import areas, covered
+from onnx_gradcam.photos.resample import areas, coverage
 from onnx_gradcam.targets.base import TargetObject, reading
 from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget
 from onnx_gradcam.targets.contrasts import Class
@@ -109,7 +109,7 @@ class Region(TargetObject):
         if self.box is None:
             return None
         x1, y1, x2, y2 = check_box(self, self.box)
-        share = np.outer(covered(y1, y2, size[0]), covered(x1, x2, size[1])).astype(np.float32)
+        share = np.outer(coverage(y1, y2, size[0]), coverage(x1, x2, size[1])).astype(np.float32)
         if not share.any():
             hint = f"(x1, y1, x2, y2) within {size[1]} × {size[0]} pixels"
             raise TargetError(f"the box {self.box} lies outside the input", hint=hint, target=self)

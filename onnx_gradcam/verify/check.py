@@ -163,7 +163,7 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     """On the user's input, or on the first noise that the model takes."""
     specs, image = subject.network.inputs, subject.network.image_input.name
     batch = batch_size(subject.prepared.graph, image)
-    given = None if x is None else [sample.one_batch(inputs.checked_feeds(x, specs), image, batch)]
+    given = None if x is None else [sample.one_batch(inputs.check_feeds(x, specs), image, batch)]
     candidates = given or sample.noise(specs, batch, seed)
     session, called = Session(subject.whole.model, subject.options), subject.whole.names
     names = [name for name in session.outputs if name not in session.inputs]

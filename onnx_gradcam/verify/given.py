@@ -72,7 +72,7 @@ def _first_run(
     specs = {name: spec for name, spec in input_specs(graph).items() if name not in names.inputs.values()}
     image = inputs.image_input(specs, image_input).name
     batch = batch_size(graph, image)
-    given = None if x is None else [sample.one_batch(inputs.checked_feeds(x, specs), image, batch)]
+    given = None if x is None else [sample.one_batch(inputs.check_feeds(x, specs), image, batch)]
     refused: list[InputError | ModelError] = []
     for feeds in given or sample.noise(specs, batch, seed):
         try:

@@ -234,7 +234,7 @@ def test_files_that_are_no_photos(tmp_path: Path) -> None:
         (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\)"),
         (Image.new("F", (3, 3)), "float32"),
         (b"", "is empty"),
-        (7, "cannot take a int for an image"),
+        (7, "cannot use a int as an image"),
     ],
 )
 def test_sources_that_are_no_photos(source: Any, what: str) -> None:

@@ -24,7 +24,7 @@ X = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
 
 def refusal(x: Any, known: dict[str, InputSpec] = ONE) -> InputError:
     with pytest.raises(InputError) as error:
-        inputs.checked_feeds(x, known)
+        inputs.check_feeds(x, known)
     return error.value
 
 
@@ -73,42 +73,42 @@ def test_spatial_axes(shape: tuple[int | None, ...], count: int, axes: tuple[int
 
 def test_an_array_for_the_only_input() -> None:
     x = X.astype(np.float32)
-    found = inputs.checked_feeds(x, ONE)
+    found = inputs.check_feeds(x, ONE)
     assert list(found) == ["image"]
     assert found["image"] is x, "not copied"
-    assert inputs.checked_feeds({"image": x}, ONE)["image"] is x
+    assert inputs.check_feeds({"image": x}, ONE)["image"] is x
 
 
 def test_arrays_by_name() -> None:
     ages = np.ones((2, 2), np.float32)
-    found = inputs.checked_feeds({"image": X, "age": ages}, TWO)
+    found = inputs.check_feeds({"image": X, "age": ages}, TWO)
     np.testing.assert_array_equal(found["image"], X.astype(np.float32))
     assert found["age"] is ages
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", ">f4"])
 def test_floats_become_the_float_of_the_model(dtype: str) -> None:
-    found = inputs.checked_feeds(X.astype(dtype), ONE)["image"]
+    found = inputs.check_feeds(X.astype(dtype), ONE)["image"]
     assert found.dtype == np.dtype("float32")
     np.testing.assert_array_equal(found, X.astype(dtype).astype(np.float32))
     half = {"image": InputSpec("image", IMAGE.shape, "float16")}
-    assert inputs.checked_feeds(X, half)["image"].dtype == np.float16
+    assert inputs.check_feeds(X, half)["image"].dtype == np.float16
 
 
 def test_integers_of_the_dtype_of_the_model() -> None:
     bytes_ = np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3)
     spec = InputSpec("image", (1, 2, 4, 3), "uint8")
-    np.testing.assert_array_equal(inputs.checked_feeds(bytes_, {"image": spec})["image"], bytes_)
+    np.testing.assert_array_equal(inputs.check_feeds(bytes_, {"image": spec})["image"], bytes_)
 
 
 def test_a_list_is_an_array() -> None:
-    found = inputs.checked_feeds([[1.0, 2], [3, 4]], {"age": TWO["age"]})
+    found = inputs.check_feeds([[1.0, 2], [3, 4]], {"age": TWO["age"]})
     np.testing.assert_array_equal(found["age"], np.array([[1, 2], [3, 4]], np.float32))
 
 
 def test_a_torch_tensor_that_requires_grad() -> None:
     torch = pytest.importorskip("torch", reason="torch: not installed")
-    found = inputs.checked_feeds(torch.tensor(X, dtype=torch.float32, requires_grad=True), ONE)["image"]
+    found = inputs.check_feeds(torch.tensor(X, dtype=torch.float32, requires_grad=True), ONE)["image"]
     np.testing.assert_array_equal(found, X.astype(np.float32))
 
 
@@ -128,7 +128,7 @@ class Capsule:
 
 
 def test_an_array_that_speaks_only_dlpack() -> None:
-    found = inputs.checked_feeds(Capsule(X.astype(np.float32)), ONE)["image"]
+    found = inputs.check_feeds(Capsule(X.astype(np.float32)), ONE)["image"]
     np.testing.assert_array_equal(found, X.astype(np.float32))
 
 
@@ -199,7 +199,7 @@ def test_another_shape(shape: tuple[int, ...]) -> None:
 
 def test_a_fixed_batch_takes_any_number_of_images() -> None:
     spec = {"image": InputSpec("image", (1, 3, 4, 5), "float32")}
-    assert inputs.checked_feeds(X, spec)["image"].shape == (2, 3, 4, 5)
+    assert inputs.check_feeds(X, spec)["image"].shape == (2, 3, 4, 5)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])

@@ -105,7 +105,7 @@ def test_too_many_labels(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("l.txt", b"\xff\xfe\x00cat", "cannot read the labels"),
-        ("l.json", b"cat\ndog", "holds no labels"),
+        ("l.json", b"cat\ndog", "does not hold labels"),
         ("l.json", b'"cat"', "neither a list nor an object"),
         ("l.json", b"5", "neither a list nor an object"),
         ("l.json", b'{"cat": 0}', "'cat'"),
@@ -128,5 +128,5 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_an_object_with_other_keys() -> None:
-    with pytest.raises(TargetError, match="these are no labels"):
+    with pytest.raises(TargetError, match="these are not labels"):
         found({"cat": 0})

@@ -16,7 +16,7 @@ from nets import Net
 import onnx_gradcam as ogc
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.geometry import Geometry
-from onnx_gradcam.photos.resample import areas, covered
+from onnx_gradcam.photos.resample import areas, coverage
 
 CELL, HEIGHT, WIDTH = 8, 96, 112
 ROWS, COLUMNS = HEIGHT // CELL, WIDTH // CELL
@@ -242,10 +242,10 @@ def test_a_mask_of_another_size_than_the_photo(segmenter: Any) -> None:
 # --- arithmetic of areas ----------------------------------------------------------------------------------------
 
 
-def test_covered_pixels() -> None:
-    np.testing.assert_allclose(covered(0.5, 2.25, 4), [0.5, 1, 0.25, 0])
-    np.testing.assert_allclose(covered(-3, 9, 2), [1, 1])
-    assert not covered(5, 6, 4).any()
+def test_coverage_pixels() -> None:
+    np.testing.assert_allclose(coverage(0.5, 2.25, 4), [0.5, 1, 0.25, 0])
+    np.testing.assert_allclose(coverage(-3, 9, 2), [1, 1])
+    assert not coverage(5, 6, 4).any()
 
 
 def test_areas_are_means() -> None:
@@ -271,7 +271,7 @@ def test_a_mask_lies_in_the_input_where_its_box_does(geometry: Geometry, box: tu
     mask[20:35, 10:30] = 1
     x1, y1, x2, y2 = box
     height, width = geometry.model
-    expected = np.outer(covered(y1, y2, height), covered(x1, x2, width))
+    expected = np.outer(coverage(y1, y2, height), coverage(x1, x2, width))
     np.testing.assert_allclose(geometry.to_model(mask), expected, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The preprocessing that a user or a file asks for: a preset's name, or the JSON form of a ``Preprocess``."""
+"""The preprocessing that a user or a file requests: the name of a preset, or the JSON form of a ``Preprocess``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from onnx_gradcam.photos.preprocess.values import as_number, as_numbers, as_pixe
 
 
 @dataclass
-class Found:
-    """What one place says: some fields of ``Preprocess``, and the source of each.
+class Settings:
+    """Some fields of a ``Preprocess``, with the source of each; the rest is filled in later.
 
-    ``reference``: the model size that ``shorter`` is meant for. ``strict``: written for this very model, so
-    what does not fit is an error; presets and other tools' files give way to the model's input.
+    Attributes:
+        values: the fields, by name.
+        sources: for each field "declared: <where>" or "guessed: <why>".
+        warnings: what the user should know, one sentence each.
+        where: the user's argument, the file or the metadata that the fields come from.
+        reference: the size (H, W) of the model input that ``shorter`` is meant for.
+        strict: whether the fields were written for this very model. Then a value that does not fit is an error; presets
+            and files of other tools are adapted to the model's input.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -30,17 +36,17 @@ class Found:
     reference: tuple[int, int] | None = None
     strict: bool = False
 
-    def say(self, source: str, **values: Any) -> None:
-        """Take over ``values``, each from ``source``."""
+    def add(self, source: str, **values: Any) -> None:
+        """Add fields that come from ``source``."""
         self.values |= values
         self.sources |= dict.fromkeys(values, source)
 
 
-def requested(request: str | os.PathLike[str] | Mapping[str, object] | Preprocess) -> Found:
-    """What the name of a preset, the path of a JSON file, its content, or a ``Preprocess`` say.
+def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Preprocess) -> Settings:
+    """Return the settings that a user requests: by a preset's name, a JSON file, its content, or a ``Preprocess``.
 
     Raises:
-        PreprocessError: unknown preset, unreadable file, unknown key, wrong value.
+        PreprocessError: an unknown preset or key, a file that cannot be read, or a wrong value.
     """
     if isinstance(request, Preprocess):
         return read_form(asdict(request), "the preprocess argument")
@@ -56,44 +62,44 @@ def requested(request: str | os.PathLike[str] | Mapping[str, object] | Preproces
     return read_form(read_object(path), str(path))
 
 
-def _preset(name: str, where: str) -> Found:
-    found = Found(where=where, reference=PRESETS[name].size)
-    found.say(f"declared: {where}", **asdict(PRESETS[name]))
-    for key in ("size", "layout", "dtype"):  # these are the model's
-        del found.values[key], found.sources[key]
-    return found
+def _preset(name: str, where: str) -> Settings:
+    settings = Settings(where=where, reference=PRESETS[name].size)
+    settings.add(f"declared: {where}", **asdict(PRESETS[name]))
+    for key in ("size", "layout", "dtype"):  # the model's input says these
+        del settings.values[key], settings.sources[key]
+    return settings
 
 
-def read_form(form: Mapping[str, Any], where: str) -> Found:
-    """The JSON form: the fields of ``Preprocess``, or ``preset`` and the fields that differ from it.
+def read_form(form: Mapping[str, Any], where: str) -> Settings:
+    """Return the settings in a JSON form: all fields of ``Preprocess``, or ``preset`` and the fields that differ.
 
     Raises:
-        PreprocessError: an unknown key, a wrong value, or one that is lacking.
+        PreprocessError: a key is unknown or missing, or a value is wrong.
     """
     if unknown := [k for k in form if k not in _FIELDS]:
         hint = f"{nearest(unknown[0], _FIELDS)}; known: {', '.join(_FIELDS)}"
         raise PreprocessError(f"unknown key '{unknown[0]}' in {where}", where=where, hint=hint, key=unknown[0])
-    given: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, (read, allowed) in _FIELDS.items():
         if key in form:
             try:
-                given[key] = read(form[key])
+                fields[key] = read(form[key])
             except (TypeError, ValueError):
                 what = f"wrong value {form[key]!r} for '{key}' in {where}"
                 raise PreprocessError(what, where=where, hint=f"{key}: {allowed}", key=key, value=form[key]) from None
-    if "preset" in given:
-        found = _preset(given.pop("preset"), where)
-    elif missing := [k for k in ("resize", "scale", "mean", "std", "channels") if k not in given]:
-        hint = 'add them, or name what to start from: {"preset": "imagenet", ...}'
-        raise PreprocessError(f"{where} lacks {', '.join(missing)}", where=where, hint=hint, missing=missing)
+    if "preset" in fields:
+        settings = _preset(fields.pop("preset"), where)
+    elif missing := [k for k in ("resize", "scale", "mean", "std", "channels") if k not in fields]:
+        hint = 'add them, or name a preset to start from: {"preset": "imagenet", ...}'
+        raise PreprocessError(f"{where} has no {', '.join(missing)}", where=where, hint=hint, missing=missing)
     else:
-        found = Found(where=where)
-        found.say(f"declared: default of {where}", shorter=None, pad=114.0, interpolation="linear")
-    found.say(f"declared: {where}", **given)
-    found.strict = True
-    if "shorter" in given:
-        found.reference = None
-    return found
+        settings = Settings(where=where)
+        settings.add(f"declared: default of {where}", shorter=None, pad=114.0, interpolation="linear")
+    settings.add(f"declared: {where}", **fields)
+    settings.strict = True
+    if "shorter" in fields:
+        settings.reference = None
+    return settings
 
 
 def _one_of(known: Iterable[str]) -> tuple[Callable[[Any], str], str]:

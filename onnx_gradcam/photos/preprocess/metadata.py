@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_gradcam.errors import PreprocessError
-from onnx_gradcam.photos.preprocess.form import Found, read_form
+from onnx_gradcam.photos.preprocess.form import Settings, read_form
 from onnx_gradcam.photos.preprocess.presets import PRESETS
 from onnx_gradcam.photos.preprocess.values import (
     as_number,
@@ -21,11 +21,13 @@ from onnx_gradcam.photos.preprocess.values import (
 )
 
 OWN_KEY, LABELS_KEY = "onnx_gradcam.preprocess", "onnx_gradcam.labels"
-"""Model metadata: the JSON form of its ``Preprocess``; a JSON list of its class names."""
+"""Keys of model metadata: the JSON form of the model's ``Preprocess``, and a JSON list of its class names."""
 
 
 def labels_from(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The class names that the model carries, by class index (ours, or Ultralytics ``names``), else None.
+    """Return the class names in the model's metadata, by class index, or None where there are none.
+
+    They stand under our own key, or under ``names`` (Ultralytics).
 
     Raises:
         PreprocessError: our own key does not hold a JSON list of strings.
@@ -42,11 +44,13 @@ def labels_from(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     return tuple(str(names.get(i, i)) for i in range(max(names) + 1))
 
 
-def detect(metadata: Mapping[str, str], model_path: Path | None) -> Found:
-    """The first of: our own metadata key, Hugging Face's file beside the model, Ultralytics and WinML metadata.
+def detect(metadata: Mapping[str, str], model_path: Path | None) -> Settings:
+    """Return the settings that a model comes with, from the first place that has some.
+
+    The places are our own metadata key, Hugging Face's file beside the model, Ultralytics metadata, WinML metadata.
 
     Raises:
-        PreprocessError: what stands there cannot be read.
+        PreprocessError: the settings cannot be read.
     """
     if OWN_KEY in metadata:
         where = f"model metadata '{OWN_KEY}'"
@@ -58,7 +62,7 @@ def detect(metadata: Mapping[str, str], model_path: Path | None) -> Found:
     if {"stride", "names"} <= metadata.keys():
         return _ultralytics(metadata)
     image = {k.lower(): v.lower() for k, v in metadata.items() if k.lower().startswith("image.")}
-    return _winml(image) if image else Found()
+    return _winml(image) if image else Settings()
 
 
 _PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "linear", 3: "cubic", 4: "area"}
@@ -72,21 +76,21 @@ _HF_APPLIED = {
 }
 
 
-def _hugging_face(config: Mapping[str, Any], where: str) -> Found:
-    """``preprocessor_config.json``; an absent key means what transformers' processors take it to mean."""
-    found = Found(where=where)
+def _hugging_face(config: Mapping[str, Any], where: str) -> Settings:
+    """Return the settings in ``preprocessor_config.json``; missing keys have the defaults of transformers."""
+    settings = Settings(where=where)
     try:
         values = _hugging_face_size(config) | _hugging_face_values(config)
     except (TypeError, ValueError, KeyError) as error:
-        hint = f"mend the file, or pass --preprocess NAME ({', '.join(PRESETS)}) or --preprocess FILE.json"
+        hint = f"correct the file, or pass --preprocess NAME ({', '.join(PRESETS)}) or --preprocess FILE.json"
         raise PreprocessError(f"cannot use {where}: {error}", where=where, hint=hint) from None
     values["channels"] = "BGR" if config.get("do_flip_channel_order") else "RGB"
     if config.get("resample") in _PIL_FILTERS:
         values["interpolation"] = _PIL_FILTERS[config["resample"]]
-    found.say(f"declared: {where}", pad=0.0, **values)
+    settings.add(f"declared: {where}", pad=0.0, **values)
     if unknown := [k for k, v in config.items() if k.startswith("do_") and v and k not in _HF_APPLIED]:
-        found.warnings.append(f"{', '.join(unknown)} in {where} is not applied")
-    return found
+        settings.warnings.append(f"{', '.join(unknown)} in {where} is not applied")
+    return settings
 
 
 def _hugging_face_values(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,19 +129,19 @@ def _hugging_face_size(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"resize": "crop", "shorter": edge} | target
 
 
-def _ultralytics(metadata: Mapping[str, str]) -> Found:
-    """YOLOv5 exports carry stride and names, later ones task and imgsz too."""
-    found = Found(where="Ultralytics metadata")
-    found.say("declared: Ultralytics metadata", scale=1 / 255, mean=(0.0,), std=(1.0,), channels="RGB", pad=114.0)
+def _ultralytics(metadata: Mapping[str, str]) -> Settings:
+    """Return the settings in Ultralytics metadata: stride and names (YOLOv5), in later versions also task and imgsz."""
+    settings = Settings(where="Ultralytics metadata")
+    settings.add("declared: Ultralytics metadata", scale=1 / 255, mean=(0.0,), std=(1.0,), channels="RGB", pad=114.0)
     task = metadata.get("task")
     source = "declared: Ultralytics metadata 'task'" if task else "guessed: Ultralytics metadata without 'task'"
     classify = {"resize": "crop", "interpolation": "linear"}
     detect = {"resize": "letterbox", "interpolation": "linear-aliased"}
-    found.say(source, shorter=None, **(classify if task == "classify" else detect))
+    settings.add(source, shorter=None, **(classify if task == "classify" else detect))
     size = _literal(metadata.get("imgsz", ""))
     if isinstance(size, list | tuple) and len(size) == 2:
-        found.say("declared: Ultralytics metadata 'imgsz'", size=as_size(size))
-    return found
+        settings.add("declared: Ultralytics metadata 'imgsz'", size=as_size(size))
+    return settings
 
 
 _WINML_CHANNELS = {"gray8": "L", "rgb8": "RGB", "bgr8": "BGR", "rgba8": "RGBA", "bgra8": "BGRA"}
@@ -149,23 +153,23 @@ _WINML_RANGES = {  # scale and mean
 }
 
 
-def _winml(image: Mapping[str, str]) -> Found:
-    """``Image.*`` metadata, keys and values in lower case (onnx/docs/MetadataProps.md)."""
-    found = Found(where="WinML metadata")
+def _winml(image: Mapping[str, str]) -> Settings:
+    """Return the settings in ``Image.*`` metadata, keys and values in lower case (onnx/docs/MetadataProps.md)."""
+    settings = Settings(where="WinML metadata")
     if (pixel := image.get("image.bitmappixelformat")) in _WINML_CHANNELS:
-        found.say("declared: model metadata 'Image.BitmapPixelFormat'", channels=_WINML_CHANNELS[pixel])
+        settings.add("declared: model metadata 'Image.BitmapPixelFormat'", channels=_WINML_CHANNELS[pixel])
     known = image.get("image.nominalpixelrange") in _WINML_RANGES
     scale, mean = _WINML_RANGES[image["image.nominalpixelrange"] if known else "nominalrange_0_255"]
     source = "declared: model metadata 'Image.NominalPixelRange'" if known else "guessed: the default of WinML"
-    found.say(source, scale=scale, mean=(mean,), std=(1.0,))
-    found.say("guessed: WinML crops to the input's proportions", resize="crop", shorter=None)
+    settings.add(source, scale=scale, mean=(mean,), std=(1.0,))
+    settings.add("guessed: WinML crops to the input's proportions", resize="crop", shorter=None)
     if image.get("image.colorspacegamma") == "linear":
-        found.warnings.append("model metadata 'Image.ColorSpaceGamma' Linear is not applied: pixels stay sRGB")
-    return found
+        settings.warnings.append("model metadata 'Image.ColorSpaceGamma' Linear is not applied: pixels stay sRGB")
+    return settings
 
 
 def _literal(text: str) -> Any:
-    """Ultralytics writes ``str(value)``; whatever else stands under its keys is not for us."""
+    """Return the value of a text, which Ultralytics writes with ``str``; None where the text is something else."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

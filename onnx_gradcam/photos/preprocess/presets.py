@@ -1,4 +1,4 @@
-"""What a preprocessing is, and the ones that have a name. Pure data."""
+"""The record of one preprocessing, and the presets, which have a name. Pure data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Preprocess:
     """One way from a photo (H, W, 3) uint8 RGB to a model input: value = (pixel · scale − mean) / std.
 
     Attributes:
-        size: (H, W) of the model input; None: the photo's own, after ``shorter`` where that is given.
-        resize: "crop": the photo's shorter side becomes ``shorter``, the centre is cut out (torchvision);
-            "stretch": each side by itself, to ``size``; where ``shorter`` is given, to ``size`` enlarged
+        size: (H, W) of the model input; None: the photo's own size, after ``shorter`` where that is set.
+        resize: "crop": the photo's shorter side becomes ``shorter``, and the centre is cut out (torchvision);
+            "stretch": each side is resized by itself, to ``size``; where ``shorter`` is set, to ``size`` enlarged
             until its shorter side is ``shorter``, and the centre is cut out;
             "letterbox": the largest copy that fits, centred, the rest filled with ``pad``.
         shorter: see ``resize``. None: crop takes the smallest copy that fills it, stretch cuts nothing.
@@ -28,7 +28,7 @@ class Preprocess:
         channels: "RGB", "BGR", "L" (luma, ITU-R BT.601), "RGBA", "BGRA" (with an opaque alpha, 255).
         layout: "NCHW" or "NHWC".
         dtype: NumPy's name of the model input's dtype; values for integers are rounded.
-        pad: pixel value where the photo does not reach.
+        pad: the pixel value beside the photo.
         interpolation: "linear", "cubic", "lanczos" and "area" widen their filter when they shrink, as Pillow,
             torchvision and Hugging Face do; "nearest" and "linear-aliased" (OpenCV's INTER_LINEAR) do not.
     """

@@ -1,6 +1,6 @@
-"""JSON texts and the values in them, checked.
+"""Readers of JSON texts and of the values in them.
 
-Wrong values raise ``ValueError`` or ``TypeError``: it is the caller who knows the key, and what is allowed.
+A wrong value raises ``ValueError`` or ``TypeError``. The caller, who knows the key, makes a message of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx_gradcam.errors import PreprocessError
 
 
 def read_object(source: Path | str, where: str = "") -> dict[str, Any]:
-    """The JSON object in a file or a text. Raises ``PreprocessError`` where there is none."""
+    """Return the JSON object in a file or a text. Raises ``PreprocessError`` where there is none."""
     where = where or str(source)
     try:
         text = source.read_text("utf-8") if isinstance(source, Path) else source
@@ -28,38 +28,38 @@ def read_object(source: Path | str, where: str = "") -> dict[str, Any]:
 
 
 def read_json(text: str, where: str) -> Any:
-    """The JSON value in ``text``. Raises ``PreprocessError`` where it is not JSON."""
+    """Return the JSON value in a text. Raises ``PreprocessError`` where it is not JSON."""
     try:
         return json.loads(text)
     except ValueError as error:
-        raise PreprocessError(f"{where} is not JSON: {error}", where=where, hint="mend the JSON") from None
+        raise PreprocessError(f"{where} is not JSON: {error}", where=where, hint="correct the JSON") from None
 
 
 def as_number(value: Any, low: float = -np.inf, high: float = np.inf) -> float:
-    """A number, ``low`` < value < ``high``."""
+    """Return a number with ``low`` < number < ``high``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
-        raise ValueError(f"{value!r} is not a number in the range that is allowed")
+        raise ValueError(f"{value!r} is not a number in the allowed range")
     return float(value)
 
 
 def as_numbers(value: Any) -> tuple[float, ...]:
-    """A number, or a list of some."""
+    """Return the numbers in a list, or a single number as a tuple of one."""
     return tuple(as_number(v) for v in (value if isinstance(value, list | tuple) and value else (value,)))
 
 
 def as_positive(value: Any) -> tuple[float, ...]:
-    """A number above 0, or a list of some."""
+    """Return the numbers above 0 in a list, or a single one as a tuple of one."""
     return tuple(as_number(v, 0) for v in as_numbers(value))
 
 
 def as_pixels(value: Any) -> int:
-    """A whole number above 0."""
+    """Return a whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{value!r} is not a positive whole number")
     return value
 
 
 def as_size(value: Any) -> tuple[int, int]:
-    """(H, W), from two numbers of pixels or one for both."""
+    """Return (H, W), from two numbers of pixels, or from one for both."""
     height, width = value if isinstance(value, list | tuple) else (value, value)
     return as_pixels(height), as_pixels(width)

@@ -269,7 +269,7 @@ def test_wrong_forms(tmp_path: Path, change: dict[str, Any], what: str, hint: st
     [
         ("{", "is not JSON"),
         ("[1]", "is not a JSON object"),
-        ("{}", "lacks resize, scale, mean, std, channels"),
+        ("{}", "has no resize, scale, mean, std, channels"),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str, what: str) -> None:
@@ -381,7 +381,7 @@ def test_hugging_face_gives_way_to_the_model(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**MOBILENET, "do_pad": True}), "utf-8")
     choice = pick("auto", InputSpec("x", (1, 3, 112, 112), "float32"), path=tmp_path / "m.onnx")
     assert (choice.preprocess.size, choice.preprocess.shorter) == ((112, 112), 128)
-    assert any("[224, 224]" in w and "gives way" in w for w in choice.warnings)
+    assert any("[224, 224]" in w and "is replaced by that of model input" in w for w in choice.warnings)
     assert any("do_pad" in w and "not applied" in w for w in choice.warnings)
 
 
@@ -477,7 +477,7 @@ def test_order_of_the_sources(tmp_path: Path) -> None:
 
 
 def test_own_metadata_that_is_wrong() -> None:
-    with pytest.raises(PreprocessError, match=r"model metadata 'onnx_gradcam\.preprocess' lacks"):
+    with pytest.raises(PreprocessError, match=r"model metadata 'onnx_gradcam\.preprocess' has no"):
         pick("auto", FLOAT, {"onnx_gradcam.preprocess": "{}"})
 
 
