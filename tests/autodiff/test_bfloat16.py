@@ -16,9 +16,9 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops.op_reduce_sum import ReduceSum_13
-from reference_ops import REFERENCE_OPS
+from reference import OPERATORS
+from rule_cases import Case, feeds, forward_model, typed_input, with_gradients
 from rule_tables import tables
-from vjp_check import Case, Erf, forward_model, with_gradients
 
 BFLOAT16, FLOAT64 = np.dtype(ml_dtypes.bfloat16), np.dtype("float64")
 LIMIT = 3.2e-2  # share of the largest element, or of 1; that of float16 (vjp_check) times 8, as its rounding is
@@ -43,7 +43,7 @@ def in_float32(op: type) -> type:
     return type(op.__name__.partition("_")[0], (op,), {"_run": run})
 
 
-OPS = [Erf, *map(in_float32, [*REFERENCE_OPS, ReduceSum_13])]
+OPS = [*map(in_float32, [*OPERATORS, ReduceSum_13])]
 
 
 def cases() -> dict[str, list[Case]]:
@@ -63,19 +63,10 @@ def gradients(case: Case, dtype: np.dtype[Any], gs: Mapping[str, np.ndarray]) ->
     return [np.asarray(a, np.float64) for a in found]
 
 
-def feeds(case: Case, dtype: np.dtype[Any]) -> dict[str, np.ndarray]:
-    given = [i for i, x in enumerate(case.inputs) if x is not None and i not in case.constants]
-    return {f"x{i}": cast(case, i, dtype) for i in given}
-
-
-def cast(case: Case, i: int, dtype: np.dtype[Any]) -> np.ndarray:
-    array = np.asarray(case.inputs[i])
-    return array if i in case.typed or array.dtype.kind != "f" else array.astype(dtype)
-
-
 def rounded(case: Case) -> Case:
     inputs = [
-        x if x is None else cast(case, i, BFLOAT16).astype(np.asarray(x).dtype) for i, x in enumerate(case.inputs)
+        x if x is None else typed_input(case, i, BFLOAT16).astype(np.asarray(x).dtype)
+        for i, x in enumerate(case.inputs)
     ]
     return replace(case, inputs=inputs)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
+from nets import run
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
@@ -93,11 +93,7 @@ def test_gradient_at_the_input(name: str, exporter: Any) -> None:
     (gradient,) = pull_back(Builder(graph), list(graph), {graph.outputs[0]: seed}, [graph.inputs[0]])
     graph.inputs.append(seed)
     graph.outputs.append(gradient)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    data = ir.to_proto(model).SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"x": x.detach().numpy(), "g": g})
-    for array, expected in zip(found, (y.detach().numpy(), x.grad.numpy()), strict=True):
+    found = run(model, {"x": x.detach().numpy(), "g": g})
+    for array, expected in zip(found.values(), (y.detach().numpy(), x.grad.numpy()), strict=True):
         scale = np.abs(expected).max()
         np.testing.assert_allclose(array / scale, expected / scale, atol=1e-5, rtol=0)

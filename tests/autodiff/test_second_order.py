@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_ops import REFERENCE_OPS
+from nets import run
+from reference import evaluator
+from rule_cases import Case, feeds, forward_model, typed, with_gradients
 from rule_tables import tables
-from vjp_check import Case, Erf, _feeds, _run_ort, _typed, forward_model, with_gradients
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.flow import downstream
 
-OPS = [Erf, *REFERENCE_OPS]
 LINEAR_IN_PIECES = set(
     "Abs AveragePool BatchNormalization Clip Concat Conv ConvTranspose Expand Flatten Gather GlobalAveragePool "
     "GlobalMaxPool HardSigmoid LeakyRelu Max MaxPool Min Neg Pad ReduceL1 ReduceMax ReduceMean ReduceMin ReduceSum "
@@ -63,27 +62,27 @@ def test_against_differences_of_the_gradient(op_type: str) -> None:
     """In float64; and in float32 on ONNX Runtime, where masks are written as products that are clipped."""
     case, rng, h = CASES[op_type], np.random.default_rng(0), 1e-5
     model, bent = twice(case, "float64")
-    fed = _feeds(case, np.dtype("float64"))
-    ys = ReferenceEvaluator(forward_model(case, np.dtype("float64"), False), new_ops=OPS).run(None, fed)
+    fed = feeds(case, np.dtype("float64"))
+    ys = evaluator(forward_model(case, np.dtype("float64"), False)).run(None, fed)
     fed |= {f"g{i}": rng.standard_normal(y.shape) for i, y in enumerate(ys) if y.dtype.kind == "f"}
     fed |= {f"v{i}": rng.standard_normal(np.shape(case.inputs[i])) for i in bent}
-    evaluator = ReferenceEvaluator(ir.to_proto(model), new_ops=OPS)
+    reference = evaluator(model)
     for i in case.wrt:
         u = rng.standard_normal(np.shape(case.inputs[i]))
         ahead, behind = (
-            np.asarray(evaluator.run([f"grad{i}"], fed | {f"x{i}": fed[f"x{i}"] + sign * h * u})[0]) for sign in (1, -1)
+            np.asarray(reference.run([f"grad{i}"], fed | {f"x{i}": fed[f"x{i}"] + sign * h * u})[0]) for sign in (1, -1)
         )
         if i not in bent:
             np.testing.assert_allclose(ahead, behind, atol=1e-12)
             continue
-        (hessian,) = evaluator.run([f"hessian{i}"], fed)
+        (hessian,) = reference.run([f"hessian{i}"], fed)
         numeric = float(np.sum(fed[f"v{i}"] * (ahead - behind))) / (2 * h)
         scale = max(abs(numeric), float(np.linalg.norm(hessian)), 1e-3)
         assert abs(numeric - float(np.sum(hessian * u))) <= 1e-5 * scale
         narrow, _ = twice(case, "float32")
         given = {k: v.astype(np.float32) if v.dtype == float else v for k, v in fed.items()}
-        given |= _typed(narrow, {k: v for k, v in fed.items() if k.startswith("g")})
-        (found,) = _run_ort(ir.to_proto(narrow).SerializeToString(), [f"hessian{i}"], given, True)
+        given |= typed(narrow, {k: v for k, v in fed.items() if k.startswith("g")})
+        found = run(narrow, given, [f"hessian{i}"])[f"hessian{i}"]
         np.testing.assert_allclose(found, hessian, atol=1e-4 * max(np.abs(hessian).max(), 1))
 
 

@@ -10,8 +10,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 from nets import Net, feeds, run
+from rule_cases import Case, forward_model, with_gradients
+from rule_cases import feeds as feeds_of
 from rule_tables import tables
-from vjp_check import Case, _feeds, _run_ort, forward_model, with_gradients
 
 import onnx_gradcam as ogc
 from onnx_gradcam.errors import OnnxGradcamError, ProviderError
@@ -98,10 +99,9 @@ def test_its_silent_errors_are_caught_by_verify_and_mended_on_our_road(
 def test_what_it_does_not_refuse_is_right(case: Case, dynamic: bool) -> None:
     model = ir.from_proto(forward_model(case, F32, dynamic))
     infer(model)
-    fed = _feeds(case, F32)
-    outputs = [v.name for v in model.graph.outputs]
+    fed = feeds_of(case, F32)
     try:
-        ys = dict(zip(outputs, _run_ort(ir.to_proto(model).SerializeToString(), outputs, fed, False), strict=True))
+        ys = run(model, fed, optimized=False)
     except Exception:
         pytest.skip("ort-training: onnxruntime 1.19 does not run the operator itself")
     rng = np.random.default_rng(0)
@@ -122,12 +122,12 @@ def test_what_it_does_not_refuse_is_right(case: Case, dynamic: bool) -> None:
     try:
         called = GradientNames(score.name or "", "", {}, {name: gradient_output(name) for name in names})
         proto = ort_training.add_gradients(model, called)
-        found = _run_ort(proto.SerializeToString(), [f"grad/{n}" for n in names], fed, False)
+        found = run(proto, fed, [f"grad/{n}" for n in names], optimized=False)
     except OnnxGradcamError:
         return
     except Exception as error:
         pytest.fail(str(error)[-300:])
-    mine = ir.to_proto(with_gradients(case, F32, dynamic)).SerializeToString()
-    for a, b in zip(found, _run_ort(mine, [f"grad{i}" for i in case.wrt], fed | gs, False), strict=True):
+    mine = run(with_gradients(case, F32, dynamic), fed | gs, [f"grad{i}" for i in case.wrt], optimized=False)
+    for a, b in zip(found.values(), mine.values(), strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(1, np.abs(b).max(initial=0)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ import pytest
 from nets import BATCH, Net, feeds, run
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
-from vjp_check import Erf
+from reference import evaluator
 
 from onnx_gradcam.anatomy.layers import choose
 from onnx_gradcam.anatomy.score import find_score
@@ -112,18 +110,6 @@ def test_a_sigmoid_logit() -> None:
 # ------------------------------------------------------------------------------------- finite differences
 
 
-class Gelu(OpRun):
-    """x · Φ(x); the evaluator's own rounds to float32."""
-
-    op_domain = ""
-
-    def _run(self, x: np.ndarray, **_: Any) -> tuple[np.ndarray]:
-        return (x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,)
-
-
-OPS = [Erf, Gelu]
-
-
 def in_float64(proto: onnx.ModelProto) -> onnx.ModelProto:
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
     for tensor in proto.graph.initializer:
@@ -147,7 +133,7 @@ def with_nudge(proto: onnx.ModelProto, layer: str, score: str, shape: Sequence[i
     proto.graph.input.append(helper.make_tensor_value_info("nudge", TensorProto.DOUBLE, shape))
     del proto.graph.output[:]
     proto.graph.output.append(helper.make_tensor_value_info(score, TensorProto.DOUBLE, None))
-    return ReferenceEvaluator(proto, new_ops=OPS)
+    return evaluator(proto)
 
 
 @pytest.mark.parametrize("where", ["layer", "input"])
@@ -157,12 +143,12 @@ def test_finite_differences_in_float64(name: str, where: str) -> None:
     layer = layer_of(proto) if where == "layer" else "x"
     fed = {**images(proto, 2), TARGET_INDEX: np.array([2, 4])}
     model = gradient_model(proto, [layer])
-    activation, gradient = ReferenceEvaluator(model, new_ops=OPS).run([layer, f"grad/{layer}"], fed)
+    activation, gradient = evaluator(model).run([layer, f"grad/{layer}"], fed)
     assert gradient.dtype == np.float64
-    evaluator = with_nudge(in_float64(proto), layer, "logits", activation.shape)
+    nudged = with_nudge(in_float64(proto), layer, "logits", activation.shape)
 
     def score(nudge: np.ndarray) -> float:
-        (logits,) = evaluator.run(None, {"x": fed["x"], "nudge": nudge})
+        (logits,) = nudged.run(None, {"x": fed["x"], "nudge": nudge})
         return float(sum(logits.reshape(2, 5)[[0, 1], fed[TARGET_INDEX]]))
 
     rng = np.random.default_rng(1)

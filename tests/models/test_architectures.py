@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import math
-from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
-from reference_ops import REFERENCE_OPS
-from vjp_check import Erf
+from measures import cosine, relative
+from nets import one_thread, session
+from reference import evaluator
 
 import onnx_gradcam as ogc
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
-
-SEEDS = range(9)
-TOP_1 = (-1,) * 9
+images, truth, ranked, TOP_1 = exports.images, exports.truth, exports.ranked, exports.TOP_1
 
 # Trainable parameters of the published implementations without auxiliary classifiers: torchvision's, but of
 # googlenet Caffe's and of mobilenet_v1 Keras'.
@@ -45,71 +38,6 @@ PARAMETERS = {
 
 every_small = pytest.mark.parametrize("name", exports.SMALL)
 both_exporters = pytest.mark.parametrize("exporter", exports.EXPORTERS)
-
-
-@functools.cache
-def images(name: str) -> np.ndarray:
-    """One for each seed, float32 (N, 3, H, W)."""
-    shape = (3, exports.small(name).size, exports.small(name).size)
-    return np.stack([np.random.default_rng(seed).standard_normal(shape, np.float32) for seed in SEEDS])
-
-
-@functools.cache
-def truth(name: str, class_index: tuple[int, ...]) -> exports.TorchGradcam:
-    """What torch says in float64."""
-    return exports.torch_gradcam(exports.small(name), images(name), class_index, torch.float64)
-
-
-@functools.cache
-def ranked(name: str) -> tuple[int, ...]:
-    """Image i explains the class of rank i mod 5, so that several ranks are explained in one batch."""
-    order = truth(name, TOP_1).logits.argsort(1)[:, ::-1]
-    return tuple(int(order[i, i % 5]) for i in range(len(order)))
-
-
-def one_thread() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return options
-
-
-def session(model: bytes) -> ort.InferenceSession:
-    return ort.InferenceSession(model, one_thread(), providers=["CPUExecutionProvider"])
-
-
-def relative(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The relative L2 error of every row."""
-    axes = tuple(range(1, expected.ndim))
-    return np.sqrt(((found - expected) ** 2).sum(axes) / (expected**2).sum(axes))
-
-
-def cosine(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Of every row."""
-    axes = tuple(range(1, expected.ndim))
-    return (found * expected).sum(axes) / np.sqrt((found**2).sum(axes) * (expected**2).sum(axes))
-
-
-# Where float64 needs help: the reference evaluator's Gelu and HardSwish use an Erf and a constant of float32, and
-# in ONNX the alpha of HardSigmoid, 1/6, is a float32 attribute.
-
-
-class Gelu(OpRun):
-    op_domain = ""
-
-    def _run(self, x: np.ndarray, approximate: str | None = None) -> tuple[np.ndarray]:
-        assert approximate == "none"
-        return (x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),)
-
-
-class HardSwish(OpRun):
-    op_domain = ""
-
-    def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
-        return (x * np.clip(x / 6 + 0.5, 0, 1),)
-
-
-def hardsigmoid(x: Any, inplace: bool) -> Any:
-    return (float(np.float32(1 / 6)) * x + 0.5).clamp(0, 1)
 
 
 @pytest.mark.parametrize("name", exports.ARCHITECTURES)
@@ -173,7 +101,7 @@ def test_gradcam_with_a_fixed_batch(name: str) -> None:
 def test_input_gradient_in_float32(name: str, exporter: str) -> None:
     model = ogc.gradient_model(exports.small_model(name, exporter), ["x"])
     feeds = {"x": images(name), "target_index": np.array(ranked(name))}
-    (found,) = session(model.SerializeToString()).run(["grad/x"], feeds)
+    (found,) = session(model).run(["grad/x"], feeds)
     expected = truth(name, ranked(name)).input_gradient
     assert np.median(relative(found, expected)) <= 1e-5
     assert cosine(found, expected).min() >= 0.999
@@ -182,10 +110,9 @@ def test_input_gradient_in_float32(name: str, exporter: str) -> None:
 @every_small
 @both_exporters
 def test_input_gradient_in_float64(name: str, exporter: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.nn.functional, "hardsigmoid", hardsigmoid)
+    monkeypatch.setattr(torch.nn.functional, "hardsigmoid", exports.hardsigmoid)
     model = ogc.gradient_model(exports.small_model(name, exporter, torch.float64), ["x"])
     x, class_index = images(name)[:2].astype(np.float64), np.array(ranked(name)[:2])
-    evaluator = ReferenceEvaluator(model, new_ops=[Erf, Gelu, HardSwish, *REFERENCE_OPS])
-    (found,) = evaluator.run(["grad/x"], {"x": x, "target_index": class_index})
+    (found,) = evaluator(model).run(["grad/x"], {"x": x, "target_index": class_index})
     expected = exports.torch_gradcam(exports.small(name), x, class_index, torch.float64).input_gradient
     assert relative(found, expected).max() <= 1e-9

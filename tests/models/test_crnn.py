@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_ops import REFERENCE_OPS
-from reference_recurrent import RECURRENT_OPS
+from nets import one_thread
+from reference import evaluator
 
 import onnx_gradcam as ogc
 from onnx_gradcam.autodiff.walk import pull_back
@@ -77,12 +75,6 @@ def truth(kind: str, batch_first: bool, cotangent: np.ndarray | None = None) -> 
     return features.detach().numpy(), gradient.numpy(), scores.detach().numpy()
 
 
-def one_thread() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    return options
-
-
 def last_relu(graph: ir.Graph) -> str:
     return [n.outputs[0].name or "" for n in graph if n.op_type == "Relu"][-1]
 
@@ -100,9 +92,9 @@ def test_gradient_at_the_end_of_the_convolutions_in_float64(kind: str, exporter:
     data = exported(kind, exporter, batch_first, True, True)
     layer = last_relu(prepare(load(data).model).graph)
     model = ogc.gradient_model(data, [layer])
-    evaluator = ReferenceEvaluator(model, new_ops=[*REFERENCE_OPS, *RECURRENT_OPS])
+    reference = evaluator(model)
     feeds = {"x": images(), "target_index": np.full(3, -1)}
-    activation, gradient = evaluator.run([layer, f"grad/{layer}"], feeds)
+    activation, gradient = reference.run([layer, f"grad/{layer}"], feeds)
     features, expected, _ = truth(kind, batch_first)
     np.testing.assert_allclose(activation, features, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12)
@@ -162,8 +154,7 @@ def test_scores_of_each_column(kind: str, exporter: str, batch_first: bool) -> N
     graph.outputs.append(gradient)
     shape = (2, 10, CLASSES) if batch_first else (10, 2, CLASSES)
     cotangent = np.random.default_rng(4).standard_normal(shape)
-    evaluator = ReferenceEvaluator(ir.to_proto(prepared), new_ops=[*REFERENCE_OPS, *RECURRENT_OPS])
-    (found,) = evaluator.run([gradient.name], {"x": images()[:2], "g": cotangent})
+    (found,) = evaluator(prepared).run([gradient.name], {"x": images()[:2], "g": cotangent})
     np.testing.assert_allclose(found, truth(kind, batch_first, cotangent)[1], rtol=1e-9, atol=1e-12)
 
 

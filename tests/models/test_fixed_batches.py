@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from measures import relative
+from nets import one_thread
 
 import onnx_gradcam as ogc
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
 token_nets = importlib.import_module("token_nets")
-parity = importlib.import_module("test_architectures")
 
 NETS = {"vit": token_nets.ViT, "swin": token_nets.Swin, "mobilenet_v3": lambda: exports.small("mobilenet_v3")}
 TARGETS: list[Any] = [None, [4, 0, 1, 2, 3], ogc.TopK(2), ogc.Classes([3, 1])]
@@ -38,8 +39,8 @@ def model(name: str, batch: int | None) -> bytes:
 def test_a_fixed_batch_of_any_size(name: str, batch: int) -> None:
     """Five images: pieces of one, two pieces of which the last is padded, one padded piece."""
     with (
-        ogc.Explainer(model(name, batch), session_options=parity.one_thread()) as fixed,
-        ogc.Explainer(model(name, None), session_options=parity.one_thread()) as free,
+        ogc.Explainer(model(name, batch), session_options=one_thread()) as fixed,
+        ogc.Explainer(model(name, None), session_options=one_thread()) as free,
     ):
         shape = fixed.image_input.shape[1:]
         x = np.random.default_rng(0).standard_normal((5, *shape), np.float32)
@@ -49,7 +50,7 @@ def test_a_fixed_batch_of_any_size(name: str, batch: int) -> None:
             np.testing.assert_array_equal(found.class_index, expected.class_index)
             assert found.gradient is not None
             assert expected.gradient is not None
-            assert parity.relative(found.activation, expected.activation).max() <= 1e-5
-            assert parity.relative(found.gradient, expected.gradient).max() <= 1e-5
+            assert relative(found.activation, expected.activation).max() <= 1e-5
+            assert relative(found.gradient, expected.gradient).max() <= 1e-5
             np.testing.assert_allclose(found.score, expected.score, atol=1e-5)
             np.testing.assert_allclose(found.outputs["logits"], expected.outputs["logits"], atol=1e-5)

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import shapes
-from onnxruntime.transformers.float16 import convert_float_to_float16
+from deployed import in_float16
+from measures import pearson
 from repository import MODELS
 
 import onnx_gradcam as ogc
@@ -20,17 +21,6 @@ from onnx_gradcam.graph.names import SCALE_INPUT
 
 DEMO = sorted(MODELS.glob("shapes-*.onnx"))
 PEARSON = 0.995
-
-
-def in_float16(path: Path, keep_io_types: bool) -> onnx.ModelProto:
-    """By onnxruntime's own converter; with Casts at the ends where the inputs and outputs stay float32."""
-    half = convert_float_to_float16(onnx.load(path), keep_io_types=keep_io_types)
-    assert isinstance(half, onnx.ModelProto)
-    return half
-
-
-def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 @pytest.mark.parametrize("keep_io_types", [False, True], ids=["float16 ends", "float32 ends"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import logging
 import warnings
@@ -10,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from deployed import Calibration, of_microsoft, saved
+from nets import one_thread
+from onnxruntime.quantization import QuantType, quantize_static
 
 import onnx_gradcam as ogc
 from onnx_gradcam.jobs.inspect import overview
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
-architectures = importlib.import_module("test_architectures")
-tokens = importlib.import_module("test_tokens")
+token_nets = importlib.import_module("token_nets")
+tokens = importlib.import_module("token_truth")
 
 # What the optimiser makes of them, by network.
 FUSED = {
@@ -45,31 +45,11 @@ DYNAMO = {  # and what it finds in the newer exporter's graphs only
 }
 
 
-@functools.cache
-def original(name: str, exporter: str) -> tuple[bytes, np.ndarray]:
-    if name in exports.SMALL:
-        return exports.small_model(name, exporter), architectures.images(name)[:2]
-    return tokens.model(name, exporter), tokens.images(name)[:2]
-
-
-def saved(model: bytes, path: Path, level: str = "EXTENDED") -> onnx.ModelProto:
-    """As onnxruntime writes it after its optimisations of that level."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
-    options.optimized_model_filepath = str(path)
-    ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return onnx.load(path)
-
-
-def fused(model: onnx.ModelProto) -> set[str]:
-    return {node.op_type for node in model.graph.node if node.domain == "com.microsoft"}
-
-
 def check(model: onnx.ModelProto, name: str, exporter: str) -> None:
-    data, x = original(name, exporter)
-    with ogc.Explainer(data, session_options=architectures.one_thread()) as explainer:
+    data, x = tokens.small_network(name, exporter)
+    with ogc.Explainer(data, session_options=one_thread()) as explainer:
         expected = explainer.explain(x)
-    with ogc.Explainer(model, session_options=architectures.one_thread()) as explainer:
+    with ogc.Explainer(model, session_options=one_thread()) as explainer:
         found = explainer.explain(x)
     assert found.target_layer == expected.target_layer
     assert not found.warnings
@@ -82,8 +62,8 @@ def check(model: onnx.ModelProto, name: str, exporter: str) -> None:
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("exporter", exports.EXPORTERS)
 def test_extended_optimisations(name: str, exporter: str, tmp_path: Path) -> None:
-    model = saved(original(name, exporter)[0], tmp_path / "saved.onnx")
-    assert fused(model) == FUSED[name] | (DYNAMO.get(name, set()) if exporter == "dynamo" else set())
+    model = saved(tokens.small_network(name, exporter)[0], tmp_path / "saved.onnx")
+    assert of_microsoft(model) == FUSED[name] | (DYNAMO.get(name, set()) if exporter == "dynamo" else set())
     check(model, name, exporter)
 
 
@@ -92,13 +72,13 @@ def test_the_optimiser_of_transformers(name: str, tmp_path: Path) -> None:
     """Every addition of a block is part of a SkipLayerNormalization."""
     optimizer = importlib.import_module("onnxruntime.transformers.optimizer")
     path = tmp_path / "model.onnx"
-    path.write_bytes(original(name, "dynamo")[0])
+    path.write_bytes(tokens.small_network(name, "dynamo")[0])
     logging.disable(logging.WARNING)
     try:
         model = optimizer.optimize_model(str(path), model_type="vit", num_heads=2, hidden_size=32, opt_level=0).model
     finally:
         logging.disable(logging.NOTSET)
-    assert fused(model) >= {"BiasGelu", "SkipLayerNormalization"}
+    assert of_microsoft(model) >= {"BiasGelu", "SkipLayerNormalization"}
     check(model, name, "dynamo")
 
 
@@ -106,42 +86,34 @@ def test_the_optimiser_of_transformers(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [23, 24])
 def test_attention_of_new_opsets(name: str, opset: int) -> None:
     """Parity with torch: the newer exporter writes one operator for all of attention."""
-    network = tokens.net(name)
+    network = token_nets.net(name)
     x = torch.zeros(2, 3, *network.size)
     model = exports.export(network, x, "dynamo", dynamic_batch=True, opset=opset)
     assert ("Attention" in {node.op_type for node in onnx.load_from_string(model).graph.node}) == (name != "swin")
-    with ogc.Explainer(model, session_options=architectures.one_thread()) as explainer:
+    with ogc.Explainer(model, session_options=one_thread()) as explainer:
         tokens.check(explainer.explain(tokens.images(name)), tokens.truth(name))
-
-
-class Images(CalibrationDataReader):
-    def __init__(self, x: np.ndarray) -> None:
-        self.left = iter([{"x": row[None]} for row in x])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
-        return next(self.left, None)
 
 
 def test_quantized_with_channels_last(tmp_path: Path) -> None:
     """All optimisations together turn the quantized convolutions of a CPU's model around."""
-    data, x = original("resnet18", "torchscript")
+    data, x = tokens.small_network("resnet18", "torchscript")
     (tmp_path / "float.onnx").write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantize_static(
             tmp_path / "float.onnx",
             tmp_path / "quantized.onnx",
-            Images(x),
+            Calibration("x", x),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
     quantized = (tmp_path / "quantized.onnx").read_bytes()
     model = saved(quantized, tmp_path / "saved.onnx", "ALL")
-    if not fused(model) & {"NhwcMaxPool"}:
+    if not of_microsoft(model) & {"NhwcMaxPool"}:
         pytest.skip("hardware: onnxruntime does not turn convolutions around on this processor")
-    with ogc.Explainer(quantized, session_options=architectures.one_thread()) as explainer:
+    with ogc.Explainer(quantized, session_options=one_thread()) as explainer:
         expected = explainer.explain(x)
-    with ogc.Explainer(model, session_options=architectures.one_thread()) as explainer:
+    with ogc.Explainer(model, session_options=one_thread()) as explainer:
         found = explainer.explain(x)
     assert not found.warnings
     assert found.cam.shape == expected.cam.shape

@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_ops import REFERENCE_OPS
-from vjp_check import Erf
+from deployed import Calibration, of_microsoft, saved
+from measures import cosine, relative
+from nets import session
+from reference import evaluator
 
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating
@@ -28,9 +29,8 @@ from onnx_gradcam.graph.prepare.prepare import prepare
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
-architectures = importlib.import_module("test_architectures")
-tokens = importlib.import_module("test_tokens")
-fused = importlib.import_module("test_fused")
+token_nets = importlib.import_module("token_nets")
+small_network = importlib.import_module("token_truth").small_network
 quantization = importlib.import_module("onnxruntime.quantization")
 nn = torch.nn
 
@@ -104,7 +104,7 @@ def written(model: bytes, table: Rules) -> tuple[onnx.ModelProto, Gating]:
 
 def in_onnxruntime(proto: onnx.ModelProto, x: np.ndarray, class_index: Sequence[int]) -> np.ndarray:
     feeds = {"x": x, "target_index": np.array(class_index)}
-    return architectures.session(proto.SerializeToString()).run(["grad/x"], feeds)[0]
+    return session(proto).run(["grad/x"], feeds)[0]
 
 
 def expected_gating(network: Any) -> Gating:
@@ -120,7 +120,7 @@ PAIRS = [*((name, "torchscript") for name in exports.SMALL), *((name, "dynamo") 
 
 @pytest.mark.parametrize(("name", "exporter"), PAIRS)
 def test_architectures_in_float32(name: str, exporter: str) -> None:
-    x, class_index = architectures.images(name)[:2], architectures.ranked(name)[:2]
+    x, class_index = exports.images(name)[:2], exports.ranked(name)[:2]
     network, model = exports.small(name), exports.small_model(name, exporter)
     plain = exports.torch_gradcam(network, x, class_index, torch.float64).input_gradient
     for table, rules in TABLES.items():
@@ -128,21 +128,20 @@ def test_architectures_in_float32(name: str, exporter: str) -> None:
         assert gating == expected_gating(network)
         found = in_onnxruntime(proto, x, class_index)
         expected = torch_gated(network, table, x, class_index, torch.float64)
-        assert architectures.cosine(found, expected).min() >= 0.9999
-        assert architectures.relative(plain, expected).min() > 0.1  # another thing than the gradient
+        assert cosine(found, expected).min() >= 0.9999
+        assert relative(plain, expected).min() > 0.1  # another thing than the gradient
 
 
 @pytest.mark.parametrize("name", BOTH)
 @every_table
 def test_architectures_in_float64(name: str, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.nn.functional, "hardsigmoid", architectures.hardsigmoid)
-    x, class_index = architectures.images(name)[:1].astype(np.float64), architectures.ranked(name)[:1]
+    monkeypatch.setattr(torch.nn.functional, "hardsigmoid", exports.hardsigmoid)
+    x, class_index = exports.images(name)[:1].astype(np.float64), exports.ranked(name)[:1]
     proto, _ = written(exports.small_model(name, "torchscript", torch.float64), TABLES[table])
-    ops = [Erf, architectures.Gelu, architectures.HardSwish, *REFERENCE_OPS]
     feeds = {"x": x, "target_index": np.array(class_index)}
-    (found,) = ReferenceEvaluator(proto, new_ops=ops).run(["grad/x"], feeds)
+    (found,) = evaluator(proto).run(["grad/x"], feeds)
     expected = torch_gated(exports.small(name), table, x, class_index, torch.float64)
-    assert architectures.relative(found, expected).max() <= 1e-9
+    assert relative(found, expected).max() <= 1e-9
 
 
 class Chain(nn.Module):  # type: ignore[misc]
@@ -188,7 +187,7 @@ def test_every_activation_of_torch(name: str, exporter: str, opset: int | None, 
     assert gating == expected_gating(chain(name))
     found = in_onnxruntime(proto, x, class_index)
     expected = torch_gated(chain(name), table, x, class_index, torch.float64)
-    assert architectures.relative(found, expected).max() <= 1e-5
+    assert relative(found, expected).max() <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -197,8 +196,8 @@ def test_every_activation_of_torch(name: str, exporter: str, opset: int | None, 
 )
 def test_networks_of_tokens(name: str, exporter: str) -> None:
     """The Softmax of attention is left alone; GELU and SiLU are found in what the exporters write."""
-    _, gating = written(tokens.model(name, exporter), GUIDED)
-    expected = expected_gating(tokens.net(name))
+    _, gating = written(token_nets.model(name, exporter), GUIDED)
+    expected = expected_gating(token_nets.net(name))
     assert (gating.piecewise, gating.smooth) == (expected.piecewise, expected.smooth)
     assert set(gating.left_alone) == {"Softmax"}
 
@@ -206,9 +205,9 @@ def test_networks_of_tokens(name: str, exporter: str) -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v3", "efficientnet_b0", "convnext_tiny", "mobilevit"])
 def test_networks_as_optimisers_save_them(name: str, tmp_path: Path) -> None:
     """FusedConv, QuickGelu and BiasGelu hold what the exporter wrote."""
-    model, _ = fused.original(name, "torchscript")
-    optimised = fused.saved(model, tmp_path / "saved.onnx")
-    assert fused.fused(optimised) & {"FusedConv", "QuickGelu", "BiasGelu"}
+    model, _ = small_network(name, "torchscript")
+    optimised = saved(model, tmp_path / "saved.onnx")
+    assert of_microsoft(optimised) & {"FusedConv", "QuickGelu", "BiasGelu"}
     assert written(optimised.SerializeToString(), GUIDED)[1] == written(model, GUIDED)[1]
 
 
@@ -216,14 +215,14 @@ def test_networks_as_optimisers_save_them(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v3", "efficientnet_b0"])
 def test_quantized_networks_with_gates(name: str, form: str, tmp_path: Path) -> None:
     """Every activation of the float model is found, in the format or in pieces, and no gate or mean is one."""
-    model, x = fused.original(name, "torchscript")
+    model, x = small_network(name, "torchscript")
     (tmp_path / "float.onnx").write_bytes(model)
     with exports.quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fused.quantize_static(
+        quantization.quantize_static(
             tmp_path / "float.onnx",
             tmp_path / "quantized.onnx",
-            fused.Images(x),
+            Calibration("x", x),
             quant_format=quantization.QuantFormat[form],
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,

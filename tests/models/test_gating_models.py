@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from deployed import in_float16, quantize, scenes
+from measures import cosine
 from nets import BATCH, Net, run
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from repository import MODELS
 
+import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating
 from onnx_gradcam.autodiff.registry import RULES, Rules
@@ -25,8 +26,6 @@ from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import SCALE_INPUT
 from onnx_gradcam.graph.prepare.prepare import prepare
 
-quantized = importlib.import_module("test_quantized")
-half = importlib.import_module("test_float16")
 TABLES = {"guided": GUIDED, "deconvolution": DECONVOLUTION}
 every_table = pytest.mark.parametrize("table", TABLES)
 
@@ -41,12 +40,6 @@ def gradient(
     return run(ir.to_proto(whole.model), fed, [f"grad/{name}"])[f"grad/{name}"], whole.gating
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of each image."""
-    axes = tuple(range(1, a.ndim))
-    return (a * b).sum(axes) / np.sqrt((a**2).sum(axes) * (b**2).sum(axes))
-
-
 # form → the least median agreement with the float twin over its images: guided, deconvolution
 FORMS = {
     "qdq": (0.99, 0.998),
@@ -59,9 +52,9 @@ FORMS = {
 @pytest.fixture(scope="module")
 def twin() -> tuple[Path, np.ndarray, np.ndarray, list[int]]:
     """(the float model, images, images for calibration, their classes)."""
-    path = quantized.MODELS / "shapes-resnet.onnx"
-    with quantized.ogc.Explainer(path) as explainer:
-        x, calibration = (quantized.scenes(explainer, count, seed) for count, seed in ((6, 0), (30, 1)))
+    path = MODELS / "shapes-resnet.onnx"
+    with ogc.Explainer(path) as explainer:
+        x, calibration = (scenes(explainer, count, seed) for count, seed in ((6, 0), (30, 1)))
         return path, x, calibration, explainer.explain(x).class_index.tolist()
 
 
@@ -69,13 +62,7 @@ def twin() -> tuple[Path, np.ndarray, np.ndarray, list[int]]:
 def test_quantized_models_agree_with_their_float_twin(twin: Any, form: str, tmp_path: Path) -> None:
     """Where every Relu was folded into the format of what it makes: as many are gated, and the maps are alike."""
     source, x, calibration, classes = twin
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quantized.quantize(source, tmp_path / "quantized.onnx", form, "image", calibration)
-    finally:
-        logging.disable(logging.NOTSET)
+    quantize(source, tmp_path / "quantized.onnx", form, "image", calibration)
     for rules, least in zip(TABLES.values(), FORMS[form], strict=True):
         expected, of_float = gradient(source, x, rules, classes, "image")
         rows = [
@@ -178,12 +165,12 @@ def test_a_function_body(table: str) -> None:
 @every_table
 def test_float16_with_its_scale(table: str) -> None:
     """The scale of the cotangent passes through every gate."""
-    path = quantized.MODELS / "shapes-resnet.onnx"
+    path = MODELS / "shapes-resnet.onnx"
     x = np.random.default_rng(0).standard_normal((2, 3, 96, 96)).astype(np.float32)
     expected, _ = gradient(path, x, TABLES[table], [1, 4], "image")
     scale = {SCALE_INPUT: np.array(64, np.float32)}
     found, gating = gradient(
-        half.in_float16(path, keep_io_types=False), x.astype(np.float16), TABLES[table], [1, 4], "image", **scale
+        in_float16(path, keep_io_types=False), x.astype(np.float16), TABLES[table], [1, 4], "image", **scale
     )
     assert gating == Gating({"Relu": 7}, {}, {})
     assert cosine(found.astype(np.float32) / 64, expected).min() >= 0.999

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,60 +9,14 @@ import onnx
 import onnx.version_converter
 import onnxruntime as ort
 import pytest
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from deployed import FORMS, STATIC, quantize, scenes
 from repository import MODELS
 from shapes import two_objects
 
 import onnx_gradcam as ogc
-from onnx_gradcam.photos.tensor import to_tensor
 
 DEMOS = ("shapes-resnet", "shapes-vgg", "shapes-inception")
-U8, S8, U16, S16 = QuantType.QUInt8, QuantType.QInt8, QuantType.QUInt16, QuantType.QInt16
-QDQ, QOPERATOR = QuantFormat.QDQ, QuantFormat.QOperator
-# form → (how the graph is written, the opset it needs, activations, weights, per channel)
-STATIC = {
-    "qdq": (QDQ, 18, U8, S8, False),
-    "qdq per channel": (QDQ, 18, S8, S8, True),
-    "qoperator": (QOPERATOR, 18, U8, S8, False),
-    "qoperator per channel": (QOPERATOR, 18, S8, S8, True),
-    "qdq of 16 bits": (QDQ, 21, S16, S8, False),
-    "qdq of 16 bits in com.microsoft": (QDQ, 18, U16, S16, True),
-    "qdq with weights of 4 bits": (QDQ, 21, U8, QuantType.QInt4, True),
-}
-FORMS = ("qdq", "qdq per channel", "qoperator", "qoperator per channel", "dynamic")
 SCENES, CALIBRATION = 100, 30
-
-
-class Scenes(CalibrationDataReader):
-    def __init__(self, name: str, x: np.ndarray) -> None:
-        self.left = iter([{name: row[None]} for row in x])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
-        return next(self.left, None)
-
-
-def scenes(explainer: ogc.Explainer, count: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    how = explainer.preprocessing().preprocess
-    return np.concatenate([to_tensor(two_objects(rng).image, how)[0] for _ in range(count)])
-
-
-def quantize(source: Path, target: Path, form: str, name: str, x: np.ndarray) -> None:
-    if form == "dynamic":
-        quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
-        return
-    fmt, opset, activations, weights, per_channel = STATIC[form]
-    model = onnx.version_converter.convert_version(onnx.load(source), opset)
-    quantize_static(
-        model,
-        target,
-        Scenes(name, x),
-        quant_format=fmt,
-        per_channel=per_channel,
-        activation_type=activations,
-        weight_type=weights,
-        extra_options={"UseQDQContribOps": form.endswith("com.microsoft")},
-    )
 
 
 PAIRS = [(demo, form) for demo in DEMOS for form in FORMS]
@@ -77,9 +30,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     source = MODELS / f"{demo}.onnx"
     explainer = ogc.Explainer(source)
     path = tmp_path_factory.mktemp("quantized") / f"{demo}-{form.replace(' ', '-')}.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantize(source, path, form, explainer.image_input.name, scenes(explainer, CALIBRATION, 1))
+    quantize(source, path, form, explainer.image_input.name, scenes(explainer, CALIBRATION, 1))
     return explainer, path, scenes(explainer, SCENES, 0)
 
 
@@ -217,9 +168,7 @@ def test_a_broken_quantization_fails_the_comparison(form: str, tmp_path: Path) -
     """The scale of one layer's weights × 4."""
     source, path = MODELS / "shapes-vgg.onnx", tmp_path / "quantized.onnx"
     explainer = ogc.Explainer(source)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantize(source, path, form, explainer.image_input.name, scenes(explainer, CALIBRATION, 1))
+    quantize(source, path, form, explainer.image_input.name, scenes(explainer, CALIBRATION, 1))
     rng = np.random.default_rng(5)
     photos = [two_objects(rng).image for _ in range(20)]
     broken = onnx.load(path)

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_ops import REFERENCE_OPS
-from vjp_check import Erf
+from measures import relative
+from nets import one_thread
+from reference import evaluator
 
 import onnx_gradcam as ogc
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
 token_nets = importlib.import_module("token_nets")
-parity = importlib.import_module("test_architectures")
 
 CONVOLUTIONAL = [
     *((name, exporter) for name in ("resnet18", "mobilenet_v3", "convnext_tiny") for exporter in exports.EXPORTERS),
@@ -42,25 +41,24 @@ def images(size: tuple[int, int], count: int = 2) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "exporter"), CONVOLUTIONAL)
 def test_gradcam_at_other_sizes(name: str, exporter: str) -> None:
-    with ogc.Explainer(model(name, exporter), session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(model(name, exporter), session_options=one_thread()) as explainer:
         for size in SIZES:
             found = explainer.explain(images(size))
             expected = exports.torch_gradcam(exports.small(name), images(size), (-1, -1), torch.float64)
             assert found.heatmap.shape[1:] == size
-            assert parity.relative(found.activation, expected.activation).max() <= 1e-5
+            assert relative(found.activation, expected.activation).max() <= 1e-5
             assert found.gradient is not None
-            assert parity.relative(found.gradient, expected.gradient).max() <= 1e-5
+            assert relative(found.gradient, expected.gradient).max() <= 1e-5
 
 
 @pytest.mark.parametrize(("name", "exporter"), CONVOLUTIONAL)
 def test_input_gradient_at_another_size(name: str, exporter: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.nn.functional, "hardsigmoid", parity.hardsigmoid)
+    monkeypatch.setattr(torch.nn.functional, "hardsigmoid", exports.hardsigmoid)
     written = ogc.gradient_model(model(name, exporter, torch.float64), ["x"])
     x = images(SIZES[0]).astype(np.float64)
-    evaluator = ReferenceEvaluator(written, new_ops=[Erf, parity.Gelu, parity.HardSwish, *REFERENCE_OPS])
-    (found,) = evaluator.run(["grad/x"], {"x": x, "target_index": np.full(2, -1)})
+    (found,) = evaluator(written).run(["grad/x"], {"x": x, "target_index": np.full(2, -1)})
     expected = exports.torch_gradcam(exports.small(name), x, (-1, -1), torch.float64).input_gradient
-    assert parity.relative(found, expected).max() <= 1e-9
+    assert relative(found, expected).max() <= 1e-9
 
 
 # -------------------------------------------------------------------------------------------------- tokens
@@ -70,7 +68,7 @@ def test_input_gradient_at_another_size(name: str, exporter: str, monkeypatch: p
 def test_the_grid_of_tokens_follows_the_size_of_the_image(exporter: str) -> None:
     network = token_nets.spotter(token_nets.Unplaced(width=4))
     exported = exports.export(network, torch.zeros(2, 3, 12, 20), exporter, space=("H", "W"))
-    with ogc.Explainer(exported, session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(exported, session_options=one_thread()) as explainer:
         (layer,) = explainer.network.layers
         assert layer.dims[1:] == (4, "?", "?")
         for rows, columns in [(3, 5), (6, 2), (2, 7)]:

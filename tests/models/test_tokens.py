@@ -3,67 +3,36 @@
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx.reference import ReferenceEvaluator
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
-from reference_ops import REFERENCE_OPS
-from vjp_check import Erf
+from deployed import Calibration
+from measures import cosine, relative
+from nets import one_thread, session
+from onnxruntime.quantization import QuantFormat, quantize_dynamic, quantize_static
+from reference import evaluator
 
 import onnx_gradcam as ogc
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
 token_nets = importlib.import_module("token_nets")
-parity = importlib.import_module("test_architectures")
+token_truth = importlib.import_module("token_truth")
 
-COUNT = 4
 every_net = pytest.mark.parametrize("name", token_nets.NETS)
 both_exporters = pytest.mark.parametrize("exporter", exports.EXPORTERS)
 
 
 net, model = token_nets.net, token_nets.model
-
-
-@functools.cache
-def images(name: str) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((COUNT, 3, *net(name).size), np.float32)
-
-
-@functools.cache
-def truth(name: str) -> dict[str, np.ndarray]:
-    """Activation and gradient at the input of ``net.stream`` as (N, C, H, W), by torch in float64."""
-    network = copy.deepcopy(net(name)).to(torch.float64)
-    kept: list[torch.Tensor] = []
-    network.get_submodule(network.stream).register_forward_pre_hook(lambda _m, x: kept.append(x[0]))
-    x = torch.tensor(images(name), dtype=torch.float64, requires_grad=True)
-    logits = network(x)
-    gradients = torch.autograd.grad(logits.max(1).values.sum(), [kept[0], x])
-    arranged = [network.to_grid(a.detach().numpy()) for a in (kept[0], gradients[0])]
-    keys = ("activation", "gradient", "input_gradient", "logits")
-    return dict(zip(keys, [*arranged, gradients[1].numpy(), logits.detach().numpy()], strict=True))
-
-
-def check(found: ogc.Explanation, expected: dict[str, np.ndarray]) -> None:
-    rows = slice(len(found))
-    np.testing.assert_array_equal(found.class_index, expected["logits"][rows].argmax(1))
-    assert found.activation.shape == expected["activation"][rows].shape
-    assert parity.relative(found.activation, expected["activation"][rows]).max() <= 1e-5
-    assert found.gradient is not None
-    assert parity.relative(found.gradient, expected["gradient"][rows]).max() <= 1e-5
-    weights = expected["gradient"][rows].mean((2, 3), keepdims=True)
-    signed = (weights * expected["activation"][rows]).sum(1)
-    assert np.abs(found.cam - np.maximum(signed, 0)).max() <= 1e-4 * np.abs(signed).max()
+COUNT, images, truth, check = token_truth.COUNT, token_truth.images, token_truth.truth, token_truth.check
 
 
 @every_net
 @both_exporters
 def test_parity_at_the_automatic_layer(name: str, exporter: str) -> None:
-    with ogc.Explainer(model(name, exporter), session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(model(name, exporter), session_options=one_thread()) as explainer:
         found = explainer.explain(images(name))
     check(found, truth(name))
     assert found.heatmap.shape == (COUNT, *net(name).size)
@@ -82,16 +51,16 @@ def test_shapleycam(name: str) -> None:
     (gradient,) = torch.autograd.grad(score, kept, create_graph=True)
     (product,) = torch.autograd.grad(gradient, kept, grad_outputs=kept[0].detach())
     weights = network.to_grid((gradient - product / 2).detach().numpy()).mean((2, 3), keepdims=True)
-    with ogc.Explainer(model(name, "torchscript"), session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(model(name, "torchscript"), session_options=one_thread()) as explainer:
         found = explainer.explain(images(name), method="shapleycam")
-        assert parity.relative(found.weights, explainer.explain(images(name)).weights).min() > 0.1
-    assert parity.relative(found.weights, weights).max() <= 1e-5
+        assert relative(found.weights, explainer.explain(images(name)).weights).min() > 0.1
+    assert relative(found.weights, weights).max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["vit", "swin", "swin_flat", "mixer"])
 @both_exporters
 def test_parity_with_a_fixed_batch_of_one(name: str, exporter: str) -> None:
-    with ogc.Explainer(model(name, exporter, dynamic_batch=False), session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(model(name, exporter, dynamic_batch=False), session_options=one_thread()) as explainer:
         check(explainer.explain(images(name)[:2]), truth(name))
 
 
@@ -99,10 +68,9 @@ def test_parity_with_a_fixed_batch_of_one(name: str, exporter: str) -> None:
 @both_exporters
 def test_input_gradient_in_float64(name: str, exporter: str) -> None:
     written = ogc.gradient_model(model(name, exporter, torch.float64), ["x"])
-    evaluator = ReferenceEvaluator(written, new_ops=[Erf, parity.Gelu, *REFERENCE_OPS])
     feeds = {"x": images(name).astype(np.float64), "target_index": np.full(COUNT, -1)}
-    (found,) = evaluator.run(["grad/x"], feeds)
-    assert parity.relative(found, truth(name)["input_gradient"]).max() <= 1e-9
+    (found,) = evaluator(written).run(["grad/x"], feeds)
+    assert relative(found, truth(name)["input_gradient"]).max() <= 1e-9
 
 
 @every_net
@@ -110,10 +78,10 @@ def test_input_gradient_in_float64(name: str, exporter: str) -> None:
 def test_input_gradient_in_float32(name: str, exporter: str) -> None:
     written = ogc.gradient_model(model(name, exporter), ["x"])
     feeds = {"x": images(name), "target_index": np.full(COUNT, -1)}
-    (found,) = parity.session(written.SerializeToString()).run(["grad/x"], feeds)
+    (found,) = session(written).run(["grad/x"], feeds)
     expected = truth(name)["input_gradient"]
-    assert np.median(parity.relative(found, expected)) <= 1e-5
-    assert parity.cosine(found, expected).min() >= 0.999
+    assert np.median(relative(found, expected)) <= 1e-5
+    assert cosine(found, expected).min() >= 0.999
 
 
 @every_net
@@ -148,7 +116,7 @@ def spots() -> tuple[np.ndarray, list[tuple[int, int]]]:
 def test_the_patch_that_decides_is_the_maximum(kind: str, exporter: str) -> None:
     x, places = spots()
     exported = exports.export(token_nets.spotter(SPOTTERS[kind]()), torch.zeros(2, *x.shape[1:]), exporter)
-    with ogc.Explainer(exported, session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(exported, session_options=one_thread()) as explainer:
         found = explainer.explain(x, target=0)
     at = [np.unravel_index(cam.argmax(), cam.shape) for cam in found.cam]
     assert [(int(r), int(c)) for r, c in at] == places
@@ -199,33 +167,23 @@ def test_tokens_that_are_no_grid_are_refused_with_the_way_out() -> None:
 # ------------------------------------------------------------------------------------------------- quantized
 
 
-class Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """The images, once."""
-
-    def __init__(self, name: str) -> None:
-        self._left = [{"x": images(name)}]
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return self._left.pop() if self._left else None
-
-
 def quantized(name: str, form: str, folder: Path) -> bytes:
     before, after = folder / "float.onnx", folder / "quantized.onnx"
     before.write_bytes(model(name, "torchscript"))
     if form == "dynamic":
         quantize_dynamic(before, after)
     else:
-        quantize_static(before, after, Calibration(name), quant_format=QuantFormat[form])
+        quantize_static(before, after, Calibration("x", images(name)), quant_format=QuantFormat[form])
     return after.read_bytes()
 
 
 @pytest.mark.parametrize("form", ["dynamic", "QDQ", "QOperator"])
 @pytest.mark.parametrize("name", ["vit", "swin", "mixer"])
 def test_the_same_layer_of_a_quantized_model(name: str, form: str, tmp_path: Path) -> None:
-    with ogc.Explainer(quantized(name, form, tmp_path), session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(quantized(name, form, tmp_path), session_options=one_thread()) as explainer:
         found = explainer.explain(images(name)[:1])
-    with ogc.Explainer(model(name, "torchscript"), session_options=parity.one_thread()) as explainer:
+    with ogc.Explainer(model(name, "torchscript"), session_options=one_thread()) as explainer:
         expected = explainer.explain(images(name)[:1], target=found.class_index.tolist())
     assert found.target_layer.startswith(expected.target_layer)
-    assert parity.cosine(found.activation, expected.activation).min() >= 0.98
-    assert parity.cosine(found.gradient, expected.gradient).min() >= 0.9
+    assert cosine(found.activation, expected.activation).min() >= 0.98
+    assert cosine(found.gradient, expected.gradient).min() >= 0.9

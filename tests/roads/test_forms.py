@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from nets import run
+from rule_cases import Case, feeds, forward_model
 from rule_tables import tables
-from vjp_check import Case, _feeds, _run_ort, forward_model
 
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.prepare.inference import infer
@@ -34,9 +35,9 @@ def test_the_forms_compute_the_same(op_type: str) -> None:
                 model = written_out(case, dynamic)
             except UnsupportedGradient:
                 continue
-            fed = _feeds(case, F32)
-            (expected,) = _run_ort(forward_model(case, F32, dynamic).SerializeToString(), ["y0"], fed, False)
-            (found,) = _run_ort(ir.to_proto(model).SerializeToString(), ["y0"], fed, False)
+            fed = feeds(case, F32)
+            expected = run(forward_model(case, F32, dynamic), fed, ["y0"], optimized=False)["y0"]
+            found = run(model, fed, ["y0"], optimized=False)["y0"]
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=f"{case}, {dynamic=}")
             compared += 1
     assert compared > 0

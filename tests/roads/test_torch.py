@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="torch: not installed")
 pytest.importorskip("onnxscript", reason="torch: onnxscript is not installed")
 
 from exports import SMALL, quiet, small  # noqa: E402
+from nets import run  # noqa: E402
 from torch import nn  # noqa: E402
 
 import onnx_gradcam as ogc  # noqa: E402
@@ -75,12 +76,8 @@ def export(module: Any, path: Path, layer: Any, x: Any, **settings: Any) -> Path
         return ogc.roads.torch.export(module, (x,), path, layer, **settings)
 
 
-def run(path: Path, x: np.ndarray, classes: np.ndarray = CLASSES) -> dict[str, np.ndarray]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"x": x, "target_index": classes}), strict=True))
+def outputs_of(path: Path, x: np.ndarray, classes: np.ndarray = CLASSES) -> dict[str, np.ndarray]:
+    return run(path, {"x": x, "target_index": classes})
 
 
 def eager(module: Any, logits: Any, layer: str, x: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -126,7 +123,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Path]
 
 @functools.cache
 def results(path: Path) -> dict[str, np.ndarray]:
-    return run(path, images(3, 32))
+    return outputs_of(path, images(3, 32))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -175,7 +172,7 @@ def test_the_module_is_left_as_it_was(way: Any, tmp_path: Path) -> None:
     }
     assert not any(part._forward_hooks for part in module.modules())
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
-    found = run(tmp_path / "model.onnx", images(1, 32), CLASSES[:1])
+    found = outputs_of(tmp_path / "model.onnx", images(1, 32), CLASSES[:1])
     _, gradient, _ = eager(module.eval(), module.logits, "tail.1", images(1, 32), CLASSES[:1])
     assert relative(found["grad/tail.1"], gradient) <= 1e-5
 
@@ -208,7 +205,7 @@ def test_one_logit(squashed: bool, tmp_path: Path) -> None:
     sign = np.array([2 * top1 - 1, 1, -1]) if squashed else np.ones(3)
     for way in WAYS:
         path = export(module, tmp_path / f"{way}.onnx", "conv", torch.zeros(3, 3, 8, 8), autodiff=way)
-        found = run(path, x, wanted)
+        found = outputs_of(path, x, wanted)
         np.testing.assert_allclose(found["grad/score"], sign * z, rtol=1e-5)
         expected = torch.cat(gradient).numpy() * sign[:, None, None, None]
         assert relative(found["grad/conv"], expected) <= 1e-5
@@ -235,7 +232,7 @@ def test_attention_and_layer_norm(tmp_path: Path) -> None:
     _, gradient, _ = eager(module, module, "embed", images(3, 16), CLASSES)
     for way in WAYS:
         path = export(module, tmp_path / f"{way}.onnx", "embed", torch.zeros(3, 3, 16, 16), autodiff=way)
-        assert relative(run(path, images(3, 16))["grad/embed"], gradient) <= 1e-5
+        assert relative(outputs_of(path, images(3, 16))["grad/embed"], gradient) <= 1e-5
 
 
 class Misnamed(nn.Module):  # type: ignore[misc]
@@ -254,7 +251,7 @@ def test_layers_called_like_other_values(way: Any, tmp_path: Path) -> None:
     module, layers = seeded(Misnamed).eval(), ["relu", "mean"]
     path = export(module, tmp_path / "model.onnx", layers, torch.zeros(3, 3, 8, 8), autodiff=way)
     onnx.checker.check_model(onnx.load(path), full_check=True)
-    found = run(path, images(3, 8))
+    found = outputs_of(path, images(3, 8))
     for layer in layers:
         activation, gradient, _ = eager(module, module, layer, images(3, 8), CLASSES)
         assert relative(found[layer], activation) <= 1e-5
@@ -397,7 +394,7 @@ def test_architectures(name: str, tmp_path: Path) -> None:
         path = export(
             module, tmp_path / f"{way}.onnx", [layer, "x"], example, dynamic_shapes={"x": {0: "N"}}, autodiff=way
         )
-        gradients = run(path, x, classes)
+        gradients = outputs_of(path, x, classes)
         found.append({at: gradients[f"grad/{at}"] for at in (layer, "x")})
     for a, b in [(0, 1), (0, 2), (1, 2)]:
         assert relative(found[a][layer], found[b][layer]) <= 1e-5

@@ -127,3 +127,34 @@ def torch_gradcam(
     gradient, input_gradient = torch.autograd.grad(score, [kept[0], images])
     arrays = (kept[0], gradient, logits, input_gradient)
     return TorchGradcam(*(a.detach().numpy() for a in arrays))
+
+
+# ------------------------------------------------------------------------------ images of the small architectures
+
+SEEDS = range(9)
+TOP_1 = (-1,) * 9
+
+
+@functools.cache
+def images(name: str) -> np.ndarray:
+    """Return one image for each seed, float32 (N, 3, H, W)."""
+    shape = (3, small(name).size, small(name).size)
+    return np.stack([np.random.default_rng(seed).standard_normal(shape, np.float32) for seed in SEEDS])
+
+
+@functools.cache
+def truth(name: str, class_index: tuple[int, ...]) -> TorchGradcam:
+    """Return what torch says in float64."""
+    return torch_gradcam(small(name), images(name), class_index, torch.float64)
+
+
+@functools.cache
+def ranked(name: str) -> tuple[int, ...]:
+    """Return for image i the class of rank i mod 5, so that several ranks are explained in one batch."""
+    order = truth(name, TOP_1).logits.argsort(1)[:, ::-1]
+    return tuple(int(order[i, i % 5]) for i in range(len(order)))
+
+
+def hardsigmoid(x: Any, inplace: bool) -> Any:
+    """Compute torch's hardsigmoid with the alpha that ONNX has for 1/6: an attribute in float32."""
+    return (float(np.float32(1 / 6)) * x + 0.5).clamp(0, 1)

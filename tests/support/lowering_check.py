@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
-from reference_ops import REFERENCE_OPS
-from reference_sampling import GridSample
-from vjp_check import Erf
+from nets import one_node, run
+from reference import evaluator
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.lowering.table import MICROSOFT, lower
 
-
-class Gelu(OpRun):
-    """The reference evaluator's own rounds to float32."""
-
-    op_domain = ""
-
-    def _run(self, x, approximate=None):  # type: ignore[no-untyped-def]
-        if approximate == "tanh":
-            return (x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
-        return (x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),)
-
-
-NEW_OPS = [Erf, Gelu, GridSample, *REFERENCE_OPS]
 DOUBLE, SINGLE = np.dtype("float64"), np.dtype("float32")
 
 
@@ -64,28 +46,16 @@ class Case:
 
 def graph_of(case: Case, dtype: np.dtype[Any], dynamic: bool = False) -> tuple[ir.Model, ir.Node]:
     """The operator alone, and its node; nothing is known of its outputs."""
-    values: list[Value | None] = []
-    for i, array in enumerate(case.inputs):
-        if array is None:
-            values.append(None)
-            continue
-        typed = typed_array(array, dtype)
-        dims = [f"x{i}_{k}" if dynamic and k < typed.ndim - 1 else d for k, d in enumerate(typed.shape)]
-        value = ir.val(f"x{i}", dtype=ir.DataType.from_numpy(typed.dtype), shape=dims)
-        if i in case.constants:
-            value.const_value = ir.tensor(typed, name=value.name)
-            value.shape = ir.Shape(typed.shape)
-        values.append(value)
-    given = [v for v in values if v is not None and v.const_value is None]
-    imports = {"": case.opset, MICROSOFT: 1}
-    graph = ir.Graph(given, [], nodes=[], opset_imports=imports, name="case")
-    for value in values:
-        if value is not None and value.const_value is not None:
-            graph.register_initializer(value)
-    outputs = [ir.val(name) for name in case.outputs]
-    node = ir.node(case.op_type, values, case.attributes, domain=case.domain, outputs=outputs, name="the_node")
-    graph.append(node)
-    return ir.Model(graph, ir_version=10), node
+    inputs = [None if x is None else typed_array(x, dtype) for x in case.inputs]
+
+    def dims(i: int, array: np.ndarray) -> list[int | str]:
+        return [f"x{i}_{k}" if dynamic and k < array.ndim - 1 else d for k, d in enumerate(array.shape)]
+
+    more = {"constants": case.constants, "outputs": case.outputs, "opset": case.opset, "dims": dims}
+    model = ir.from_proto(one_node(case.op_type, inputs, case.attributes, domain=case.domain, **more))
+    model.graph.outputs.clear()
+    model.graph.opset_imports.setdefault(MICROSOFT, 1)
+    return model, model.graph.node("the_node")
 
 
 def lowered(case: Case, dtype: np.dtype[Any], dynamic: bool = False) -> tuple[ir.Model, Sequence[Value | None]]:
@@ -142,18 +112,17 @@ def _exact_gradients(
     """The cotangent of the first output and the gradients in float64, compared with finite differences."""
     g = rng.standard_normal(np.shape(deployed[0]))
     model, made = lowered(case, DOUBLE)
-    evaluator = ReferenceEvaluator(ir.to_proto(model), new_ops=NEW_OPS)
+    forward = evaluator(model)
     fed = feeds(case, DOUBLE)
     assert made[0] is not None
     model = _with_gradients(case, model, made[0])
-    reference = ReferenceEvaluator(ir.to_proto(model), new_ops=NEW_OPS)
-    found = reference.run([f"grad{i}" for i in case.wrt], fed | {"g": g})
+    found = evaluator(model).run([f"grad{i}" for i in case.wrt], fed | {"g": g})
     gradients = dict(zip(case.wrt, (np.asarray(a) for a in found), strict=True))
     for i, gradient in gradients.items():
         assert gradient.shape == np.shape(case.inputs[i])
         for _ in range(3):
             v = rng.standard_normal(gradient.shape)
-            ends = [evaluator.run(None, fed | {f"x{i}": fed[f"x{i}"] + h * v})[0] for h in (1e-6, -1e-6)]
+            ends = [forward.run(None, fed | {f"x{i}": fed[f"x{i}"] + h * v})[0] for h in (1e-6, -1e-6)]
             numeric = float(np.sum(g * (ends[0] - ends[1]))) / 2e-6
             scale = max(abs(numeric), float(np.linalg.norm(gradient)), 1e-3)
             assert abs(numeric - float(np.sum(gradient * v))) <= 1e-6 * scale, (str(case), i)
@@ -215,16 +184,8 @@ def feeds(case: Case, dtype: np.dtype[Any]) -> dict[str, np.ndarray]:
 
 
 def run_ort(model: ir.Model, fed: dict[str, np.ndarray], optimized: bool = True) -> list[np.ndarray]:
-    """All outputs of ``model`` on the CPU."""
-    options = ort.SessionOptions()
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    data = ir.to_proto(model).SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    used = {x.name for x in session.get_inputs()}
-    return [np.asarray(a) for a in session.run(None, {k: v for k, v in fed.items() if k in used})]
+    """Return all outputs of ``model`` on the CPU."""
+    return [np.asarray(a) for a in run(model, fed, optimized=optimized).values()]
 
 
 def check_half(case: Case, *, tolerance: float = 4e-3) -> None:
@@ -245,9 +206,7 @@ def check_half(case: Case, *, tolerance: float = 4e-3) -> None:
         if dtype == half:
             found[dtype] = run_ort(model, fed)
         else:
-            found[dtype] = [
-                np.asarray(a) for a in ReferenceEvaluator(ir.to_proto(model), new_ops=NEW_OPS).run(None, fed)
-            ]
+            found[dtype] = [np.asarray(a) for a in evaluator(model).run(None, fed)]
     for array, expected in zip(found[half], found[DOUBLE], strict=True):
         assert array.dtype == half
         scale = max(float(np.abs(expected).max(initial=0)), 1.0)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
-from onnx import helper, numpy_helper
+from nets import one_node, session
 
 from onnx_gradcam.graph.prepare.upgrade import raise_opset
 
@@ -28,12 +27,7 @@ def i64(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-def attribute(name: str, value: Any) -> onnx.AttributeProto:
-    kind = onnx.AttributeProto.INTS if value == [] else None
-    return helper.make_attribute(name, value, attr_type=kind)
-
-
-def one_node(
+def old_node(
     op_type: str,
     opset: int,
     feeds: Sequence[np.ndarray | None],
@@ -42,25 +36,18 @@ def one_node(
     outputs: int = 1,
     ranked: bool = True,
 ) -> onnx.ModelProto:
-    """``op_type(*feeds, *constants)``; with ``ranked=False`` the shapes of the inputs are not declared."""
-    names = [f"x{i}" if a is not None else "" for i, a in enumerate(feeds)]
-    kept = [f"c{i}" if a is not None else "" for i, a in enumerate(constants)]
-    results = [f"y{i}" for i in range(outputs)]
-    node = helper.make_node(op_type, names + kept, results, name="the_node")
-    node.attribute.extend(attribute(k, v) for k, v in (attributes or {}).items())
-    inputs = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape if ranked else None)
-        for n, a in zip(names, feeds, strict=True)
-        if a is not None
-    ]
-    graph = helper.make_graph(
-        [node],
-        "one_node",
-        inputs,
-        [helper.make_empty_tensor_value_info(r) for r in results],
-        [numpy_helper.from_array(a, n) for n, a in zip(kept, constants, strict=True) if a is not None],
+    """Return ``op_type(*feeds, *constants)`` as a model; with ``ranked=False`` no shape of an input is declared."""
+    positions = range(len(feeds), len(feeds) + len(constants))
+    return one_node(
+        op_type,
+        [*feeds, *constants],
+        attributes,
+        constants=positions,
+        outputs=outputs,
+        opset=opset,
+        ir_version=7,
+        dims=lambda i, array: array.shape if ranked else None,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
 
 
 def fed(feeds: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
@@ -74,13 +61,10 @@ def raised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    data = model.SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    """Return all outputs."""
     # onnxruntime's BatchNormalization writes running statistics into the arrays that it was fed
-    return [np.asarray(y) for y in session.run(None, {k: v.copy() for k, v in feeds.items()})]
+    outputs = session(model).run(None, {k: v.copy() for k, v in feeds.items()})
+    return [np.asarray(y) for y in outputs]
 
 
 def check_same(got: Sequence[np.ndarray], expected: Sequence[np.ndarray], tolerance: float = 1e-6) -> None:
@@ -91,7 +75,7 @@ def check_same(got: Sequence[np.ndarray], expected: Sequence[np.ndarray], tolera
 
 
 def check_valid(model: onnx.ModelProto) -> None:
-    """Opset 18, and every node as opset 18 has it."""
+    """Assert that the model has opset 18, and every node a form that opset 18 has."""
     context = onnx.checker.C.CheckerContext()
     context.ir_version = model.ir_version
     context.opset_imports = {o.domain: o.version for o in model.opset_import}

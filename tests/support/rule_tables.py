@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 
 from repository import ROOT
-from vjp_check import Case
+from rule_cases import Case
 
 
 def tables() -> list[Case]:
-    """The rows of all test tables in tests/autodiff/rules."""
+    """Return the rows of all test tables in tests/autodiff/rules."""
     rows: list[Case] = []
     for path in sorted((ROOT / "tests" / "autodiff" / "rules").glob("test_*.py")):
         spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)

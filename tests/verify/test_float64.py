@@ -10,27 +10,20 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_ops import REFERENCE_OPS
+from nets import one_node
+from reference import evaluator
 
 from onnx_gradcam.verify.float64 import NoReference, in_float64
 
 RNG = np.random.default_rng(0)
+OPSET = 21
 
 
 def normal(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape)
 
 
-def node_of(op_type: str, inputs: list[np.ndarray], attributes: dict[str, Any], opset: int = 21) -> onnx.ModelProto:
-    names = [f"x{i}" for i in range(len(inputs))]
-    node = onnx.helper.make_node(op_type, names, ["y"], **attributes)
-    infos = [onnx.ValueInfoProto(name=name) for name in names]
-    graph = onnx.helper.make_graph([node], "node", infos, [onnx.ValueInfoProto(name="y")])
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
-
-
-def evaluate(model: onnx.ModelProto, inputs: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def evaluate(model: onnx.ModelProto, inputs: list[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:
     return in_float64(ir.from_proto(model).graph[0], shape)(inputs)[0]
 
 
@@ -77,15 +70,15 @@ LINE, ROWS = np.arange(1.0, 6), np.arange(6.0).reshape(2, 3)
     ],
 )
 def test_places(op_type: str, inputs: list[np.ndarray], attributes: dict[str, Any], expected: list[Any]) -> None:
-    model = node_of(op_type, inputs, attributes)
+    model = one_node(op_type, inputs, attributes, opset=OPSET)
     assert expected == evaluate(model, inputs, np.shape(expected)).tolist()
 
 
 @pytest.mark.parametrize(("op_type", "inputs", "attributes"), WINDOWS)
 def test_windows(op_type: str, inputs: list[np.ndarray], attributes: dict[str, Any]) -> None:
-    model = node_of(op_type, inputs, attributes)
+    model = one_node(op_type, inputs, attributes, opset=OPSET)
     fed = {f"x{i}": x for i, x in enumerate(inputs)}
-    expected = ReferenceEvaluator(model, new_ops=list(REFERENCE_OPS)).run(None, fed)[0]
+    expected = evaluator(model).run(None, fed)[0]
     found = evaluate(model, inputs, expected.shape)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
@@ -100,7 +93,7 @@ def test_lrn(size: int) -> None:
         near = range(c - math.floor((size - 1) / 2), c + math.ceil((size - 1) / 2) + 1)
         energy = sum(float(x[n, k, i, j]) ** 2 for k in near if 0 <= k < 6)
         expected[n, c, i, j] = x[n, c, i, j] / (2 + 0.5 / size * energy) ** 0.6
-    model = node_of("LRN", [x], {"size": size, "alpha": 0.5, "beta": 0.6, "bias": 2.0})
+    model = one_node("LRN", [x], {"size": size, "alpha": 0.5, "beta": 0.6, "bias": 2.0}, opset=OPSET)
     np.testing.assert_allclose(evaluate(model, [x], x.shape), expected, rtol=1e-6)  # the attributes are float32
 
 
@@ -112,45 +105,36 @@ def test_group_normalization(opset: int, scales: int) -> None:
         group = x[n, c // 3 * 3 : c // 3 * 3 + 3]
         k = c * scales // 6
         expected[n, c] = (x[n, c] - group.mean()) / math.sqrt(group.var() + 1e-5) * scale[k] + bias[k]
-    model = node_of("GroupNormalization", [x, scale, bias], {"num_groups": 2}, opset)
+    model = one_node("GroupNormalization", [x, scale, bias], {"num_groups": 2}, opset=opset)
     np.testing.assert_allclose(evaluate(model, [x, scale, bias], x.shape), expected, rtol=1e-9)
 
 
 def test_erf_and_gelu_keep_float64() -> None:
     x = np.array([-1.5, 0.0, 1e-9, 0.25, 3.0])
     erf = [math.erf(v) for v in x]
-    np.testing.assert_array_equal(evaluate(node_of("Erf", [x], {}), [x], x.shape), erf)
+    np.testing.assert_array_equal(evaluate(one_node("Erf", [x], {}, opset=OPSET), [x], x.shape), erf)
     gelu = [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x]
-    np.testing.assert_allclose(evaluate(node_of("Gelu", [x], {}), [x], x.shape), gelu, rtol=1e-14)
+    np.testing.assert_allclose(evaluate(one_node("Gelu", [x], {}, opset=OPSET), [x], x.shape), gelu, rtol=1e-14)
     tanh = [v / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))) for v in x]
-    model = node_of("Gelu", [x], {"approximate": "tanh"})
+    model = one_node("Gelu", [x], {"approximate": "tanh"}, opset=OPSET)
     np.testing.assert_allclose(evaluate(model, [x], x.shape), tanh, rtol=1e-14)
 
 
 def test_a_cast_to_float32_does_not_round() -> None:
     x = np.array([1 / 3])
-    model = node_of("Cast", [x], {"to": onnx.TensorProto.FLOAT})
+    model = one_node("Cast", [x], {"to": onnx.TensorProto.FLOAT}, opset=OPSET)
     np.testing.assert_array_equal(evaluate(model, [x], (1,)), x)
 
 
 def test_left_out_inputs_and_several_outputs() -> None:
     x = normal(4, 3)
-    node = onnx.helper.make_node("Clip", ["x", "", "high"], ["y"])
-    clip = in_float64(_in_graph(node), (4, 3))
-    np.testing.assert_array_equal(clip([x, None, np.float64(0.5)])[0], np.minimum(x, 0.5))
-    node = onnx.helper.make_node("Split", ["x"], ["a", "b"], num_outputs=2)
-    found = in_float64(_in_graph(node), (2, 3))([x])
-    np.testing.assert_array_equal(np.concatenate(found), x)
+    clip = one_node("Clip", [x, None, np.array(0.5)], opset=OPSET)
+    np.testing.assert_array_equal(evaluate(clip, [x, None, np.array(0.5)], x.shape), np.minimum(x, 0.5))
+    split = ir.from_proto(one_node("Split", [x], {"num_outputs": 2}, outputs=2, opset=OPSET)).graph[0]
+    np.testing.assert_array_equal(np.concatenate(in_float64(split, (2, 3))([x])), x)
 
 
 def test_what_the_reference_cannot_run_is_said() -> None:
     x = normal(2, 3)
     with pytest.raises(NoReference, match="reference evaluator"):
-        evaluate(node_of("MatMul", [x, x], {}), [x, x], (2, 2))
-
-
-def _in_graph(node: onnx.NodeProto) -> ir.Node:
-    infos = [onnx.ValueInfoProto(name=name) for name in node.input if name]
-    graph = onnx.helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=name) for name in node.output])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
-    return ir.from_proto(model).graph[0]
+        evaluate(one_node("MatMul", [x, x], {}, opset=OPSET), [x, x], (2, 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from deployed import FORMS, quantize
 from nets import Net
-from test_quantized import FORMS, quantize
 
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.graph.builder import Builder, Value
@@ -42,9 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     folder = tmp_path_factory.mktemp("small")
     onnx.save(small(), folder / "float.onnx")
     for form in FORMS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quantize(folder / "float.onnx", folder / f"{form}.onnx", form, "x", X)
+        quantize(folder / "float.onnx", folder / f"{form}.onnx", form, "x", X)
     return {form: folder / f"{form}.onnx" for form in FORMS}
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
+from nets import one_node, run
 
 from onnx_gradcam.verify.float64 import in_float64
 
@@ -45,19 +44,13 @@ FORMS: list[Any] = [  # attributes, region, scales, sizes
 def test_it_is_what_the_runtime_does(form: Any) -> None:
     attributes, roi, scales, sizes = form
     x = np.random.default_rng(0).standard_normal((1, 2, 7, 5))
-    given = {
-        "roi": None if roi is None else np.array(roi, np.float32),
-        "scales": None if scales is None else np.array(scales, np.float32),
-        "sizes": None if sizes is None else np.array(sizes, np.int64),
-    }
-    node = onnx.helper.make_node(
-        "Resize", ["x", *(n if a is not None else "" for n, a in given.items())], ["y"], **attributes
-    )
-    info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x.shape)
-    constants = [onnx.numpy_helper.from_array(a, n) for n, a in given.items() if a is not None]
-    graph = onnx.helper.make_graph([node], "node", [info], [onnx.ValueInfoProto(name="y")], constants)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=10)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (expected,) = session.run(None, {"x": x.astype(np.float32)})
-    found = in_float64(ir.from_proto(model).graph[0], expected.shape)([x, *given.values()])[0]
+    inputs = [
+        x.astype(np.float32),
+        None if roi is None else np.array(roi, np.float32),
+        None if scales is None else np.array(scales, np.float32),
+        None if sizes is None else np.array(sizes, np.int64),
+    ]
+    model = one_node("Resize", inputs, attributes, constants=(1, 2, 3), opset=19)
+    expected = run(model, {"x0": inputs[0]})["y0"]
+    found = in_float64(ir.from_proto(model).graph[0], expected.shape)([x, *inputs[1:]])[0]
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)

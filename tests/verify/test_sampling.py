@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
+from nets import one_node, run
 
 from onnx_gradcam.verify.float64 import in_float64
 
@@ -77,21 +76,9 @@ CASES: list[tuple[str, list[np.ndarray | None], dict[str, Any], int]] = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{'-'.join(map(str, case[2].values()))}-{case[3]}")
 def test_it_is_what_the_runtime_does(case: tuple[str, list[np.ndarray | None], dict[str, Any], int]) -> None:
     op_type, inputs, attributes, opset = case
-    names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
-    fed = {
-        name: x.astype(np.float32) if x.dtype.kind == "f" else x
-        for name, x in zip(names, inputs, strict=True)
-        if x is not None
-    }
-    infos = [
-        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-        for n, x in fed.items()
-    ]
-    node = onnx.helper.make_node(op_type, names, ["y"], **attributes)
-    graph = onnx.helper.make_graph([node], "node", infos, [onnx.ValueInfoProto(name="y")])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (expected,) = session.run(None, fed)
+    arrays = [x if x is None or x.dtype.kind != "f" else x.astype(np.float32) for x in inputs]
+    model = one_node(op_type, arrays, attributes, opset=opset)
+    expected = run(model, {f"x{i}": x for i, x in enumerate(arrays) if x is not None})["y0"]
     found = in_float64(ir.from_proto(model).graph[0], expected.shape)(inputs)[0]
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_ops import REFERENCE_OPS
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back, with_gradients
 
 from onnx_gradcam.autodiff.rules.convolution import flip
@@ -125,12 +124,12 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vjp(case: Case) -> None:
-    check_vjp(case, reference_ops=REFERENCE_OPS)
+    check_vjp(case)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.ort and 1 in c.constants][::3], ids=str)
 def test_float16(case: Case) -> None:
-    check_float16(case, reference_ops=REFERENCE_OPS)
+    check_float16(case)
 
 
 def twin(torch: Any, case: Case, x: Any, w: Any, b: Any = None) -> Any:
@@ -154,7 +153,7 @@ def has_twin(case: Case) -> bool:
 
 @pytest.mark.parametrize("case", [c for c in CASES if has_twin(c)], ids=str)
 def test_torch(case: Case) -> None:
-    check_torch(case, lambda torch, *inputs: twin(torch, case, *inputs), reference_ops=REFERENCE_OPS)
+    check_torch(case, lambda torch, *inputs: twin(torch, case, *inputs))
 
 
 def test_a_known_image() -> None:

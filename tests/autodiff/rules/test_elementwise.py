@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto
-from onnx.reference.op_run import OpRun
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back
 
 from onnx_gradcam.errors import UnsupportedGradient
@@ -133,18 +131,9 @@ CASES = [
 ]  # fmt: skip
 
 
-class Mean(OpRun):
-    """The reference evaluator's own Mean adds in place, which refuses a first input that is broadcast."""
-
-    op_domain = ""
-
-    def _run(self, *data: np.ndarray) -> tuple[np.ndarray]:
-        return (functools.reduce(np.add, data) / len(data),)
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vjp(case: Case) -> None:
-    check_vjp(case, reference_ops=[Mean])
+    check_vjp(case)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.op_type not in ("Cast", "Mean")], ids=str)

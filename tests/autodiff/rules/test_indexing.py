@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_ops import REFERENCE_OPS
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back, with_gradients
 
 RNG = np.random.default_rng(23)
@@ -117,12 +116,12 @@ CASES = [*GATHERS, *ELEMENTS, *PLACES, *CHOICES, *DIFFERENT]
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vjp(case: Case) -> None:
-    check_vjp(case, reference_ops=REFERENCE_OPS)
+    check_vjp(case)
 
 
 @pytest.mark.parametrize("case", CASES[::2] + CHOICES, ids=str)
 def test_float16(case: Case) -> None:
-    check_float16(case, reference_ops=REFERENCE_OPS)
+    check_float16(case)
 
 
 TWINS = {
@@ -143,7 +142,7 @@ TWINS = {
 @pytest.mark.parametrize("name", TWINS)
 def test_torch(name: str) -> None:
     case = next(c for c in CASES if str(c) == name)
-    check_torch(case, TWINS[name], reference_ops=REFERENCE_OPS)
+    check_torch(case, TWINS[name])
 
 
 def line(op_type: str, index: Any, id: str = "", **form: Any) -> Case:

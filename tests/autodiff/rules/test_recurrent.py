@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_recurrent import RECURRENT_OPS
+from nets import run
+from reference import evaluator
+from rule_cases import feeds
 from vjp_check import Case, check_float16, check_vjp, forward_model, pulled_back, with_gradients
 
 from onnx_gradcam.autodiff.walk import pull_back
@@ -18,6 +18,7 @@ from onnx_gradcam.errors import ModelError, UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 
 RNG = np.random.default_rng(5)
+FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 ACTIVATIONS = {"RNN": 1, "GRU": 2, "LSTM": 3}
 T, N, FEATURES, H = 4, 3, 5, 2
@@ -132,22 +133,15 @@ CASES = [
 
 @pytest.mark.parametrize("made", CASES, ids=str)
 def test_vjp(made: Case) -> None:
-    check_vjp(made, reference_ops=RECURRENT_OPS)
-
-
-def feeds(made: Case, dtype: str) -> dict[str, np.ndarray]:
-    given = {f"x{i}": x for i, x in enumerate(made.inputs) if x is not None and i not in made.constants}
-    return {k: x.astype(dtype) if x.dtype.kind == "f" else x for k, x in given.items()}
+    check_vjp(made)
 
 
 @pytest.mark.parametrize("made", [made for made in CASES if made.ort], ids=str)
 def test_the_reference_computes_what_the_runtime_computes(made: Case) -> None:
     """In every form; what the specification leaves open is onnxruntime's choice."""
-    data = forward_model(made, np.dtype("float32"), False).SerializeToString()
-    found = ort.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, feeds(made, "float32"))
-    model = forward_model(made, np.dtype("float64"), False)
-    expected = ReferenceEvaluator(model, new_ops=list(RECURRENT_OPS)).run(None, feeds(made, "float64"))
-    for a, b in zip(found, expected, strict=True):
+    found = run(forward_model(made, FLOAT32, False), feeds(made, FLOAT32))
+    expected = evaluator(forward_model(made, FLOAT64, False)).run(None, feeds(made, FLOAT64))
+    for a, b in zip(found.values(), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6, rtol=2e-6)
 
 
@@ -156,7 +150,7 @@ def test_the_defaults_of_activations_are_the_runtimes() -> None:
     for name in ("Affine", "ScaledTanh", "ThresholdedRelu"):
         made = activated("RNN", name)
         test_the_reference_computes_what_the_runtime_computes(made)
-        check_vjp(made, reference_ops=RECURRENT_OPS)
+        check_vjp(made)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -183,7 +177,7 @@ def test_torch(op_type: str, bidirectional: bool) -> None:
     gs = [np.random.default_rng(k).standard_normal(v.shape) for k, v in enumerate(ys)]
     expected = torch.autograd.grad(ys, [x, *states], [torch.tensor(g) for g in gs])
     per_way = gs[0].reshape(T, N, -1, H).transpose(0, 2, 1, 3)
-    found = pulled_back(made, per_way, *gs[1:], dtype="float64", reference_ops=RECURRENT_OPS)
+    found = pulled_back(made, per_way, *gs[1:], dtype="float64")
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b.numpy(), rtol=1e-10, atol=1e-12)
 
@@ -194,7 +188,7 @@ def test_outputs_that_the_model_leaves_out(op_type: str, kept: int) -> None:
     """Y is asked for where only Y_h is used; what is not used has no cotangent."""
     made = case(op_type, "one output", direction="bidirectional")
     whole = case_outputs(made)
-    model = ir.from_proto(forward_model(made, np.dtype("float32"), False))
+    model = ir.from_proto(forward_model(made, FLOAT32, False))
     graph = model.graph
     node = graph[0]
     y = node.outputs[kept]
@@ -209,39 +203,38 @@ def test_outputs_that_the_model_leaves_out(op_type: str, kept: int) -> None:
     graph.outputs.append(gradient)
     data = ir.to_proto(model)
     onnx.checker.check_model(data)
-    session = ort.InferenceSession(data.SerializeToString(), providers=["CPUExecutionProvider"])
     cotangent = np.random.default_rng(0).standard_normal(whole[kept])
-    found = session.run([gradient.name], feeds(made, "float32") | {"g": cotangent.astype(np.float32)})[0]
+    found = run(data, feeds(made, FLOAT32) | {"g": cotangent.astype(np.float32)}, [gradient.name])[gradient.name]
     gs = [cotangent if k == kept else np.zeros(shape) for k, shape in enumerate(whole)]
-    (expected,) = pulled_back(made, *gs, dtype="float64", reference_ops=RECURRENT_OPS)
+    (expected,) = pulled_back(made, *gs, dtype="float64")
     np.testing.assert_allclose(found, expected, atol=2e-6, rtol=0)
 
 
 def case_outputs(made: Case) -> list[tuple[int, ...]]:
-    model = forward_model(made, np.dtype("float32"), False)
+    model = forward_model(made, FLOAT32, False)
     return [tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in model.graph.output]
 
 
 def test_weights_that_depend_on_the_layer_are_refused() -> None:
     made = replace(case("LSTM", "weights"), constants=(2, 3), wrt=(1,))
     with pytest.raises(UnsupportedGradient, match="weights that depend on the target layer for LSTM, input 1"):
-        with_gradients(made, np.dtype("float32"), False)
+        with_gradients(made, FLOAT32, False)
 
 
 def test_an_unknown_activation_is_refused() -> None:
     with pytest.raises(UnsupportedGradient, match="activation 'cosine' for RNN, input 0"):
-        with_gradients(activated("RNN", "cosine"), np.dtype("float32"), False)
+        with_gradients(activated("RNN", "cosine"), FLOAT32, False)
 
 
 @pytest.mark.parametrize(
     "made", [c for c in CASES if c.ort and c.id in ("bidirectional-lengths", "clip", "linear-forward")], ids=str
 )
 def test_float16(made: Case) -> None:
-    check_float16(made, reference_ops=RECURRENT_OPS)
+    check_float16(made)
 
 
 def test_a_sequence_of_unknown_rank_is_an_error() -> None:
-    model = ir.from_proto(forward_model(case("LSTM", "unknown"), np.dtype("float32"), False))
+    model = ir.from_proto(forward_model(case("LSTM", "unknown"), FLOAT32, False))
     graph = model.graph
     x, y = graph.inputs[0], graph.outputs[0]
     x.shape = None

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from nets import run
 from vjp_check import (
     Case,
     check_affine,
@@ -215,11 +216,7 @@ def test_axes_that_keep_their_length_cost_nothing() -> None:
 
 def on_the_runtime(case: Case, x: np.ndarray) -> np.ndarray:
     model = forward_model(case, np.dtype("float32"), False)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, {"x0": x.astype(np.float32)})
-    return np.asarray(y, np.float64)
+    return np.asarray(run(model, {"x0": x.astype(np.float32)})["y0"], np.float64)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.ort and len(c.constants) and "computed" not in c.id], ids=str)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_ops import REFERENCE_OPS
 from vjp_check import Case, check_float16, check_torch, check_vjp, pulled_back
 
 RNG = np.random.default_rng(31)
@@ -59,7 +58,7 @@ CASES += [*COMPUTED, *CACHES]
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vjp(case: Case) -> None:
-    check_vjp(case, reference_ops=REFERENCE_OPS)
+    check_vjp(case)
 
 
 def forward_in_float16(case: Case) -> bool:
@@ -70,7 +69,7 @@ def forward_in_float16(case: Case) -> bool:
 
 @pytest.mark.parametrize("case", [c for c in CASES if forward_in_float16(c)], ids=str)
 def test_float16(case: Case) -> None:
-    check_float16(case, reference_ops=REFERENCE_OPS)
+    check_float16(case)
 
 
 TWINS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
@@ -95,7 +94,7 @@ ELEMENTS = [c for c in CASES if c.op_type == "ScatterElements"]
 
 @pytest.mark.parametrize("case", [*ELEMENTS, *map(whole, ELEMENTS)], ids=str)
 def test_torch(case: Case) -> None:
-    check_torch(case, lambda torch, *inputs: torch_elements(case, torch, *inputs), reference_ops=REFERENCE_OPS)
+    check_torch(case, lambda torch, *inputs: torch_elements(case, torch, *inputs))
 
 
 def test_scatter_nd_is_scatter_elements_on_a_line() -> None:

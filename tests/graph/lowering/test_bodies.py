@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx.reference.op_run import OpRun
 from vjp_check import Case, check_float16, check_torch, check_vjp
 
 RNG = np.random.default_rng(23)
@@ -78,38 +77,9 @@ CASES = [
 ]
 
 
-class AffineGrid(OpRun):
-    """Point by point, in the dtype of θ; the reference evaluator's own rounds to float32."""
-
-    op_domain = ""
-
-    def _run(self, theta, size, align_corners=0):  # type: ignore[no-untyped-def]
-        space = size[2:]
-        y = np.zeros((len(theta), *space, len(space)), theta.dtype)
-        for at in np.ndindex(*space):
-            point = [
-                i / (n - 1) * 2 - 1 if align_corners else (i + 0.5) / n * 2 - 1 for i, n in zip(at, space, strict=True)
-            ]
-            y[(slice(None), *at)] = theta @ [*reversed(point), 1]
-        return (y,)
-
-
-class RMSNormalization(OpRun):
-    """In the dtype of x; the reference evaluator's own computes in float32 only."""
-
-    op_domain = ""
-
-    def _run(self, x, scale, axis=-1, epsilon=1e-5, stash_type=1):  # type: ignore[no-untyped-def]
-        axes = tuple(range(axis % x.ndim, x.ndim))
-        return (x / np.sqrt((x * x).mean(axes, keepdims=True) + epsilon) * scale,)
-
-
-REFERENCE_OPS = [AffineGrid, RMSNormalization]
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_finite_differences(case: Case) -> None:
-    check_vjp(case, reference_ops=REFERENCE_OPS)
+    check_vjp(case)
 
 
 def test_half_precision() -> None:
@@ -160,4 +130,4 @@ TORCH = [
 
 @pytest.mark.parametrize(("case", "function"), TORCH, ids=lambda x: str(x) if isinstance(x, Case) else "torch")
 def test_torch(case: Case, function: Any) -> None:
-    check_torch(case, function, reference_ops=REFERENCE_OPS)
+    check_torch(case, function)

@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from reference_ops import geometry
+from reference.windows import convolution, geometry
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
@@ -63,12 +63,7 @@ class Row:
 
 
 def conv(x: np.ndarray, w: np.ndarray, group: int, strides: list[int], pads: list[int]) -> np.ndarray:
-    at = geometry(x, w.shape[2:], "NOTSET", strides, pads, None)
-    y = np.zeros((len(x), group, len(w) // group, *at.counts))
-    for tap, part in at.taps(x, 0):
-        split = part.reshape(len(x), group, w.shape[1], *at.counts)
-        y += np.einsum("nghij,gmh->ngmij", split, w[(slice(None), slice(None), *tap)].reshape(group, -1, w.shape[1]))
-    return y.reshape(len(x), len(w), *at.counts)
+    return convolution(x, w, group, geometry(x, w.shape[2:], {"strides": strides, "pads": pads}))
 
 
 def average(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from opsets import F, check_same, check_valid, f32, fed, one_node, raised, random, run
+from opsets import F, check_same, check_valid, f32, fed, old_node, raised, random, run
 
 from onnx_gradcam.errors import ModelError
 
@@ -105,23 +105,23 @@ OLD: list[Old] = [
 def test_raised_from_before_opset_7(
     op: str, opset: int, feeds: list[Any], attributes: dict[str, Any], expected: Sequence[np.ndarray]
 ) -> None:
-    new = raised(one_node(op, opset, feeds, attributes, outputs=len(expected)))
+    new = raised(old_node(op, opset, feeds, attributes, outputs=len(expected)))
     check_valid(new)
     check_same(run(new, fed(feeds)), expected)
 
 
 def test_bilinear_upsample_of_opset_1() -> None:
     factors = {"height_scale": 1.5, "width_scale": 2.0, "mode": "bilinear"}
-    twin = one_node("Upsample", 7, [X], {"scales": [1.0, 1.0, 1.5, 2.0], "mode": "linear"})
-    check_same(run(raised(one_node("Upsample", 1, [X], factors)), fed([X])), run(twin, fed([X])))
+    twin = old_node("Upsample", 7, [X], {"scales": [1.0, 1.0, 1.5, 2.0], "mode": "linear"})
+    check_same(run(raised(old_node("Upsample", 1, [X], factors)), fed([X])), run(twin, fed([X])))
 
 
 @pytest.mark.parametrize(("op", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
 def test_recurrent_operators_of_opset_1(op: str, gates: int) -> None:
     feeds = [random(6, 2, 3), random(1, gates * 5, 3), random(1, gates * 5, 5)]
     attributes = {"hidden_size": 5, "direction": "forward"}
-    expected = run(one_node(op, 7, feeds, attributes, outputs=2), fed(feeds))
-    new = raised(one_node(op, 1, feeds, {**attributes, "output_sequence": 1}, outputs=2))
+    expected = run(old_node(op, 7, feeds, attributes, outputs=2), fed(feeds))
+    new = raised(old_node(op, 1, feeds, {**attributes, "output_sequence": 1}, outputs=2))
     check_valid(new)
     check_same(run(new, fed(feeds)), expected)
 
@@ -129,7 +129,7 @@ def test_recurrent_operators_of_opset_1(op: str, gates: int) -> None:
 def test_batch_normalization_in_training_mode_stays_there() -> None:
     """Further outputs meant training mode, and a deployed model that lists them is run so by onnxruntime."""
     for opset in (7, 9, 13):
-        model = one_node("BatchNormalization", opset, [X, *BN], outputs=5)
+        model = old_node("BatchNormalization", opset, [X, *BN], outputs=5)
         del model.graph.output[3:]
         expected, at_rest = run(model, fed([X, *BN])), batch_normalized(X, BN, 1e-5)
         assert np.abs(expected[0] - at_rest).max() > 0.1
@@ -139,14 +139,14 @@ def test_batch_normalization_in_training_mode_stays_there() -> None:
 
 
 def test_batch_normalization_with_nameless_further_outputs_is_at_inference() -> None:
-    model = one_node("BatchNormalization", 9, [X, *BN])
+    model = old_node("BatchNormalization", 9, [X, *BN])
     model.graph.node[0].output.extend(["", "", "", ""])
     check_same(run(raised(model), fed([X, *BN])), [batch_normalized(X, BN, 1e-5)])
 
 
 def test_an_unused_dropout_mask_is_dropped() -> None:
     for opset in (7, 10):
-        model = one_node("Dropout", opset, [X], outputs=2)
+        model = old_node("Dropout", opset, [X], outputs=2)
         del model.graph.output[1:]
         new = raised(model)
         check_valid(new)
@@ -192,7 +192,7 @@ def test_a_form_that_opset_18_lacks_is_refused_by_name(
 ) -> None:
     constants, outputs, ranked = extra.get("c", ()), extra.get("n", 1), extra.get("ranked", True)
     with pytest.raises(ModelError) as caught:
-        raised(one_node(op, opset, feeds, attributes, constants, outputs, ranked))
+        raised(old_node(op, opset, feeds, attributes, constants, outputs, ranked))
     assert why in caught.value.what
     assert op in caught.value.what
     assert "'the_node'" in caught.value.where

@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_ops import REFERENCE_OPS
+from nets import run
+from reference import evaluator
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
@@ -41,13 +40,6 @@ def network(pool: str, *, declared: bool) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model) if declared else model
 
 
-def run(model: onnx.ModelProto, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return list(session.run(names, feeds))
-
-
 @pytest.mark.parametrize("declared", [False, True])
 @pytest.mark.parametrize("pool", FORMS.values(), ids=FORMS)
 def test_a_network_whose_pools_shape_inference_gets_wrong(pool: str, declared: bool) -> None:
@@ -55,7 +47,7 @@ def test_a_network_whose_pools_shape_inference_gets_wrong(pool: str, declared: b
     source = network(pool, declared=declared)
     x = np.random.default_rng(1).standard_normal((1, 2, 9, 13)).astype(np.float32)
     source.graph.output.extend(onnx.ValueInfoProto(name=n) for n in "bd")
-    expected = run(source, ["score", "b", "d"], {"x": x})
+    expected = list(run(source, {"x": x}, ["score", "b", "d"]).values())
     model = prepare(ir.from_proto(source))
     values = ir.convenience.create_value_mapping(model.graph)
     assert [list(values[n].shape or ()) for n in ("score", "b", "d")] == [list(y.shape) for y in expected]
@@ -64,12 +56,12 @@ def test_a_network_whose_pools_shape_inference_gets_wrong(pool: str, declared: b
     op, nodes = Builder(model.graph), list(model.graph)
     (gradient,) = pull_back(op, nodes, {values["score"]: op.array(g)}, [values["x"]])
     model.graph.outputs.append(gradient)
-    *outputs, found = run(ir.to_proto(model), ["score", "b", "d", gradient.name or ""], {"x": x})
+    *outputs, found = run(model, {"x": x}, ["score", "b", "d", gradient.name or ""]).values()
     for y, same in zip(outputs, expected, strict=True):
         np.testing.assert_array_equal(y, same)
-    evaluator = ReferenceEvaluator(_double(source), new_ops=list(REFERENCE_OPS))
     v = np.random.default_rng(3).standard_normal(x.shape)
-    plus, minus = (evaluator.run(["score"], {"x": x + h * v})[0] for h in (1e-6, -1e-6))
+    reference = evaluator(_double(source))
+    plus, minus = (reference.run(["score"], {"x": x + h * v})[0] for h in (1e-6, -1e-6))
     assert np.vdot(found, v) == pytest.approx(np.vdot(g, plus - minus) / 2e-6, rel=1e-5)
 
 

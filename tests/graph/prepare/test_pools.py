@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
+from nets import one_node, run
 
 from onnx_gradcam.graph.prepare.pools import make_explicit, same_pads, window_count
 
@@ -20,19 +20,9 @@ FORMS = [
 
 def pooled(op_type: str, size: int, form: dict[str, Any]) -> tuple[onnx.ModelProto, np.ndarray]:
     """The pool of 1, 2, … as a model with the shape that onnx infers, and what onnxruntime makes of it."""
-    node = onnx.helper.make_node(op_type, ["x"], ["y"], **form)
-    info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1, size])
-    graph = onnx.helper.make_graph([node], "pool", [info], [onnx.ValueInfoProto(name="y")])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=10)
-    return onnx.shape_inference.infer_shapes(model), run(model, size)
-
-
-def run(model: onnx.ModelProto, size: int) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (y,) = session.run(None, {"x": np.arange(1, size + 1, dtype=np.float32).reshape(1, 1, -1)})
-    return np.asarray(y)
+    x = np.arange(1, size + 1, dtype=np.float32).reshape(1, 1, -1)
+    model = one_node(op_type, [x], form, opset=19)
+    return onnx.shape_inference.infer_shapes(model), run(model, {"x0": x})["y0"]
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
@@ -65,10 +55,7 @@ def test_every_form_on_one_axis(op_type: str, dilation: int) -> None:
 def test_a_pool_that_cannot_be_said_otherwise_stays() -> None:
     """Rows: a window in the padding; columns: one beyond it; and padding counts."""
     form = {"kernel_shape": [2, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1, "count_include_pad": 1}
-    node = onnx.helper.make_node("AveragePool", ["x"], ["y"], **form)
-    info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1, 5, 6])
-    graph = onnx.helper.make_graph([node], "pool", [info], [onnx.ValueInfoProto(name="y")])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=10)
+    model = one_node("AveragePool", [np.zeros((1, 1, 5, 6), np.float32)], form, opset=19)
     kept = ir.from_proto(onnx.shape_inference.infer_shapes(model)).graph[0]
     before = dict(kept.attributes)
     assert not make_explicit(kept)

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
-from opsets import check_same, fed, i64, one_node, raised, random, run
+from opsets import check_same, fed, i64, old_node, raised, random, run
 
 from onnx_gradcam.graph.prepare.upgrade import raise_opset
 
@@ -172,7 +172,7 @@ def test_bodies_of_if_and_loop_are_raised() -> None:
 
 
 def test_new_names_avoid_those_of_the_model() -> None:
-    model = one_node("Clip", 10, [X], {"min": 0.0, "max": 1.0})
+    model = old_node("Clip", 10, [X], {"min": 0.0, "max": 1.0})
     for k in range(0, 40, 2):
         model.graph.node.append(helper.make_node("Identity", ["x0"], [f"opset18/const_{k}"]))
     new = raised(model)
@@ -216,13 +216,13 @@ def test_shapes_of_inner_values_are_inferred_where_they_are_not_declared() -> No
 
 
 def test_operators_that_onnx_does_not_know_stay() -> None:
-    model = one_node("EfficientNMS_TRT", 11, [X, X], {"score_threshold": 0.25}, outputs=4)
+    model = old_node("EfficientNMS_TRT", 11, [X, X], {"score_threshold": 0.25}, outputs=4)
     assert raised(model).graph.node[0] == model.graph.node[0]
 
 
 @pytest.mark.parametrize("opset", [18, 19, 21])
 def test_newer_models_stay_as_they_are(opset: int) -> None:
-    model = one_node("ReduceMax", opset, [X], constants=[i64(1)])
+    model = old_node("ReduceMax", opset, [X], constants=[i64(1)])
     copy = ir.from_proto(model)
     before = ir.to_proto(copy)
     raise_opset(copy)
@@ -230,7 +230,7 @@ def test_newer_models_stay_as_they_are(opset: int) -> None:
 
 
 def test_raising_twice_changes_nothing_more() -> None:
-    once = raised(one_node("Softmax", 7, [X]))
+    once = raised(old_node("Softmax", 7, [X]))
     assert raised(once) == once
 
 

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN for onnx's reference evaluator, in full: verify's own, held against onnxruntime and torch."""
+"""LSTM, GRU and RNN in full: those of ``verify``, which are held against onnxruntime, torch and onnx's test cases."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class _Recurrent(OpRun):
     op_domain = ""
 
     def _run(self, *inputs, **attributes):  # type: ignore[no-untyped-def]
-        given = {k: v for k, v in attributes.items() if v is not None}
-        arrays = recurrent(type(self).__name__, given, inputs)
+        present = {k: v for k, v in attributes.items() if v is not None}
+        arrays = recurrent(type(self).__name__, present, inputs)
         return tuple(a.astype(inputs[0].dtype) for a in arrays[: len(self.onnx_node.output)])
 
 
@@ -28,4 +28,4 @@ class RNN(_Recurrent):
     pass
 
 
-RECURRENT_OPS = (LSTM, GRU, RNN)
+OPERATORS = (LSTM, GRU, RNN)

@@ -1,26 +1,20 @@
+"""The reference operators against torch, ONNX Runtime and numbers computed by hand."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
-from onnx.reference import ReferenceEvaluator
-from reference_ops import REFERENCE_OPS
+from nets import one_node, session
+from reference import evaluator
 
 RNG = np.random.default_rng(3)
 
 
 def run(op_type: str, *inputs: np.ndarray, outputs: int = 1, opset: int = 19, **attributes: Any) -> list[np.ndarray]:
-    names, ys = [f"x{i}" for i in range(len(inputs))], [f"y{i}" for i in range(outputs)]
-    node = onnx.helper.make_node(op_type, names, ys, **attributes)
-    infos = [onnx.ValueInfoProto(name=n) for n in names], [onnx.ValueInfoProto(name=n) for n in ys]
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph([node], "one", *infos), opset_imports=[onnx.helper.make_opsetid("", opset)]
-    )
-    feeds = dict(zip(names, inputs, strict=True))
-    return ReferenceEvaluator(model, new_ops=list(REFERENCE_OPS)).run(None, feeds)
+    model = one_node(op_type, inputs, attributes, outputs=outputs, opset=opset)
+    return evaluator(model).run(None, {f"x{i}": x for i, x in enumerate(inputs)})
 
 
 def tensor(*shape: int) -> np.ndarray:
@@ -173,11 +167,8 @@ def test_windows_are_those_of_the_runtime(op_type: str, auto_pad: str, dilation:
     for size, kernel, stride in [(7, 3, 2), (8, 3, 2), (6, 3, 1), (9, 3, 3), (7, 2, 2), (10, 4, 3)]:
         x = np.abs(tensor(1, 2, size, size + 1)) + 0.5
         form = {"auto_pad": auto_pad, "dilations": [dilation] * 2, "strides": [stride] * 2, "ceil_mode": ceil}
-        node = onnx.helper.make_node(op_type, ["x"], ["y"], kernel_shape=[kernel] * 2, **form)
-        info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None] * 4)
-        graph = onnx.helper.make_graph([node], "one", [info], [onnx.ValueInfoProto(name="y")])
-        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=10)
-        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        (expected,) = session.run(None, {"x": x.astype(np.float32)})
+        attributes = {"kernel_shape": [kernel] * 2, **form}
+        model = one_node(op_type, [x.astype(np.float32)], attributes, opset=19, dims=lambda _i, _x: [None] * 4)
+        (expected,) = session(model).run(None, {"x0": x.astype(np.float32)})
         found = run(op_type, x, kernel_shape=[kernel] * 2, **form)[0]
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=f"{size}, {kernel}, {stride}")
