@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 from repository import MODELS
-from vjp_check import lint
+from safe_operators import lint
 
 from onnx_gradcam import cli
 from onnx_gradcam.jobs import cuda_kernels

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from nets import Net
 from onnx.reference import ReferenceEvaluator
-from vjp_check import SAFE, SHAPE_ARITHMETIC
+from safe_operators import SAFE, SHAPE_ARITHMETIC
 
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.engine.program import differentiate

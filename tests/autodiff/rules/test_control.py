@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 from nets import run
 from onnx.reference import ReferenceEvaluator
-from vjp_check import lint
+from safe_operators import lint
 
 from onnx_gradcam.autodiff.registry import RULES, vjp
 from onnx_gradcam.autodiff.walk import pull_back
