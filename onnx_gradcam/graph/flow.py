@@ -51,9 +51,14 @@ def _has_no_gradient(node: ir.Node) -> bool:
     return node.op_type in NO_GRADIENT and node.domain in ("", "ai.onnx")
 
 
+def bodies_of(node: ir.Node) -> list[ir.Graph]:
+    """Return the bodies of an If, Loop or Scan, without those inside them."""
+    return [g for a in node.attributes.values() for g in _graphs(a)]
+
+
 def captured(node: ir.Node) -> list[ir.Value]:
-    """The outer values that the bodies of an If, Loop or Scan read: inputs in all but name."""
-    bodies = [g for a in node.attributes.values() for g in _graphs(a)]
+    """Return the outer values that the bodies of an If, Loop or Scan read: inputs in all but name."""
+    bodies = bodies_of(node)
     inner = [n for body in bodies for n in ir.traversal.RecursiveGraphIterator(body)]
     own = {v for n in inner for v in n.outputs}
     own.update(v for body in bodies for g in [body, *body.subgraphs()] for v in [*g.inputs, *g.initializers.values()])

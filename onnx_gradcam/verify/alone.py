@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +12,7 @@ from onnx_gradcam.autodiff.walk import pull_through
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import operands
+from onnx_gradcam.graph.names import claim, names_in
 from onnx_gradcam.verify.float64 import Arrays
 from onnx_gradcam.verify.path import Site
 
@@ -32,7 +33,8 @@ def alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
     assert graph is not None
     theirs = operands(node)
     inputs = [None if a is None else _like(v, f"x{i}", a) for i, (v, a) in enumerate(zip(theirs, arrays, strict=True))]
-    attributes = _rebound(node, {old: new for old, new in zip(theirs, inputs, strict=True) if old and new})
+    own = {f"{kind}{k}" for kind in ("x", "y", "g", "grad") for k in range(len(theirs) + len(node.outputs))}
+    attributes = _rebound(node, {old: new for old, new in zip(theirs, inputs, strict=True) if old and new}, own)
     count = len(node.inputs)
     copy = ir.Node(node.domain, node.op_type, inputs[:count], attributes, num_outputs=len(node.outputs), name=node.name)
     for k, (mine, output) in enumerate(zip(copy.outputs, node.outputs, strict=True)):
@@ -60,8 +62,11 @@ def alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
     return ir.Model(part, ir_version=10)
 
 
-def _rebound(node: ir.Node, inputs: Mapping[ir.Value, ir.Value]) -> list[ir.Attr]:
-    """The attributes of ``node``; its bodies, copied, read ``inputs[v]`` in place of each outer value v."""
+def _rebound(node: ir.Node, inputs: Mapping[ir.Value, ir.Value], own: Set[str]) -> list[ir.Attr]:
+    """Return the attributes of ``node``; its bodies, copied, read ``inputs[v]`` in place of each outer value v.
+
+    The names ``own`` are left to the values around the bodies.
+    """
     attributes = []
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
@@ -71,9 +76,20 @@ def _rebound(node: ir.Node, inputs: Mapping[ir.Value, ir.Value]) -> list[ir.Attr
                     if value is not None and value in inputs:
                         inner.replace_input_with(k, inputs[value])
             body.outputs[:] = [inputs.get(v, v) for v in body.outputs]
+            _make_room(body, own)
             attribute = ir.AttrGraph(attribute.name, body)
         attributes.append(attribute)
     return attributes
+
+
+def _make_room(body: ir.Graph, own: Set[str]) -> None:
+    """Rename the values in a body that have one of the names ``own``."""
+    taken = names_in(body) | own
+    for part in [body, *body.subgraphs()]:
+        held = [*part.inputs, *part.initializers.values(), *(v for node in part for v in node.outputs)]
+        for value in held:
+            if value.name and value.name in own:
+                value.name = claim(value.name, taken)
 
 
 def _cotangent(y: ir.Value, k: int) -> ir.Value:

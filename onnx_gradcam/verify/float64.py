@@ -17,7 +17,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from onnx_gradcam.graph.flow import captured
+from onnx_gradcam.graph.flow import bodies_of, captured
+from onnx_gradcam.graph.names import claim, names_in
 from onnx_gradcam.verify import sampling, windows
 from onnx_gradcam.verify.recurrent import STEPS, recurrent
 from onnx_gradcam.verify.resizing import resize
@@ -149,9 +150,11 @@ class Erf(OpRun):
 
 def _on_reference(node: ir.Node) -> Function:
     assert node.graph is not None
-    inputs = [f"x{i}" if v is not None else "" for i, v in enumerate(node.inputs)]
-    given = [*inputs, *(v.name or "" for v in captured(node))]
-    made = [f"y{i}" if v.name else "" for i, v in enumerate(node.outputs)]
+    outer = [v.name or "" for v in captured(node)]
+    taken = set(outer).union(*(names_in(body) for body in bodies_of(node)))
+    inputs = [claim(f"x{i}", taken) if v is not None else "" for i, v in enumerate(node.inputs)]
+    given = [*inputs, *outer]
+    made = [claim(f"y{i}", taken) if v.name else "" for i, v in enumerate(node.outputs)]
     alone = onnx.helper.make_node(node.op_type, inputs, made)
     for attribute in ir.to_proto(node).attribute:
         if attribute.name == "to" and attribute.i in FLOATS:

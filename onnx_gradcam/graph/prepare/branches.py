@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.names import values_by_name
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 
@@ -13,7 +14,8 @@ RECURRENT = ("LSTM", "GRU", "RNN")
 def inline_decided_ifs(graph: ir.Graph) -> bool:
     """Put the branch that is always taken in the place of each If of which it is known; whether there was one."""
     changed = False
-    taken = set(ir.convenience.create_value_mapping(graph, include_subgraphs=False))
+    taken = set(values_by_name(graph))
+    taken_by_nodes = {node.name for node in graph if node.name}
     for node in list(graph):
         if node.op_type != "If" or node.domain != "" or (branch := _taken(node)) is None:
             continue
@@ -26,6 +28,7 @@ def inline_decided_ifs(graph: ir.Graph) -> bool:
         for inner in list(branch):
             branch.remove(inner)
             node.prepend(inner)
+            _rename(inner, taken_by_nodes)
             for value in inner.outputs:
                 _rename(value, taken)
                 value.shape = None  # torch declares ranks of branches wrongly; it is inferred anew
@@ -72,12 +75,12 @@ def _wanted(reader: ir.Node, position: int) -> int | None:
     return 3 if position == 0 and reader.op_type in RECURRENT else None
 
 
-def _rename(value: ir.Value, taken: set[str]) -> None:
-    """Names of one branch may stand in the branches of another If, too."""
-    name = value.name or ""
+def _rename(named: ir.Value | ir.Node, taken: set[str]) -> None:
+    """Give a value or a node a name that is free: those of one branch may stand in branches of another If, too."""
+    name = named.name or ""
     number = 1
-    while value.name in taken:
+    while named.name in taken:
         number += 1
-        value.name = f"{name}_{number}"
-    if value.name:
-        taken.add(value.name)
+        named.name = f"{name}_{number}"
+    if named.name:
+        taken.add(named.name)

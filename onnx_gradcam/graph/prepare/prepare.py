@@ -123,10 +123,11 @@ def _cut_post_processing(graph: ir.Graph) -> None:
 
 
 def _name_all(graph: ir.Graph) -> None:
-    """Nodes are named in messages; give those without a name the name of their first output."""
+    """Name the nodes without a name after their first output: messages name nodes, and no two may have one name."""
+    taken = {node.name for node in graph if node.name}
     for node in graph:
         if not node.name:
-            node.name = node.outputs[0].name
+            node.name = claim(node.outputs[0].name or node.op_type, taken)
 
 
 def _declare_microsoft(graph: ir.Graph) -> None:
