@@ -74,7 +74,6 @@ class Row:
 
 def examine(subject: Subject, python: str, folder: Path) -> Row | None:
     """Every road on one model; None for one that is no classifier in float32 with one image."""
-    from onnx_gradcam.engine.program import asked
     from onnx_gradcam.graph.names import CLASS_OUTPUT
 
     explainer = ogc.Explainer(subject.path, subject.layer or "auto")
@@ -96,9 +95,7 @@ def examine(subject: Subject, python: str, folder: Path) -> Row | None:
     row.times[OURS] = ratio(subject.path, alone, outputs[:1], next(iter(feeds.values())))
     by_training(subject, names, feeds, python, folder, found, row)
     if not subject.layer:
-        by_torch(
-            subject, names, asked(subject.path, names, "auto")[1].value.name or "", feeds, classes, folder, found, row
-        )
+        by_torch(subject, names, score.value.name or "", feeds, classes, folder, found, row)
     compare(found, row)
     for pair in PAIRS:
         if row.layer.get(pair, 0) > LIMIT:

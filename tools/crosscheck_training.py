@@ -49,19 +49,20 @@ def main() -> None:
 
 def run(job: Job) -> dict[str, Any]:
     """Write the gradients; the time as a multiple of plain inference, and the report of verify."""
-    from onnx_gradcam.engine.program import asked, with_score
+    from onnx_gradcam.engine.program import with_score
+    from onnx_gradcam.explain.network import open_network
     from onnx_gradcam.roads import ort_training
 
     feeds = read(job.feeds)
-    prepared, score, names = asked(job.path, job.names, "auto")
+    network = open_network(job.path)
     make = ort_training.as_it_is if job.as_it_is else ort_training.add_gradients
-    graph = make(*with_score(prepared, score, names))
+    graph = make(*with_score(network.prepared, network.score, job.names))
     outputs = [f"grad/{name}" for name in job.names]
     session = session_of(graph.SerializeToString())
     found = {seed: dict(zip(outputs, session.run(outputs, fed), strict=True)) for seed, fed in feeds.items()}
     np.savez(job.out, **{f"{seed}/{name}": a for seed, arrays in found.items() for name, a in arrays.items()})
     if not job.as_it_is:
-        layer = ort_training.gradient_model(job.path, job.names[:1])
+        layer = ort_training.by_builder(network, job.names[:1])
         return {"time": ratio(job.path, layer.SerializeToString(), outputs[:1], next(iter(feeds.values())))}
     from onnx_gradcam.verify import verify
 

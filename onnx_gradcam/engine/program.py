@@ -6,19 +6,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.anatomy.score import Score, find_score
+from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.rectifiers.gating import Gating, noting, summary
 from onnx_gradcam.autodiff.rectifiers.operators import Activation
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.walk import pull_back
-from onnx_gradcam.errors import LayerError, UnsupportedGradient, nearest
+from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder, Value, same_dim
 from onnx_gradcam.graph.flow import captured, downstream, upstream
-from onnx_gradcam.graph.load import ModelLike, load
 from onnx_gradcam.graph.names import (
     CLASS_OUTPUT,
     SCALE_INPUT,
@@ -28,7 +26,6 @@ from onnx_gradcam.graph.names import (
     gradient_output,
     values_by_name,
 )
-from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import quantized_form
 from onnx_gradcam.targets import kinds
 from onnx_gradcam.targets.kinds import Kind
@@ -311,29 +308,6 @@ def _varying(graph: ir.Graph) -> set[Value]:
         if any(v in found for v in [*node.inputs, *captured(node)]):
             found.update(node.outputs)
     return found
-
-
-def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") -> onnx.ModelProto:
-    """Return ``model`` with gradients as extra outputs, by our rules: ``engines.gradient_model`` says what it has."""
-    whole = differentiate(*asked(model, wrt, score))
-    ir.external_data.load_to_model(whole.model)
-    whole.model.metadata_props.update(whole.names.as_metadata())
-    return ir.to_proto(whole.model)
-
-
-def asked(model: ModelLike, wrt: Sequence[str], score: str) -> tuple[ir.Model, Score, list[str]]:
-    """Return the prepared model, its score, and the names ``wrt``, each once.
-
-    Raises:
-        LayerError: the model has no value of such a name.
-    """
-    prepared = prepare(load(model).model)
-    described = find_score(prepared.graph, score)
-    values = values_by_name(prepared.graph)
-    for name in wrt:
-        if name not in values:
-            raise LayerError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
-    return prepared, described, list(dict.fromkeys(wrt))
 
 
 def with_score(

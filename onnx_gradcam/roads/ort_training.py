@@ -13,20 +13,23 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.engine.program import asked, with_score
+from onnx_gradcam.engine.program import with_score
 from onnx_gradcam.errors import ModelError, NoGradientPath, ProviderError, UnsupportedGradient
+from onnx_gradcam.explain.network import Network
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.names import TOTAL_OUTPUT, GradientNames, values_by_name
 from onnx_gradcam.roads.forms import write_out
 
 OPSET, IR = 21, 10  # the newest of release 1.19
 
 
-def gradient_model(model: ModelLike, wrt: Sequence[str], score: str = "auto") -> onnx.ModelProto:
-    """``model`` with gradients as extra outputs, by its builder: ``engines.gradient_model`` says what it has."""
+def by_builder(network: Network, names: Sequence[str]) -> onnx.ModelProto:
+    """Return the model of a network with the gradients that onnxruntime-training's builder writes.
+
+    Raises what ``add_gradients`` raises.
+    """
     builder()
-    return add_gradients(*with_score(*asked(model, wrt, score)))
+    return add_gradients(*with_score(network.prepared, network.score, names))
 
 
 def add_gradients(model: ir.Model, names: GradientNames) -> onnx.ModelProto:

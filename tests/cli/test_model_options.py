@@ -24,7 +24,9 @@ from onnx_gradcam.jobs.inspect import overview, presets_on
 from onnx_gradcam.jobs.model_options import MODEL_OPTIONS, PLAIN_DEFAULTS, opening_of
 
 COMMANDS = ("explain", "inspect", "verify")
-FUNCTIONS: tuple[Callable[..., Any], ...] = (ogc.Explainer, ogc.layers, ogc.verify, overview, presets_on)
+FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    ogc.Explainer, ogc.gradient_model, ogc.layers, ogc.verify, overview, presets_on,
+)  # fmt: skip
 
 
 def test_every_keyword_has_its_option() -> None:

@@ -18,11 +18,13 @@ from reference import evaluator
 
 from onnx_gradcam.anatomy.layers import choose
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.engine.program import asked, differentiate, gradient_model, to_run
+from onnx_gradcam.engine.program import differentiate, to_run
 from onnx_gradcam.errors import LayerError, NoGradientPath, ScoreError, UnsupportedGradient
+from onnx_gradcam.explain.network import open_network
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import CLASS_OUTPUT, SCALE_INPUT, SCORE_OUTPUT, TARGET_INDEX, gradient_names
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.roads.engines import gradient_model
 
 ALL = {**builders.ARCHITECTURES, **builders.HABITS}
 CLASSES = [3, -1, 0, 2]
@@ -365,8 +367,8 @@ def value_of(proto: onnx.ModelProto) -> str:
 
 def test_the_graph_to_run_returns_no_inputs() -> None:
     """OpenVINO takes no value for an input and an output."""
-    prepared, score, names = asked(builders.plain(), ["relu", "x"], "auto")
-    whole = differentiate(prepared, score, names)
+    network = open_network(builders.plain())
+    whole = differentiate(network.prepared, network.score, ["relu", "x"])
     assert "x" in {v.name for v in whole.model.graph.outputs}
     assert {v.name for v in to_run(whole).graph.outputs} == {
         "logits", "relu", "grad/relu", "grad/x", "grad/score", "grad/class_index",

@@ -12,9 +12,9 @@ import onnx_ir as ir
 import pytest
 
 import onnx_gradcam
-from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.names import NAMES_KEY, claim, gradient_names, names_in, values_by_name
+from onnx_gradcam.roads.engines import gradient_model
 
 ROOT = Path(onnx_gradcam.__file__).parent
 RESERVED = re.compile(

@@ -14,10 +14,10 @@ from measures import pearson
 from repository import MODELS
 
 import onnx_gradcam as ogc
-from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.engine.scaling import FIRST, LARGEST, REPEATS, run_scaled
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.names import SCALE_INPUT
+from onnx_gradcam.roads.engines import gradient_model
 
 DEMO = sorted(MODELS.glob("shapes-*.onnx"))
 PEARSON = 0.995

@@ -41,7 +41,10 @@ def test_arguments() -> None:
         "a", "b", "images", "target", "method", "layer_a", "layer_b", "score_a", "score_b", "labels", "preprocess",
         "preprocess_b", "require", "report",
     ]  # fmt: skip
-    assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "score", "engine"]
+    opening = list(ogc.Opening.__annotations__)
+    assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]
+    assert list(inspect.signature(ogc.layers).parameters) == ["model", *opening]
+    assert list(inspect.signature(ogc.verify).parameters) == ["model", "target_layer", "x", "seed", "table", *opening]
 
 
 def test_import_brings_neither_torch_nor_a_runtime() -> None:

@@ -11,8 +11,8 @@ from crosscheck_page import coverage, distances, number, silent, table
 from crosscheck_training import read
 from nets import feeds
 
-from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.graph.names import TARGET_INDEX
+from onnx_gradcam.roads.engines import gradient_model
 
 PAIR = (OURS, TRAINING)
 

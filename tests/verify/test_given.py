@@ -10,9 +10,9 @@ import onnx
 import pytest
 from nets import run
 
-from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX
+from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.verify import verify
 
 

@@ -9,10 +9,10 @@ import pytest
 from lowering_check import run_ort
 
 from onnx_gradcam.autodiff.walk import pull_back
-from onnx_gradcam.engine.program import gradient_model
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.roads.engines import gradient_model
 
 RNG = np.random.default_rng(7)
 
