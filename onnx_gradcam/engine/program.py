@@ -15,7 +15,7 @@ from onnx_gradcam.autodiff.rectifiers.operators import Activation
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
-from onnx_gradcam.graph.builder import Builder, Value, same_dim
+from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, same_dim
 from onnx_gradcam.graph.flow import captured, downstream, upstream
 from onnx_gradcam.graph.names import (
     CLASS_OUTPUT,
@@ -29,8 +29,6 @@ from onnx_gradcam.graph.names import (
 from onnx_gradcam.graph.quantization import quantized_form
 from onnx_gradcam.targets import kinds
 from onnx_gradcam.targets.kinds import Kind
-
-NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,8 @@ def differentiate(
         table: the rules of the way back.
         kind: the kind of target whose score is differentiated.
         second_order: also write the product of the Hessian with each value.
-        sign: −1 to carry back −score, which is not the negative by other tables than RULES: ``autodiff.gating``'s
-            GUIDED and DECONVOLUTION.
+        sign: −1 to carry back −score, which is not the negative by other tables than RULES: ``rectifiers.gating``'s
+            GUIDED_RULES and DECONVOLUTION_RULES.
 
     Raises:
         UnsupportedGradient: a node on the way back has no rule.
@@ -210,7 +208,7 @@ def _curvature(op: Builder, gradient: Value, v: Value, table: Mapping[Key, Rule]
 
 def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> bool:
     """Whether a cotangent on its way from ``score`` back to ``wrt`` is held in 16 bits."""
-    return any(v.dtype in NARROW for v in downstream(nodes, wrt) & upstream(nodes, score))
+    return any(v.dtype in HALF_PRECISION for v in downstream(nodes, wrt) & upstream(nodes, score))
 
 
 def _seed(op: Builder, score: Value, scaled: bool) -> tuple[Value, dict[str, str]]:

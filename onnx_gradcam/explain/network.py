@@ -18,7 +18,7 @@ from onnx_gradcam.anatomy.layers import at_size
 from onnx_gradcam.anatomy.linear_head import has_linear_head
 from onnx_gradcam.anatomy.score import Score, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
-from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED
+from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options
@@ -35,10 +35,10 @@ from onnx_gradcam.photos.preprocess.choice import InputSpec
 BACKWARD: Mapping[str, Backward] = {
     "gradient": Backward(),
     "curvature": Backward(second_order=True),
-    "guided": Backward(GUIDED),
-    "guided counterfactual": Backward(GUIDED, sign=-1),
-    "deconvolution": Backward(DECONVOLUTION),
-    "deconvolution counterfactual": Backward(DECONVOLUTION, sign=-1),
+    "guided": Backward(GUIDED_RULES),
+    "guided counterfactual": Backward(GUIDED_RULES, sign=-1),
+    "deconvolution": Backward(DECONVOLUTION_RULES),
+    "deconvolution counterfactual": Backward(DECONVOLUTION_RULES, sign=-1),
 }
 
 

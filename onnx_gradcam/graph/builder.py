@@ -17,6 +17,8 @@ from onnx_gradcam.graph.names import GRADIENT, claim, names_in, values_by_name
 
 Value = ir.Value
 
+HALF_PRECISION = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+LOWEST = -3e38  # below every number of a network, in float32 and bfloat16
 SMALL = 1024  # elements; smaller constants are shared, and known to shape inference
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.dense.scores import HALF
 from onnx_gradcam.anatomy.score import Score
-from onnx_gradcam.graph.builder import Builder, Value, rank
+from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
 
 
 def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
@@ -161,7 +160,7 @@ def as_dtype(op: Builder, value: Value, like: Value) -> Value:
 
 def wide(op: Builder, y: Value) -> Value:
     """``y``, in float32 if it has 16 bits."""
-    return op.Cast(y, to=int(ir.DataType.FLOAT)) if y.dtype in HALF else y
+    return op.Cast(y, to=int(ir.DataType.FLOAT)) if y.dtype in HALF_PRECISION else y
 
 
 def of_class(op: Builder, logits: Value, chosen: Value) -> Value:

@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import Key, Rule
-from onnx_gradcam.engine.program import NARROW
 from onnx_gradcam.engine.session import Options, Session
+from onnx_gradcam.graph.builder import HALF_PRECISION
 from onnx_gradcam.verify.alone import alone, array_of
 from onnx_gradcam.verify.path import Site
 from onnx_gradcam.verify.points import cotangents
@@ -37,9 +37,9 @@ def in_float32(prepared: ir.Model) -> ir.Model:
             _widen(value)
         for node in graph:
             for name, attribute in list(node.attributes.items()):
-                if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in NARROW:
+                if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in HALF_PRECISION:
                     node.attributes[name] = ir.AttrTensor(name, _wide(attribute.as_tensor()))
-                elif name in ("to", "dtype") and attribute.as_int() in NARROW:
+                elif name in ("to", "dtype") and attribute.as_int() in HALF_PRECISION:
                     node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
     return model
 
@@ -100,7 +100,7 @@ def _gradients(
 
 
 def _widen(value: ir.Value) -> None:
-    if value.dtype in NARROW:
+    if value.dtype in HALF_PRECISION:
         value.type = ir.TensorType(ir.DataType.FLOAT)  # a new one: a copied graph shares them with its original
         if value.const_value is not None:
             value.const_value = _wide(value.const_value)

@@ -21,7 +21,7 @@ from nets import session
 from reference import evaluator
 
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating
+from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES, Gating
 from onnx_gradcam.autodiff.registry import Rules
 from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.load import load
@@ -34,7 +34,7 @@ small_network = importlib.import_module("token_truth").small_network
 quantization = importlib.import_module("onnxruntime.quantization")
 nn = torch.nn
 
-TABLES = {"guided": GUIDED, "deconvolution": DECONVOLUTION}
+TABLES = {"guided": GUIDED_RULES, "deconvolution": DECONVOLUTION_RULES}
 # torch's modules → how a count calls them.
 PIECEWISE = {"ReLU": "Relu", "ReLU6": "Clip", "LeakyReLU": "LeakyRelu", "PReLU": "PRelu"}
 SMOOTH = {
@@ -196,7 +196,7 @@ def test_every_activation_of_torch(name: str, exporter: str, opset: int | None, 
 )
 def test_networks_of_tokens(name: str, exporter: str) -> None:
     """The Softmax of attention is left alone; GELU and SiLU are found in what the exporters write."""
-    _, gating = written(token_nets.model(name, exporter), GUIDED)
+    _, gating = written(token_nets.model(name, exporter), GUIDED_RULES)
     expected = expected_gating(token_nets.net(name))
     assert (gating.piecewise, gating.smooth) == (expected.piecewise, expected.smooth)
     assert set(gating.left_alone) == {"Softmax"}
@@ -208,7 +208,7 @@ def test_networks_as_optimisers_save_them(name: str, tmp_path: Path) -> None:
     model, _ = small_network(name, "torchscript")
     optimised = saved(model, tmp_path / "saved.onnx")
     assert of_microsoft(optimised) & {"FusedConv", "QuickGelu", "BiasGelu"}
-    assert written(optimised.SerializeToString(), GUIDED)[1] == written(model, GUIDED)[1]
+    assert written(optimised.SerializeToString(), GUIDED_RULES)[1] == written(model, GUIDED_RULES)[1]
 
 
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
@@ -227,6 +227,9 @@ def test_quantized_networks_with_gates(name: str, form: str, tmp_path: Path) -> 
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-    expected, found = written(model, GUIDED)[1], written((tmp_path / "quantized.onnx").read_bytes(), GUIDED)[1]
+    expected, found = (
+        written(model, GUIDED_RULES)[1],
+        written((tmp_path / "quantized.onnx").read_bytes(), GUIDED_RULES)[1],
+    )
     assert sum(found.piecewise.values()) == sum(expected.piecewise.values())
     assert (found.smooth, found.left_alone) == (expected.smooth, expected.left_alone)

@@ -19,14 +19,14 @@ from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating
+from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES, Gating
 from onnx_gradcam.autodiff.registry import RULES, Rules
 from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import SCALE_INPUT
 from onnx_gradcam.graph.prepare.prepare import prepare
 
-TABLES = {"guided": GUIDED, "deconvolution": DECONVOLUTION}
+TABLES = {"guided": GUIDED_RULES, "deconvolution": DECONVOLUTION_RULES}
 every_table = pytest.mark.parametrize("table", TABLES)
 
 
@@ -189,7 +189,7 @@ def one_logit() -> onnx.ModelProto:
 def test_the_sign_of_one_logit_comes_before_the_gates() -> None:
     """At (1, 2) hidden is (5, 1). Class 1: u = (3, −2) → (3, 0) → x̄ = (3, 6); class 0: −u → (0, 2) → x̄ = (−2, 2)."""
     x = np.array([[1, 2], [1, 2]], np.float32)
-    found, gating = gradient(one_logit(), x, GUIDED, [1, 0])
+    found, gating = gradient(one_logit(), x, GUIDED_RULES, [1, 0])
     assert found.tolist() == [[3, 6], [-2, 2]]
     assert gating == Gating({"Relu": 1}, {}, {})  # the Sigmoid comes after the score
     assert gradient(one_logit(), x, RULES, [1, 0])[0].tolist() == [[5, 4], [-5, -4]]
@@ -211,12 +211,12 @@ def test_rectifiers_in_the_branches_of_an_if() -> None:
     net.op("Mul", net.op("If", bright, **bodies), net.array(np.array([1, -1, 1], np.float32)), out="logits")
     model = net.model({"logits": [BATCH, 3]})
     at = np.array([[1.0, 2, -3]], np.float32)  # a + b = x
-    for rules, expected in [(RULES, [0, -1, 0]), (GUIDED, [0, 0, 0]), (DECONVOLUTION, [0, 0, 0])]:
+    for rules, expected in [(RULES, [0, -1, 0]), (GUIDED_RULES, [0, 0, 0]), (DECONVOLUTION_RULES, [0, 0, 0])]:
         found, gating = gradient(model, at, rules, [1])
         assert found.tolist() == [expected]
     assert gating == Gating({"Relu": 1}, {"Elu": 1}, {})
-    assert gradient(model, at, DECONVOLUTION, [2])[0].tolist() == [[0, 0, 1]]
-    assert gradient(model, at, GUIDED, [2])[0].tolist() == [[0, 0, 0]]
+    assert gradient(model, at, DECONVOLUTION_RULES, [2])[0].tolist() == [[0, 0, 1]]
+    assert gradient(model, at, GUIDED_RULES, [2])[0].tolist() == [[0, 0, 0]]
 
 
 # Paddle's HardSwish of Add, Clip, Mul and Div; YOLOX's SiLU; ShuffleNetV2's 37 Relu, all folded; TensorFlow's Relu6.

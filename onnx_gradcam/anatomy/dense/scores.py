@@ -16,11 +16,8 @@ from onnx_gradcam.anatomy.axes import COPIES
 from onnx_gradcam.anatomy.dense import cells, heads
 from onnx_gradcam.anatomy.dense.cells import Part
 from onnx_gradcam.anatomy.dense.heads import BOX, Entries
-from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.builder import HALF_PRECISION, LOWEST, Builder, Value
 from onnx_gradcam.graph.names import DENSE_SCORE, dense_score
-
-LOWEST = -3e38
-HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -290,7 +287,7 @@ def _head(
     order = [batch, axis, *(k for k in others if k != batch)]
 
     def arranged(value: Value) -> tuple[Value, Value]:
-        if value.dtype in HALF:
+        if value.dtype in HALF_PRECISION:
             value = op.Cast(value, to=int(ir.DataType.FLOAT))
         grid = value if order == sorted(order) else op.Transpose(value, perm=order)
         if grid.shape is not None and len(grid.shape) == 3:
@@ -330,7 +327,7 @@ def _boxed(op: Builder, found: Sequence[Head], outputs: Sequence[Value]) -> list
             if fitting:
                 value, axis = fitting[0]
                 left.remove(value)
-                wide = op.Cast(value, to=int(ir.DataType.FLOAT)) if value.dtype in HALF else value
+                wide = op.Cast(value, to=int(ir.DataType.FLOAT)) if value.dtype in HALF_PRECISION else value
                 order = [0, axis, *(k for k in range(1, len(_dims(value))) if k != axis)]
                 grid = wide if order == sorted(order) else op.Transpose(wide, perm=order)
                 head = replace(head, boxes=op.Reshape(grid, op.ints(0, _count(grid), -1)))

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.rectifiers.curves import FUNCTIONS, GRID, Array, Curve, describe
+from onnx_gradcam.autodiff.rectifiers.curves import ELEMENTWISE, GRID, Array, Curve, describe
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.quantization import quantization, real_range
 
 FAR = 24  # elementwise nodes in a row; the longest activation known, GELU by Tanh with casts around its Pow, has 11
-LARGE = 1 << 16  # elements of a constant; longer ones are no factors of channels
+LARGEST_CONSTANT = 1 << 16  # elements of a constant; longer ones are no factors of channels
 # Operators on quantized numbers → the positions of these, each before its scale and its zero point.
 QUANTIZED = {"QLinearMul": (0, 3), "QLinearAdd": (0, 3), "QLinearSigmoid": (0,), "QLinearLeakyRelu": (0,)}
 REQUANTIZED = ("QuantizeLinear", "DequantizeLinear")
@@ -86,11 +86,11 @@ def _operands(node: ir.Node) -> list[Value]:
     """What an elementwise ``node`` computes with beside constants; empty for any other node."""
     y = node.outputs[0]
     real = y.dtype is None or y.dtype.is_floating_point() or y.dtype == ir.DataType.BOOL or quantization(y) is not None
-    if node.op_type not in FUNCTIONS or node.domain not in ("", "ai.onnx", "com.microsoft") or not real:
+    if node.op_type not in ELEMENTWISE or node.domain not in ("", "ai.onnx", "com.microsoft") or not real:
         return []
     given = [v for k in _positions(node) if (v := node.inputs[k]) is not None]
     arrays = [constant(v) for v in given]
-    if any(a is not None and a.size > LARGE for a in arrays):
+    if any(a is not None and a.size > LARGEST_CONSTANT for a in arrays):
         return []
     return list(dict.fromkeys(v for v, array in zip(given, arrays, strict=True) if array is None))
 
@@ -104,7 +104,7 @@ def _composite(x: Value, y: Value) -> Composite | None:
     """The rectifier by which ``y`` is made of ``x``, or None where the function is none."""
     nodes = _between(x, y)
     constants = [a for n in nodes for v in n.inputs if v is not None and (a := constant(v)) is not None]
-    if not all(_keeps_shape(x, array) for array in constants) or _together(constants) > LARGE:
+    if not all(_keeps_shape(x, array) for array in constants) or _together(constants) > LARGEST_CONSTANT:
         return None
     depth = max((a.ndim for a in constants), default=0)
     with np.errstate(all="ignore"):
@@ -152,7 +152,7 @@ def _evaluate(nodes: Sequence[ir.Node], x: Value, y: Value, points: Array) -> Ar
         given = [_array(node, k, known) for k in _positions(node)]
         if node.op_type in REQUANTIZED:
             given += np.array(real_range(node.outputs[0]) or (-np.inf, np.inf)).tolist()
-        known[node.outputs[0]] = FUNCTIONS[node.op_type](*given, **attributes)
+        known[node.outputs[0]] = ELEMENTWISE[node.op_type](*given, **attributes)
     return np.asarray(known[y])
 
 

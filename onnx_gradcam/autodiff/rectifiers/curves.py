@@ -54,7 +54,7 @@ def _leaky_relu(x: Array, alpha: float = 0.01) -> Array:
     return np.where(x > 0, x, alpha * x)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Abs": np.abs,
     "Add": np.add,
     "Cast": lambda x, **_: x,

@@ -65,19 +65,19 @@ def _overridden() -> dict[Key, Rule]:
     return {(name, i): rule for (name, i), rule in RULES.items() if name in RECTIFYING and i in (0, EACH)}
 
 
-GUIDED: dict[Key, Rule] = RULES | {key: _guided(rule) for key, rule in _overridden().items()}
-DECONVOLUTION: dict[Key, Rule] = RULES | {key: _deconvolution(rule) for key, rule in _overridden().items()}
-DECONVOLUTION["QuantizeLinear", 0] = _deconvolved_format(RULES["QuantizeLinear", 0])
+GUIDED_RULES: dict[Key, Rule] = RULES | {key: _guided(rule) for key, rule in _overridden().items()}
+DECONVOLUTION_RULES: dict[Key, Rule] = RULES | {key: _deconvolution(rule) for key, rule in _overridden().items()}
+DECONVOLUTION_RULES["QuantizeLinear", 0] = _deconvolved_format(RULES["QuantizeLinear", 0])
 
 
-@vjp(COMPOSITE, wrt=0, broadcasts=True, nested=True, table=GUIDED)
+@vjp(COMPOSITE, wrt=0, broadcasts=True, nested=True, table=GUIDED_RULES)
 def guided_composite(op: Builder, g: Value, y: Value, x: Value, *, composite: Composite, pull_back: PullBack) -> Value:
     """x̄ = f′(x) · relu(g), f′ the exact derivative of all the nodes by the ordinary rules."""
     (cotangent,) = pull_back(op, composite.nodes, {y: op.Relu(g)}, [x])
     return cotangent
 
 
-@vjp(COMPOSITE, wrt=0, broadcasts=True, table=DECONVOLUTION)
+@vjp(COMPOSITE, wrt=0, broadcasts=True, table=DECONVOLUTION_RULES)
 def deconvolved_composite(op: Builder, g: Value, y: Value, x: Value, *, composite: Composite) -> Value:
     """x̄ = relu(g): the nodes are passed over."""
     passed = op.Relu(g)

@@ -63,7 +63,7 @@ def activation(node: ir.Node) -> Activation | None:
     return Activation("other", op_type) if op_type == "Clip" else None
 
 
-class Cut(NamedTuple):
+class Clamp(NamedTuple):
     """y = min(max(x, low), high)."""
 
     x: Value
@@ -94,23 +94,23 @@ def _feeds_an_activation(value: Value) -> bool:
     return False
 
 
-def _cut(node: ir.Node) -> Cut | None:
+def _cut(node: ir.Node) -> Clamp | None:
     """What ``node`` cuts off with constant bounds, or None."""
     if node.op_type not in CUTTING | {"Relu", "Min"} or (x := node.inputs[0]) is None:
         return None
     if node.op_type == "Relu":
-        return Cut(x, 0.0, np.inf)
+        return Clamp(x, 0.0, np.inf)
     if node.op_type == "QuantizeLinear":
         held = real_range(node.outputs[0])
-        return None if held is None else Cut(x, *held)
+        return None if held is None else Clamp(x, *held)
     if node.op_type == "Clip":
         low, high = (_number(v, e) for v, e in zip([*node.inputs[1:], None, None], (-np.inf, np.inf), strict=False))
-        return None if low is None or high is None else Cut(x, low, high)
+        return None if low is None or high is None else Clamp(x, low, high)
     varying = [v for v in node.inputs if v is not None and constant(v) is None]
     bounds = [_number(v, 0.0) for v in node.inputs if v not in varying]
     if len(varying) != 1 or len(bounds) != 1 or (bound := bounds[0]) is None:
         return None
-    return Cut(varying[0], bound, np.inf) if node.op_type == "Max" else Cut(varying[0], -np.inf, bound)
+    return Clamp(varying[0], bound, np.inf) if node.op_type == "Max" else Clamp(varying[0], -np.inf, bound)
 
 
 def _number(value: Value | None, absent: float) -> float | None:

@@ -28,7 +28,7 @@ from onnx_gradcam.graph.builder import Builder, Value, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 
 ONE_HOT = 2**15  # elements of a matrix of ones and zeros, up to which a product with it is as fast as to scatter
-UNKNOWN = 2**10  # what a length is taken for that is not known before the run
+UNKNOWN_LENGTH = 2**10  # what a length is taken for that is not known before the run
 
 
 @vjp("Gather", wrt=0)
@@ -45,7 +45,7 @@ def gather(op: Builder, g: Value, y: Value, data: Value, indices: Value, *, axis
         placed = place(op, rows, index.ravel() % size, size, axis)
         if placed is not None:
             return placed
-    counts = [d if isinstance(d, int) else UNKNOWN for d in [*dims(indices), dims(data)[axis]]]
+    counts = [d if isinstance(d, int) else UNKNOWN_LENGTH for d in [*dims(indices), dims(data)[axis]]]
     if math.prod(counts) > ONE_HOT:
         return put_back(op, zeros_like(op, data), g, lambda x: op.Gather(x, indices, axis=axis), "add")
     flat = op.Reshape(indices, op.ints(-1)) if taken != 1 else indices

@@ -11,9 +11,7 @@ from onnx_gradcam.autodiff.registry import vjp
 from onnx_gradcam.autodiff.rules.axes import Dim, dims, one_hot, positions, reshape_like, vector
 from onnx_gradcam.autodiff.rules.elementwise import indicator, sign
 from onnx_gradcam.autodiff.rules.taps import narrowed, widened
-from onnx_gradcam.graph.builder import Builder, Value
-
-BELOW = -3e38  # what lies outside of a cell is never the maximum
+from onnx_gradcam.graph.builder import LOWEST, Builder, Value
 
 
 @vjp("MaxRoiPool", wrt=0)
@@ -29,13 +27,13 @@ def max_roi_pool(
         _cells(op, boxes, k, pooled_shape[1 - k], spatial_scale, dims(X)[3 - k]) for k in (1, 0)
     )  # (R, P, H), (R, Q, W)
     number = op.Cast(op.Squeeze(op.Gather(boxes, op.ints(0), axis=1), op.ints(1)), to=ir.DataType.INT64)
-    low = op.const(BELOW, like=image)
+    low = op.const(LOWEST, like=image)
     own = op.Unsqueeze(op.Gather(image, number, axis=0), op.ints(3))
     by_column = op.Where(op.Unsqueeze(across, op.ints(1, 2)), own, low)  # (R, C, H, Q, W)
     peaks = op.ReduceMax(by_column, op.ints(4), keepdims=1)
     by_row = op.Where(op.Unsqueeze(down, op.ints(1, 4)), op.Unsqueeze(op.Squeeze(peaks, op.ints(4)), op.ints(2)), low)
     peak = op.ReduceMax(by_row, op.ints(3), keepdims=1)  # (R, C, P, 1, Q)
-    filled = indicator(op, op.Greater(peak, op.const(BELOW / 2, like=image)), like=image)
+    filled = indicator(op, op.Greater(peak, op.const(LOWEST / 2, like=image)), like=image)
     share = op.Mul(op.Unsqueeze(widened(op, g), op.ints(3)), filled)
     share = op.ReduceSum(op.Mul(share, _first(op, by_row, peak, 3, dims(X)[2])), op.ints(2), keepdims=0)
     share = op.Mul(op.Unsqueeze(share, op.ints(4)), _first(op, by_column, peaks, 4, dims(X)[3]))

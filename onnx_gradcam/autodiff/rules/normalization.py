@@ -10,12 +10,12 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.registry import Refused, vjp
 from onnx_gradcam.autodiff.rules.axes import END, pad
 from onnx_gradcam.autodiff.rules.elementwise import nonzero, sign
-from onnx_gradcam.graph.builder import Builder, Value, rank
+from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
 
 
 def _wide(op: Builder, x: Value) -> Value:
     """x, in float32 where it is a 16-bit float: squares and statistics overflow those."""
-    return op.Cast(x, to=ir.DataType.FLOAT) if x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else x
+    return op.Cast(x, to=ir.DataType.FLOAT) if x.dtype in HALF_PRECISION else x
 
 
 def _narrow(op: Builder, g: Value, like: Value) -> Value:

@@ -41,9 +41,7 @@ from onnx_gradcam.autodiff.rules.windows import (
     scatter,
 )
 from onnx_gradcam.graph.attributes import Pool
-from onnx_gradcam.graph.builder import Builder, Value, rank
-
-NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+from onnx_gradcam.graph.builder import HALF_PRECISION, LOWEST, Builder, Value, rank
 
 
 @vjp("MaxPool", wrt=0)
@@ -63,7 +61,7 @@ def max_pool(op: Builder, g: Value, y: Value, x: Value, *, at: Pool, storage_ord
     windows = pool_windows(x, at)
     _check_counts(windows, y)
     axes = [j for j in range(len(windows.kernel)) if (windows.kernel[j], windows.strides[j]) != (1, 1)]
-    is_narrow = x.dtype in NARROW
+    is_narrow = x.dtype in HALF_PRECISION
     stages = [op.Cast(x, to=ir.DataType.FLOAT) if is_narrow else x]
     for j in reversed(axes if is_narrow else axes[1:]):
         stages.append(_pool_axis(op, stages[-1], windows, j))
@@ -97,7 +95,7 @@ def pad_as_same(op: Builder, x: Value, at: Pool, fill: float) -> tuple[Value, Va
 
 def _lowest(x: Value) -> float:
     """Return a number for padding that is never the maximum."""
-    return -65504.0 if x.dtype == ir.DataType.FLOAT16 else -3e38
+    return -65504.0 if x.dtype == ir.DataType.FLOAT16 else LOWEST
 
 
 def _pool_axis(op: Builder, x: Value, windows: Windows, j: int) -> Value:

@@ -14,7 +14,7 @@ from onnx_gradcam.graph.builder import Builder, Value, rank
 
 Activation = Callable[[Builder, Value], Value]
 
-INITIAL = {5: "initial_h", 6: "initial_c"}
+INITIAL_STATES = {5: "initial_h", 6: "initial_c"}
 
 # activation → its parameters, and what onnxruntime takes where they are left out; the case of a name does not matter
 PARAMETERS: dict[str, dict[str, float]] = {
@@ -25,7 +25,7 @@ PARAMETERS: dict[str, dict[str, float]] = {
     "elu": {"alpha": 1.0},
     "hardsigmoid": {"alpha": 0.2, "beta": 0.5},
 }
-OPERATORS = {
+ACTIVATION_OPERATORS = {
     name.lower(): name
     for name in "Relu Tanh Sigmoid Softsign Softplus LeakyRelu ThresholdedRelu Elu HardSigmoid".split()
 }
@@ -164,7 +164,7 @@ def _activation_functions(names: Sequence[str], at: Recurrent) -> list[Activatio
     numbers = {"alpha": iter(at.activation_alpha or ()), "beta": iter(at.activation_beta or ())}
     functions = []
     for name in map(str.lower, names):
-        if name not in OPERATORS and name not in ("affine", "scaledtanh"):
+        if name not in ACTIVATION_OPERATORS and name not in ("affine", "scaledtanh"):
             raise Refused(f"activation {name!r}")
         defaults = PARAMETERS.get(name, {})
         functions.append(_activation(name, {k: next(numbers[k], v) for k, v in defaults.items()}))
@@ -181,7 +181,7 @@ def _activation(name: str, parameters: dict[str, float]) -> Activation:
         return op.Mul(op.Tanh(op.Mul(x, op.const(parameters["beta"], like=x))), op.const(parameters["alpha"], like=x))
 
     def operator(op: Builder, x: Value) -> Value:
-        return op.node(OPERATORS[name], x, outputs=1, **parameters)[0]
+        return op.node(ACTIVATION_OPERATORS[name], x, outputs=1, **parameters)[0]
 
     composed: dict[str, Activation] = {"affine": affine, "scaledtanh": scaled_tanh}
     return composed.get(name, operator)
@@ -247,7 +247,7 @@ class _Directions:
             cell: returns the cell of a direction.
             i: the input: X or an initial state.
         """
-        if i and i not in INITIAL:
+        if i and i not in INITIAL_STATES:
             raise Unwritten("weights that depend on the target layer")
         op = self.op
         rank(self.X)

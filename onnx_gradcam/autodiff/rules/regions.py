@@ -13,13 +13,11 @@ from onnx_gradcam.autodiff.rules.axes import Dim, dims, one_hot, positions, vect
 from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.autodiff.rules.scatter import put_elements
 from onnx_gradcam.autodiff.rules.taps import Samples, Tap, as_float, linear, narrowed, widened
-from onnx_gradcam.graph.builder import Builder, Value
-
-BELOW = -3e38  # what is no sample is never the maximum
+from onnx_gradcam.graph.builder import LOWEST, Builder, Value
 
 
 @dataclass(frozen=True)
-class Line:
+class BoxSamples:
     """Along one axis, for R boxes of P cells with S samples: where each sample stands (R, P, S), 1 where it exists, 1
     where it lies on the image, the number of samples of a cell (R, 1, 1) or (1), and the axis's length."""
 
@@ -57,7 +55,9 @@ def roi_align(
     return narrowed(op, back(op, wide, widened(op, X), batch_indices, rows, columns), X)
 
 
-def _line(op: Builder, boxes: Value, k: int, scale: float, cells: int, ratio: int, size: Dim, *, half: bool) -> Line:
+def _line(
+    op: Builder, boxes: Value, k: int, scale: float, cells: int, ratio: int, size: Dim, *, half: bool
+) -> BoxSamples:
     """The samples of coordinate ``k`` of the boxes (x₁, y₁, x₂, y₂)."""
 
     def const(value: object) -> Value:
@@ -88,10 +88,10 @@ def _line(op: Builder, boxes: Value, k: int, scale: float, cells: int, ratio: in
         indicator(op, op.Less(place, const(-1)), like=boxes), indicator(op, op.Greater(place, length), like=boxes)
     )
     on_image = op.Clip(place, const(0), op.Sub(length, const(1)))
-    return Line(on_image, exists, op.Sub(const(1), outside), count, size)
+    return BoxSamples(on_image, exists, op.Sub(const(1), outside), count, size)
 
 
-def _average(op: Builder, g: Value, x: Value, batch: Value, rows: Line, columns: Line) -> Value:
+def _average(op: Builder, g: Value, x: Value, batch: Value, rows: BoxSamples, columns: BoxSamples) -> Value:
     """x̄(b, c) = Σ Aᵀ g(r, c) B over the boxes r of image b: two products of matrices, without a scatter."""
     down, across = _weights(op, rows), _weights(op, columns)  # (R, P, H), (R, Q, W)
     spread = op.MatMul(g, op.Unsqueeze(across, op.ints(1)))  # (R, C, P, W)
@@ -103,7 +103,7 @@ def _average(op: Builder, g: Value, x: Value, batch: Value, rows: Line, columns:
     return op.Transpose(total, perm=[0, 2, 1, 3])
 
 
-def _weights(op: Builder, line: Line) -> Value:
+def _weights(op: Builder, line: BoxSamples) -> Value:
     """How much each element of the axis counts in the mean of each cell (R, P, size)."""
     one = op.const(1, like=line.place)
     element = op.Cast(positions(op, line.size), to=line.place.dtype)
@@ -119,7 +119,7 @@ def _joined(op: Builder, x: Value, axes: list[int], first: int) -> Value:
     return op.Concat(op.ints(first), product, axis=0)
 
 
-def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: Line, columns: Line) -> Value:
+def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: BoxSamples, columns: BoxSamples) -> Value:
     """x̄ gets g · w of the first sample's element whose w · x is the maximum (onnxruntime does not add the four up).
 
     All boxes are taken as one: their cells are the places (1, R·P·Q·samples), the image is an axis of its own.
@@ -150,7 +150,7 @@ def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: Line, columns:
     found, weights, places = [], [], []
     for (index, taps), (element, _) in zip(samples.each(op), samples.read(op, image, wide), strict=True):
         weight = op.Unsqueeze(functools.reduce(op.Mul, [t.weight for t in taps]), op.ints(1))
-        absent = op.Mul(op.Sub(op.const(1, like=g), exists), op.const(BELOW, like=g))
+        absent = op.Mul(op.Sub(op.const(1, like=g), exists), op.const(LOWEST, like=g))
         found.append(op.Add(op.Mul(op.Mul(element, weight), op.Unsqueeze(exists, op.ints(1))), absent))
         weights.append(weight)
         places.append(index)
@@ -168,7 +168,7 @@ def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: Line, columns:
     hit = op.Mul(indicator(op, op.Equal(terms, peak), like=g), _descending(op, terms))
     first = op.Mul(
         indicator(op, op.Equal(hit, op.ReduceMax(hit, op.ints(4), keepdims=1)), like=g),
-        indicator(op, op.Greater(peak, op.const(BELOW / 2, like=g)), like=g),
+        indicator(op, op.Greater(peak, op.const(LOWEST / 2, like=g)), like=g),
     )
     updates = op.Reshape(op.Mul(op.Mul(share, first), weight), op.ints(0, -1))
     table = op.Expand(op.const(0, like=g), op.Slice(op.Shape(image), op.ints(1), op.ints(3)))

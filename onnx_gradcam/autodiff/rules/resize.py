@@ -181,11 +181,11 @@ def resize_matrix(
     return matrix
 
 
-HALF = 0.5 + 1e-6  # what lies half-way between two elements is decided with this tolerance, as ONNX Runtime does
+HALF_WAY = 0.5 + 1e-6  # what lies half-way between two elements is decided with this tolerance, as ONNX Runtime does
 
 ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda place: np.ceil(place - HALF),
-    "round_prefer_ceil": lambda place: np.floor(place + HALF),
+    "round_prefer_floor": lambda place: np.ceil(place - HALF_WAY),
+    "round_prefer_ceil": lambda place: np.floor(place + HALF_WAY),
     "floor": np.floor,
     "ceil": np.ceil,
 }

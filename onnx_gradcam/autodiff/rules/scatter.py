@@ -11,9 +11,7 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.registry import vjp
 from onnx_gradcam.autodiff.rules.axes import dims, one_hot, positions, reshape, reshape_like, zeros_like
 from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero
-from onnx_gradcam.graph.builder import Builder, Value, rank
-
-HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)  # onnxruntime's CPU kernels reduce neither of these
+from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
 
 Move = Callable[[Value], Value]
 
@@ -54,8 +52,8 @@ class Places:
 
 
 def put_elements(op: Builder, base: Value, indices: Value, updates: Value, axis: int, reduction: str) -> Value:
-    """ScatterElements, in float32 for numbers of half precision that are reduced."""
-    if reduction == "none" or base.dtype not in HALF:
+    """Write ScatterElements, in float32 for half precision, which onnxruntime's CPU kernel does not reduce."""
+    if reduction == "none" or base.dtype not in HALF_PRECISION:
         return op.ScatterElements(base, indices, updates, axis=axis, reduction=reduction)
     wide, added = op.Cast(base, to=ir.DataType.FLOAT), op.Cast(updates, to=ir.DataType.FLOAT)
     return op.Cast(op.ScatterElements(wide, indices, added, axis=axis, reduction=reduction), to=base.dtype)

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from onnx_gradcam.autodiff.rules.axes import Dim, reshape_like, vector
 from onnx_gradcam.autodiff.rules.elementwise import indicator
-from onnx_gradcam.autodiff.rules.scatter import HALF, put_elements
-from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.autodiff.rules.scatter import put_elements
+from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Tap:
 
 def widened(op: Builder, value: Value) -> Value:
     """Half precision as float32: places need it, and so does onnxruntime's addition at places."""
-    return op.Cast(value, to=ir.DataType.FLOAT) if value.dtype in HALF else value
+    return op.Cast(value, to=ir.DataType.FLOAT) if value.dtype in HALF_PRECISION else value
 
 
 def narrowed(op: Builder, value: Value, like: Value) -> Value:
     """``value`` with the dtype of ``like``."""
-    return op.Cast(value, to=like.dtype) if like.dtype in HALF else value
+    return op.Cast(value, to=like.dtype) if like.dtype in HALF_PRECISION else value
 
 
 def as_float(op: Builder, size: Dim, like: Value) -> Value:

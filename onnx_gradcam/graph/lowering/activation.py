@@ -37,7 +37,7 @@ def scaled(op: Builder, x: Value, alpha: float | None) -> Value:
 
 
 # The activations that take no number, and the names of the numbers that the others take, in their order.
-PLAIN = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")
+WITHOUT_NUMBERS = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")
 NUMBERS = {
     "LeakyRelu": ("alpha",),
     "Elu": ("alpha",),
@@ -51,7 +51,7 @@ def activate(op: Builder, x: Value, activation: str, numbers: Sequence[float]) -
     """What the activation called ``activation`` makes of x, given its numbers in their order."""
     if activation == "":
         return x
-    if activation in PLAIN:
+    if activation in WITHOUT_NUMBERS:
         return op.node(activation, x, outputs=1)[0]
     if activation in NUMBERS and len(numbers) == len(NUMBERS[activation]):
         return op.node(activation, x, outputs=1, **dict(zip(NUMBERS[activation], numbers, strict=True)))[0]

@@ -14,9 +14,10 @@ import torch
 from onnx_ir.passes.common import TopologicalSortPass
 
 from onnx_gradcam.anatomy.score import Score, find_score
-from onnx_gradcam.engine.program import NARROW, differentiate
+from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.engine.session import IN_MEMORY_LIMIT
 from onnx_gradcam.errors import InputError, LayerError, ModelError, ScoreError
+from onnx_gradcam.graph.builder import HALF_PRECISION
 from onnx_gradcam.graph.names import (
     CLASS_OUTPUT,
     SCORE_OUTPUT,
@@ -228,7 +229,7 @@ def _refuse_taken(layers: Sequence[str], names: Sequence[str]) -> None:
 def _refuse_narrow(prepared: ir.Model, names: Sequence[str]) -> None:
     values = values_by_name(prepared.graph)
     for name in names:
-        if values[name].dtype in NARROW:
+        if values[name].dtype in HALF_PRECISION:
             raise ModelError(
                 f"autodiff='torch' is for float32 and float64, and {name!r} is {values[name].dtype}",
                 hint="autodiff='onnx', which scales gradients that 16 bits would round to zero",

@@ -13,7 +13,7 @@ from nets import BATCH, Net
 from onnx.reference import ReferenceEvaluator
 
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION, GUIDED, Gating, noting, summary
+from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES, Gating, noting, summary
 from onnx_gradcam.autodiff.registry import RULES, Rules
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.engine.program import differentiate
@@ -21,7 +21,7 @@ from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
 
-TABLES = {"gradient": RULES, "guided": GUIDED, "deconvolution": DECONVOLUTION}
+TABLES = {"gradient": RULES, "guided": GUIDED_RULES, "deconvolution": DECONVOLUTION_RULES}
 HEADER = '<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>\n'
 X = np.array([-4.0, -4, -1, -1, -0.25, -0.25, 0.5, 0.5, 2, 2, 7, 7])
 G = np.array([-3.0, 2] * 6)
@@ -71,14 +71,14 @@ RECTIFIERS = {
 def test_every_rectifier(body: str) -> None:
     """Guided is the gradient of what is positive of g, and deconvolution is that itself."""
     gradient, positive = of_one(body, RULES), of_one(body, RULES, g=np.maximum(G, 0))
-    guided, deconvolution = of_one(body, GUIDED), of_one(body, DECONVOLUTION)
+    guided, deconvolution = of_one(body, GUIDED_RULES), of_one(body, DECONVOLUTION_RULES)
     assert np.abs(gradient[::2]).max() > 1  # g is −3 there: the gradient is not guided already
     np.testing.assert_array_equal(guided, positive)
     np.testing.assert_array_equal(deconvolution, np.maximum(G, 0))
 
 
 @pytest.mark.parametrize("body", RECTIFIERS.values(), ids=RECTIFIERS.keys())
-@pytest.mark.parametrize("rules", [GUIDED, DECONVOLUTION], ids=["guided", "deconvolution"])
+@pytest.mark.parametrize("rules", [GUIDED_RULES, DECONVOLUTION_RULES], ids=["guided", "deconvolution"])
 def test_only_a_relu_more_is_written(body: str, rules: Rules) -> None:
     """Every provider has it."""
     added = {name: written(body, table) for name, table in [("ordinary", RULES), ("gated", rules)]}
@@ -124,16 +124,16 @@ def test_what_is_read_beside_a_composite_adds_its_own_share() -> None:
 def test_relu_by_hand() -> None:
     x, g = np.array([-1.0, -1, 2, 2]), np.array([-3.0, 5, -3, 5])
     assert of_one("y = Relu(h)", RULES, x, g).tolist() == [0, 0, -3, 5]
-    assert of_one("y = Relu(h)", GUIDED, x, g).tolist() == [0, 0, 0, 5]
-    assert of_one("y = Relu(h)", DECONVOLUTION, x, g).tolist() == [0, 5, 0, 5]
+    assert of_one("y = Relu(h)", GUIDED_RULES, x, g).tolist() == [0, 0, 0, 5]
+    assert of_one("y = Relu(h)", DECONVOLUTION_RULES, x, g).tolist() == [0, 5, 0, 5]
 
 
 def test_leaky_relu_by_hand() -> None:
     x, g = np.array([-1.0, -1, 2, 2]), np.array([-3.0, 5, -3, 5])
     body = "y = LeakyRelu <alpha = 0.5> (h)"
     assert of_one(body, RULES, x, g).tolist() == [-1.5, 2.5, -3, 5]
-    assert of_one(body, GUIDED, x, g).tolist() == [0, 2.5, 0, 5]
-    assert of_one(body, DECONVOLUTION, x, g).tolist() == [0, 5, 0, 5]
+    assert of_one(body, GUIDED_RULES, x, g).tolist() == [0, 2.5, 0, 5]
+    assert of_one(body, DECONVOLUTION_RULES, x, g).tolist() == [0, 5, 0, 5]
 
 
 OTHERS = {
@@ -161,7 +161,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("body", OTHERS.values(), ids=OTHERS.keys())
-@pytest.mark.parametrize("rules", [GUIDED, DECONVOLUTION], ids=["guided", "deconvolution"])
+@pytest.mark.parametrize("rules", [GUIDED_RULES, DECONVOLUTION_RULES], ids=["guided", "deconvolution"])
 def test_what_is_no_rectifier_keeps_its_gradient(body: str, rules: Rules) -> None:
     np.testing.assert_array_equal(of_one(body, rules), of_one(body, RULES))
 
@@ -169,7 +169,7 @@ def test_what_is_no_rectifier_keeps_its_gradient(body: str, rules: Rules) -> Non
 def test_a_clip_of_the_models_own_input_is_the_range_of_its_pixels() -> None:
     text = """m (double[3] x) => (double[3] y) <double l = {0}, double u = {255}> { y = Clip(x, l, u) }"""
     fed = {"x": np.array([-1.0, 5, 300]), "g": np.array([-1.0, -2, -3])}
-    assert pulled(text, GUIDED, fed, wrt="x").tolist() == [0, -2, 0]
+    assert pulled(text, GUIDED_RULES, fed, wrt="x").tolist() == [0, -2, 0]
 
 
 # ------------------------------------------------------------------------------------------- a whole network
@@ -223,13 +223,13 @@ def test_a_rectified_input_of_a_sum() -> None:
     """The skip around a Relu is not gated: y = relu(x) + x, at −1 and 1, with g = −1."""
     text = "m (double[2] x) => (double[2] y) { r = Relu(x)\n y = Add(r, x) }"
     fed = {"x": np.array([-1.0, 1]), "g": np.array([-1.0, -1])}
-    assert pulled(text, GUIDED, fed, wrt="x").tolist() == [-1, -1]
+    assert pulled(text, GUIDED_RULES, fed, wrt="x").tolist() == [-1, -1]
 
 
 # --------------------------------------------------------------------------------------------- the count
 
 
-def counted(net: Net, table: Rules = GUIDED, wrt: str = "x", output: str = "logits", dims: int = 5) -> Gating:
+def counted(net: Net, table: Rules = GUIDED_RULES, wrt: str = "x", output: str = "logits", dims: int = 5) -> Gating:
     prepared = prepare(load(net.model({output: [BATCH, dims]})).model)
     return differentiate(prepared, find_score(prepared.graph), [wrt], table).gating
 
@@ -261,7 +261,7 @@ def test_only_what_lies_between_input_and_score_is_counted() -> None:
 def test_the_noting_rules_are_the_same_rules() -> None:
     """Whoever notes changes no number, and whatever has no activation in its name is the very same rule."""
     seen: dict = {}
-    table = noting(GUIDED, seen)
+    table = noting(GUIDED_RULES, seen)
     fed = {"x": np.array([0.25, 0.5]), "g": np.array(1.0)}
     assert pulled(NETWORK, table, fed, wrt="x").tolist() == [18, 6]
     assert summary(seen.values()) == Gating({"Clip": 1, "Relu": 1}, {}, {})
