@@ -24,12 +24,11 @@ from onnx_gradcam.cli import app
 from onnx_gradcam.graph.flow import NO_GRADIENT, STEERING
 from onnx_gradcam.graph.lowering.table import LOWERINGS, has_body
 from onnx_gradcam.graph.prepare.prepare import NEWEST
-from onnx_gradcam.methods.attribution import METHODS as ATTRIBUTIONS
-from onnx_gradcam.methods.attribution import guided
+from onnx_gradcam.methods.attribution import ATTRIBUTIONS, guided
 from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.heatmap import fuse
-from onnx_gradcam.methods.table import GUIDED, SMOOTHINGS, options_of
+from onnx_gradcam.methods.table import GUIDED_CAMS, SMOOTHINGS, options_of
 from onnx_gradcam.targets import Custom, Each, parse
 from onnx_gradcam.targets.text import READERS
 
@@ -155,7 +154,7 @@ def methods() -> str:
         options = ", ".join(f"`{option}` ({default})" for option, default in options_of(name).items())
         lines += [f"## {name}", "", explained(function), ""]
         lines += [f"Options: {options}.", ""] if options else []
-    names = ", ".join(f"`{name}`" for name in GUIDED)
+    names = ", ".join(f"`{name}`" for name in GUIDED_CAMS)
     lines += [f"## {PRODUCT}", "", explained(guided), "", f"With every cam: {names}.", ""]
     return "\n".join([*lines, *_smoothings(), *_fusions()]).rstrip() + "\n"
 

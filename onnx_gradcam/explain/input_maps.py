@@ -13,7 +13,7 @@ from onnx_gradcam.anatomy.biases import Bias
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult, Targets
 from onnx_gradcam.engine.rows import Row, Rows, hold_targets
 from onnx_gradcam.engine.rows import score as scores
-from onnx_gradcam.methods.attribution import AVERAGED, INTEGRALS, LAYERED, LOCAL, baseline_of
+from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, INTEGRALS, LOCAL_METHODS, baseline_of
 from onnx_gradcam.methods.copies import batches
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.results import notes
@@ -71,7 +71,7 @@ def attribute_locally(task: AttributionTask, recipe: Recipe) -> Attributions:
     """Return the attributions of a method that looks at the gradient at the input alone."""
     results, rows, gradients = _evaluate_at_x(task)
     x = _x_of_rows(task, results, rows)
-    return Attributions(results, rows, LOCAL[recipe.method](x, gradients[task.name]))
+    return Attributions(results, rows, LOCAL_METHODS[recipe.method](x, gradients[task.name]))
 
 
 def attribute_with_biases(task: AttributionTask, recipe: Recipe) -> Attributions:
@@ -80,7 +80,7 @@ def attribute_with_biases(task: AttributionTask, recipe: Recipe) -> Attributions
     x, gradient = _x_of_rows(task, results, rows), gradients[task.name]
     evidence = [(gradients[bias.name] * bias.added.astype(np.float32), axes) for bias, axes in task.biases]
     on_grid = [share.transpose(axes) for share, axes in evidence if axes is not None]
-    attribution = LAYERED[recipe.method](x, gradient, on_grid, task.space)
+    attribution = BIAS_METHODS[recipe.method](x, gradient, on_grid, task.space)
     explained = np.sum([_sum_of_rows(part) for part in [x * gradient, *(share for share, _ in evidence)]], axis=0)
     score = scores(task.evaluation.score, rows, results)
     return Attributions(results, rows, attribution, tuple(notes.incomplete(explained, score)))
@@ -103,7 +103,7 @@ def attribute_over_copies(task: AttributionTask, recipe: Recipe) -> Attributions
             gradient = gradients.of[task.name].astype(np.float32)
             yield gradient.reshape(count, len(run.rows), *gradient.shape[1:])
 
-    attribution = AVERAGED[recipe.method](task.x, images, gradients_at, **recipe.options)
+    attribution = AVERAGED_METHODS[recipe.method](task.x, images, gradients_at, **recipe.options)
     is_integral = recipe.method in INTEGRALS
     sentences = _check_integral(task, run, attribution, recipe.options) if is_integral else []
     return Attributions(run.results, run.rows, attribution, tuple(sentences))
@@ -143,8 +143,8 @@ def _sum_of_rows(array: Array) -> Array:
 
 
 ATTRIBUTE: Mapping[str, Callable[[AttributionTask, Recipe], Attributions]] = {
-    **dict.fromkeys(LOCAL, attribute_locally),
-    **dict.fromkeys(AVERAGED, attribute_over_copies),
-    **dict.fromkeys(LAYERED, attribute_with_biases),
+    **dict.fromkeys(LOCAL_METHODS, attribute_locally),
+    **dict.fromkeys(AVERAGED_METHODS, attribute_over_copies),
+    **dict.fromkeys(BIAS_METHODS, attribute_with_biases),
 }
 """Method → what attributes a score to the input by it."""

@@ -78,7 +78,7 @@ def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe,
     backward = "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient"
     evaluation = network.evaluation(network.layer_names, backward)
     shared = inputs.inputs_without_batch(feeds, network.inputs, network.image_input)
-    layers, noise = network.layers_at(feeds), methods.noise(recipe)
+    layers, noise = network.layers_at(feeds), methods.noise_of(recipe)
     task = CamTask(evaluation.evaluate, layers, feeds, targets, network.image_input, shared, noise)
     cams = compute_cams(task, recipe)
     results, rows = cams.results, cams.rows
@@ -96,16 +96,16 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: R
     method, start = recipe.method, network.entrance
     if start.note:
         attribution.check_floats(method, start.note)
-    biases = network.biases if method in attribution.LAYERED else ()
+    biases = network.biases if method in attribution.BIAS_METHODS else ()
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in biases)]))
-    backward = attribution.BACKWARD.get(method, "gradient")
+    backward = attribution.GATED_METHODS.get(method, "gradient")
     evaluation = network.evaluation(names, backward + " counterfactual" * recipe.counterfactual)
     space = inputs.input_space(network.image_input)
     task = AttributionTask(evaluation, feeds, targets, network.image_input.name, start.name, space, biases)
     with _name_methods_that_apply(network):
         attributions = ATTRIBUTE[method](task, recipe)
-    raw = attribution.in_space(method, attributions.attribution, space, recipe.signed)
-    gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.BACKWARD else None
+    raw = attribution.reduce_to_space(method, attributions.attribution, space, recipe.signed)
+    gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.GATED_METHODS else None
     frame = replace(frame, size=raw.shape[1:])
     heatmap, scale, blank = draw(frame, [raw])
     sentences = [start.note, *attributions.notes, *notes.no_gradient(blank, gating), *notes.gated(gating)]
@@ -126,14 +126,14 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: R
 
 def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
     """Return the heatmap of a cam times guided backpropagation, for the targets that the cam explains."""
-    of_cam = replace(recipe, method=methods.GUIDED[recipe.method], signed=False)
+    of_cam = replace(recipe, method=methods.GUIDED_CAMS[recipe.method], signed=False)
     cam_maps = layer_maps(network, feeds, targets, of_cam, replace(frame, geometry=None))
     same_targets = hold_targets(cam_maps.rows, len(feeds[network.image_input.name]))
     edges = attribution_maps(network, feeds, same_targets, replace(recipe, method="guided-backprop"), frame)
     assert edges.attribution is not None
     space = inputs.input_space(network.image_input)
     product = attribution.guided(cam_maps.heatmap, edges.attribution, space)
-    raw = attribution.in_space(recipe.method, product, space, recipe.signed)
+    raw = attribution.reduce_to_space(recipe.method, product, space, recipe.signed)
     heatmap, scale, blank = draw(edges.frame, [raw])
     return replace(
         edges,
@@ -147,9 +147,9 @@ def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe
 
 
 MAKERS: Mapping[str, Callable[[Network, Feeds, Targets, Recipe, Frame], Maps]] = {
-    **dict.fromkeys(cam.METHODS, layer_maps),
-    **dict.fromkeys(attribution.METHODS, attribution_maps),
-    **dict.fromkeys(methods.GUIDED, guided_maps),
+    **dict.fromkeys(cam.CAMS, layer_maps),
+    **dict.fromkeys(attribution.ATTRIBUTIONS, attribution_maps),
+    **dict.fromkeys(methods.GUIDED_CAMS, guided_maps),
 }
 
 
@@ -169,7 +169,7 @@ def _methods_that_apply(network: Network) -> Sequence[str]:
         _ = network.at_layers.whole
     except (UnsupportedGradient, NoGradientPath):
         return methods.WITHOUT_GRADIENT
-    return tuple(name for name in cam.METHODS if name != "cam" or network.has_linear_head)
+    return tuple(name for name in cam.CAMS if name != "cam" or network.has_linear_head)
 
 
 def _require_linear_head(network: Network) -> None:

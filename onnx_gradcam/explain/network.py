@@ -32,7 +32,7 @@ from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 
-BACKWARD: Mapping[str, Backward] = {
+BACKWARD_PASSES: Mapping[str, Backward] = {
     "gradient": Backward(),
     "curvature": Backward(second_order=True),
     "guided": Backward(GUIDED_RULES),
@@ -183,7 +183,7 @@ class Network:
         return other
 
     def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
-        """Return what evaluates the values ``names`` and a backward pass of ``BACKWARD`` to them."""
+        """Return what evaluates the values ``names`` and a backward pass of ``BACKWARD_PASSES`` to them."""
         key = names, backward
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
@@ -193,7 +193,7 @@ class Network:
                 names,
                 self.image_input.name,
                 self.options,
-                BACKWARD[backward],
+                BACKWARD_PASSES[backward],
             )
         return self._evaluations[key]
 

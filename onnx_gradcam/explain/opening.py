@@ -37,7 +37,7 @@ class Opening(TypedDict, total=False):
     check_forward: bool
 
 
-DEFAULTS: Mapping[str, Any] = {
+OPENING_DEFAULTS: Mapping[str, Any] = {
     "score": "auto",
     "grid": None,
     "image_input": None,
@@ -51,7 +51,7 @@ def spelled_out(function: Function) -> Function:
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     keywords = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint.__forward_arg__)
-        for (name, default), hint in zip(DEFAULTS.items(), Opening.__annotations__.values(), strict=True)
+        for (name, default), hint in zip(OPENING_DEFAULTS.items(), Opening.__annotations__.values(), strict=True)
     ]
     vars(function)["__signature__"] = signature.replace(parameters=[*own, *keywords])
     return function

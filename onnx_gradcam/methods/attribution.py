@@ -1,10 +1,10 @@
 """The input-space methods: from the input x and the gradient ∂y/∂x to an attribution, one value for each value of x.
 
-x is (N, …), N images; attributions and gradients have one row per (image, class), (R, …). There are three kinds of
-method, each with its table: ``LOCAL``, one gradient at x; ``AVERAGED``, gradients at many copies of x; ``LAYERED``, one
-gradient at x and at every place where a bias is added. ``BACKWARD`` names those whose gradient is not the true one:
-rectifiers have another rule. The first line of each docstring is formula and source: the
-documentation's table of methods is made of these lines.
+x is (N, …), N images; attributions and gradients have one row per (image, target), (R, …). There are three kinds of
+methods, each with its table: ``LOCAL_METHODS`` look at the gradient at x; ``AVERAGED_METHODS`` at gradients at many
+copies of x; ``BIAS_METHODS`` at the gradients at x and at every place where a bias is added. The gradient of
+``GATED_METHODS`` is not the true one: rectifiers have another rule. The first line of the docstring of a method is its
+formula and its source: the table of methods in the documentation is made of these lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnx_gradcam.methods.heatmap import upsample
 
 Array = npt.NDArray[Any]
 GradientsAt = Callable[[Iterable[Array]], Iterable[Array]]
-"""Copies of x, (N, …) each → their gradients, some copies at a time: (copies, R, …)."""
+"""From copies of x, (N, …) each, to their gradients, several copies at a time: (copies, R, …)."""
 
 
 def saliency(x: Array, gradient: Array) -> Array:
@@ -111,76 +111,79 @@ def fullgrad(x: Array, gradient: Array, biases: Sequence[Array], space: Sequence
     apart.
     """
     size = [x.shape[k] for k in space]
-    found: Array = np.abs(x * gradient)
+    total: Array = np.abs(x * gradient)
     share = np.prod([n for k, n in enumerate(x.shape) if k and k not in space], dtype=np.float32)
     for bias in biases:
         over_channels = upsample(np.abs(bias).sum(axis=1), size) / share
-        found = found + on_axes(over_channels, space, x.ndim)
-    return found
+        total = total + put_on_axes(over_channels, space, x.ndim)
+    return total
 
 
 Local = Callable[[Array, Array], Array]
-LOCAL: Mapping[str, Local] = {
+LOCAL_METHODS: Mapping[str, Local] = {
     "saliency": saliency,
     "input-x-gradient": input_x_gradient,
     "guided-backprop": guided_backprop,
     "deconvolution": deconvolution,
 }
-AVERAGED: Mapping[str, Callable[..., Array]] = {
+AVERAGED_METHODS: Mapping[str, Callable[..., Array]] = {
     "integrated-gradients": integrated_gradients,
     "smoothgrad": smoothgrad,
     "squaregrad": squaregrad,
     "vargrad": vargrad,
 }
-LAYERED: Mapping[str, Callable[..., Array]] = {"fullgrad": fullgrad}
-METHODS: Mapping[str, Callable[..., Array]] = {**LOCAL, **AVERAGED, **LAYERED}
-BACKWARD: Mapping[str, str] = {"guided-backprop": "guided", "deconvolution": "deconvolution"}
+BIAS_METHODS: Mapping[str, Callable[..., Array]] = {"fullgrad": fullgrad}
+ATTRIBUTIONS: Mapping[str, Callable[..., Array]] = {**LOCAL_METHODS, **AVERAGED_METHODS, **BIAS_METHODS}
+GATED_METHODS: Mapping[str, str] = {"guided-backprop": "guided", "deconvolution": "deconvolution"}
 INTEGRALS = frozenset({"integrated-gradients"})
 NEEDS_FLOATS = INTEGRALS
 UNSIGNED = frozenset({"squaregrad", "vargrad", "fullgrad"})
 
 
 def options_of(method: str) -> dict[str, Any]:
-    """The options of a method and their defaults."""
-    parameters = inspect.signature(METHODS[method]).parameters.values() if method in METHODS else ()
+    """Return the options of a method, by name, with their defaults."""
+    parameters = inspect.signature(ATTRIBUTIONS[method]).parameters.values() if method in ATTRIBUTIONS else ()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def check_method(method: str, *, counterfactual: bool = False, signed: bool = False) -> None:
-    """Raise MethodError unless the method exists and has the variants asked for."""
-    if method not in METHODS:
-        raise MethodError(f"unknown method {method!r}", hint=nearest(method, METHODS), method=method)
+    """Raise ``MethodError`` unless the method exists and has the requested variants."""
+    if method not in ATTRIBUTIONS:
+        raise MethodError(f"unknown method {method!r}", hint=nearest(method, ATTRIBUTIONS), method=method)
     if signed and method in UNSIGNED:
         raise MethodError(
             f"method {method!r} has no signed variant: it is a sum of squares or magnitudes",
-            hint=", ".join(repr(name) for name in METHODS if name not in UNSIGNED),
+            hint=", ".join(repr(name) for name in ATTRIBUTIONS if name not in UNSIGNED),
             method=method,
         )
-    if counterfactual and method not in BACKWARD:
+    if counterfactual and method not in GATED_METHODS:
         raise MethodError(
             f"method {method!r} has no counterfactual variant: −y has the same gradient with the other sign",
-            hint="signed maps, which show both; or " + ", ".join(map(repr, BACKWARD)),
+            hint="a signed map, which shows both sides, or " + ", ".join(map(repr, GATED_METHODS)),
             method=method,
         )
 
 
 def check_floats(method: str, note: str) -> None:
-    """Raise MethodError where a method needs a floating-point input and has none; ``note`` says what it has."""
+    """Raise ``MethodError`` for a method that needs a floating-point input; ``note`` says what the model has."""
     if method in NEEDS_FLOATS:
         raise MethodError(
-            f"method {method!r} needs a floating-point input, whose values lie on a path from the baseline",
+            f"method {method!r} needs a floating-point input: it follows a path from the baseline to the input",
             where=note,
-            hint=", ".join(repr(name) for name in METHODS if name not in NEEDS_FLOATS),
+            hint=", ".join(repr(name) for name in ATTRIBUTIONS if name not in NEEDS_FLOATS),
             method=method,
         )
 
 
-def in_space(method: str, attribution: Array, space: Sequence[int], signed: bool) -> Array:
-    """(R, *input shape) → (R, *space): the largest magnitude over channels; signed, or where a method is a sum over
-    channels by definition (fullgrad), their sum."""
+def reduce_to_space(method: str, attribution: Array, space: Sequence[int], signed: bool) -> Array:
+    """Return one value for each point of space, (R, *space) float32, from an attribution (R, *input shape).
+
+    It is the largest magnitude over channels. For signed maps it is the sum over channels, and so it is for methods
+    that are a sum over channels by definition (fullgrad).
+    """
     arranged = np.moveaxis(attribution, space, range(1, 1 + len(space)))
     channels = tuple(range(1 + len(space), arranged.ndim))
-    if signed or method in LAYERED:
+    if signed or method in BIAS_METHODS:
         return np.asarray(arranged.sum(axis=channels), np.float32)
     return np.asarray(np.abs(arranged).max(axis=channels), np.float32)
 
@@ -191,32 +194,35 @@ def guided(heatmap: Array, attribution: Array, space: Sequence[int]) -> Array:
     The heatmap (R, *space) of Grad-CAM, or of any other cam in its place, says where; guided backpropagation
     (R, *input shape) adds the detail. Both explain the same class.
     """
-    return on_axes(heatmap, space, attribution.ndim) * attribution
+    return put_on_axes(heatmap, space, attribution.ndim) * attribution
 
 
-def on_axes(maps: Array, space: Sequence[int], rank: int) -> Array:
-    """(R, *space) as an array of ``rank`` axes with space where ``space`` says, to be broadcast along the others."""
-    spread = maps.reshape(*maps.shape, *[1] * (rank - maps.ndim))
-    return np.moveaxis(spread, range(1, 1 + len(space)), space)
+def put_on_axes(maps: Array, space: Sequence[int], rank: int) -> Array:
+    """Return maps (R, *space) as an array of ``rank`` axes, with space at the axes ``space`` and 1 at all others."""
+    expanded = maps.reshape(*maps.shape, *[1] * (rank - maps.ndim))
+    return np.moveaxis(expanded, range(1, 1 + len(space)), space)
 
 
 def baseline_of(baseline: float | Array, x: Array) -> Array:
-    """``baseline`` in the shape and dtype of x. Raises ``MethodError`` where it is not finite or does not broadcast."""
+    """Return a baseline in the shape and dtype of ``x``.
+
+    Raises ``MethodError`` for a baseline that is not finite, or does not broadcast to ``x``.
+    """
     try:
-        found = np.broadcast_to(np.asarray(baseline, x.dtype), x.shape)
+        values = np.broadcast_to(np.asarray(baseline, x.dtype), x.shape)
     except (TypeError, ValueError) as error:
         raise MethodError(
             f"this baseline does not fit an input of shape {x.shape}: {error}",
             hint="a number, or an array that broadcasts to the input",
             baseline=baseline,
         ) from None
-    if not np.isfinite(found).all():
+    if not np.isfinite(values).all():
         raise MethodError("the baseline holds NaN or infinity", hint="finite numbers", baseline=baseline)
-    return found
+    return values
 
 
 def _mean(pieces: Iterable[Array]) -> Array:
-    """Over the first axis of all pieces, summed in float64."""
+    """Return the mean over the first axis of all pieces, float32; it is summed in float64."""
     total: Any = 0.0
     count = 0
     for piece in pieces:
@@ -226,15 +232,17 @@ def _mean(pieces: Iterable[Array]) -> Array:
 
 
 def _variance(pieces: Iterable[Array]) -> Array:
-    """mean of squares − square of the mean, of what is left of the values when the first is taken off: without that,
-    a small variance about a large mean would cancel."""
+    """Return the variance over the first axis of all pieces, float32: mean of squares − square of the mean.
+
+    The first value is subtracted from all: otherwise a small variance about a large mean would cancel.
+    """
     first: Any = None
     total: Any = 0.0
     squares: Any = 0.0
     count = 0
     for piece in pieces:
         first = piece[0].astype(np.float64) if first is None else first
-        apart = piece - first
-        total, squares = total + apart.sum(axis=0), squares + (apart * apart).sum(axis=0)
+        rest = piece - first
+        total, squares = total + rest.sum(axis=0), squares + (rest * rest).sum(axis=0)
         count += len(piece)
     return np.asarray(np.maximum(squares / count - (total / count) ** 2, 0), np.float32)

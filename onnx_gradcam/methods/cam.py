@@ -1,10 +1,10 @@
 """The CAM methods: from the activation A and the gradient G = ∂score/∂A to a cam.
 
 A and G are (N, C, *space), channels first, any number of spatial axes; sums over ij run over all of space.
-There are two kinds of method, each with its table: ``WEIGHTS``, cam = relu(Σ_k weights · A), and
-``PROJECTIONS``, the cam as a whole. ``COMBINATIONS`` are what can stand in the place of Σ_k. The functions use
-the Array API standard alone and run on any library that follows it. The first line of each docstring is formula
-and source: the documentation's table of methods is made of these lines.
+There are two kinds of methods, each with its table: ``WEIGHTS`` for methods with cam = relu(Σ_k weights · A), and
+``PROJECTIONS`` for methods that make the cam as a whole. ``COMBINATIONS`` are what can stand in the place of Σ_k. The
+functions use the Array API standard alone and run on any library that follows it. The first line of the docstring of a
+method is its formula and its source: the table of methods in the documentation is made of these lines.
 """
 
 from __future__ import annotations
@@ -149,12 +149,12 @@ WEIGHTS: Mapping[str, Callable[..., Array]] = {
     "cam": cam,
 }
 PROJECTIONS: Mapping[str, Callable[..., Array]] = {"eigencam": eigencam, "eigengradcam": eigengradcam}
-METHODS: Mapping[str, Callable[..., Array]] = {**WEIGHTS, **PROJECTIONS}
-NEEDS: Mapping[str, tuple[str, ...]] = {name: tuple(inspect.signature(f).parameters) for name, f in METHODS.items()}
+CAMS: Mapping[str, Callable[..., Array]] = {**WEIGHTS, **PROJECTIONS}
+NEEDS: Mapping[str, tuple[str, ...]] = {name: tuple(inspect.signature(f).parameters) for name, f in CAMS.items()}
 NEEDS_GRADIENT = frozenset(name for name, needed in NEEDS.items() if "gradient" in needed)
 NEEDS_NOISE = frozenset(name for name, needed in NEEDS.items() if "square" in needed)
 NEEDS_CURVATURE = frozenset(name for name, needed in NEEDS.items() if "curvature" in needed)
-ODD = frozenset({"gradient", "cube", "curvature"})  # of what methods need, what is negated with the score
+ODD = frozenset({"gradient", "cube", "curvature"})  # arrays that change their sign with the score
 
 
 def compute_cam(
@@ -167,14 +167,14 @@ def compute_cam(
     signed: bool = False,
     combination: str = "sum",
 ) -> tuple[Array | None, Array]:
-    """The weights of a method and its cam, relu(Σ_k weights · activation), in the score's units.
+    """Return the weights of a method and its cam, relu(Σ_k weights · activation), in the score's units.
 
     The arithmetic is float32 whatever the dtype of the inputs, which are not changed. A NaN stays a NaN.
 
     Args:
-        method: a key of ``METHODS``.
+        method: a key of ``CAMS``.
         activation: (N, C, *space), of a floating-point dtype.
-        gradient: ∂score/∂activation, of the same shape; not looked at by methods outside ``NEEDS_GRADIENT``.
+        gradient: ∂score/∂activation, of the same shape; only methods in ``NEEDS_GRADIENT`` read it.
         more: what else ``NEEDS[method]`` names, of the same shape; powers in float64, as they leave float32's range.
         counterfactual: show what speaks against the score: the method applied to (A, −G).
         signed: leave out the final ReLU.
@@ -185,8 +185,8 @@ def compute_cam(
         (N, *space), ≥ 0 unless signed.
 
     Raises:
-        MethodError: the method is unknown, has no such variant, lacks what it needs, or is "cam" and the
-            gradient did not come through global average pooling.
+        MethodError: the method is unknown or has no such variant, an array that it needs is missing, or it is "cam" and
+            the gradient did not come through global average pooling.
         LayerError: the activation has no spatial axis.
     """
     check_method(method, counterfactual=counterfactual, signed=signed, combination=combination)
@@ -197,10 +197,10 @@ def compute_cam(
             hint="a target layer before the pooling or flattening",
             shape=shape,
         )
-    given = {"activation": as_float32(activation), **(more or {})}
+    available = {"activation": as_float32(activation), **(more or {})}
     if gradient is not None:
-        given["gradient"] = as_float32(gradient)
-    arrays = [_needed(method, name, given, counterfactual) for name in NEEDS[method]]
+        available["gradient"] = as_float32(gradient)
+    arrays = [_select(method, name, available, counterfactual) for name in NEEDS[method]]
     if method in PROJECTIONS:
         return None, PROJECTIONS[method](*arrays)
     if method == "cam":
@@ -210,16 +210,16 @@ def compute_cam(
     return weights, evidence if signed else relu(evidence)
 
 
-def _needed(method: str, name: str, given: Mapping[str, Array], counterfactual: bool) -> Array:
-    if name not in given:
+def _select(method: str, name: str, available: Mapping[str, Array], counterfactual: bool) -> Array:
+    if name not in available:
         raise MethodError(f"method {method!r} needs the {name} of the score", method=method)
-    return -given[name] if counterfactual and name in ODD else given[name]
+    return -available[name] if counterfactual and name in ODD else available[name]
 
 
 def check_method(method: str, *, counterfactual: bool = False, signed: bool = False, combination: str = "sum") -> None:
-    """Raise MethodError unless the method exists and has the variants asked for."""
-    if method not in METHODS:
-        raise MethodError(f"unknown method {method!r}", hint=nearest(method, METHODS), method=method)
+    """Raise ``MethodError`` unless the method exists and has the requested variants."""
+    if method not in CAMS:
+        raise MethodError(f"unknown method {method!r}", hint=nearest(method, CAMS), method=method)
     variant = "counterfactual" if counterfactual else "signed" if signed else ""
     if method in PROJECTIONS and (variant or combination != "sum"):
         why = "the sign of a principal component is not evidence" if variant else "it is a principal component already"
@@ -236,13 +236,13 @@ def check_method(method: str, *, counterfactual: bool = False, signed: bool = Fa
         raise MethodError(
             f"the principal component of method {method!r} has no {variant} variant: "
             "the sign of a principal component is not evidence",
-            hint="the same without smoothing by 'eigen'",
+            hint="leave out the smoothing by 'eigen'",
             method=method,
         )
 
 
 def check_pooled(gradient: Array) -> None:
-    """Raise MethodError unless the gradient is constant over space, as global average pooling makes it."""
+    """Raise ``MethodError`` unless the gradient is constant over space, as global average pooling makes it."""
     xp = array_namespace(gradient)
     axes = spatial(gradient)
     spread = xp.max(xp.max(gradient, axis=axes) - xp.min(gradient, axis=axes), axis=1)
@@ -307,28 +307,28 @@ def first_eigenvector(gram: Array) -> Array:
 
 
 def spatial(x: Array) -> tuple[int, ...]:
-    """The axes of (N, C, *space) that are space."""
+    """Return the spatial axes of (N, C, *space)."""
     return tuple(range(2, x.ndim))
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0), NaN where x is NaN."""
+    """Return max(x, 0), and NaN where x is NaN."""
     return array_namespace(x).clip(x, min=0)
 
 
 def ratio(numerator: Array, denominator: Array) -> Array:
-    """The quotient, 0 where the denominator is 0. A NaN in either stays."""
+    """Return the quotient, 0 where the denominator is 0; a NaN in either stays."""
     xp = array_namespace(numerator, denominator)
     return numerator / xp.where(denominator == 0, xp.full_like(denominator, float("inf")), denominator)
 
 
 def largest(x: Array) -> Array:
-    """max |x| of each matrix: (N, m, n) → (N, 1, 1)."""
+    """Return max |x| of each matrix: (N, m, n) → (N, 1, 1)."""
     xp = array_namespace(x)
     return xp.max(xp.abs(x), axis=(1, 2), keepdims=True)
 
 
 def as_float32(x: Array) -> Array:
-    """x as float32, not copied if it is."""
+    """Return x as float32, without a copy where it is float32 already."""
     xp = array_namespace(x)
     return xp.astype(x, xp.float32, copy=False)

@@ -1,4 +1,4 @@
-"""From cams to heatmaps: resized, scaled, fused. NumPy arrays with one image or target per row."""
+"""From cams to heatmaps: upsampling, scaling, fusion. NumPy arrays with one row per (image, target)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ FUSIONS: Mapping[str, Callable[..., Any]] = {"mean": np.mean, "max": np.max, "pr
 
 
 def upsample(cam: npt.NDArray[Any], size: Sequence[int]) -> Float:
-    """Linear interpolation between pixel centres, edges repeated: (N, *space) → (N, *size), float32.
+    """Interpolate maps linearly between pixel centres, edges repeated: (N, *space) → (N, *size), float32.
 
-    Sample i of ``new`` lies at x = (i + ½) · extent / new − ½, without antialiasing: half-pixel,
-    align_corners=False, as in cv2.resize INTER_LINEAR, torch interpolate and ONNX Resize. Any number of
-    spatial axes.
+    Sample i of ``new`` lies at x = (i + ½) · extent / new − ½, without antialiasing: half-pixel, align_corners=False,
+    as in cv2.resize INTER_LINEAR, torch interpolate and ONNX Resize. There can be any number of spatial axes.
     """
     out = np.asarray(cam, np.float32)
     for extent, new in zip(out.shape[1:], size, strict=True):
         # Contracts the first spatial axis and appends the new one: after one round the order is restored.
-        out = np.tensordot(out, interpolation(extent, new), axes=(1, 0))
+        out = np.tensordot(out, interpolation_matrix(extent, new), axes=(1, 0))
     return out
 
 
-def interpolation(extent: int, new: int) -> Float:
-    """The matrix (extent, new) that interpolates linearly: column i holds the weights of sample i.
+def interpolation_matrix(extent: int, new: int) -> Float:
+    """Return the matrix (extent, new) of a linear interpolation: column i holds the weights of sample i.
 
-    Cams have few rows and columns: a dense product beats gathering, and needs no memory beside its result.
+    Cams have few rows and columns: a dense product is faster than gathering, and needs no memory beside its result.
     """
     x = np.clip((np.arange(new) + 0.5) * (extent / new) - 0.5, 0, extent - 1)
     weights: Float = np.maximum(0, 1 - np.abs(x - np.arange(extent)[:, None])).astype(np.float32)
@@ -40,9 +39,14 @@ def interpolation(extent: int, new: int) -> Float:
 
 
 def normalise(cam: npt.NDArray[Any], scale: float | str = "image") -> Float:
-    """Row by row cam / max|cam|, or cam / scale: (N, *space), float32 in [0, 1], in [−1, 1] for signed cams.
+    """Divide each row of cams by its largest magnitude, or all rows by a number.
 
-    A blank map stays 0. With a number for the scale, what exceeds it is clipped.
+    Args:
+        cam: (N, *space), in the score's units.
+        scale: "image": cam / max|cam| of each row; a number: cam / scale, with larger values clipped.
+
+    Returns:
+        (N, *space), float32 in [0, 1], in [−1, 1] for signed cams. A blank map stays 0.
 
     Raises:
         MethodError: the scale is neither "image" nor a positive number.
@@ -54,21 +58,21 @@ def normalise(cam: npt.NDArray[Any], scale: float | str = "image") -> Float:
         heatmap: Float = cam / peak
         return heatmap
     if isinstance(scale, str) or not 0 < scale < float("inf"):
-        raise MethodError(f"no such scale: {scale!r}", hint="'image' or a positive number", scale=scale)
+        raise MethodError(f"unknown scale {scale!r}", hint="'image' or a positive number", scale=scale)
     return np.clip(cam / np.float32(scale), -1, 1)
 
 
 def is_blank(cam: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether a map is 0 everywhere: (N, *space) → bool (N,). A map with a NaN is not blank."""
+    """Return for each map (N, *space) whether it is 0 everywhere, (N,) bool. A map with a NaN is not blank."""
     blank: npt.NDArray[np.bool_] = np.all(cam == 0, axis=spatial(cam))
     return blank
 
 
 def fuse(cams: Sequence[npt.NDArray[Any]], size: Sequence[int], how: str = "mean") -> Float:
-    """The cams of several layers as one: each upsampled and divided by its own maximum, then combined.
+    """Fuse the cams of several layers: each is upsampled and divided by its own maximum, then they are combined.
 
-    The product of the maps of a layer of each stage is RefineCAM (Domeniconi et al. 2026, arXiv:2605.14641, with
-    ``gradcam++``): what the last layer finds, with the resolution of the early ones. It is 0 where one of them is.
+    The product of the maps of one layer from each stage is RefineCAM (Domeniconi et al. 2026, arXiv:2605.14641, with
+    ``gradcam++``): the evidence of the last layer, with the resolution of the early ones. It is 0 where one map is 0.
 
     Args:
         cams: for each layer (N, *space); the extents may differ.
@@ -85,7 +89,7 @@ def fuse(cams: Sequence[npt.NDArray[Any]], size: Sequence[int], how: str = "mean
 
 
 def combine(layers: Sequence[npt.NDArray[Any]], how: str) -> Float:
-    """Maps of several layers as one, "mean", "max" or "product" point by point: equal shapes, float32.
+    """Combine maps of several layers, of equal shapes, point by point by "mean", "max" or "product"; float32.
 
     Raises:
         MethodError: as ``fuse``.
@@ -95,7 +99,7 @@ def combine(layers: Sequence[npt.NDArray[Any]], how: str) -> Float:
     heatmaps = np.stack(layers)
     if how == "product" and np.any(heatmaps < 0):
         raise MethodError(
-            "signed maps cannot be fused by product: two negative values would make positive evidence",
+            "signed maps cannot be fused by product: two negative values would give positive evidence",
             hint="'mean' or 'max'",
             how=how,
         )
@@ -104,5 +108,5 @@ def combine(layers: Sequence[npt.NDArray[Any]], how: str) -> Float:
 
 
 def spatial(cam: npt.NDArray[Any]) -> tuple[int, ...]:
-    """The axes of (N, *space) that are space."""
+    """Return the spatial axes of (N, *space)."""
     return tuple(range(1, cam.ndim))

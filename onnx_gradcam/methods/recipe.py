@@ -1,4 +1,4 @@
-"""How a map is asked for: the method and its variants, as one value."""
+"""The request for a map, as one value: the method and its variants."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """``method``: a name of ``docs/methods.md``; ``counterfactual``: what speaks against the score; ``signed``: with
-    negative evidence; ``fusion``: of several layers, "mean", "max" or "product"; ``smooth``: names of smoothings;
-    ``options``: the method's and the smoothing's own.
+    """The method by which a map is made, with its variants.
+
+    >>> Recipe("gradcam", signed=True).name
+    'gradcam signed'
+
+    Attributes:
+        method: a name from ``docs/methods.md``.
+        counterfactual: whether the map shows what speaks against the score.
+        signed: whether the map shows negative evidence, too.
+        fusion: how the maps of several layers become one: "mean", "max" or "product".
+        options: the options of the method and of its smoothings, by name.
+        smooth: the names of the smoothings: "aug", "noise", "eigen".
     """
 
     method: str
@@ -23,11 +32,11 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The method with its variants behind it, as titles and file names have it."""
+        """Return the method followed by its variants, as it stands in titles and file names."""
         smooth = "".join(f" {name}" for name in self.smooth)
         return self.method + " counterfactual" * self.counterfactual + " signed" * self.signed + smooth
 
     @property
     def combination(self) -> str:
-        """What stands in the place of the sum over channels."""
+        """Return what stands in the place of the sum over channels: "eigen" or "sum"."""
         return "eigen" if "eigen" in self.smooth else "sum"

@@ -12,26 +12,26 @@ from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
 from onnx_gradcam.methods.recipe import Recipe
 
-GUIDED: Mapping[str, str] = {f"guided-{name}": name for name in cam.METHODS}
-"""Guided Grad-CAM and its kin → the cam that guided backpropagation is multiplied with."""
-NAMES = (*cam.METHODS, *attribution.METHODS, *GUIDED)
+GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
+"""Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
+NAMES = (*cam.CAMS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS)
 SMOOTHINGS = (*SMOOTHING_COPIES, *(name for name in cam.COMBINATIONS if name != "sum"))
-DEFAULTS = {"samples": Noise.samples, "noise": Noise.scale, "seed": Noise.seed}
-WITHOUT_GRADIENT = tuple(name for name in cam.METHODS if name not in cam.NEEDS_GRADIENT)
+NOISE_DEFAULTS = {"samples": Noise.samples, "noise": Noise.scale, "seed": Noise.seed}
+WITHOUT_GRADIENT = tuple(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT)
 
 
 def check(recipe: Recipe) -> None:
-    """Raise ``MethodError`` unless the method exists and has the variants and options asked for."""
+    """Raise ``MethodError`` unless the method exists and has the requested variants, smoothings and options."""
     method = recipe.method
     if method not in NAMES:
         raise MethodError(f"unknown method {method!r}", hint=nearest(method, NAMES), method=method)
     check_smoothing(recipe)
-    if method in attribution.METHODS:
+    if method in attribution.ATTRIBUTIONS:
         attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
     else:
-        cam_is_signed = recipe.signed and method not in GUIDED  # a product has the sign of guided backpropagation
+        cam_is_signed = recipe.signed and method not in GUIDED_CAMS  # a product has the sign of guided backpropagation
         cam.check_method(
-            of_layers(method),
+            cam_method(method),
             counterfactual=recipe.counterfactual,
             signed=cam_is_signed,
             combination=recipe.combination,
@@ -41,15 +41,15 @@ def check(recipe: Recipe) -> None:
         if name not in known:
             raise MethodError(
                 f"method {method!r} has no option {name!r}",
-                hint=f"its options are {', '.join(known)}" if known else f"{method!r} has none",
+                hint=f"its options are {', '.join(known)}" if known else f"{method!r} has no options",
                 method=method,
                 option=name,
             )
 
 
-def of_layers(method: str) -> str:
-    """The method itself, of a guided product its cam's."""
-    return GUIDED.get(method, method)
+def cam_method(method: str) -> str:
+    """Return the method that makes the cam: the method itself, or the one in a guided product."""
+    return GUIDED_CAMS.get(method, method)
 
 
 def check_smoothing(recipe: Recipe) -> None:
@@ -58,41 +58,41 @@ def check_smoothing(recipe: Recipe) -> None:
     for name in recipe.smooth:
         if name not in SMOOTHINGS:
             raise MethodError(f"unknown smoothing {name!r}", hint=nearest(name, SMOOTHINGS), smooth=name)
-        if method in attribution.METHODS:
+        if method in attribution.ATTRIBUTIONS:
             raise MethodError(
-                f"smoothing by {name!r} is for cams: {method!r} is a method of the input",
+                f"smoothing by {name!r} is for cams, but {method!r} explains the input",
                 hint="'smoothgrad' averages gradients over noisy copies of the input",
                 smooth=name,
             )
     over_copies = [name for name in recipe.smooth if name in SMOOTHING_COPIES]
-    if of_layers(method) in cam.NEEDS_NOISE:
+    if cam_method(method) in cam.NEEDS_NOISE:
         over_copies.append(method)
     if len(over_copies) > 1:
         raise MethodError(
-            f"{' and '.join(map(repr, over_copies))} average over copies of the input, each over its own",
-            hint="one of them, with or without 'eigen'",
+            f"{' and '.join(map(repr, over_copies))} cannot be combined: each averages over copies of the input",
+            hint="only one of them, with or without 'eigen'",
             smooth=recipe.smooth,
         )
 
 
 def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
-    """The options of a method and of smoothings, and their defaults."""
-    needs_noise = of_layers(method) in cam.NEEDS_NOISE or "noise" in smooth
-    return {**attribution.options_of(method), **(DEFAULTS if needs_noise else {})}
+    """Return the options of a method and of smoothings, by name, with their defaults."""
+    needs_noise = cam_method(method) in cam.NEEDS_NOISE or "noise" in smooth
+    return {**attribution.options_of(method), **(NOISE_DEFAULTS if needs_noise else {})}
 
 
-def noise(recipe: Recipe) -> Noise:
-    """What the options of a cam say of noise; raises ``MethodError`` for a number out of its range."""
-    given = {**DEFAULTS, **recipe.options}
-    return Noise(given["samples"], given["noise"], given["seed"])
+def noise_of(recipe: Recipe) -> Noise:
+    """Return the noise that the options of a recipe describe. Raises ``MethodError`` for a number out of its range."""
+    options = {**NOISE_DEFAULTS, **recipe.options}
+    return Noise(options["samples"], options["noise"], options["seed"])
 
 
 def needs_gradient(method: str) -> bool:
-    """Whether a method looks at gradients."""
+    """Return whether a method reads gradients."""
     return method not in WITHOUT_GRADIENT
 
 
-def recorded(recipe: Recipe) -> dict[str, Any]:
-    """The options of a recipe, given and default, as JSON holds them: of an array its shape."""
-    given = {**options_of(recipe.method, recipe.smooth), **recipe.options}
-    return {name: f"array {value.shape}" if np.ndim(value) else value for name, value in given.items()}
+def options_for_json(recipe: Recipe) -> dict[str, Any]:
+    """Return all options of a recipe, also those with their defaults, ready for JSON: an array becomes its shape."""
+    options = {**options_of(recipe.method, recipe.smooth), **recipe.options}
+    return {name: f"array {value.shape}" if np.ndim(value) else value for name, value in options.items()}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.methods.table import recorded
+from onnx_gradcam.methods.table import options_for_json
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
 from onnx_gradcam.results import files, notes
@@ -296,7 +296,7 @@ class Explanation:
             "signed": recipe.signed,
             "fusion": of.fusion,
             "smooth": list(recipe.smooth),
-            "options": recorded(recipe),
+            "options": options_for_json(recipe),
             "check_forward": of.check_forward,
             "gradient_scale": of.gradient_scale,
             "rectifiers": None if self.rectifiers is None else asdict(self.rectifiers),

@@ -19,7 +19,7 @@ from brightness import brightness_model
 import onnx_gradcam as ogc
 from onnx_gradcam.cli import app, main
 from onnx_gradcam.engine.session import Options, Session
-from onnx_gradcam.explain.opening import DEFAULTS, Opening
+from onnx_gradcam.explain.opening import OPENING_DEFAULTS, Opening
 from onnx_gradcam.jobs.inspect import overview, presets_on
 from onnx_gradcam.jobs.model_options import MODEL_OPTIONS, PLAIN_DEFAULTS, opening_of
 
@@ -43,7 +43,7 @@ def test_every_command_has_every_option(command: str) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 def test_every_function_has_every_keyword(function: Callable[..., Any]) -> None:
     parameters = inspect.signature(function).parameters
-    assert {name: parameters[name].default for name in DEFAULTS} == DEFAULTS
+    assert {name: parameters[name].default for name in OPENING_DEFAULTS} == OPENING_DEFAULTS
 
 
 def test_nothing_is_said_of_what_was_not_given() -> None:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 import onnx_gradcam as ogc
 from onnx_gradcam.methods import cam
-from onnx_gradcam.methods.attribution import METHODS, options_of
+from onnx_gradcam.methods.attribution import ATTRIBUTIONS, options_of
 from onnx_gradcam.methods.copies import Noise, noisy_copies
 from onnx_gradcam.results.picture import figure
 
@@ -166,7 +166,7 @@ def test_fullgrad_says_where_it_is_not_everything() -> None:
     assert "add up to" in warning
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(ATTRIBUTIONS))
 def test_several_classes_of_an_image(explainer: Any, method: str) -> None:
     both = explainer.explain(X, ogc.Classes([1, 3]), method)
     np.testing.assert_array_equal(both.image_index, [0, 0, 1, 1, 2, 2])
@@ -176,14 +176,14 @@ def test_several_classes_of_an_image(explainer: Any, method: str) -> None:
     close(top.attribution[::2], explainer.explain(X, None, method).attribution)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(ATTRIBUTIONS))
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_fixed_batch(explainer: Any, method: str, batch: int) -> None:
     with ogc.Explainer(naive_net.model(W, batch), providers=["cpu"]) as fixed:
         close(fixed.explain(X, TARGETS, method).attribution, explainer.explain(X, TARGETS, method).attribution)
 
 
-@pytest.mark.parametrize("method", sorted(name for name in METHODS if "noise" not in options_of(name)))
+@pytest.mark.parametrize("method", sorted(name for name in ATTRIBUTIONS if "noise" not in options_of(name)))
 def test_channels_last(explainer: Any, method: str) -> None:
     """Noise lies otherwise in a tensor of another layout."""
     x = np.ascontiguousarray(X.transpose(0, 2, 3, 1))
@@ -194,7 +194,7 @@ def test_channels_last(explainer: Any, method: str) -> None:
     close(found.heatmap, expected.heatmap)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(ATTRIBUTIONS))
 def test_half_precision(explainer: Any, method: str) -> None:
     """Gradients of 1e-9 underflow to 0 in float16: they are scaled on their way, and unscaled in float32.
 
@@ -215,7 +215,7 @@ def test_half_precision(explainer: Any, method: str) -> None:
     )
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(ATTRIBUTIONS))
 def test_targets_that_are_no_class(explainer: Any, method: str) -> None:
     """The gradient of a difference is the difference of the gradients; through gates it is not."""
     found = explainer.explain(X, ogc.Difference(2, 0), method)
@@ -227,7 +227,7 @@ def test_targets_that_are_no_class(explainer: Any, method: str) -> None:
         assert np.abs(found.attribution - (a - b)).max() > 0.01 * np.abs(a).max()
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(ATTRIBUTIONS))
 @pytest.mark.parametrize("space", [(9,), (3, 4, 5)])
 def test_one_and_three_dimensions(method: str, space: tuple[int, ...]) -> None:
     net = Net()
@@ -259,7 +259,7 @@ def test_other_inputs_keep_their_row(method: str, target: Any) -> None:
     close(found.attribution, np.broadcast_to(expected, found.attribution.shape))
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(ATTRIBUTIONS))
 def test_a_network_without_layers(method: str) -> None:
     """Rows of numbers: no layer to draw, but each number has its share. Only fullgrad's biases have no place."""
     net = Net()
@@ -311,7 +311,7 @@ def test_gated_rectifiers(explainer: Any, method: str, rule: str) -> None:
     assert found.warnings == ()
 
 
-@pytest.mark.parametrize("method", sorted(cam.METHODS))
+@pytest.mark.parametrize("method", sorted(cam.CAMS))
 @pytest.mark.parametrize("target", [TARGETS, ogc.TopK(2)], ids=["one", "two"])
 def test_a_cam_times_guided_backpropagation(explainer: Any, method: str, target: Any) -> None:
     found = explainer.explain(X, target, f"guided-{method}")
@@ -403,8 +403,8 @@ def test_the_picture_of_guided_backpropagation(explainer: Any) -> None:
         ({"method": "squaregrad", "signed": True}, "'saliency'"),
         ({"method": "saliency", "counterfactual": True}, "signed"),
         ({"method": "smoothgrad", "sample": 3}, "samples, noise, seed"),
-        ({"method": "saliency", "steps": 3}, "'saliency' has none"),
-        ({"method": "gradcam", "steps": 3}, "'gradcam' has none"),
+        ({"method": "saliency", "steps": 3}, "'saliency' has no options"),
+        ({"method": "gradcam", "steps": 3}, "'gradcam' has no options"),
         ({"method": "integrated-gradients", "steps": 0}, "from 1"),
         ({"method": "integrated-gradients", "steps": 2.5}, "from 1"),
         ({"method": "integrated-gradients", "baseline": np.zeros((2, 2))}, "broadcasts"),

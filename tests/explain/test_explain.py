@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnx_gradcam as ogc
-from onnx_gradcam.methods.cam import METHODS, NEEDS, NEEDS_GRADIENT, WEIGHTS, compute_cam
+from onnx_gradcam.methods.cam import CAMS, NEEDS, NEEDS_GRADIENT, WEIGHTS, compute_cam
 from onnx_gradcam.methods.heatmap import upsample
 
 CLASSES = 4
@@ -95,7 +95,7 @@ def test_default_is_top1(explainer: Any, x: np.ndarray) -> None:
     assert [found.label(i) for i in range(3)] == [("ant", "bee", "cat", "dog")[c] for c in found.class_index]
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(CAMS))
 def test_every_method_row_by_row(explainer: Any, x: np.ndarray, method: str) -> None:
     """Top-k runs forward once and backward in rows; each row equals one image and one class explained alone."""
     found = explainer.explain(x, target=ogc.TopK(3), method=method)

@@ -313,7 +313,7 @@ class TestErrors:
         [("gradcam", ["aug", "noise"]), ("smooth-gradcam++", "aug"), ("smooth-gradcam++", "noise")],
     )
     def test_copies_of_copies(self, explainer: Any, x: np.ndarray, method: str, smooth: Any) -> None:
-        with pytest.raises(ogc.MethodError, match="each over its own"):
+        with pytest.raises(ogc.MethodError, match="each averages over copies of the input"):
             explainer.explain(x, method=method, smooth=smooth)
 
     @pytest.mark.parametrize("options", [{"signed": True}, {"counterfactual": True}], ids=str)

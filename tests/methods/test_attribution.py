@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnx_gradcam.methods import attribution as methods
-from onnx_gradcam.methods.attribution import METHODS
+from onnx_gradcam.methods.attribution import ATTRIBUTIONS
 
 X = np.array([[[1.0, 2.0, -1.0]], [[0.5, 0.0, 4.0]]], np.float32)  # two images, one channel, three positions
 BOTH = np.array([0, 1])
@@ -66,7 +66,9 @@ def test_fullgrad_of_a_coarse_bias() -> None:
     found = methods.fullgrad(x, gradient, [bias], (2,))
     enlarged = np.array([2, 2.5, 3.5, 4])
     np.testing.assert_allclose(found, np.abs(0.5 * x) + enlarged / 2)
-    np.testing.assert_allclose(methods.in_space("fullgrad", found, (2,), False), [[0.5 + 2, 1.5 + 2.5, 2 + 3.5, 2 + 4]])
+    np.testing.assert_allclose(
+        methods.reduce_to_space("fullgrad", found, (2,), False), [[0.5 + 2, 1.5 + 2.5, 2 + 3.5, 2 + 4]]
+    )
 
 
 @pytest.mark.parametrize("space", [(2, 3), (1, 2), (3, 1)])
@@ -74,7 +76,7 @@ def test_in_space(space: tuple[int, int]) -> None:
     """By loops: the largest magnitude over channels, or their sum; space may lie anywhere."""
     a = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
     (channel,) = {1, 2, 3} - set(space)
-    largest, total = (methods.in_space("saliency", a, space, signed) for signed in (False, True))
+    largest, total = (methods.reduce_to_space("saliency", a, space, signed) for signed in (False, True))
     assert largest.shape == total.shape == (2, a.shape[space[0]], a.shape[space[1]])
     for row, i, j in np.ndindex(*largest.shape):
         at = {0: row, space[0]: i, space[1]: j}
@@ -92,9 +94,9 @@ def test_a_product_with_a_heatmap(space: tuple[int, int]) -> None:
         assert found[at] == heatmap[at[0], at[space[0]], at[space[1]]] * a[at]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ATTRIBUTIONS)
 def test_the_first_line_holds_formula_and_source(method: str) -> None:
-    formula, source = (inspect.getdoc(METHODS[method]) or "").splitlines()[0].split("   ")
+    formula, source = (inspect.getdoc(ATTRIBUTIONS[method]) or "").splitlines()[0].split("   ")
     assert formula
     assert any(c.isdigit() for c in source)
 

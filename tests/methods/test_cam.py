@@ -9,9 +9,9 @@ import pytest
 
 from onnx_gradcam.errors import LayerError, MethodError
 from onnx_gradcam.methods import cam as methods
-from onnx_gradcam.methods.cam import METHODS, NEEDS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method
+from onnx_gradcam.methods.cam import CAMS, NEEDS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method
 
-WEIGHTED, PROJECTED, ALL = sorted(WEIGHTS), sorted(PROJECTIONS), sorted(METHODS)
+WEIGHTED, PROJECTED, ALL = sorted(WEIGHTS), sorted(PROJECTIONS), sorted(CAMS)
 SPACES = [(9,), (4, 5), (2, 3, 4)]
 
 # The two channels that most hand cases share.
@@ -80,14 +80,14 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> 
 
 class TestTables:
     def test_every_method_has_an_oracle_and_a_hand_case(self):
-        assert set(METHODS) == set(oracles.CAMS) == set(HAND)
+        assert set(CAMS) == set(oracles.CAMS) == set(HAND)
 
     def test_only_eigencam_needs_no_gradient(self):
-        assert set(METHODS) - NEEDS_GRADIENT == {"eigencam"}
+        assert set(CAMS) - NEEDS_GRADIENT == {"eigencam"}
 
     @pytest.mark.parametrize("method", ALL)
     def test_first_docstring_line_is_formula_and_source(self, method):
-        formula, source = inspect.getdoc(METHODS[method]).splitlines()[0].split("   ")
+        formula, source = inspect.getdoc(CAMS[method]).splitlines()[0].split("   ")
         assert re.fullmatch(r"(α_kij|α_k|cam) = .+\.", formula)
         assert re.search(r" (19|20)\d\d, (eq\. \d+|arXiv:\d{4}\.\d{5}|doi:\S+)\.$|^pytorch-grad-cam, \w+\.$", source)
 

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from repository import DOCS
 
 import onnx_gradcam as ogc
-from onnx_gradcam.methods.cam import METHODS, NEEDS, WEIGHTS
+from onnx_gradcam.methods.cam import CAMS, NEEDS, WEIGHTS
 from onnx_gradcam.methods.heatmap import upsample
 from onnx_gradcam.results.contrast import both_of
 from onnx_gradcam.results.picture import figure
@@ -211,7 +211,7 @@ def test_what_is_not_made_of_one_gradient_is_run_again(explainer: ogc.Explainer,
 
 class TestRefused:
     def test_methods_without_two_sides(self, explainer: ogc.Explainer) -> None:
-        for method in sorted(set(METHODS) - set(TWO_SIDED)):
+        for method in sorted(set(CAMS) - set(TWO_SIDED)):
             explanation = explainer.explain(X, method=method)
             with pytest.raises(ogc.MethodError, match=f"other side of '{re.escape(method)}' is not made of"):
                 ogc.both(explanation)

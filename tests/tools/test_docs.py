@@ -25,4 +25,4 @@ def test_a_readme_without_markers_is_an_error(text: str) -> None:
 def test_the_readme_lists_every_method() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     rows = readme.partition(METHODS_START)[2].partition(METHODS_END)[0]
-    assert [name for name in (*cam.METHODS, *attribution.METHODS, PRODUCT) if f"| `{name}` |" not in rows] == []
+    assert [name for name in (*cam.CAMS, *attribution.ATTRIBUTIONS, PRODUCT) if f"| `{name}` |" not in rows] == []
