@@ -18,6 +18,7 @@ from onnx_gradcam.anatomy.stages import classifier_layers, depends_on_size
 from onnx_gradcam.anatomy.tokens import TokenGrid, TokenPositions
 from onnx_gradcam.errors import LayerError, nearest
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream
+from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.quantization import real_form
 
 Finder = Callable[[LayerSearch], list[Layer]]
@@ -142,7 +143,7 @@ def _named(graph: ir.Graph, name: str, on_grid: Mapping[ir.Value, Axes], grid: T
 
 def _value_called(graph: ir.Graph, name: str, on_grid: Mapping[ir.Value, Axes]) -> ir.Value:
     """Return the value, the first output of the node, or what the module returns that is called ``name``."""
-    values = {k: v for k, v in ir.convenience.create_value_mapping(graph).items() if not v.is_initializer()}
+    values = {k: v for k, v in values_by_name(graph).items() if not v.is_initializer()}
     by_node = {node.name: node.outputs[0] for node in graph if node.name}
     value = values.get(name) or by_node.get(name)
     if value is not None:

@@ -11,6 +11,7 @@ from onnx_gradcam.anatomy.axes import AxisEffect, operators
 from onnx_gradcam.anatomy.dense.scores import Dense, write
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
+from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.prepare.site import INSERTED
 from onnx_gradcam.graph.quantization import quantized_form, real_form
 
@@ -125,8 +126,7 @@ def _makers(value: ir.Value) -> Iterator[ir.Node]:
 
 
 def _named(graph: ir.Graph, name: str) -> Score:
-    mapping = ir.convenience.create_value_mapping(graph)
-    values = {k: v for k, v in mapping.items() if not v.is_initializer()}
+    values = {k: v for k, v in values_by_name(graph).items() if not v.is_initializer()}
     value = values.get(name)
     if value is None:
         raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)

@@ -24,6 +24,7 @@ from onnx_gradcam.anatomy.positions import (
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.flow import carriers, downstream, upstream
+from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.prepare.prepare import with_shapes
 
 RESIDUAL_SUMS = frozenset(("Add", "Sum", "SkipLayerNormalization", "QLinearAdd"))
@@ -70,7 +71,7 @@ class TokenPositions:
     """
 
     def __init__(self, graph: ir.Graph, sizes: Mapping[str, Sequence[int]] | None = None) -> None:
-        self._original = ir.convenience.create_value_mapping(graph)
+        self._original = values_by_name(graph)
         self._graph = with_shapes(graph, sizes or nominal_sizes(graph))
         self._nodes = list(self._graph)
         images = {v: _image_axes(self._nodes, v) for v in self._graph.inputs if len(v.shape or ()) > 2}

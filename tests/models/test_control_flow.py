@@ -96,6 +96,15 @@ def test_an_if_is_explained(bright: bool) -> None:
         np.testing.assert_allclose(several.gradient, plain.explain(x, target=ogc.TopK(3)).gradient, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["s", "t1"])
+def test_a_value_in_a_branch_is_none_of_the_model(name: str) -> None:
+    for use in (lambda: ogc.Explainer(model("If"), target_layer=name), lambda: ogc.gradient_model(model("If"), [name])):
+        with pytest.raises(ogc.LayerError, match=f"the model has no value.* '{name}'"):
+            use()
+    with pytest.raises(ogc.ScoreError, match=f"the model has no value '{name}'"):
+        ogc.Explainer(model("If"), score=name)
+
+
 def test_an_if_is_verified() -> None:
     report = ogc.verify(model("If"), target_layer=["h"], x=X[:1])
     assert [check.status for check in report.nodes if check.op_type == "If"] == ["pass"]
