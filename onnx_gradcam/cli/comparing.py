@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress
-from onnx_gradcam.cli.options import IMAGES, AsJson, Labels, Layers, Method, Preprocess
+from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
+from onnx_gradcam.cli.options import (
+    IMAGES,
+    AsJson,
+    Counterfactual,
+    Fusion,
+    Inputs,
+    Labels,
+    Layers,
+    Method,
+    MethodOptions,
+    Preprocess,
+    Signed,
+    Smooth,
+    Targets,
+)
+from onnx_gradcam.jobs.arguments import read_arrays, read_options
+from onnx_gradcam.jobs.compare import Pair
+from onnx_gradcam.jobs.compare import compare as compare_models
+from onnx_gradcam.jobs.model_options import opening_of
 
 
+@takes_model_options
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="An .onnx file, or FILE@provider.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another build of the same model.", show_default=False)],
     images: Annotated[list[str], IMAGES],
     method: Method = "gradcam",
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            metavar="TARGET",
-            help="A class index or label, for both models.",
-            show_default="A's top-1 for each image",
-        ),
-    ] = None,
+    target: Targets = None,
     layer: Layers = None,
     layer_a: Annotated[
         list[str] | None, typer.Option("--layer-a", metavar="NAME", help="Of A only.", show_default=False)
@@ -33,14 +45,25 @@ def compare(
     layer_b: Annotated[
         list[str] | None, typer.Option("--layer-b", metavar="NAME", help="Of B only.", show_default=False)
     ] = None,
-    score_a: Annotated[str, typer.Option("--score-a", metavar="NAME", help="The score tensor of A.")] = "auto",
-    score_b: Annotated[str, typer.Option("--score-b", metavar="NAME", help="The score tensor of B.")] = "auto",
+    model_options: ModelOptions = NONE,
+    score_a: Annotated[
+        str | None, typer.Option("--score-a", metavar="NAME", help="Of A only.", show_default="as --score")
+    ] = None,
+    score_b: Annotated[
+        str | None, typer.Option("--score-b", metavar="NAME", help="Of B only.", show_default="as --score")
+    ] = None,
+    inputs: Inputs = None,
     labels: Labels = None,
     preprocess: Preprocess = "auto",
     preprocess_b: Annotated[
         str | None,
         typer.Option("--preprocess-b", metavar="NAME|FILE", help="Of B only.", show_default="as for A"),
     ] = None,
+    counterfactual: Counterfactual = False,
+    signed: Signed = False,
+    fusion: Fusion = "mean",
+    smooth: Smooth = None,
+    option: MethodOptions = None,
     require: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,25 +76,31 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare what two builds of a model see: predictions, and the heatmaps of the same class.
+    """Compare what two builds of a model see: predictions, and the heatmaps of the same target.
+
+    A class that the target leaves open is the one that A puts first.
 
     Example: onnx-gradcam compare model.onnx model-int8.onnx photos --require 'pearson:p05>=0.9'
     """
-    from onnx_gradcam.jobs.compare import compare as run
-
     with progress("comparing") as tick:
 
-        def report(pair: Any) -> None:
+        def report(pair: Pair) -> None:
             if not as_json:
                 print(pair, flush=True)
             tick(pair.image)
 
-        found = run(
+        found = compare_models(
             a,
             b,
             images,
-            target=target,
+            target=target or "top1",
             method=method,
+            counterfactual=counterfactual,
+            signed=signed,
+            fusion=fusion,
+            smooth=smooth or (),
+            options=read_options(option or []),
+            inputs=read_arrays(inputs or []),
             layer_a=layer_a or layer or "auto",
             layer_b=layer_b or layer or "auto",
             score_a=score_a,
@@ -81,6 +110,7 @@ def compare(
             preprocess_b=preprocess_b,
             require=require or [],
             report=report,
+            **opening_of(model_options),
         )
     for warning in found.warnings:
         log.warning("warning: %s", warning)

@@ -11,12 +11,27 @@ import typer
 
 from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
-from onnx_gradcam.cli.options import IMAGES, OUT, AsJson, Labels, Layers, Method, Out, Preprocess
+from onnx_gradcam.cli.options import (
+    IMAGES,
+    OUT,
+    AsJson,
+    Counterfactual,
+    Fusion,
+    Inputs,
+    Labels,
+    Layers,
+    Method,
+    MethodOptions,
+    Out,
+    Preprocess,
+    Signed,
+    Smooth,
+    Targets,
+)
 from onnx_gradcam.jobs import demo as bundled
 from onnx_gradcam.jobs import explain as job
 from onnx_gradcam.jobs.repeat import repeat as repeat_run
 from onnx_gradcam.jobs.request import Request
-from onnx_gradcam.targets import help_text
 
 
 @takes_model_options
@@ -27,32 +42,12 @@ def explain(
     method: Method = "gradcam",
     layer: Layers = None,
     model_options: ModelOptions = NONE,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            metavar="TARGET",
-            help=help_text(),
-            show_default="top1",
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="NAME=FILE",
-            help="An .npy array for another input of the model.",
-            show_default=False,
-        ),
-    ] = None,
+    target: Targets = None,
+    inputs: Inputs = None,
     labels: Labels = None,
     preprocess: Preprocess = "auto",
-    counterfactual: Annotated[
-        bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")
-    ] = False,
-    signed: Annotated[
-        bool, typer.Option("--signed", help="With negative evidence, in its own colour: no final ReLU.")
-    ] = False,
+    counterfactual: Counterfactual = False,
+    signed: Signed = False,
     both: Annotated[
         bool, typer.Option("--both", help="What speaks for the class and what against it, side by side at one scale.")
     ] = False,
@@ -66,27 +61,9 @@ def explain(
             show_default=False,
         ),
     ] = None,
-    fusion: Annotated[
-        str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")
-    ] = "mean",
-    smooth: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--smooth",
-            metavar="HOW",
-            help="Of a layer's map: aug (brightness and mirrored), noise, eigen (principal component). Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="Of the method: steps=100, baseline=0.5 or =FILE.npy, samples=50, noise=0.2, seed=1. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    fusion: Fusion = "mean",
+    smooth: Smooth = None,
+    option: MethodOptions = None,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
     repeat: Annotated[

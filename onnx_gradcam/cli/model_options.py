@@ -30,8 +30,8 @@ def takes_model_options(command: Command) -> Command:
     """
 
     def run(**given: Any) -> None:
-        values = {option.name: _plain(given.pop(option.name)) for option in MODEL_OPTIONS}
-        chosen = {o.name: values[o.name] for o in MODEL_OPTIONS if values[o.name] != o.default}
+        values = {option: _plain(option, given.pop(option.name)) for option in MODEL_OPTIONS}
+        chosen = {option.name: value for option, value in values.items() if value != option.default}
         command(**given, **{RECEIVER: chosen})
 
     hints = get_type_hints(command, include_extras=True)
@@ -45,28 +45,29 @@ def takes_model_options(command: Command) -> Command:
     return run
 
 
-def _plain(value: Any) -> Plain:
-    """Return lists as tuples."""
-    plain: Plain = tuple(value) if isinstance(value, list) else value
+def _plain(option: ModelOption, value: Any) -> Plain:
+    """Return what was given as a request holds it: several texts as a tuple, and what a flag makes of its default."""
+    plain: Plain = tuple(value) if option.kind is tuple else (option.default != value) if option.kind is bool else value
     return plain
 
 
 def _parameter(option: ModelOption) -> inspect.Parameter:
     """Return the parameter from which typer makes the option."""
-    kind: Any = list[str] if option.kind is tuple else option.kind
-    is_flag = option.kind is bool
+    is_flag, is_list = option.kind is bool, option.kind is tuple
+    hint: Any = list[str] if is_list else option.kind
     declared = typer.Option(
-        f" /{option.flag}" if is_flag else option.flag,
+        option.flag,
         metavar=None if is_flag else option.metavar,
         help=option.help,
         show_default=option.shown_default or (option.kind is str and option.default is not None),
         min=1 if option.kind is int else None,
         autocompletion=COMPLETIONS.get(option.name),
     )
-    default = list(option.default) if isinstance(option.default, tuple) else option.default
-    hint = kind if option.default is not None else kind | None
     return inspect.Parameter(
-        option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[hint, declared]
+        option.name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        default=False if is_flag else [] if is_list else option.default,
+        annotation=Annotated[hint if option.default is not None else hint | None, declared],
     )
 
 

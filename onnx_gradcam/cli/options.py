@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from onnx_gradcam.targets import help_text
+
 
 def _methods(incomplete: str) -> list[str]:
     from onnx_gradcam.methods.table import NAMES
@@ -42,6 +44,42 @@ Labels = Annotated[
         "--labels",
         metavar="FILE",
         help="One label a line, a JSON list, or 'imagenet'.",
+        show_default=False,
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", metavar="TARGET", help=help_text(), show_default="top1"),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=FILE",
+        help="An .npy array for another input of the model.",
+        show_default=False,
+    ),
+]
+Counterfactual = Annotated[
+    bool, typer.Option("--counterfactual", help="What speaks against the class: the method on (A, −G).")
+]
+Signed = Annotated[bool, typer.Option("--signed", help="With negative evidence, in its own colour: no final ReLU.")]
+Fusion = Annotated[str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")]
+Smooth = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--smooth",
+        metavar="HOW",
+        help="Of a layer's map: aug (brightness and mirrored), noise, eigen (principal component). Repeatable.",
+        show_default=False,
+    ),
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Of the method: steps=100, baseline=0.5 or =FILE.npy, samples=50, noise=0.2, seed=1. Repeatable.",
         show_default=False,
     ),
 ]

@@ -45,7 +45,8 @@ class ModelOption:
         keyword: the keyword of ``Opening`` that the option sets.
         name: what the option is called in a request and in a manifest.
         flag: what it is called on the command line.
-        kind: what it takes: a text (str), a count (int), any number of texts (tuple), or nothing (bool).
+        kind: what it takes: a text (str), a count (int), any number of texts (tuple), or nothing (bool): such a flag
+            turns its default round.
         default: what stands for the option where it is not given.
         metavar: what stands for its value in help texts.
         help: what it does.

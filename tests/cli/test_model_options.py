@@ -23,9 +23,9 @@ from onnx_gradcam.explain.opening import OPENING_DEFAULTS, Opening
 from onnx_gradcam.jobs.inspect import overview, presets_on
 from onnx_gradcam.jobs.model_options import MODEL_OPTIONS, PLAIN_DEFAULTS, opening_of
 
-COMMANDS = ("explain", "inspect", "verify")
+COMMANDS = ("explain", "inspect", "verify", "compare")
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    ogc.Explainer, ogc.gradient_model, ogc.layers, ogc.verify, overview, presets_on,
+    ogc.Explainer, ogc.compare, ogc.gradient_model, ogc.layers, ogc.verify, overview, presets_on,
 )  # fmt: skip
 
 
@@ -82,6 +82,7 @@ LINES = {
     "explain": ["explain", "model.onnx", "photo.png", "--json"],
     "inspect": ["inspect", "model.onnx", "--image", "photo.png"],
     "verify": ["verify", "model.onnx"],
+    "compare": ["compare", "model.onnx", "model.onnx", "photo.png"],
 }
 
 

@@ -37,11 +37,12 @@ def test_arguments() -> None:
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
         "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options",
     ]  # fmt: skip
-    assert list(inspect.signature(ogc.compare).parameters) == [
-        "a", "b", "images", "target", "method", "layer_a", "layer_b", "score_a", "score_b", "labels", "preprocess",
-        "preprocess_b", "require", "report",
-    ]  # fmt: skip
     opening = list(ogc.Opening.__annotations__)
+    assert list(inspect.signature(ogc.compare).parameters) == [
+        "a", "b", "images", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options", "inputs",
+        "layer_a", "layer_b", "score_a", "score_b", "labels", "preprocess", "preprocess_b", "require", "report",
+        *opening,
+    ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]
     assert list(inspect.signature(ogc.layers).parameters) == ["model", *opening]
     assert list(inspect.signature(ogc.verify).parameters) == ["model", "target_layer", "x", "seed", "table", *opening]

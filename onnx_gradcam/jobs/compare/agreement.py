@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,46 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 TOP = 0.2  # the share of points that "the top" means
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two heatmaps are.
+
+    Attributes:
+        pearson: correlation of the maps.
+        iou: overlap of their highest 20 %.
+        distance_px, distance: of their maxima, in points and as a share of the diagonal.
+        note: "", or why a map says nothing: it is blank, or not finite.
+
+    All numbers are None where both maps are blank: they agree in saying nothing. Where one of two says nothing, they
+    disagree: 0, 0 and 1.
+    """
+
+    pearson: float | None
+    iou: float | None
+    distance_px: float | None
+    distance: float | None
+    note: str = ""
+
+
+def agreement_of(a: Array, b: Array) -> Agreement:
+    """Measure how alike two heatmaps are."""
+    states = [_silence(m) for m in (a, b)]
+    note = "; ".join(f"the map of {side} is {state}" for side, state in zip("AB", states, strict=True) if state)
+    if states == ["blank", "blank"]:
+        return Agreement(None, None, None, None, note)
+    longest = diagonal(a.shape)
+    if note:
+        return Agreement(0.0, 0.0, longest, 1.0, note)
+    pixels = maxima_distance(a, b)
+    return Agreement(pearson(a, b), top_iou(a, b), pixels, pixels / longest if longest else 0.0)
+
+
+def _silence(heatmap: Array) -> str:
+    if not np.isfinite(heatmap).all():
+        return "not finite"
+    return "" if heatmap.any() else "blank"
 
 
 def pearson(a: Array, b: Array) -> float:
@@ -44,11 +85,11 @@ def _top(a: Array, share: float) -> npt.NDArray[np.bool_]:
 
 
 def maxima_distance(a: Array, b: Array) -> float:
-    """Euclidean distance of the two maxima, in points; of equal maxima the first in row-major order counts."""
+    """Return the Euclidean distance of the two maxima, in points; of equal ones the first in row-major order counts."""
     first, second = (np.array(np.unravel_index(np.argmax(m), m.shape)) for m in (a, b))
     return float(np.linalg.norm(first - second))
 
 
 def diagonal(shape: tuple[int, ...]) -> float:
-    """The largest distance that two points of a map can have."""
+    """Return the largest distance that two points of a map can have."""
     return float(np.linalg.norm(np.subtract(shape, 1)))

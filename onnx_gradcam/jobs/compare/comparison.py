@@ -32,7 +32,8 @@ class Pair:
     Attributes:
         image: its path, or its position among the images given.
         image_index: its place in the array, for .npy files with several.
-        class_index, label: what both maps explain.
+        class_index, label: what both maps explain; −1 where it is of no class.
+        target: the same as ``--target`` has it.
         top1_a, top1_b: the class that each model puts first.
         pearson, iou, distance_px, distance: correlation of the maps, overlap of their highest 20 %, and distance of
             their maxima, in pixels and as a share of the diagonal; all within the region that both models saw. None
@@ -45,6 +46,7 @@ class Pair:
     image_index: int
     class_index: int
     label: str
+    target: str
     top1_a: int
     top1_b: int
     pearson: float | None

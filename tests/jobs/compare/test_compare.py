@@ -17,8 +17,8 @@ from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
-from onnx_gradcam.jobs.compare.agreement import maxima_distance, pearson, top_iou
-from onnx_gradcam.jobs.compare.compare import fitted, measured
+from onnx_gradcam.jobs.compare.agreement import agreement_of, maxima_distance, pearson, top_iou
+from onnx_gradcam.jobs.compare.sides import fitted
 
 FORM = {**PREPROCESS, "resize": "stretch"}
 RESNET, VGG = (MODELS / f"shapes-{name}.onnx" for name in ("resnet", "vgg"))
@@ -95,8 +95,8 @@ def test_two_blank_maps_are_no_agreement() -> None:
 
 def test_a_map_that_is_not_finite() -> None:
     a, b = np.eye(3), np.full((3, 3), np.nan)
-    assert measured(a, b)["note"] == "the map of B is not finite"
-    assert measured(a, b)["pearson"] == 0
+    assert agreement_of(a, b).note == "the map of B is not finite"
+    assert agreement_of(a, b).pearson == 0
 
 
 def test_only_what_both_saw_is_compared() -> None:

@@ -1,0 +1,149 @@
+"""Both models are asked for the same target: what the first one settles, the second one is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnx_gradcam.errors import InputError, TargetError
+from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.jobs.compare.sides import fitted
+from onnx_gradcam.photos.decode import load_tensor
+from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
+from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.targets import Classes, Each, Target, TargetObject, TopK, class_index, parse
+
+Ask = Callable[[Target], Explanation]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Two models side by side, and how both are asked.
+
+    Attributes:
+        a, b: the models.
+        target: what is explained; a class that it leaves open is the one that ``a`` takes.
+        keywords: method and options, as ``explain`` takes them.
+        inputs: arrays for the models' other inputs, by name.
+        preprocess: how photos become tensors, for each model; where a model takes none, the error that says so, and
+            None where no image is a photo.
+    """
+
+    a: Explainer
+    b: Explainer
+    target: Target
+    keywords: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    preprocess: tuple[Choice, Choice] | InputError | None
+
+    def ask(self, image: Any) -> Answers:
+        """Explain one image, or the images of one .npy file, with both models.
+
+        Both are asked for their own top-1 first, and again where the target is another one.
+        """
+        ask_a, ask_b = self._both(image)
+        own_a, own_b = ask_a(None), ask_b(None)
+        a = own_a if _is_about(own_a, self.target) else ask_a(self.target)
+        columns = same_targets(self.target, a, len(own_a))
+        b = [own_b if own_b.class_index.tolist() == column else ask_b(column) for column in columns]
+        return Answers(own_a, own_b, a, tuple(b))
+
+    def _both(self, image: Any) -> tuple[Ask, Ask]:
+        if is_array_file(image):
+            x = load_tensor(image)
+            return self._of_array(self.a, x), self._of_array(self.b, x)
+        if isinstance(self.preprocess, InputError):
+            raise self.preprocess
+        assert self.preprocess is not None
+        of_a, of_b = self.preprocess
+        return self._of_photo(self.a, image, of_a), self._of_photo(self.b, image, of_b)
+
+    def _of_array(self, side: Explainer, x: Any) -> Ask:
+        feeds = {side.image_input.name: x, **self.inputs}
+        return lambda target: side.explain(feeds, target, **self.keywords)
+
+    def _of_photo(self, side: Explainer, image: Any, choice: Choice) -> Ask:
+        return lambda target: side.explain_image(image, target, preprocess=choice, inputs=self.inputs, **self.keywords)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both models say of the images of one file.
+
+    Attributes:
+        own_a, own_b: the top-1 of each, one row for each image.
+        a: the target in A, image-major with the same number of rows for each image.
+        b: the target in B: for each of these rows an explanation with one row for each image.
+    """
+
+    own_a: Explanation
+    own_b: Explanation
+    a: Explanation
+    b: tuple[Explanation, ...]
+
+
+def is_array_file(image: Any) -> bool:
+    """Tell whether an image is a file that holds an array in the models' own input form."""
+    return isinstance(image, str | os.PathLike) and Path(image).suffix.lower() == ".npy"
+
+
+def read_target(target: Target, a: Explainer) -> Target:
+    """Return the target that texts name, or a target as it is.
+
+    Texts are read as the command line reads them, with the labels of ``a``, so that ``b`` needs none.
+
+    Raises:
+        TargetError: an unknown or ambiguous label, a class out of range, or one target for each image.
+    """
+    if isinstance(target, str):
+        return parse([target], a.score.count, a.labels)
+    if isinstance(target, Sequence):
+        texts = [text for text in target if isinstance(text, str)]
+        if not texts or len(texts) < len(target):
+            raise TargetError(
+                f"{target!r} is not one target for all images", hint="Each([...]) or Classes([...])", target=target
+            )
+        return parse(texts, a.score.count, a.labels)
+    if target is None or isinstance(target, TopK | Classes | Each | TargetObject):
+        return target
+    return class_index(target, a.score.count, a.labels)
+
+
+def preprocess_both(
+    a: Explainer, b: Explainer, preprocess: PreprocessLike, preprocess_b: PreprocessLike | None
+) -> tuple[Choice, Choice] | InputError:
+    """Return how photos become tensors for each of two models, the second as the first where nothing else is said.
+
+    The error for a model that takes no photos is returned: arrays among the images can be compared nevertheless.
+    """
+    try:
+        of_a = a.preprocessing(preprocess)
+        of_b = fitted(of_a.preprocess, b) if preprocess_b is None else preprocess_b
+        return of_a, b.preprocessing(of_b)
+    except InputError as error:
+        return error
+
+
+def same_targets(target: Target, a: Explanation, images: int) -> list[list[int | TargetObject]]:
+    """Return what B is asked, for each of A's rows of an image: one target for each image, of the class that A took."""
+    classes = a.class_index.reshape(images, -1).T.tolist()
+    targets = target.targets if isinstance(target, Each) else [target] * len(classes)
+    return [
+        [of_class(each, index) if isinstance(each, TargetObject) else index for index in of_images]
+        for each, of_images in zip(targets, classes, strict=True)
+    ]
+
+
+def of_class(target: TargetObject, index: int) -> TargetObject:
+    """Return the same target of a class; one that is of no class is returned as it is."""
+    if index < 0 or not is_dataclass(target) or "label" not in {field.name for field in fields(target)}:
+        return target
+    return replace(target, label=index)
+
+
+def _is_about(own: Explanation, target: Target) -> bool:
+    """Tell whether the top-1 of every image is what a target asks for."""
+    return target is None or (isinstance(target, int) and own.class_index.tolist() == [target] * len(own))
