@@ -56,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
     feeds = read(job.feeds)
     network = open_network(job.path)
     make = ort_training.as_it_is if job.as_it_is else ort_training.add_gradients
-    graph = make(*with_score(network.prepared, network.score, job.names))
+    graph = make(*with_score(network.scored_model, network.written_score, job.names))
     outputs = [f"grad/{name}" for name in job.names]
     session = session_of(graph.SerializeToString())
     found = {seed: dict(zip(outputs, session.run(outputs, fed), strict=True)) for seed, fed in feeds.items()}

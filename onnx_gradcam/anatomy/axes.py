@@ -80,6 +80,7 @@ CONVOLUTIONS = operators(AxisEffect.CONVOLVED)
 POOLINGS = operators(AxisEffect.POOLED)
 RESHAPES = operators(AxisEffect.RESHAPED)
 PRODUCTS = operators(AxisEffect.CONTRACTED)
+REORDERS = operators(AxisEffect.RESHAPED, AxisEffect.TRANSPOSED)
 COPIES = operators(AxisEffect.COPIED)
 JOINS = operators(AxisEffect.JOINED)
 # Every element stays in its place along every axis, though one axis may be joined or cut.
@@ -124,7 +125,7 @@ def axis_before(node: ir.Node, source: ir.Value, axis: int) -> int | None:
     value = node.outputs[0]
     if source.shape is None or value.shape is None:
         return None
-    if node.op_type == "Transpose" or node.op_type in RESHAPES:
+    if node.op_type in REORDERS:
         candidates = [k for k in range(len(source.shape)) if axis_after(node, k) == axis]
         return candidates[0] if len(candidates) == 1 else None
     return axis if len(source.shape) == len(value.shape) else None

@@ -108,7 +108,7 @@ class LayerSearch:
         score: its score.
         token_grid: the grid of tokens that the user names; None: it is found by following the graph.
         image: the name of the input that is explained; None: any.
-        branch: of a detector, as in ``Dense.branch``.
+        branch: of a detector, as in ``DenseScores.branch``.
     """
 
     graph: ir.Graph
@@ -121,3 +121,9 @@ class LayerSearch:
     def nodes(self) -> list[ir.Node]:
         """Return the nodes of the graph, in topological order."""
         return list(self.graph)
+
+    @cached_property
+    def sinks(self) -> tuple[ir.Value, ...]:
+        """Return the values in which the paths to what is explained end."""
+        dense = self.score.dense
+        return self.score.sinks if dense is None else dense.branch_sources(self.branch)

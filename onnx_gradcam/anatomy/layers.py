@@ -38,7 +38,7 @@ def candidates(
         score: its score.
         grid: how tokens lie in the image; None: it is found by following the graph.
         image: the name of the input that is explained; None: any that is convolved.
-        branch: of a detector, as in ``Dense.branch``.
+        branch: of a detector, as in ``DenseScores.branch``.
     """
     search = LayerSearch(graph, score, grid, image, branch)
     for find in _finders(score):

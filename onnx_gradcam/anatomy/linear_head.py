@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import COPIES, RESHAPES, AxisEffect, operators
+from onnx_gradcam.anatomy.axes import COPIES, REORDERS
 from onnx_gradcam.anatomy.grids import Axes, grids
 from onnx_gradcam.graph.builder import ints_of
 from onnx_gradcam.graph.flow import downstream, upstream
 
-CARRYING = COPIES | RESHAPES | operators(AxisEffect.TRANSPOSED) | {"Add"}
+CARRYING = COPIES | REORDERS | {"Add"}
 
 
 def has_linear_head(nodes: Sequence[ir.Node], layer: ir.Value, score: ir.Value) -> bool:

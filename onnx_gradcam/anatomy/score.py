@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import AxisEffect, operators
-from onnx_gradcam.anatomy.dense.scores import Dense, write
+from onnx_gradcam.anatomy.dense.scores import Batches, DenseScores, dense_scores
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
 from onnx_gradcam.graph.names import values_by_name
@@ -17,19 +17,21 @@ from onnx_gradcam.graph.quantization import quantized_form, real_form
 
 SQUASHES = operators(AxisEffect.SQUASHED) | {"Sigmoid", "QLinearSigmoid"}
 STEP_FUNCTIONS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
-Batches = Set[int | ir.SymbolicDim | None]
 # What is walked back over without a word; a Q/DQ pair, too: saturation is never applied to the score.
 PASSED_OVER = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.RESHAPED, AxisEffect.TRANSPOSED)
 
 
 @dataclass(frozen=True)
 class Score:
-    """The score tensor of a classifier or of a regression.
+    """Which values of a model hold its scores, and what they are. It describes: nothing is written for it.
 
-    ``class_axis``: the axis of the classes, None for a single value per image. ``activation``: the squashing operator
-    that was walked back over ("" if none). ``count``: the number of classes; 2 for a single logit with a Sigmoid, 1 for
-    a regression. ``output``: the graph output that it leads to. ``dense``: what goes with the score of a model that has
-    many for each image; ``value`` (N, K) is then written by ``graph.dense``.
+    Attributes:
+        value: the value of the model that holds the scores; of a dense score the first of those.
+        class_axis: the axis of the classes; None for a single number for each image.
+        activation: the squashing operator that was walked back over, "" for none.
+        count: the number of classes; 2 for a single logit with a Sigmoid, 1 for a regression.
+        output: the name of the graph output that the value leads to.
+        dense: the scores of a model that has many for each image; None for a classifier and a regression.
     """
 
     value: ir.Value
@@ -37,11 +39,11 @@ class Score:
     activation: str
     count: int
     output: str
-    dense: Dense | None = None
+    dense: DenseScores | None = None
 
     @property
     def kind(self) -> str:
-        """ "classes", "dense", "binary" (one logit and a Sigmoid) or "regression"."""
+        """Return "classes", "dense", "binary" (one logit and a Sigmoid) or "regression"."""
         if self.dense is not None:
             return "dense"
         if self.class_axis is not None:
@@ -50,32 +52,27 @@ class Score:
 
     @property
     def name(self) -> str:
-        """The model's own value, or values, that hold the scores."""
+        """Return the name of the value, or the names of the values, that hold the scores."""
         return (self.value.name or "") if self.dense is None else ", ".join(self.dense.names)
 
     @property
     def sinks(self) -> tuple[ir.Value, ...]:
-        """Return the values in which the differentiable paths of the score end."""
-        return (self.value,)
-
-    @property
-    def results(self) -> tuple[str, ...]:
-        """The names of the values that a run has to return."""
-        beside = () if self.dense is None else self.dense.results
-        return tuple(v.name or "" for v in (self.value, *beside))
-
-    def on(self, values: Mapping[str, ir.Value]) -> Score:
-        """The same score in a copy of the graph, whose values are given by name."""
-        dense = None if self.dense is None else self.dense.on(values)
-        return replace(self, value=values[self.value.name or ""], dense=dense)
+        """Return the values of the model in which the differentiable paths of the score end."""
+        return (self.value,) if self.dense is None else self.dense.sources
 
 
 def find_score(graph: ir.Graph, name: str = "auto") -> Score:
-    """The score tensor called ``name``, or that of the first output that looks like a classifier's.
+    """Return the score called ``name``, or that of the first output that looks like a classifier's.
 
-    Where there is none, the entries of outputs with many scores for each image: nodes that make one score per class of
-    them are written into ``graph``. Raises ``ScoreError`` where no value has that name, or no output has scores, and
-    ``NoGradientPath`` where such an output depends on the inputs through steps and comparisons only.
+    Where no output does, it is the score of outputs with many for each image.
+
+    Args:
+        graph: a prepared graph.
+        name: the name of a value, or "auto".
+
+    Raises:
+        ScoreError: no value has that name, or no output has scores.
+        NoGradientPath: an output with scores depends on the inputs through steps and comparisons only.
     """
     if name != "auto":
         return _named(graph, name)
@@ -143,11 +140,8 @@ def _named(graph: ir.Graph, name: str) -> Score:
 
 
 def _dense(graph: ir.Graph, name: str, batches: Batches) -> Score | None:
-    found = write(graph, name, batches)
-    if found is None:
-        return None
-    value, dense = found
-    return Score(value, 1, dense.activation, dense.count, name, dense)
+    dense = dense_scores(graph, name, batches)
+    return None if dense is None else Score(dense.sources[0], 1, dense.activation, dense.count, name, dense)
 
 
 def _batches(graph: ir.Graph) -> Batches:

@@ -73,8 +73,8 @@ def _blocks(search: LayerSearch) -> Blocks:
         on_grid, streams = tokens.on_grid(), {s.value: s for s in tokens.streams()}
     images = [v for v in graph.inputs if search.image in (None, v.name)]
     begin = [v for v in beginnings(nodes, images) if downstream(nodes, [v]) & {*on_grid, *streams}]
-    path = downstream(nodes, begin) & upstream_of_any(nodes, search.score.sinks)
-    return Blocks(search, on_grid, streams, path, set(bottlenecks(nodes, begin, search.score.sinks)))
+    path = downstream(nodes, begin) & upstream_of_any(nodes, search.sinks)
+    return Blocks(search, on_grid, streams, path, set(bottlenecks(nodes, begin, search.sinks)))
 
 
 def _stage_end(blocks: Blocks, value: ir.Value) -> Layer:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.rectifiers.gating import Gating
 from onnx_gradcam.engine.batches import batch_size, run_in_pieces
 from onnx_gradcam.engine.fidelity import differences, own_difference
@@ -28,6 +27,7 @@ from onnx_gradcam.graph.load import Source
 from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.targets import CLASS, BoundTarget, ForwardPass, Kind, RowTarget, fixed_target
+from onnx_gradcam.targets.written import WrittenScore
 
 Arrays = dict[str, np.ndarray]
 Array = npt.NDArray[Any]
@@ -61,7 +61,7 @@ class Evaluation:
         self,
         source: Source,
         prepared: ir.Model,
-        score: Score,
+        score: WrittenScore,
         layers: Sequence[str],
         image_input: str,
         options: Options,

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.engine.program import (
     Cut,
@@ -23,6 +22,7 @@ from onnx_gradcam.engine.program import (
 )
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.targets import Kind
+from onnx_gradcam.targets.written import WrittenScore
 
 
 class Backward(NamedTuple):
@@ -39,7 +39,7 @@ class Passes:
     def __init__(
         self,
         prepared: ir.Model,
-        score: Score,
+        score: WrittenScore,
         layers: Sequence[str],
         image_input: str,
         options: Options,

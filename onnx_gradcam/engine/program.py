@@ -9,7 +9,6 @@ from typing import NamedTuple
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.rectifiers.gating import Gating, noting, summary
 from onnx_gradcam.autodiff.rectifiers.operators import Activation
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
@@ -29,6 +28,7 @@ from onnx_gradcam.graph.names import (
 from onnx_gradcam.graph.quantization import quantized_form
 from onnx_gradcam.targets import kinds
 from onnx_gradcam.targets.kinds import Kind
+from onnx_gradcam.targets.written import WrittenScore
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class GradientGraph:
 
 def differentiate(
     prepared: ir.Model,
-    score: Score,
+    score: WrittenScore,
     names: Sequence[str],
     table: Mapping[Key, Rule] = RULES,
     kind: Kind = kinds.CLASS,
@@ -79,7 +79,7 @@ def differentiate(
     """Write the gradient of a score with respect to some values into a copy of a model.
 
     Args:
-        prepared: the model, as ``prepare`` returns it.
+        prepared: the model, as ``write_score`` returns it.
         score: its score.
         names: the names of the values.
         table: the rules of the way back.
@@ -150,7 +150,7 @@ class Scored(NamedTuple):
     inputs: Mapping[str, str]
 
 
-def scored(prepared: ir.Model, score: Score, kind: Kind) -> Scored:
+def scored(prepared: ir.Model, score: WrittenScore, kind: Kind) -> Scored:
     """Return a copy of a prepared model that computes the score of targets of a kind, and nothing else."""
     model = prepared.clone()
     op = Builder(model.graph)
@@ -161,8 +161,8 @@ def scored(prepared: ir.Model, score: Score, kind: Kind) -> Scored:
     return Scored(model, output, written.inputs)
 
 
-def read(score: Score, kind: Kind) -> dict[str, str]:
-    """Return the names of the values that a kind has to see, by attribute of ``Dense``."""
+def read(score: WrittenScore, kind: Kind) -> dict[str, str]:
+    """Return the names of the values that a kind has to see, by attribute of ``DenseTensors``."""
     values = {name: getattr(score.dense, name) for name in kind.reads}
     return {name: value.name or "" for name, value in values.items() if value is not None}
 
@@ -175,7 +175,7 @@ class _Written(NamedTuple):
     inputs: dict[str, str]
 
 
-def _write(op: Builder, score: Score, kind: Kind) -> _Written:
+def _write(op: Builder, score: WrittenScore, kind: Kind) -> _Written:
     """Write the score of a kind; its parameters become inputs of the graph."""
     given = kinds.inputs(op, kind, _batch(score))
     value, class_index = kind.write(op, score, given, *kind.options)
@@ -221,7 +221,7 @@ def _seed(op: Builder, score: Value, scaled: bool) -> tuple[Value, dict[str, str
     return op.Reshape(given, op.ints(1)), {SCALE_INPUT: scale.name or ""}
 
 
-def _batch(score: Score) -> int | str:
+def _batch(score: WrittenScore) -> int | str:
     shape = score.value.shape
     dim = shape[0] if shape else None
     return dim if isinstance(dim, int) else (dim.value if dim is not None and dim.value else "batch")
@@ -309,7 +309,7 @@ def _varying(graph: ir.Graph) -> set[Value]:
 
 
 def with_score(
-    prepared: ir.Model, score: Score, wrt: Sequence[str], kind: Kind = kinds.CLASS
+    prepared: ir.Model, score: WrittenScore, wrt: Sequence[str], kind: Kind = kinds.CLASS
 ) -> tuple[ir.Model, GradientNames]:
     """Return a copy with all outputs of a gradient graph but the gradients, and what all of these are to be called.
 

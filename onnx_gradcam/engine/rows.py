@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine.scores import by_class, probabilities
 from onnx_gradcam.targets import BoundTarget, RowTarget, fixed_target
+from onnx_gradcam.targets.written import WrittenScore
 
 Array = npt.NDArray[Any]
 NO_CELL = -1
@@ -58,7 +58,7 @@ def warnings(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row.target.warning for row in rows if row.target.warning))
 
 
-def score(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array:
+def score(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array:
     """Return (R,) float32: of a class its score in the deployed model, else what the graph of the target computed."""
     columns = by_class(of, results[of.value.name or ""])
     scores = [
@@ -68,7 +68,7 @@ def score(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array:
     return np.array(scores, np.float32)
 
 
-def probability(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array:
+def probability(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array:
     """Return (R,) float32: the probability of the class, or of the cell that was picked; NaN where there is neither."""
     if of.dense is None:
         columns = probabilities(of, by_class(of, results[of.value.name or ""]))
@@ -81,7 +81,7 @@ def _probability(target: RowTarget, of_classes: Array) -> float:
     return float(of_classes[target.class_index]) if target.of_best_cell else target.probability
 
 
-def cell(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
+def cell(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array | None:
     """Return (R, n), the index of each cell as in ``Explanation.cell``, or None for a model without cells.
 
     It is −1 where the score is of no single cell.
@@ -111,7 +111,7 @@ def box(rows: Rows) -> Array | None:
     return np.array([box or (np.nan,) * 4 for box in boxes], np.float32)
 
 
-def level(of: Score, rows: Rows, results: Mapping[str, Any]) -> Array | None:
+def level(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array | None:
     """Return (R,), which level of a detector each row is of, −1 for all of them; None for a model without levels."""
     if of.dense is None:
         return None

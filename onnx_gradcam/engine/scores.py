@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.score import Score
+from onnx_gradcam.targets.written import WrittenScore
 
 Float = npt.NDArray[np.floating[Any]]
 
 
-def by_class(score: Score, y: npt.NDArray[Any]) -> Float:
+def by_class(score: Score | WrittenScore, y: npt.NDArray[Any]) -> Float:
     """The score tensor of N images as (N, K) float32, one column per class.
 
     (−z, z) for a single sigmoid logit z; K = 1 for a regression.
@@ -21,7 +22,7 @@ def by_class(score: Score, y: npt.NDArray[Any]) -> Float:
     return np.concatenate([-columns, columns], axis=1) if score.kind == "binary" else columns
 
 
-def probabilities(score: Score, columns: Float) -> Float:
+def probabilities(score: Score | WrittenScore, columns: Float) -> Float:
     """(N, K) scores → probabilities: sigmoid where the model ends in one, else softmax; NaN for a regression."""
     if score.kind == "regression":
         return np.full_like(columns, np.nan)

@@ -168,14 +168,14 @@ class Explainer:
         targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
         network = self.network.on_branch(branch(targets))
         made = make_maps(network, feeds, targets, recipe, frame)
-        of, results = made.rows, made.results
+        of, results, written = made.rows, made.results, made.evaluation.score
         return Explanation(
             method=recipe.name,
             recipe=recipe,
             image_index=rows.image_index(of),
             class_index=rows.class_index(of),
-            score=rows.score(self.score, of, results),
-            probability=rows.probability(self.score, of, results),
+            score=rows.score(written, of, results),
+            probability=rows.probability(written, of, results),
             is_blank=made.is_blank,
             heatmap=made.heatmap,
             seen=np.tile(np.array(_region(made.frame), np.int64), (len(of), 1)),
@@ -185,7 +185,7 @@ class Explainer:
             labels=self.labels,
             frame=made.frame,
             provenance=self._provenance(recipe, made, network, choice),
-            cell=rows.cell(self.score, of, results),
+            cell=rows.cell(written, of, results),
             box=_in_photo(rows.box(of), frame),
             words=tuple(Words(*each) for each in rows.words(of)),
             signed=recipe.signed,
@@ -196,7 +196,8 @@ class Explainer:
         )
 
     def _warnings(self, made: Maps) -> list[str]:
-        scores = by_class(self.score, made.results[self.score.value.name or ""])
+        written = made.evaluation.score
+        scores = by_class(written, made.results[written.value.name or ""])
         return [
             *(notes.tied(scores) if self.network.is_quantized else []),
             *notes.alike(self.network.alike, self.image_input.name),
@@ -215,7 +216,7 @@ class Explainer:
             versions=versions(),
             providers=tuple(providers),
             provider_options={name: dict(set_options[name]) for name in providers if set_options[name]},
-            precision={"dtype": str(self.score.value.dtype).lower(), "tf32": in_tf32(options, providers)},
+            precision={"dtype": str(made.evaluation.score.value.dtype).lower(), "tf32": in_tf32(options, providers)},
             score=self.score.name,
             score_activation=self.score.activation,
             labels=self.labels_source,

@@ -84,7 +84,7 @@ def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe,
     results, rows = cams.results, cams.rows
     axes = inputs.spatial_axes(network.image_input, cams.layers[0].cam.ndim - 1)
     size = tuple(feeds[network.image_input.name].shape[k] for k in axes)
-    level = levels(network.score, rows, results) if network.is_by_level else None
+    level = levels(evaluation.score, rows, results) if network.is_by_level else None
     frame = replace(frame, size=size, fusion=recipe.fusion, level=level)
     heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
     sentences = (*cams.notes, *notes.of_places(kinds(rows), cams.layers), *notes.blank(blank, cams.layers, recipe.name))
@@ -177,7 +177,7 @@ def _require_linear_head(network: Network) -> None:
         return
     raise MethodError(
         "method 'cam' is for networks that end in global average pooling and one linear layer",
-        where=f"between {network.layers[0].name!r} and {network.score.value.name!r} there is more",
+        where=f"between {network.layers[0].name!r} and {network.score.name!r} there is more",
         hint="'gradcam', which needs no such head, or the layer that feeds the pooling",
         method="cam",
     )

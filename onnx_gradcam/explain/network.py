@@ -8,14 +8,15 @@ from functools import cached_property
 from typing import Unpack
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_gradcam.anatomy import layers as layer_choice
 from onnx_gradcam.anatomy.biases import Bias, biases
-from onnx_gradcam.anatomy.dense.scores import Dense
 from onnx_gradcam.anatomy.grids import grids
 from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.anatomy.layers import at_size
 from onnx_gradcam.anatomy.linear_head import has_linear_head
+from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES
@@ -25,12 +26,13 @@ from onnx_gradcam.engine.session import Options
 from onnx_gradcam.errors import InputError, LayerError
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
-from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, upstream
+from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.photos.preprocess.choice import InputSpec
+from onnx_gradcam.targets import WrittenScore, write_score
 
 BACKWARD_PASSES: Mapping[str, Backward] = {
     "gradient": Backward(),
@@ -149,6 +151,20 @@ class Network:
         return find_score(self.prepared.graph, self.score_request)
 
     @cached_property
+    def _written(self) -> tuple[ir.Model, WrittenScore]:
+        return write_score(self.prepared, self.score)
+
+    @property
+    def scored_model(self) -> ir.Model:
+        """Return the prepared model with the tensors of its score in it. Raises ``ScoreError``."""
+        return self._written[0]
+
+    @property
+    def written_score(self) -> WrittenScore:
+        """Return the score with its tensors in ``scored_model``. Raises ``ScoreError``."""
+        return self._written[1]
+
+    @cached_property
     def layers(self) -> list[Layer]:
         """Return the target layers; those of "auto" are found on first use, since methods of the input need none.
 
@@ -165,16 +181,15 @@ class Network:
     def on_branch(self, branch: str) -> Network:
         """Return the network with the layers of another branch of a detector, unless layers were named.
 
-        The values that boxes are made of may have nothing to do with the class scores (``Dense.branch``).
+        The values that boxes are made of may have nothing to do with the class scores (``DenseScores.branch``).
         """
-        dense = self.score.dense
-        if branch == self.branch or not self.is_automatic or dense is None:
+        if branch == self.branch or not self.is_automatic or self.score.dense is None:
             return self
         if branch not in self._branches:
-            self._branches[branch] = self._copy_for(branch, dense)
+            self._branches[branch] = self._copy_for(branch)
         return self._branches[branch]
 
-    def _copy_for(self, branch: str, dense: Dense) -> Network:
+    def _copy_for(self, branch: str) -> Network:
         other = copy.copy(self)
         other.branch = branch
         for name in ("layers", "has_linear_head"):
@@ -188,8 +203,8 @@ class Network:
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
                 self.source,
-                self.prepared,
-                self.score,
+                self.scored_model,
+                self.written_score,
                 names,
                 self.image_input.name,
                 self.options,
@@ -221,13 +236,13 @@ class Network:
     @cached_property
     def has_linear_head(self) -> bool:
         """Return whether global average pooling and one linear layer lead from each target layer to the score."""
-        nodes = list(self.prepared.graph)
-        return all(has_linear_head(nodes, layer.value, self.score.value) for layer in self.layers)
+        nodes, score = list(self.prepared.graph), self.score
+        return score.dense is None and all(has_linear_head(nodes, layer.value, score.value) for layer in self.layers)
 
     @cached_property
     def entrance(self) -> FirstFloat:
         """Return the image input, or the first floating-point value that is computed from it."""
-        return first_float(self.prepared.graph, self.image_input.name, self.score.value)
+        return first_float(self.scored_model.graph, self.image_input.name, self.written_score.value)
 
     @cached_property
     def biases(self) -> tuple[tuple[Bias, tuple[int, ...] | None], ...]:
@@ -239,7 +254,7 @@ class Network:
         nodes = list(graph)
         values = [*graph.inputs, *(v for node in nodes for v in node.outputs)]
         begin = [v for v in values if v.name == self.entrance.name]
-        path = downstream(nodes, begin) & upstream(nodes, self.score.value)
+        path = downstream(nodes, begin) & upstream_of_any(nodes, self.score.sinks)
         on_grid = grids(nodes)
         return tuple((bias, on_grid.get(bias.value)) for bias in biases(nodes) if bias.value in path)
 

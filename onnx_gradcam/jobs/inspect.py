@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.anatomy.layers import candidates
 from onnx_gradcam.anatomy.module_paths import modules
+from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules registers them)
 from onnx_gradcam.autodiff.registry import RULES, find
@@ -21,7 +22,7 @@ from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.inputs import spec_of
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
-from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, upstream
+from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.lowering.table import is_body, is_lowered
 from onnx_gradcam.jobs import cuda_kernels
@@ -162,7 +163,6 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
     """
     network = open_network(model, **opening)
     graph, warnings = network.prepared.graph, list[str]()
-    own = list(graph.all_nodes())  # without those that finding the score adds
     score = _score(network, warnings)
     return Overview(
         model=network.source.name,
@@ -175,10 +175,10 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
         classes=score.count if score else 0,
         labels=len(labels_from(network.metadata) or ()),
         layers=_layers(network, score) if score else (),
-        operators=_operators(graph, score, own),
+        operators=_operators(graph, score),
         preprocess=_preprocessing(network, warnings),
         warnings=tuple(warnings),
-        without_kernel=_without_kernel(network, own),
+        without_kernel=_without_kernel(network),
     )
 
 
@@ -204,11 +204,12 @@ def _preprocessing(network: Network, warnings: list[str]) -> dict[str, str]:
     return {k: f"{getattr(choice.preprocess, k)}  ({v})" for k, v in choice.sources.items()}
 
 
-def _without_kernel(network: Network, own: Collection[ir.Node]) -> tuple[str, ...]:
+def _without_kernel(network: Network) -> tuple[str, ...]:
     """Return the operators without a CUDA kernel, where the network was opened for CUDA."""
     if CUDA not in map(full_name, network.options.providers or ()):
         return ()
-    return cuda_kernels.without_kernel(own, network.prepared.graph.opset_imports)
+    graph = network.prepared.graph
+    return cuda_kernels.without_kernel(list(graph.all_nodes()), graph.opset_imports)
 
 
 def _note(score: Score | None) -> str:
@@ -223,11 +224,11 @@ def _note(score: Score | None) -> str:
     return f"{kinds[score.kind]}, {before}"
 
 
-def _operators(graph: ir.Graph, score: Score | None, own: Collection[ir.Node]) -> tuple[Operator, ...]:
-    """Return how the operators of the graph itself, as far as they are among its ``own``, are differentiated."""
+def _operators(graph: ir.Graph, score: Score | None) -> tuple[Operator, ...]:
+    """Return how the operators of the graph are differentiated."""
     nodes = list(graph)
-    path = downstream(nodes, beginnings(nodes, graph.inputs)) & upstream(nodes, score.value) if score else set()
-    counted = Counter((n.op_type, n.domain, _status(n, path)) for n in own if n.graph is graph)
+    path = downstream(nodes, beginnings(nodes, graph.inputs)) & upstream_of_any(nodes, score.sinks) if score else set()
+    counted = Counter((n.op_type, n.domain, _status(n, path)) for n in nodes)
     return tuple(Operator(op, domain, count, status) for (op, domain, status), count in sorted(counted.items()))
 
 

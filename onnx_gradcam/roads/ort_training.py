@@ -29,7 +29,7 @@ def by_builder(network: Network, names: Sequence[str]) -> onnx.ModelProto:
     Raises what ``add_gradients`` raises.
     """
     builder()
-    return add_gradients(*with_score(network.prepared, network.score, names))
+    return add_gradients(*with_score(network.scored_model, network.written_score, names))
 
 
 def add_gradients(model: ir.Model, names: GradientNames) -> onnx.ModelProto:

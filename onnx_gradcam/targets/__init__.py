@@ -19,6 +19,7 @@ from onnx_gradcam.targets.regions import Region
 from onnx_gradcam.targets.resolve import Each, Target, bind_targets, branch, in_input, resolve
 from onnx_gradcam.targets.scoring import class_score
 from onnx_gradcam.targets.text import help_text, parse
+from onnx_gradcam.targets.written import WrittenScore, write_score
 
 __all__ = [
     "CLASS",
@@ -43,6 +44,7 @@ __all__ = [
     "TargetObject",
     "Tokens",
     "TopK",
+    "WrittenScore",
     "bind_targets",
     "branch",
     "class_index",
@@ -54,4 +56,5 @@ __all__ = [
     "parse",
     "ranked_target",
     "resolve",
+    "write_score",
 ]

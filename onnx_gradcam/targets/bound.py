@@ -54,7 +54,7 @@ class Context:
             return self.score.kind
         if dense.detector:
             return "detector"
-        return "sequence" if dense.axes == 1 else "map"
+        return "sequence" if dense.cell_axes == 1 else "map"
 
     @property
     def fitting(self) -> str:

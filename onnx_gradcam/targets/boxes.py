@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from onnx_gradcam.anatomy.dense.tensors import dims_of
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets import detections
@@ -66,10 +67,10 @@ class Box(TargetObject):
         assert dense is not None
         if self.what == "objectness" and dense.objectness is None:
             raise context.refusal(self, "needs an objectness, and this detector has none")
-        if self.what == "iou" and (dense.boxes is None or dense.grids is None):
+        if self.what == "iou" and (dense.boxes is None or not dense.has_maps):
             raise context.refusal(self, "needs the boxes, and none were found beside the scores")
         index = context.class_index(self.label)
-        columns = None if dense.boxes is None or dense.boxes.shape is None else dense.boxes.shape[1]
+        columns = None if dense.boxes is None else dims_of(dense.boxes)[1]
         functions = detections.simplest_functions(columns if isinstance(columns, int) else None)
         kinds = {"class": CELL, "objectness": OBJECTNESS, "iou": iou(*functions)}
         explain = {"class": self._class_row, "objectness": self._objectness_row, "iou": self._overlap_row}[self.what]

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import is_float
 from onnx_gradcam.graph.names import TARGET_INDEX, target_parameter
 from onnx_gradcam.targets import scoring
+from onnx_gradcam.targets.written import WrittenScore
 
 Given = Mapping[str, Value]
 Write = Callable[..., tuple[Value, Value]]
@@ -34,11 +34,16 @@ class Parameter(NamedTuple):
 class Kind:
     """How a score is written.
 
-    ``write(op, score, given, *options)`` returns the score (N,) and the class (N,) that it is of, −1 for none;
-    ``given`` holds ``target_index`` and the ``parameters`` by name. ``reads``: attributes of ``Dense`` whose values a
-    target has to see before its parameters are known. ``at_best_cell``: whether, of many scores per image, it takes
-    that of the most probable cell of the class. ``is_score_entry``: whether the score stands in the score
-    tensor and is read there. ``branch``: which values of ``Dense`` the gradient comes from.
+    Attributes:
+        name: what the kind is called.
+        write: ``write(op, score, given, *options)`` returns the score (N,) and the class (N,) that it is of, −1 for
+            none; ``given`` holds ``target_index`` and the ``parameters`` by name.
+        parameters: what tells the targets of the kind apart.
+        reads: the attributes of ``DenseTensors`` whose values a target has to see before its parameters are known.
+        options: further arguments of ``write``.
+        at_best_cell: whether, of many scores for each image, it takes that of the most probable cell of the class.
+        is_score_entry: whether the score stands in the score tensor and is read there.
+        branch: the branch of a detector that the gradient comes from, as in ``DenseScores.branch``.
     """
 
     name: str
@@ -66,26 +71,26 @@ def inputs(op: Builder, kind: Kind, batch: int | str) -> dict[str, Value]:
 # --- the kinds --------------------------------------------------------------------------------------------------
 
 
-def _class(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _class(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     return scoring.class_score(op, score, given[TARGET_INDEX])
 
 
-def _probability(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _probability(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     found, chosen = scoring.log_probability(op, score, given[TARGET_INDEX])
     return op.Exp(found), chosen
 
 
-def _log_probability(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _log_probability(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     return scoring.log_probability(op, score, given[TARGET_INDEX])
 
 
-def _linear(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _linear(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     """Σ w_k · y_k over the classes, of many scores per image at the most probable cell of the chosen class."""
     chosen = scoring.chosen_class(op, score, given[TARGET_INDEX])
     return scoring.weighted(op, given["weights"], scoring.columns(op, score, chosen)), chosen
 
 
-def _region(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _region(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     """Σ w_p · y_cp over the cells, c the chosen class."""
     assert score.dense is not None
     chosen = scoring.chosen_class(op, score, given[TARGET_INDEX])
@@ -93,7 +98,7 @@ def _region(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     return scoring.weighted(op, given["mask"], logits), chosen
 
 
-def _objectness(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _objectness(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     """Σ w_p · objectness_p over the cells."""
     assert score.dense is not None
     assert score.dense.objectness is not None
@@ -101,7 +106,7 @@ def _objectness(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     return scoring.weighted(op, given["mask"], logits), given[TARGET_INDEX]
 
 
-def _iou(op: Builder, score: Score, given: Given, first: str, last: str) -> tuple[Value, Value]:
+def _iou(op: Builder, score: WrittenScore, given: Given, first: str, last: str) -> tuple[Value, Value]:
     """Intersection over union of the predicted box with a given one.
 
     The box is matrix · functions(r) + origin, r the numbers of the cell that ``mask`` picks (``detections.BoxForm``).
@@ -131,7 +136,7 @@ def _acted(op: Builder, r: Value, first: str, last: str) -> Value:
     return op.Concat(getattr(op, first)(a), getattr(op, last)(b), axis=1)
 
 
-def _tokens(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _tokens(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     """Σ w_kt · log p_kt over tokens k and steps t."""
     assert score.dense is not None
     y = score.dense.logits
@@ -139,7 +144,7 @@ def _tokens(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     return scoring.weighted(op, given["tokens"], log_p), _none(op, given)
 
 
-def _similarity(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
+def _similarity(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
     """cos(e, q) = Σ e_k · q_k / ‖e‖, where ‖q‖ = 1.   A zero e is similar to nothing."""
     e = scoring.columns(op, score, given[TARGET_INDEX])
     least = op.const(1e-30, like=e)
@@ -148,7 +153,7 @@ def _similarity(op: Builder, score: Score, given: Given) -> tuple[Value, Value]:
     return op.Div(scoring.weighted(op, given["embedding"], e), length), _none(op, given)
 
 
-def _custom(op: Builder, score: Score, given: Given, function: Callable[..., Value]) -> tuple[Value, Value]:
+def _custom(op: Builder, score: WrittenScore, given: Given, function: Callable[..., Value]) -> tuple[Value, Value]:
     """What the user's function makes of the outputs."""
     name = getattr(function, "__name__", "the function")
     value = function(op, {v.name or "": v for v in op.graph.outputs})

@@ -61,7 +61,7 @@ class Region(TargetObject):
     def bind(self, context: Context) -> BoundTarget:
         """Return the target that explains the mean of y_c over the pixels, for each image."""
         dense = context.score.dense
-        if dense is None or dense.axes != 2 or len(dense.names) != 1:
+        if dense is None or dense.cell_axes != 2 or len(dense.names) != 1:
             raise context.refusal(self, "is for a map of classes (N, K, H, W)")
         index = context.class_index(self.label)
         share = self._share(context.size)

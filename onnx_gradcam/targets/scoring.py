@@ -7,9 +7,10 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
+from onnx_gradcam.targets.written import WrittenScore
 
 
-def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
+def class_score(op: Builder, score: WrittenScore, index: Value) -> tuple[Value, Value]:
     """The score of class ``index`` (int64 (N,), −1 for top-1) as graph: (score (N,), class index (N,)).
 
     Several classes: y_c, the entry of the score tensor. One logit z with a Sigmoid: z for class 1, −z for class 0; its
@@ -29,7 +30,7 @@ def class_score(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
     return entry(op, y, chosen, score.class_axis, score.count), chosen
 
 
-def chosen_class(op: Builder, score: Score, index: Value) -> Value:
+def chosen_class(op: Builder, score: WrittenScore, index: Value) -> Value:
     """``index`` (N,), the model's own top-1 in the place of −1; 0 for a regression."""
     if score.kind == "regression":
         return op.Mul(index, op.ints(0))
@@ -61,7 +62,7 @@ def entry(op: Builder, y: Value, chosen: Value, axis: int, count: int) -> Value:
     return op.ReduceSum(alone, op.ints(*range(1, rank(y))), keepdims=0)
 
 
-def columns(op: Builder, score: Score, chosen: Value) -> Value:
+def columns(op: Builder, score: WrittenScore, chosen: Value) -> Value:
     """The logits (N, K) that the chosen class is compared with and stands among, float32 or wider.
 
     (−z, z) for one logit z with a Sigmoid; with many scores per image those of the cell that the class is most probable
@@ -84,7 +85,7 @@ def at_cell(op: Builder, values: Value, cell: Value) -> Value:
     return op.Reshape(op.GatherElements(values, index, axis=2), op.ints(-1, count))
 
 
-def is_exclusive(score: Score) -> bool:
+def is_exclusive(score: Score | WrittenScore) -> bool:
     """Whether the probabilities of the classes sum to 1: a Softmax, not a Sigmoid for each."""
     return score.activation != "Sigmoid" and score.count > 1
 
@@ -103,7 +104,7 @@ def log_sigmoid(op: Builder, z: Value) -> Value:
     return op.Sub(op.Where(below, z, zero), op.Log(op.Add(op.const(1, like=z), op.Exp(falling))))
 
 
-def log_probability(op: Builder, score: Score, index: Value) -> tuple[Value, Value]:
+def log_probability(op: Builder, score: WrittenScore, index: Value) -> tuple[Value, Value]:
     """log p of class ``index`` (int64 (N,), −1 for top-1), and the class index (N,).
 
     Softmax over the classes, or the Sigmoid of one; with many scores per image at the most probable cell of the class,

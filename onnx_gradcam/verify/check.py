@@ -9,7 +9,6 @@ from typing import Any, Unpack
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.engine import fidelity as forward
 from onnx_gradcam.engine import scaling
@@ -24,7 +23,7 @@ from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX, gradient_names, values_by_name
 from onnx_gradcam.graph.quantization import is_quantized, quantized_form
 from onnx_gradcam.photos import inputs
-from onnx_gradcam.targets import TOP1
+from onnx_gradcam.targets import TOP1, WrittenScore
 from onnx_gradcam.verify import network, nodes, sample, widen
 from onnx_gradcam.verify.given import verify_given
 from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
@@ -82,7 +81,7 @@ def verify(
     checks = [_forward_pass(subject, run), _summary(found, alike), *_gradients(subject, run, idle, rng)]
     return Report(
         model=subject.source.name,
-        score=subject.score.name,
+        score=subject.score.described.name,
         class_index=tuple(int(i) for i in run.class_index),
         layers=subject.layers,
         providers=run.providers,
@@ -118,7 +117,7 @@ class _Subject:
         Raises:
             UnsupportedGradient, NoGradientPath: that cannot be done at the target layers.
         """
-        prepared, score, layers = network.prepared, network.score, tuple(dict.fromkeys(network.layer_names))
+        prepared, score, layers = network.scored_model, network.written_score, tuple(dict.fromkeys(network.layer_names))
         notes: tuple[str, ...] = ()
         try:
             whole = differentiate(prepared, score, [*layers, network.image_input.name], table)
@@ -134,13 +133,13 @@ class _Subject:
 
     @property
     def prepared(self) -> ir.Model:
-        """Return the model in the form that is differentiated."""
-        return self.network.prepared
+        """Return the model in the form that is differentiated, with the tensors of its score."""
+        return self.network.scored_model
 
     @property
-    def score(self) -> Score:
+    def score(self) -> WrittenScore:
         """Return the score that is differentiated."""
-        return self.network.score
+        return self.network.written_score
 
     @property
     def options(self) -> Options:
@@ -251,8 +250,8 @@ def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
 
 def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
     """The layers of the levels of a detector that the explained cell does not lie on, where nothing comes from them."""
-    dense = subject.score.dense
-    if dense is None or len(dense.levels) != len(subject.layers):
+    dense, described = subject.score.dense, subject.score.described.dense
+    if dense is None or described is None or len(described.levels) != len(subject.layers):
         return ()
     of, gradients = np.asarray(run.results[dense.level.name or ""]), subject.whole.names.gradients
     used = {int(of[i, c]) for i, c in enumerate(run.class_index)}

@@ -368,7 +368,7 @@ def value_of(proto: onnx.ModelProto) -> str:
 def test_the_graph_to_run_returns_no_inputs() -> None:
     """OpenVINO takes no value for an input and an output."""
     network = open_network(builders.plain())
-    whole = differentiate(network.prepared, network.score, ["relu", "x"])
+    whole = differentiate(network.scored_model, network.written_score, ["relu", "x"])
     assert "x" in {v.name for v in whole.model.graph.outputs}
     assert {v.name for v in to_run(whole).graph.outputs} == {
         "logits", "relu", "grad/relu", "grad/x", "grad/score", "grad/class_index",

@@ -15,6 +15,7 @@ from onnx_gradcam.engine.program import GradientGraph, differentiate, forward_on
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.targets import write_score
 
 ALL = {**builders.ARCHITECTURES, **builders.HABITS}
 CLASSES = [3, -1, 0, 2]
@@ -22,7 +23,7 @@ CLASSES = [3, -1, 0, 2]
 
 def whole(proto: onnx.ModelProto, *names: str) -> GradientGraph:
     prepared = prepare(load(proto).model)
-    return differentiate(prepared, find_score(prepared.graph), names)
+    return differentiate(*write_score(prepared, find_score(prepared.graph)), names)
 
 
 def layer_of(proto: onnx.ModelProto) -> str:

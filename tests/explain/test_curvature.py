@@ -17,12 +17,13 @@ from onnx_gradcam.engine.program import differentiate, split
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import TARGET_INDEX
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.targets import write_score
 from onnx_gradcam.targets.kinds import CLASS, PROBABILITY, Kind
 
 
 def second_order(model: Any, name: str, kind: Kind = CLASS) -> Any:
     prepared = prepare(load(model).model)
-    return differentiate(prepared, find_score(prepared.graph), [name], kind=kind, second_order=True)
+    return differentiate(*write_score(prepared, find_score(prepared.graph)), [name], kind=kind, second_order=True)
 
 
 def small(last: str) -> Any:

@@ -26,6 +26,7 @@ from onnx_gradcam.autodiff.registry import Rules
 from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.targets import write_score
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 exports = importlib.import_module("exports")  # imports torch
@@ -98,7 +99,7 @@ def torch_gated(network: Any, table: str, x: np.ndarray, class_index: Sequence[i
 def written(model: bytes, table: Rules) -> tuple[onnx.ModelProto, Gating]:
     """The gradient graph with respect to the input, and what it gates."""
     prepared = prepare(load(model).model)
-    whole = differentiate(prepared, find_score(prepared.graph), ["x"], table)
+    whole = differentiate(*write_score(prepared, find_score(prepared.graph)), ["x"], table)
     return ir.to_proto(whole.model), whole.gating
 
 

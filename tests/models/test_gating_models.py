@@ -25,6 +25,7 @@ from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import SCALE_INPUT
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.targets import write_score
 
 TABLES = {"guided": GUIDED_RULES, "deconvolution": DECONVOLUTION_RULES}
 every_table = pytest.mark.parametrize("table", TABLES)
@@ -35,7 +36,7 @@ def gradient(
 ) -> tuple[np.ndarray, Gating]:
     """The gradient of the chosen scores with respect to the input, and what was gated."""
     prepared = prepare(load(model).model)
-    whole = differentiate(prepared, find_score(prepared.graph), [name], rules)
+    whole = differentiate(*write_score(prepared, find_score(prepared.graph)), [name], rules)
     fed = {name: x, "target_index": np.array(classes), **more}
     return run(ir.to_proto(whole.model), fed, [f"grad/{name}"])[f"grad/{name}"], whole.gating
 
@@ -153,7 +154,7 @@ def test_a_function_body(table: str) -> None:
     net.op("MatMul", hidden, net.array(w), out="logits")
     model = net.model({"logits": [BATCH, 2]}, {"logits": TensorProto.DOUBLE})
     prepared = prepare(load(model).model)
-    whole = differentiate(prepared, find_score(prepared.graph), ["x"], TABLES[table])
+    whole = differentiate(*write_score(prepared, find_score(prepared.graph)), ["x"], TABLES[table])
     assert whole.gating == Gating({}, {"Swish": 1}, {})
     evaluator = ReferenceEvaluator(ir.to_proto(whole.model))
     (found,) = evaluator.run(["grad/x"], {"x": x, "target_index": np.array([1])})
@@ -235,4 +236,4 @@ def test_models_from_the_wild(name: str, zoo: Path) -> None:
     prepared = prepare(load(zoo / "models" / f"{name}.onnx").model)
     image = prepared.graph.inputs[0].name or ""
     for rules in TABLES.values():
-        assert differentiate(prepared, find_score(prepared.graph), [image], rules).gating == ZOO[name]
+        assert differentiate(*write_score(prepared, find_score(prepared.graph)), [image], rules).gating == ZOO[name]

@@ -12,7 +12,7 @@ from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.targets import TOP1, Classes, TopK, class_index, class_score, parse, resolve
+from onnx_gradcam.targets import TOP1, Classes, TopK, WrittenScore, class_index, class_score, parse, resolve
 
 BIRDS = ["crane", "tabby, tabby cat", "Crane", "lynx, catamount", "cat, tabby"]
 
@@ -29,7 +29,7 @@ def explained(
     graph = ir.Graph([value, chosen], [], nodes=[], opset_imports={"": 18}, name="g")
     op = Builder(graph)
     count = 2 if activation == "Sigmoid" and axis is None else 1 if axis is None else y.shape[axis]
-    outputs = class_score(op, Score(value, axis, activation, count, "y"), chosen)
+    outputs = class_score(op, WrittenScore(Score(value, axis, activation, count, "y"), value), chosen)
     nodes = list(graph)
     assert outputs[0].shape is not None
     assert len(outputs[0].shape) == len(outputs[1].shape or ()) == 1

@@ -19,7 +19,7 @@ from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import SCORE_OUTPUT
 from onnx_gradcam.graph.prepare.prepare import prepare
-from onnx_gradcam.targets import Kind, kinds
+from onnx_gradcam.targets import Kind, kinds, write_score
 from onnx_gradcam.targets.detections import BOX_FORMS, affine, cells, decoded_boxes, overlap
 
 Array = np.ndarray
@@ -48,7 +48,7 @@ def classifier(activation: str, classes: int = K, mask: int | None = None) -> on
 def gradient_graph(model: onnx.ModelProto, kind: Kind) -> tuple[onnx.ModelProto, Any]:
     prepared = prepare(load(model).model)
     score = find_score(prepared.graph)
-    whole = differentiate(prepared, score, ["x"], kind=kind)
+    whole = differentiate(*write_score(prepared, score), ["x"], kind=kind)
     return ir.to_proto(whole.model), score
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import CONVOLUTIONS, IN_PLACE, POOLINGS
 from onnx_gradcam.anatomy.dense.heads import PICKING
+from onnx_gradcam.anatomy.dense.tensors import sources
 from onnx_gradcam.anatomy.grids import Axes, grids, has_space
 from onnx_gradcam.anatomy.layer import Layer, LayerSearch, Verdict
 from onnx_gradcam.anatomy.paths import upstream_of_any
@@ -30,8 +31,8 @@ def bottleneck_layers(search: LayerSearch) -> list[Layer]:
     """
     nodes = search.nodes
     on_grid = _spatial_values(nodes)
-    path = downstream(nodes, beginnings(nodes, search.graph.inputs)) & upstream_of_any(nodes, search.score.sinks)
-    value = _bottleneck(nodes, on_grid, path, search.score.sinks)
+    path = downstream(nodes, beginnings(nodes, search.graph.inputs)) & upstream_of_any(nodes, search.sinks)
+    value = _bottleneck(nodes, on_grid, path, search.sinks)
     return [] if value is None else [Layer(real_form(value), on_grid[value], Verdict.BOTTLENECK)]
 
 
@@ -46,7 +47,7 @@ def level_layers(search: LayerSearch) -> list[Layer]:
     on_grid = _spatial_values(nodes)
     reached = downstream(nodes, beginnings(nodes, search.graph.inputs))
     levels = dense.branch(search.branch)
-    values = [_feeding(nodes, on_grid, reached, level.origin()) for level in levels]
+    values = [_feeding(nodes, on_grid, reached, sources(level.origin())) for level in levels]
     verdict = Verdict.LEVEL if len(levels) > 1 else Verdict.ONLY_LEVEL
     layers = [Layer(real_form(v), on_grid[v], verdict, level=k) for k, v in enumerate(values) if v is not None]
     return layers if len(layers) == len(levels) else []
@@ -76,18 +77,18 @@ def _bottleneck(
 
 
 def _feeding(
-    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], reached: set[Value], logits: Value
+    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], reached: set[Value], logits: Collection[Value]
 ) -> Value | None:
     """Return the deepest value that every path to ``logits`` goes through, with a convolution behind it."""
-    required = _required(nodes, reached & upstream_of_any(nodes, [logits]), logits)
-    convolved = _leading_through(nodes, [logits], lambda node: node.op_type in CONVOLUTIONS)
+    required = _required(nodes, reached & upstream_of_any(nodes, logits), logits)
+    convolved = _leading_through(nodes, logits, lambda node: node.op_type in CONVOLUTIONS)
     values = [v for n in nodes for v in n.outputs if v in on_grid and v in required and v in convolved]
     return values[-1] if values else None
 
 
-def _required(nodes: Sequence[ir.Node], path: set[Value], sink: Value) -> set[Value]:
-    """Return the values without which nothing reaches ``sink``: walking back, all that is open is one value."""
-    open_, required = {sink}, set[Value]()
+def _required(nodes: Sequence[ir.Node], path: set[Value], sinks: Collection[Value]) -> set[Value]:
+    """Return the values without which nothing reaches ``sinks``: walking back, all that is open is one value."""
+    open_, required = set(sinks), set[Value]()
     for node in reversed(nodes):
         made = [v for v in node.outputs if v in open_]
         if not made:

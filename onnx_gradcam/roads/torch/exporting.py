@@ -31,6 +31,7 @@ from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.roads.torch.joint import Chosen, joint
 from onnx_gradcam.roads.torch.taps import evaluating, tapped
 from onnx_gradcam.roads.torch.translations import TRANSLATIONS
+from onnx_gradcam.targets import write_score
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def by_rules(request: Request, names: Sequence[str], score: str) -> Made:
     """The exported graph, differentiated by the rules of this package."""
     forward = _forward(request, names, optimize=True)
     prepared, found = _scored(forward, score)
-    whole = differentiate(prepared, found, names)
+    whole = differentiate(*write_score(prepared, found), names)
     return Made(whole.model, whole.names, forward.outputs, forward.layers)
 
 

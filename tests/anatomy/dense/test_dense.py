@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from nets import BATCH, Net, run
 from onnx import TensorProto
@@ -16,6 +17,7 @@ from onnx_gradcam.errors import ScoreError
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.targets import write_score
 
 
 def first(explanation: ogc.Explanation) -> tuple[int, list[int], float, float]:
@@ -142,7 +144,7 @@ def test_the_gradient_is_that_of_the_entry() -> None:
     model = segmenter(3, "Softmax")
     x = np.random.default_rng(1).standard_normal((1, 3, 16, 16)).astype(np.float32)
     prepared = prepare(load(model).model)
-    whole = differentiate(prepared, find_score(prepared.graph), ["x"])
+    whole = differentiate(*write_score(prepared, find_score(prepared.graph)), ["x"])
     import onnx_ir as ir
 
     fed = {"x": x, TARGET_INDEX: np.array([-1])}
@@ -324,6 +326,30 @@ def test_a_map_named_by_the_user() -> None:
     depth = run(model, {"x": x})["depth"][0, 0]
     assert first(explanation)[1] == [int(k) for k in np.unravel_index(depth.argmax(), (4, 4))]
     assert first(explanation)[2] == pytest.approx(float(depth.max()), rel=1e-4)
+
+
+def test_finding_writes_nothing() -> None:
+    """The prepared graph is the same before and after; what is written stands in a copy."""
+    prepared = prepare(load(segmenter(4, "Softmax")).model)
+    before = ir.to_proto(prepared).SerializeToString()
+    uses = {v.name: len(v.uses()) for node in prepared.graph for v in node.outputs}
+    score = find_score(prepared.graph)
+    assert [layer.name for layer in choose(prepared.graph, score, ["auto"])] == ["stage2"]
+    model, written = write_score(prepared, score)
+    assert ir.to_proto(prepared).SerializeToString() == before
+    assert {v.name: len(v.uses()) for node in prepared.graph for v in node.outputs} == uses
+    assert written.value.graph is model.graph is not prepared.graph
+    assert [v.name for v in score.sinks] == ["logits"]
+
+
+def test_the_score_of_a_classifier_stands_there_already() -> None:
+    net = Net()
+    net.op("Softmax", net.linear(net.op("Flatten", trunk(net)), 96, 5, out="logits"), axis=1, out="p")
+    prepared = prepare(load(net.model({"p": [1, 5]})).model)
+    score = find_score(prepared.graph)
+    model, written = write_score(prepared, score)
+    assert model is prepared
+    assert written.value is score.value
 
 
 # ------------------------------------------------------------------------------------------------------- layers

@@ -20,6 +20,7 @@ from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.targets import write_score
 
 TABLES = {"gradient": RULES, "guided": GUIDED_RULES, "deconvolution": DECONVOLUTION_RULES}
 HEADER = '<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>\n'
@@ -231,7 +232,7 @@ def test_a_rectified_input_of_a_sum() -> None:
 
 def counted(net: Net, table: Rules = GUIDED_RULES, wrt: str = "x", output: str = "logits", dims: int = 5) -> Gating:
     prepared = prepare(load(net.model({output: [BATCH, dims]})).model)
-    return differentiate(prepared, find_score(prepared.graph), [wrt], table).gating
+    return differentiate(*write_score(prepared, find_score(prepared.graph)), [wrt], table).gating
 
 
 def test_the_count_names_what_was_gated_and_what_was_not() -> None:
