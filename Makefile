@@ -10,10 +10,11 @@ CROSSCHECK_ENV = .venv-crosscheck
 TRAINING_ENV = .venv-ort-training
 GPU_ENV = .venv-gpu
 EXPORTS = build/exports
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(CHECK_ENV)/bin/mkdocs build --strict --quiet
 # One process a core; the tests of a file stay together, and so do the models that they share.
 PYTEST = -m pytest -n auto --dist loadfile
 
-.PHONY: demo test check sweep bench oracles placement crosscheck test-gpu bench-gpu docs clean
+.PHONY: demo test check sweep bench oracles placement crosscheck test-gpu bench-gpu docs site clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
@@ -27,10 +28,15 @@ check: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/mypy
 	$(CHECK_ENV)/bin/lint-imports
 	$(CHECK_ENV)/bin/python tools/docs.py --check
+	$(MKDOCS)
 	$(CHECK_ENV)/bin/python $(PYTEST)
 
 docs: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/docs.py
+
+# The documentation as a site, in build/site; open build/site/index.html.
+site: $(CHECK_ENV)/.ready
+	$(MKDOCS)
 
 sweep: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/sweep.py --update
