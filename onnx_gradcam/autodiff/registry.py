@@ -15,8 +15,8 @@ from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import TWINS
 from onnx_gradcam.graph.flow import carriers
 
-COMPOSITE = "several nodes"  # in place of an operator: the rule of an activation that is written as several nodes
-EACH = -1  # "any input": the rule learns which one as the keyword ``i``
+COMPOSITE = "several nodes"  # the "operator" of the rule for activations that are written as several nodes
+EACH = -1  # stands for any input: the rule learns which one as the keyword ``i``
 
 KNOWN = ("ai.onnx", "com.microsoft", "com.ms.internal")
 
@@ -26,12 +26,11 @@ F = TypeVar("F", bound=Callable[..., Value])
 
 @dataclass(frozen=True)
 class Rule:
-    """One VJP rule.
+    """One VJP rule, and how it is called.
 
-    ``broadcasts``: takes a cotangent whose size-1 axes still broadcast to y (all others get it expanded).
-    ``multi``: is given the cotangents and values of all outputs, as tuples with None where none arrives.
-    ``nested``: differentiates nodes of a body or of its own, and is given the walk for them as the keyword
-    ``pull_back``.
+    A rule that ``broadcasts`` takes a cotangent whose size-1 axes still broadcast to y; for all others it is expanded.
+    A ``multi`` rule is given the cotangents and values of all outputs, as tuples with None where no cotangent arrives.
+    A ``nested`` rule differentiates the nodes of a body, and is given the walk for them as the keyword ``pull_back``.
     """
 
     function: Callable[..., Value]
@@ -45,7 +44,7 @@ Rules = Mapping[Key, Rule]
 
 
 class PullBack(Protocol):
-    """The backward walk by one table of rules, as ``walk.pull_back`` is with the table filled in."""
+    """The backward walk by one table of rules: ``walk.pull_back`` with the table filled in."""
 
     def __call__(
         self, op: Builder, nodes: Sequence[ir.Node], seeds: Mapping[Value, Value], wrt: Sequence[Value]
@@ -65,7 +64,19 @@ def vjp(
     nested: bool = False,
     table: dict[Key, Rule] = RULES,
 ) -> Callable[[F], F]:
-    """Register the rule for input ``wrt`` of the ai.onnx operator ``op_type``."""
+    """Return a decorator that registers a function as the VJP rule of one input of an operator.
+
+    Args:
+        op_type: the ai.onnx operator.
+        wrt: the position of the input, or EACH.
+        broadcasts: see ``Rule``.
+        multi: see ``Rule``.
+        nested: see ``Rule``.
+        table: where the rule is registered.
+
+    Raises:
+        ValueError: the table has a rule for this input.
+    """
 
     def register(function: F) -> F:
         if (op_type, wrt) in table:
@@ -77,7 +88,7 @@ def vjp(
 
 
 def find(rules: Mapping[Key, Rule], node: ir.Node, i: int) -> tuple[Rule, dict[str, int]] | None:
-    """The rule for input ``i`` of ``node`` and the keyword that an EACH rule takes, or None."""
+    """Return the rule for input ``i`` of ``node`` and the keyword that an EACH rule takes; None where there is none."""
     if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
         return None
     if (rule := rules.get((node.op_type, i))) is not None:
@@ -88,15 +99,23 @@ def find(rules: Mapping[Key, Rule], node: ir.Node, i: int) -> tuple[Rule, dict[s
 
 
 def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value | None], pull_back: PullBack) -> Value:
-    """The cotangent of ``node.inputs[i]``, given those of the outputs (None: not on the path).
+    """Return the cotangent of ``node.inputs[i]``, written by the rule for this input.
 
-    ``pull_back``: the walk by the same rules, for a rule that differentiates the nodes of a body.
-    Raises ``UnsupportedGradient``, naming the node, where no rule fits.
+    Args:
+        rules: the table.
+        op: writes the nodes.
+        node: the forward node.
+        i: the position of the input.
+        gs: the cotangents of the outputs, None for those that are not on the path.
+        pull_back: the walk by the same table, for rules that differentiate the nodes of a body.
+
+    Raises:
+        UnsupportedGradient: no rule fits; the error names the node.
     """
-    found = find(rules, node, i)
-    if found is None:
+    match = find(rules, node, i)
+    if match is None:
         raise refusal(node, i, "no VJP rule")
-    rule, extra = found
+    rule, extra = match
     ys = node.outputs
     if not rule.multi and any(g is not None for g in gs[1:]):
         raise refusal(node, i, "no VJP rule for an output other than the first")
@@ -117,16 +136,19 @@ def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value |
 
 
 class Unwritten(Exception):
-    """Raised inside a rule for a form of the operator that it was not written for; ``apply`` names the node."""
+    """A rule was not written for this form of the operator. Raised inside rules; ``apply`` names the node."""
 
 
 class Refused(Unwritten):
-    """The same for a form that no rule will be written for: without a derivative that the runtimes agree on."""
+    """No rule will be written for this form: it has no derivative that the runtimes agree on."""
 
 
 def is_foreign(node: ir.Node) -> bool:
-    """Whether no rule is meant to be written: loops, sequences, strings, and operators of other domains, which have no
-    body (one with a body is replaced by it before)."""
+    """Tell whether no rule is meant to be written for ``node``.
+
+    That holds for loops, sequences and strings, and for operators of other domains, which have no function body (one
+    with a body is replaced by it before).
+    """
     if node.domain in ("", "ai.onnx"):
         if node.op_type in ("Loop", "Scan"):
             return True
@@ -135,7 +157,14 @@ def is_foreign(node: ir.Node) -> bool:
 
 
 def refusal(node: ir.Node, i: int, reason: str, by_design: bool = False) -> UnsupportedGradient:
-    """The error for input ``i`` of ``node``; its ``by_design`` tells what is not meant to work from what is missing."""
+    """Return the error for input ``i`` of ``node``.
+
+    Args:
+        node: the node without a rule.
+        i: the position of the input.
+        reason: what is missing; it begins the message.
+        by_design: whether this is not meant to work. Otherwise it is merely missing.
+    """
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}::"
     value = dict(carriers(node))[i]
     what = f"input {i}" if i < len(node.inputs) else "a value that its body captures"

@@ -1,4 +1,4 @@
-"""The backward walk."""
+"""The backward walk: it carries cotangents from outputs back to values, node by node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
-from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, is_moved, lower, real
+from onnx_gradcam.graph.lowering.table import Unlowered, dequantize, is_lowered, lower, works_on_quantized
 from onnx_gradcam.graph.quantization import only_requantizes
 
 Gs = Sequence[Value | None]
@@ -30,14 +30,23 @@ def pull_back(
     table: Mapping[Key, Rule] = RULES,
     unsaturated: Set[Value] = NONE,
 ) -> list[Value]:
-    """Append the nodes that carry the cotangents ``seeds`` (output → cotangent) back to every value of ``wrt``.
+    """Append the nodes that carry cotangents of outputs back to every value of ``wrt``.
 
-    ``nodes``: the forward nodes in topological order. ``unsaturated``: quantized values whose saturation is passed
-    over. Returns Σ ∂⟨cotangent, output⟩/∂v for each v of ``wrt``, in v's full shape; that of a quantized v is with
-    respect to the real numbers that it stands for.
+    Args:
+        op: writes the nodes.
+        nodes: the forward nodes in topological order.
+        seeds: output → its cotangent.
+        wrt: the values whose cotangents are returned.
+        table: the VJP rules.
+        unsaturated: quantized values whose saturation is passed over.
 
-    Raises ``NoGradientPath`` where no output depends on a v, ``UnsupportedGradient`` for a node on the path without a
-    rule.
+    Returns:
+        Σ ∂⟨cotangent, output⟩/∂v for each v of ``wrt``, in v's full shape. For a quantized v the derivative is with
+        respect to the real numbers that it stands for.
+
+    Raises:
+        NoGradientPath: no output depends on a value of ``wrt``.
+        UnsupportedGradient: a node on the path has no rule.
     """
     for value in wrt:
         if seeds.keys().isdisjoint(downstream(nodes, [value])):
@@ -56,7 +65,10 @@ def pull_back(
 def _refuse_missing(
     nodes: Sequence[ir.Node], seeds: Mapping[Value, Value], wrt: Sequence[Value], table: Mapping[Key, Rule]
 ) -> None:
-    """Raise ``UnsupportedGradient`` for an operator without a rule, before others stumble over shapes that it hides."""
+    """Raise ``UnsupportedGradient`` for the first operator without a rule.
+
+    This comes before the walk, in which other rules would stumble over the shapes that such an operator hides.
+    """
     path = downstream(nodes, wrt)
     needed = set(seeds)
     for node in reversed(nodes):
@@ -77,17 +89,17 @@ def _walk(
     table: Mapping[Key, Rule],
     unsaturated: Set[Value],
 ) -> dict[Value, Value]:
-    """The cotangents of all values between ``wrt`` and the outputs that have seeds."""
+    """Return the cotangents of all values between ``wrt`` and the outputs that have seeds."""
     path = downstream(nodes, wrt)
-    whole = _composites(nodes, wrt) if (COMPOSITE, 0) in table else {}
+    by_last_node = _composites(nodes, wrt) if (COMPOSITE, 0) in table else {}
     cotangents = dict(seeds)
     for node in reversed(nodes):
         gs = [cotangents.get(y) for y in node.outputs]
-        wanted = [i for i, value in carriers(node) if value in path]
-        if wanted and any(g is not None for g in gs):
-            composite = whole.get(node)
+        inputs = [i for i, value in carriers(node) if value in path]
+        if inputs and any(g is not None for g in gs):
+            composite = by_last_node.get(node)
             if composite is None:
-                shares = pull_through(op, node, wanted, gs, table, unsaturated)
+                shares = pull_through(op, node, inputs, gs, table, unsaturated)
             else:
                 shares = _through_composite(op, composite, gs, table)
             for value, share in shares:
@@ -96,69 +108,93 @@ def _walk(
 
 
 def _composites(nodes: Sequence[ir.Node], wrt: Sequence[Value]) -> dict[ir.Node, Composite]:
-    """Those that a table has one rule for; one whose inner values are asked for is taken node by node."""
+    """Return the activations that are written as several nodes, by their last node.
+
+    One whose inner values are asked for is left out: it is taken node by node.
+    """
     return {node: c for node, c in composites(nodes).items() if c.inner.isdisjoint(wrt)}
 
 
 def _through_composite(
     op: Builder, composite: Composite, gs: Gs, table: Mapping[Key, Rule]
 ) -> Iterator[tuple[Value, Value]]:
-    """The share that what an activation of several nodes is computed from gets, by the one rule for all of them."""
+    """Yield the input of an activation that is written as several nodes, with its share of the cotangent.
+
+    The table has one rule for all such activations.
+    """
     x, y, rule = composite.x, composite.y, table[COMPOSITE, 0]
-    walk = {"pull_back": pull_back} if rule.nested else {}  # of the nodes, by the ordinary rules
+    walk = {"pull_back": pull_back} if rule.nested else {}  # by the ordinary rules, whatever the table
     yield x, rule.function(op, gs[0], y, x, composite=composite, **walk)
 
 
 def pull_through(
     op: Builder,
     node: ir.Node,
-    wanted: Sequence[int],
+    inputs: Sequence[int],
     gs: Gs,
     table: Mapping[Key, Rule] = RULES,
     unsaturated: Set[Value] = NONE,
 ) -> Iterator[tuple[Value, Value]]:
-    """The shares that the inputs ``wanted`` of one node get of the cotangents ``gs`` of its outputs: (input, share).
+    """Yield the shares that inputs of one node get of the cotangents of its outputs.
 
-    By its rules, or those of the standard operators that compute the same.
+    They come from the node's rules, or from those of the standard operators that compute the same.
+
+    Args:
+        op: writes the nodes.
+        node: the forward node.
+        inputs: the positions of the inputs that get a share.
+        gs: the cotangents of the outputs, None where none arrives.
+        table: the VJP rules.
+        unsaturated: quantized values whose saturation is passed over.
+
+    Yields:
+        Pairs (input, share).
+
+    Raises:
+        UnsupportedGradient: the node has no rule.
     """
     values = dict(carriers(node))
     if node.op_type == "QuantizeLinear" and (node.outputs[0] in unsaturated or only_requantizes(node)):
         assert gs[0] is not None
         yield values[0], gs[0]
-    elif is_moved(node) or any(registry.find(table, node, i) is None for i in wanted):
-        yield from _through_lowered(op, node, wanted, gs, table, unsaturated).items()
+    elif works_on_quantized(node) or any(registry.find(table, node, i) is None for i in inputs):
+        yield from _through_lowered(op, node, inputs, gs, table, unsaturated).items()
     else:
-        for i in wanted:
+        for i in inputs:
             yield values[i], registry.apply(table, op, node, i, gs, functools.partial(pull_back, table=table))
 
 
 def _through_lowered(
     op: Builder,
     node: ir.Node,
-    wanted: Sequence[int],
+    inputs: Sequence[int],
     gs: Gs,
     table: Mapping[Key, Rule],
     unsaturated: Set[Value],
 ) -> dict[Value, Value]:
+    """Return the shares of ``pull_through`` by the standard operators that compute the same as ``node``.
+
+    These are written too, as rules may read their inner values. The outputs are read from the deployed node.
+    """
     start = len(op.written)
     try:
-        made = lower(op, node)
+        lowered = lower(op, node)
     except Unlowered as reason:
-        raise registry.refusal(node, wanted[0], str(reason)) from None
-    if made is None:
-        raise registry.refusal(node, wanted[0], "no VJP rule")
-    if any(g is not None and mine is None for mine, g in zip(made, gs, strict=True)):
-        raise registry.refusal(node, wanted[0], "no VJP rule for an output other than the first")
-    stands_for = {mine: theirs for mine, theirs in zip(made, node.outputs, strict=True) if mine is not None}
-    for mine, theirs in stands_for.items():
-        mine.shape = theirs.shape or mine.shape
-        mine.meta[STANDS_FOR] = theirs
-    deployed = {mine: theirs if mine.dtype == theirs.dtype else real(op, theirs) for mine, theirs in stands_for.items()}
-    seeds = {mine: g for mine, g in zip(made, gs, strict=True) if mine is not None and g is not None}
-    passed_over = {mine for mine, theirs in stands_for.items() if theirs in unsaturated}
-    wrt = [value for i, value in carriers(node) if i in wanted]
-    found = _walk(op, op.written[start:], seeds, wrt, table, passed_over)
-    for mine, theirs in deployed.items():
-        if theirs.name and mine.producer() in op.written[start:]:
-            mine.replace_all_uses_with(theirs)  # rules read what was deployed; what nothing reads is pruned
-    return {value: found[value] for value in wrt if value in found}
+        raise registry.refusal(node, inputs[0], str(reason)) from None
+    if lowered is None:
+        raise registry.refusal(node, inputs[0], "no VJP rule")
+    if any(g is not None and y is None for y, g in zip(lowered, gs, strict=True)):
+        raise registry.refusal(node, inputs[0], "no VJP rule for an output other than the first")
+    deployed = {y: output for y, output in zip(lowered, node.outputs, strict=True) if y is not None}
+    for y, output in deployed.items():
+        y.shape = output.shape or y.shape
+        y.meta[STANDS_FOR] = output
+    same_dtype = {y: v if y.dtype == v.dtype else dequantize(op, v) for y, v in deployed.items()}
+    seeds = {y: g for y, g in zip(lowered, gs, strict=True) if y is not None and g is not None}
+    also_unsaturated = {y for y, output in deployed.items() if output in unsaturated}
+    wrt = [value for i, value in carriers(node) if i in inputs]
+    cotangents = _walk(op, op.written[start:], seeds, wrt, table, also_unsaturated)
+    for y, output in same_dtype.items():
+        if output.name and y.producer() in op.written[start:]:
+            y.replace_all_uses_with(output)  # rules read what was deployed; what nothing reads is pruned
+    return {value: cotangents[value] for value in wrt if value in cotangents}

@@ -24,7 +24,7 @@ from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream
 from onnx_gradcam.graph.load import ModelLike
-from onnx_gradcam.graph.lowering.table import is_body, is_lowered
+from onnx_gradcam.graph.lowering.table import is_lowered, is_lowered_to_body
 from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.photos.preprocess.choice import PRESETS, InputSpec, choose, labels_from
 from onnx_gradcam.targets import Context
@@ -241,7 +241,7 @@ def _status(node: ir.Node, path: set[ir.Value]) -> str:
     if all(find(RULES, node, i) for i in needed):
         return "rule"
     if is_lowered(node):
-        return "function body" if is_body(node) else "lowered"
+        return "function body" if is_lowered_to_body(node) else "lowered"
     return "missing"
 
 

@@ -19,7 +19,7 @@ from onnx_gradcam.autodiff.walk import pull_through
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.builder import Builder, Value, static_dims
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.lowering.table import is_moved
+from onnx_gradcam.graph.lowering.table import works_on_quantized
 from onnx_gradcam.graph.quantization import Quantization, only_requantizes, quantization
 from onnx_gradcam.verify.alone import array_of
 from onnx_gradcam.verify.float64 import NoReference, in_float64, widened
@@ -58,7 +58,7 @@ def check_lowered(
         return []
     try:
         one = _One(site, known)
-        if is_moved(node):
+        if works_on_quantized(node):
             return one.check_moved(options, table, rng)
         return [one.check(i, options, table, rng) for i in site.wrt]
     except (NoReference, NoSurrogate) as reason:

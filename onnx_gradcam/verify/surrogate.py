@@ -16,7 +16,7 @@ from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers
-from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, is_moved, lower
+from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower, works_on_quantized
 from onnx_gradcam.graph.names import SURROGATE, real, replaced
 from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.graph.quantization import BOUNDS, only_requantizes, quantization
@@ -51,7 +51,8 @@ def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Mod
     model = prepared.clone()
     graph = model.graph
     for node in list(graph):
-        if is_moved(node) or (is_lowered(node) and any(find(RULES, node, i) is None for i, _ in carriers(node))):
+        has_no_rule = any(find(RULES, node, i) is None for i, _ in carriers(node))
+        if works_on_quantized(node) or (is_lowered(node) and has_no_rule):
             _write_out(graph, node)
     settled = [_settled(node, unsaturated) for node in graph if node.op_type in REAL]
     reading = {id(node) for node, _ in settled if quantization(node.inputs[0]) is not None}

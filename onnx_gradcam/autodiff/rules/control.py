@@ -1,4 +1,4 @@
-"""Control flow."""
+"""Rules of control flow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def branches(
     i: int,
     pull_back: PullBack,
 ) -> Value:
-    """y = then(v) or else(v), v read from outside:  v̄ = that of the branch taken, in an If of its own.
+    """y = then(v) or else(v), v read from outside:  v̄ = v̄ of the branch that runs, in an If of its own.
 
     A branch that does not read v gives zeros.
     """
@@ -32,7 +32,7 @@ def branches(
     assert node is not None
     value = captured(node)[i - len(node.inputs)]
 
-    def pulled(inner: Builder) -> Value:
+    def pull(inner: Builder) -> Value:
         nodes, seeds = list(inner.graph), _seeds(inner, gs)
         reached = downstream(nodes, [value])
         if reached.isdisjoint(seeds):
@@ -40,11 +40,11 @@ def branches(
         (gradient,) = pull_back(inner, nodes, seeds, [value])
         return gradient
 
-    return choose(op, cond, then_branch, else_branch, pulled, like=value)
+    return choose(op, cond, then_branch, else_branch, pull, like=value)
 
 
 def _seeds(inner: Builder, gs: Sequence[Value | None]) -> dict[Value, Value]:
-    """The cotangents of what the branch returns; of a value that it returns twice their sum."""
+    """Return the cotangents of what the branch returns; for a value that it returns twice their sum."""
     seeds: dict[Value, Value] = {}
     for result, g in zip(inner.graph.outputs, gs, strict=True):
         if g is not None:

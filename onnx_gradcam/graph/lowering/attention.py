@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder, Value, rank, same_dim
-from onnx_gradcam.graph.lowering.activation import scaled
+from onnx_gradcam.graph.lowering.activation import multiply
 from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
 
-FILTER = -10000.0  # added to what is masked
+FILTER = -10000.0  # is added where a key is masked
 
 
 @lowering("Attention", domain=MICROSOFT)
@@ -33,7 +33,7 @@ def attention(
     unidirectional: int = 0,
     do_rotary: int = 0,
 ) -> tuple[Value | None, ...]:
-    """Softmax(s · Q·Kᵀ + mask) · V, where Q, K and V are parts of x·W + b."""
+    """y = Softmax(s · Q·Kᵀ + mask) · V, where Q, K and V are parts of x·W + b."""
     if past is not None or do_rotary:
         raise Unlowered("no VJP rule for a past state or rotary embedding")
     qkv = op.MatMul(input, weights)
@@ -62,13 +62,13 @@ def multi_head_attention(
     scale: float = 0.0,
     unidirectional: int = 0,
 ) -> tuple[Value | None, ...]:
-    """Softmax(s · Q·Kᵀ + mask) · V of separate Q, K and V, or of packed ones (batch, length, heads, 2 or 3, size)."""
+    """y = Softmax(s · Q·Kᵀ + mask) · V of separate Q, K, V, or packed ones (batch, length, heads, 2 or 3, size)."""
     if past_key is not None or cache_indirection is not None:
         raise Unlowered("no VJP rule for a past state")
     if key is None:
-        q, k, v = _unpacked(op, query, 3)
+        q, k, v = _unpack(op, query, 3)
     elif value is None:
-        q, k, v = (_heads(op, query, num_heads), *_unpacked(op, key, 2))
+        q, k, v = (_heads(op, query, num_heads), *_unpack(op, key, 2))
     else:
         q, k, v = (x if rank(x) == 4 else _heads(op, x, num_heads) for x in (query, key, value))
     if bias is not None:
@@ -98,7 +98,7 @@ def standard_attention(
     is_causal: int = 0,
     qk_matmul_output_mode: int = 0,
 ) -> Value:
-    """Softmax(s · Q·Kᵀ + mask) · V; other forms go through the function body, which takes three times the nodes."""
+    """y = Softmax(s · Q·Kᵀ + mask) · V; other forms go through the function body, which takes three times the nodes."""
     if softcap or is_causal:
         raise Unlowered("no VJP rule of its own")
     flat = rank(Q) == 3
@@ -114,8 +114,8 @@ def standard_attention(
 
 
 def _attend(op: Builder, q: Value, k: Value, v: Value, scale: float, added: Sequence[Value]) -> tuple[Value, Value]:
-    """Softmax(s · Q·Kᵀ + added) · V, and the softmax; s = 1/√size unless given."""
-    scores = scaled(op, op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale or 1 / math.sqrt(_size(q)))
+    """Write Softmax(s · Q·Kᵀ + added) · V, and the softmax; s is ``scale``, or 1/√size where that is 0."""
+    scores = multiply(op, op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale or 1 / math.sqrt(_size(q)))
     for extra in added:
         scores = op.Add(scores, extra)
     probability = op.Softmax(scores, axis=-1)
@@ -123,30 +123,30 @@ def _attend(op: Builder, q: Value, k: Value, v: Value, scale: float, added: Sequ
 
 
 def _side_by_side(op: Builder, x: Value) -> Value:
-    """(batch, heads, length, size) → (batch, length, heads · size)."""
+    """Write (batch, heads, length, size) as (batch, length, heads · size)."""
     return op.Reshape(op.Transpose(x, perm=[0, 2, 1, 3]), op.ints(0, 0, -1))
 
 
 def _parts(op: Builder, qkv: Value, sizes: Sequence[int] | None) -> tuple[Value, ...]:
-    """Q, K and V, which lie side by side along the last axis."""
+    """Write Q, K and V apart, which lie side by side along the last axis."""
     if not sizes:
         return op.node("Split", qkv, outputs=3, axis=2, num_outputs=3)
     return op.node("Split", qkv, op.ints(*sizes), outputs=3, axis=2)
 
 
 def _heads(op: Builder, x: Value, count: int) -> Value:
-    """(batch, length, count · size) → (batch, count, length, size)."""
+    """Write (batch, length, count · size) as (batch, count, length, size)."""
     return op.Transpose(op.Reshape(x, op.ints(0, 0, count, -1)), perm=[0, 2, 1, 3])
 
 
-def _unpacked(op: Builder, x: Value, count: int) -> tuple[Value, ...]:
-    """(batch, length, heads, count, size) → for each of ``count`` (batch, heads, length, size)."""
+def _unpack(op: Builder, x: Value, count: int) -> tuple[Value, ...]:
+    """Write (batch, length, heads, count, size) as ``count`` values (batch, heads, length, size)."""
     parts = op.node("Split", x, outputs=count, axis=3, num_outputs=count)
     return tuple(op.Transpose(op.Squeeze(part, op.ints(3)), perm=[0, 2, 1, 3]) for part in parts)
 
 
 def _size(x: Value) -> int:
-    """The length of the last axis, which must be known."""
+    """Return the length of the last axis, which must be known."""
     size = None if x.shape is None else x.shape[-1]
     if not isinstance(size, int):
         raise Unlowered("no VJP rule for a head size that is known in the run only,")
@@ -162,20 +162,20 @@ def _masks(
     low: float,
     unidirectional: int,
 ) -> list[Value]:
-    """What is added to the scores (batch, heads, queries, keys): ``low`` where a key is masked, and the bias."""
-    hidden = [] if mask is None else [_hidden(op, q, k, mask)]
-    found = [op.Mul(op.Cast(h, to=q.dtype), op.const(low, like=q)) for h in hidden]
+    """Write what is added to the scores (batch, heads, queries, keys): ``low`` where a key is masked, and the bias."""
+    masks = [] if mask is None else [_masked_keys(op, q, k, mask)]
+    terms = [op.Mul(op.Cast(h, to=q.dtype), op.const(low, like=q)) for h in masks]
     if unidirectional:
         later = op.Less(_reach(op, q, k), _positions(op, k))
         assert q.dtype is not None
-        found.append(op.Mul(op.Cast(later, to=q.dtype), op.const(np.finfo(q.dtype.numpy()).min / 2, like=q)))
-    return found if bias is None else [*found, bias]
+        terms.append(op.Mul(op.Cast(later, to=q.dtype), op.const(np.finfo(q.dtype.numpy()).min / 2, like=q)))
+    return terms if bias is None else [*terms, bias]
 
 
-def _hidden(op: Builder, q: Value, k: Value, mask: Value) -> Value:
-    """Where a key is masked, as a value that broadcasts to (batch, heads, queries, keys)."""
+def _masked_keys(op: Builder, q: Value, k: Value, mask: Value) -> Value:
+    """Write where a key is masked, as a value that broadcasts to (batch, heads, queries, keys)."""
     if rank(mask) == 1:
-        return _outside(op, q, k, mask)
+        return _keys_outside(op, q, k, mask)
     absent = op.Equal(mask, op.const(0, like=mask))
     if rank(mask) == 2:
         return op.Unsqueeze(absent, op.ints(1, 2))
@@ -185,8 +185,11 @@ def _hidden(op: Builder, q: Value, k: Value, mask: Value) -> Value:
     return op.Slice(absent, op.ints(0, 0), ends, op.ints(2, 3))
 
 
-def _outside(op: Builder, q: Value, k: Value, mask: Value) -> Value:
-    """Where a key lies outside the length of its row, or outside (end, start) of it: all ends come first."""
+def _keys_outside(op: Builder, q: Value, k: Value, mask: Value) -> Value:
+    """Write where a key lies outside the length of its row, or outside its (end, start).
+
+    In the second form the mask holds all ends first, then all starts.
+    """
     assert q.shape is not None
     assert mask.shape is not None
     batch, count = q.shape[0], mask.shape[0]
@@ -200,20 +203,20 @@ def _outside(op: Builder, q: Value, k: Value, mask: Value) -> Value:
 
 
 def _length(op: Builder, x: Value) -> Value:
-    """The number of tokens of (batch, heads, tokens, size), as a vector of one."""
+    """Write the number of tokens of (batch, heads, tokens, size), as a vector of one."""
     assert x.shape is not None
     known = x.shape[2]
     return op.ints(known) if isinstance(known, int) else op.Shape(x, start=2, end=3)
 
 
 def _positions(op: Builder, x: Value) -> Value:
-    """0, 1, … for every token."""
+    """Write 0, 1, … for every token."""
     scalar = op.Squeeze(_length(op, x), op.ints(0))
     return op.Range(op.array(np.array(0, np.int64)), scalar, op.array(np.array(1, np.int64)))
 
 
 def _reach(op: Builder, q: Value, k: Value) -> Value:
-    """The last key that each query may attend to: the last query reaches the last key."""
+    """Write the last key that each query may attend to: the last query reaches the last key."""
     missing = op.Sub(_length(op, k), _length(op, q))
     return op.Unsqueeze(op.Add(_positions(op, q), missing), op.ints(1))
 
@@ -232,29 +235,29 @@ def rotary_embedding(
     is_packed_batching: int = 0,
     scale: float = 1.0,
 ) -> Value:
-    """Pairs (a, b) of each head turn by an angle that grows with the position: (a·cos − b·sin, a·sin + b·cos)."""
+    """(a, b) → (a·cos − b·sin, a·sin + b·cos): pairs of each head turn by an angle that grows with the position."""
     if is_packed_batching:
         raise Unlowered("no VJP rule for packed batches")
-    turned = rotary_embedding_dim or 2 * _size(cos_cache)
+    width = rotary_embedding_dim or 2 * _size(cos_cache)
     if rank(input) == 3:
-        size = _size(input) // num_heads if num_heads else turned
+        size = _size(input) // num_heads if num_heads else width
         x = op.Reshape(input, op.ints(0, 0, -1, size))
     else:
         size = _size(input)
         x = op.Transpose(input, perm=[0, 2, 1, 3])
     positions = position_ids
-    if rank(position_ids) == 1:  # the first one
+    if rank(position_ids) == 1:  # the position of the first token
         length = op.Squeeze(op.Shape(x, start=1, end=2), op.ints(0))
         counted = op.Range(op.array(np.array(0, np.int64)), length, op.array(np.array(1, np.int64)))
         positions = op.Unsqueeze(op.Add(counted, op.Cast(position_ids, to=ir.DataType.INT64)), op.ints(0))
     cos, sin = (op.Unsqueeze(op.Gather(table, positions), op.ints(2)) for table in (cos_cache, sin_cache))
-    parts = [x] if turned == size else op.node("Split", x, op.ints(turned, size - turned), outputs=2, axis=3)
-    y = op.Concat(_turned(op, parts[0], cos, sin, interleaved), *parts[1:], axis=3)
+    parts = [x] if width == size else op.node("Split", x, op.ints(width, size - width), outputs=2, axis=3)
+    y = op.Concat(_rotate(op, parts[0], cos, sin, interleaved), *parts[1:], axis=3)
     return op.Reshape(y, op.shape_of(input)) if rank(input) == 3 else op.Transpose(y, perm=[0, 2, 1, 3])
 
 
-def _turned(op: Builder, x: Value, cos: Value, sin: Value, interleaved: int) -> Value:
-    """The pairs are neighbours, or the two halves."""
+def _rotate(op: Builder, x: Value, cos: Value, sin: Value, interleaved: int) -> Value:
+    """Write ``x`` with its pairs turned; a pair is two neighbours, or one element of each half."""
     shape = op.ints(0, 0, 0, -1, 2) if interleaved else op.ints(0, 0, 0, 2, -1)
     axis = 4 if interleaved else 3
     a, b = op.node("Split", op.Reshape(x, shape), outputs=2, axis=axis, num_outputs=2)

@@ -10,7 +10,7 @@ from onnx_gradcam.graph.attributes import Convolution, Pool
 from onnx_gradcam.graph.builder import Builder, Value, ints_of
 from onnx_gradcam.graph.lowering.activation import activate
 from onnx_gradcam.graph.lowering.quantized import to_channels_first, to_channels_last
-from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering, real
+from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, dequantize, lowering
 
 
 @lowering("FusedConv", domain=MICROSOFT)
@@ -58,7 +58,7 @@ def nhwc_conv(op: Builder, X: Value, W: Value, B: Value | None = None, *, at: Co
 @lowering("NhwcMaxPool", domain=MICROSOFT)
 def nhwc_max_pool(op: Builder, x: Value, *, at: Pool) -> Value:
     """y = MaxPool with channels last, of quantized or of real numbers."""
-    return to_channels_last(op, op.MaxPool(to_channels_first(op, real(op, x)), **vars(at)))
+    return to_channels_last(op, op.MaxPool(to_channels_first(op, dequantize(op, x)), **vars(at)))
 
 
 @lowering("ConvTransposeWithDynamicPads", domain=MICROSOFT)

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.lowering.activation import NUMBERS, activate, scaled, tanh_gelu
+from onnx_gradcam.graph.lowering.activation import NUMBERS, activate, multiply, tanh_gelu
 from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
 
 
@@ -28,16 +28,16 @@ def fused_gemm(
     activation_beta: float | None = None,
     activation_gamma: float | None = None,
 ) -> Value:
-    """Gemm and an activation."""
+    """y = f(Gemm(A, B, C)), f an activation."""
     y = op.Gemm(A, B, C, alpha=alpha, beta=beta, transA=transA, transB=transB)
     return activate(op, y, activation, _numbers(activation, activation_alpha, activation_beta, activation_gamma))
 
 
-def _numbers(activation: str, *given: float | None) -> Sequence[float]:
-    """What the activation takes of (alpha, beta, gamma)."""
-    named = dict(zip(("alpha", "beta", "gamma"), given, strict=True))
-    found = [named[name] for name in NUMBERS.get(activation, ("alpha", "beta"))]
-    return [number for number in found if number is not None]
+def _numbers(activation: str, *values: float | None) -> Sequence[float]:
+    """Return those of the values (alpha, beta, gamma) that the activation takes."""
+    by_name = dict(zip(("alpha", "beta", "gamma"), values, strict=True))
+    numbers = [by_name[name] for name in NUMBERS.get(activation, ("alpha", "beta"))]
+    return [number for number in numbers if number is not None]
 
 
 @lowering("TransposeMatMul", domain=MICROSOFT)
@@ -53,13 +53,16 @@ def fused_matmul(
     transBatchA: int = 0,
     transBatchB: int = 0,
 ) -> Value:
-    """α · MatMul of operands that are transposed on request."""
-    return scaled(op, op.MatMul(_operand(op, A, transA, transBatchA), _operand(op, B, transB, transBatchB)), alpha)
+    """y = α · A'·B', A' and B' transposed on request."""
+    return multiply(op, op.MatMul(_operand(op, A, transA, transBatchA), _operand(op, B, transB, transBatchB)), alpha)
 
 
 def _operand(op: Builder, x: Value, trans: int, batch: int) -> Value:
-    """(batch…, m, k) of an operand: ``trans`` exchanges its last two axes; ``batch`` brings the first one, which is m
-    or with ``trans`` k, behind the batch axes."""
+    """Write an operand as (batch…, m, k).
+
+    ``trans`` exchanges its last two axes. ``batch`` moves the first axis, which is m or with ``trans`` k, behind the
+    batch axes.
+    """
     axes = list(range(rank(x)))
     if len(axes) > 1 and batch:
         axes = [*axes[1:-1], 0, axes[-1]]
@@ -85,7 +88,7 @@ def fused_matmul_activation(
     activation_gamma: float | None = None,
     activation_axis: int = -1,
 ) -> Value:
-    """FusedMatMul and an activation."""
+    """y = f(FusedMatMul(A, B)), f an activation."""
     y = fused_matmul(
         op, A, B, alpha=alpha, transA=transA, transB=transB, transBatchA=transBatchA, transBatchB=transBatchB
     )
@@ -96,15 +99,15 @@ def fused_matmul_activation(
 
 @lowering("GemmFastGelu", domain=MICROSOFT)
 def gemm_fast_gelu(op: Builder, X: Value, W: Value, bias: Value | None = None) -> Value:
-    """Gelu, approximated by tanh, of X·W + bias."""
-    return tanh_gelu(op, _biased(op, op.MatMul(X, W), bias))
+    """y = Gelu(X·W + bias), approximated by tanh."""
+    return tanh_gelu(op, _add_bias(op, op.MatMul(X, W), bias))
 
 
 @lowering("DynamicQuantizeMatMul", domain=MICROSOFT)
 def dynamic_quantize_matmul(
     op: Builder, A: Value, B: Value, b_scale: Value, b_zero_point: Value | None = None, bias: Value | None = None
 ) -> Value:
-    """MatMul of A, quantized on the way, and of B."""
+    """y = A·B + bias; the operator quantizes A on the way."""
     integers, scale, zero_point = op.node("DynamicQuantizeLinear", A, outputs=3)
     return matmul_integer_to_float(op, integers, B, scale, b_scale, zero_point, b_zero_point, bias)
 
@@ -120,20 +123,20 @@ def matmul_integer_to_float(
     b_zero_point: Value | None = None,
     bias: Value | None = None,
 ) -> Value:
-    """MatMul of what A and B stand for, B perhaps quantized column by column, and a bias."""
+    """y = A·B + bias of what A and B stand for; B may be quantized column by column."""
     product = op.MatMul(
         op.DequantizeLinear(A, _scalar(op, a_scale), None if a_zero_point is None else _scalar(op, a_zero_point)),
         op.DequantizeLinear(B, b_scale, b_zero_point, axis=rank(B) - 1),
     )
-    return _biased(op, product, bias)
+    return _add_bias(op, product, bias)
 
 
 def _scalar(op: Builder, x: Value) -> Value:
-    """One number, where it comes as a vector of one."""
+    """Write one number as a scalar, where it comes as a vector of one."""
     return x if rank(x) == 0 else op.Reshape(x, op.array(np.zeros(0, np.int64)))
 
 
-def _biased(op: Builder, x: Value, bias: Value | None) -> Value:
+def _add_bias(op: Builder, x: Value, bias: Value | None) -> Value:
     return x if bias is None else op.Add(x, bias)
 
 
@@ -154,7 +157,7 @@ def matmul_n_bits(
     accuracy_level: int = 0,
     weight_prepacked: int = 0,
 ) -> Value:
-    """MatMul with W = scale · (q − zero point) in blocks of the K axis; the packed weights are unpacked at build time.
+    """y = A·W with W = scale · (q − zero point) in blocks of the K axis; the packed weights are unpacked at build time.
 
     At an ``accuracy_level`` of 4 a runtime may round A to 8 bits; its derivative is the same.
     """
@@ -171,11 +174,11 @@ def matmul_n_bits(
         zeros = _unpack(zeros.reshape(N, -1), bits, blocks)
     weights = (q - zeros.reshape(N, blocks, 1).astype(np.float32)) * scale.reshape(N, blocks, 1).astype(np.float32)
     columns = weights.reshape(N, blocks * block_size)[:, :K].T
-    return _biased(op, op.MatMul(A, op.const(columns, like=A)), bias)
+    return _add_bias(op, op.MatMul(A, op.const(columns, like=A)), bias)
 
 
 def _unpack(rows: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """The first ``count`` numbers of ``bits`` bits in every row of bytes, the lowest bits of a byte first."""
+    """Return the first ``count`` numbers of ``bits`` bits in every row of bytes, the lowest bits of a byte first."""
     shifts = np.arange(0, 8, bits)
     numbers = (rows[..., None] >> shifts) & ((1 << bits) - 1)
     return numbers.reshape(len(rows), -1)[:, :count].astype(np.float32)

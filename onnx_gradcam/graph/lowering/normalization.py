@@ -15,7 +15,7 @@ SKIP_EPSILON = 1e-12
 def simplified_layer_normalization(
     op: Builder, X: Value, scale: Value, *, axis: int = -1, epsilon: float = EPSILON, stash_type: int = 1
 ) -> tuple[Value, ...]:
-    """x / √(mean(x²) + ε) · s, the mean over the axes from ``axis`` on."""
+    """y = x / √(mean(x²) + ε) · s, the mean over the axes from ``axis`` on."""
     axes = list(range(axis % rank(X), rank(X)))
     square = op.ReduceMean(op.Mul(X, X), op.ints(*axes), keepdims=1)
     inverse = op.Reciprocal(op.Sqrt(op.Add(square, op.const(epsilon, like=X))))
@@ -33,7 +33,7 @@ def skip_layer_normalization(
     *,
     epsilon: float = SKIP_EPSILON,
 ) -> tuple[Value | None, ...]:
-    """LayerNormalization of input + skip + bias; the last output is that sum."""
+    """y = LayerNormalization(input + skip + bias); the last output is that sum."""
     total = _sum(op, input, skip, bias)
     return op.LayerNormalization(total, gamma, beta, axis=-1, epsilon=epsilon), None, None, total
 
@@ -42,7 +42,7 @@ def skip_layer_normalization(
 def skip_simplified_layer_normalization(
     op: Builder, input: Value, skip: Value, gamma: Value, bias: Value | None = None, *, epsilon: float = SKIP_EPSILON
 ) -> tuple[Value | None, ...]:
-    """SimplifiedLayerNormalization of input + skip + bias; the last output is that sum."""
+    """y = SimplifiedLayerNormalization(input + skip + bias); the last output is that sum."""
     total = _sum(op, input, skip, bias)
     return simplified_layer_normalization(op, total, gamma, epsilon=epsilon)[0], None, None, total
 
@@ -64,7 +64,7 @@ def group_norm(
     epsilon: float = EPSILON,
     channels_last: int = 1,
 ) -> Value:
-    """x standardized over each group of channels, times γ, plus β for each channel, and SiLU on request."""
+    """y = x̂ · γ + β, and SiLU of it on request; x̂ = x standardized over each group of channels."""
     x = to_channels_first(op, X) if channels_last else X
     rows = op.Reshape(x, op.ints(0, groups, -1))
     kind = op.const([1] * groups, like=X), op.const([0] * groups, like=X)
@@ -90,7 +90,7 @@ def skip_group_norm(
     epsilon: float = EPSILON,
     channels_last: int = 1,
 ) -> tuple[Value, ...]:
-    """GroupNorm of X + skip + bias; the last output is that sum."""
+    """y = GroupNorm(X + skip + bias); the last output is that sum."""
     if rank(skip) == 2:  # one number for each image and channel
         skip = op.Unsqueeze(skip, op.ints(*(range(1, rank(X) - 1) if channels_last else range(2, rank(X)))))
     if bias is not None and not channels_last:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx_gradcam.graph.attributes import Convolution
 from onnx_gradcam.graph.builder import Builder, Value, rank
-from onnx_gradcam.graph.lowering.table import MICROSOFT, lowering, real
+from onnx_gradcam.graph.lowering.table import MICROSOFT, dequantize, lowering
 from onnx_gradcam.graph.quantization import quantization
 
 
@@ -93,7 +93,7 @@ def qgemm(
 
 
 def _of_two(op_type: str) -> None:
-    """Register QLinear<op_type>: ``op_type`` of two quantized tensors."""
+    """Register the lowering of QLinear<op_type>: ``op_type`` of two quantized tensors."""
 
     @lowering(f"QLinear{op_type}", domain=MICROSOFT)
     def lowered(
@@ -285,7 +285,7 @@ def _steps(op: Builder, x: Value) -> Value:
     q = quantization(x)
     assert q is not None
     assert q.scale is not None
-    return op.Div(real(op, x), q.scale)
+    return op.Div(dequantize(op, x), q.scale)
 
 
 def _centre(op: Builder, w: Value, zero_point: Value | None, axis: int, like: Value) -> Value:

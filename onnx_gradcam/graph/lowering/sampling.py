@@ -10,7 +10,7 @@ from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
 
 @lowering("AffineGrid")
 def affine_grid(op: Builder, theta: Value, size: Value, *, align_corners: int = 0) -> Value:
-    """θ · (x, y[, z], 1) at every point of a grid over [−1, 1]; ``size`` (N, C, *space) must be constant."""
+    """y = θ · (x, y[, z], 1) at every point of a grid over [−1, 1]; ``size`` (N, C, *space) must be constant."""
     sizes = ints_of(size)
     if sizes is None:
         raise Unlowered("no VJP rule for a size that is known in the run only,")
@@ -23,16 +23,16 @@ def affine_grid(op: Builder, theta: Value, size: Value, *, align_corners: int = 
 
 @lowering("Inverse", domain=MICROSOFT)
 def inverse(op: Builder, X: Value) -> Value:
-    """X⁻¹ of 2 × 2 and 3 × 3 matrices, as they stand before a grid: the transposed cofactors over the determinant."""
+    """y = X⁻¹ of 2 × 2 and 3 × 3 matrices, the transposed cofactors over the determinant."""
     size = None if X.shape is None else X.shape[-1]
     last = rank(X) - 1
     if size == 2:
-        swapped = _taken(op, _taken(op, X, (1, 0), last - 1), (1, 0), last)
+        swapped = _reorder(op, _reorder(op, X, (1, 0), last - 1), (1, 0), last)
         cofactors = op.Mul(swapped, op.const([[1, -1], [-1, 1]], like=X))
     elif size == 3:
-        a, b = _taken(op, X, (1, 2, 0), last - 1), _taken(op, X, (2, 0, 1), last - 1)
-        one = op.Mul(_taken(op, a, (1, 2, 0), last), _taken(op, b, (2, 0, 1), last))
-        other = op.Mul(_taken(op, a, (2, 0, 1), last), _taken(op, b, (1, 2, 0), last))
+        a, b = _reorder(op, X, (1, 2, 0), last - 1), _reorder(op, X, (2, 0, 1), last - 1)
+        one = op.Mul(_reorder(op, a, (1, 2, 0), last), _reorder(op, b, (2, 0, 1), last))
+        other = op.Mul(_reorder(op, a, (2, 0, 1), last), _reorder(op, b, (1, 2, 0), last))
         cofactors = op.Sub(one, other)
     else:
         raise Unlowered("no VJP rule for matrices other than 2 × 2 and 3 × 3")
@@ -41,5 +41,6 @@ def inverse(op: Builder, X: Value) -> Value:
     return op.Div(op.Transpose(cofactors, perm=[*range(last - 1), last, last - 1]), determinant)
 
 
-def _taken(op: Builder, x: Value, order: tuple[int, ...], axis: int) -> Value:
+def _reorder(op: Builder, x: Value, order: tuple[int, ...], axis: int) -> Value:
+    """Write ``x`` with its elements along ``axis`` in another order."""
     return op.Gather(x, op.ints(*order), axis=axis)

@@ -1,6 +1,6 @@
 """One table: operators without a VJP rule → the standard operators that compute the same.
 
-Only the derivative is taken from these: the node itself and its outputs stay as deployed.
+Only the derivative is taken from the standard operators: the node itself and its outputs stay as deployed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,19 @@ LOWERINGS: dict[tuple[str, str], Lowering] = {}
 
 
 class Unlowered(Exception):
-    """Raised inside a lowering for a form of the operator that it was not written for."""
+    """A lowering was not written for this form of the operator. Raised inside lowerings."""
 
 
 def lowering(op_type: str, *, domain: str = "") -> Callable[[F], F]:
-    """Register the standard form of an operator: a function of the Builder, the inputs and, by keyword, the attributes.
+    """Return a decorator that registers the standard form of an operator.
 
-    It returns what stands for the outputs, None for one that no gradient comes from; for a quantized one, integers or
-    the real numbers that they mean.
+    The function takes the Builder, the inputs of the node and, by keyword, its attributes. It returns what stands for
+    the outputs: one value or a tuple, with None for an output that no gradient comes from. For a quantized output it
+    may return the integers or the real numbers that they stand for.
+
+    Args:
+        op_type: the operator.
+        domain: its domain; "" is ai.onnx.
     """
 
     def register(function: F) -> F:
@@ -48,74 +53,84 @@ def lowering(op_type: str, *, domain: str = "") -> Callable[[F], F]:
 
 
 def is_lowered(node: ir.Node) -> bool:
-    """Whether ``node`` can be differentiated through standard operators that compute the same."""
-    return _written(node) is not None or is_moved(node) or is_body(node)
+    """Tell whether ``node`` can be differentiated through standard operators that compute the same."""
+    return _find(node) is not None or works_on_quantized(node) or is_lowered_to_body(node)
 
 
 def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
-    """Write the standard operators for ``node``, from its own inputs: what stands for its outputs, None if unknown.
+    """Write the standard operators that compute what ``node`` does, from its own inputs.
 
-    Raises ``Unlowered`` for a form of the operator that the lowering was not written for.
+    Args:
+        op: writes the nodes.
+        node: a node of any domain, with its inputs.
+
+    Returns:
+        What stands for each output, None for one that no gradient comes from; None for an unknown operator.
+
+    Raises:
+        Unlowered: the lowering was not written for this form of the operator.
     """
-    if (function := _written(node)) is not None:
+    if (function := _find(node)) is not None:
         try:
-            return _by(function, op, node)
+            return _call(function, op, node)
         except Unlowered:
             if not _has_body(node):
                 raise
             return _expand(op, node)
-    if is_moved(node):
+    if works_on_quantized(node):
         attributes = {a.name: a.value for a in node.attributes.values()}
-        inputs = [None if v is None else real(op, v) for v in node.inputs]
+        inputs = [None if v is None else dequantize(op, v) for v in node.inputs]
         return op.node(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
-    return _expand(op, node) if is_body(node) else None
+    return _expand(op, node) if is_lowered_to_body(node) else None
 
 
-def _by(function: Lowering, op: Builder, node: ir.Node) -> tuple[Value | None, ...]:
+def _call(function: Lowering, op: Builder, node: ir.Node) -> tuple[Value | None, ...]:
+    """Return what ``function`` writes for ``node``, one value for each output."""
     signature = signature_of(function)
     try:
         attributes = keyword_arguments(signature, {a.name: a.value for a in node.attributes.values()})
         bound = signature.bind(op, *node.inputs, **attributes)
     except TypeError as error:
         raise Unlowered(f"no VJP rule for this form ({error})") from None
-    made = function(*bound.args, **bound.kwargs)
-    found = made if isinstance(made, tuple) else (made,)
-    if len(found) < len(node.outputs):
+    results = function(*bound.args, **bound.kwargs)
+    values = results if isinstance(results, tuple) else (results,)
+    if len(values) < len(node.outputs):
         raise Unlowered("no VJP rule for so many outputs")
-    return found[: len(node.outputs)]
+    return values[: len(node.outputs)]
 
 
-def real(op: Builder, value: Value) -> Value:
-    """The real numbers that a quantized ``value`` stands for; any other value as it is."""
+def dequantize(op: Builder, value: Value) -> Value:
+    """Write the real numbers that a quantized ``value`` stands for; return any other value as it is."""
     q = quantization(value)
     if q is None:
         return value
     if q.scale is None:
         return op.Cast(value, to=ir.DataType.FLOAT)
     if value.dtype in WIDE and op.opset < 21:
-        centred = op.Cast(value, to=q.scale.dtype)
-        return op.Mul(_minus(op, centred, q.zero_point), q.scale)
+        integers = op.Cast(value, to=q.scale.dtype)
+        return op.Mul(_subtract(op, integers, q.zero_point), q.scale)
     return op.DequantizeLinear(value, q.scale, q.zero_point, axis=q.axis)
 
 
-def _minus(op: Builder, x: Value, zero_point: Value | None) -> Value:
+def _subtract(op: Builder, x: Value, zero_point: Value | None) -> Value:
     return x if zero_point is None else op.Sub(x, op.Cast(zero_point, to=x.dtype))
 
 
-def _written(node: ir.Node) -> Lowering | None:
+def _find(node: ir.Node) -> Lowering | None:
+    """Return the lowering of ``node``, or None."""
     return LOWERINGS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
 
 
-def is_moved(node: ir.Node) -> bool:
-    """Whether an ordinary operator works on quantized numbers: it does the same on the real ones."""
+def works_on_quantized(node: ir.Node) -> bool:
+    """Tell whether a standard operator works on quantized numbers: it does the same on real ones."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in ADDING:
         return False
     return any(quantization(v) is not None for v in node.inputs)
 
 
-def is_body(node: ir.Node) -> bool:
-    """Whether ``node`` is lowered to the function body of simpler operators by which ONNX defines it."""
-    return _written(node) is None and not is_moved(node) and _has_body(node)
+def is_lowered_to_body(node: ir.Node) -> bool:
+    """Tell whether ``node`` is lowered to the function body of simpler operators by which ONNX defines it."""
+    return _find(node) is None and not works_on_quantized(node) and _has_body(node)
 
 
 def _has_body(node: ir.Node) -> bool:
@@ -125,7 +140,7 @@ def _has_body(node: ir.Node) -> bool:
 
 
 def has_body(op_type: str, opset: int) -> bool:
-    """Whether ONNX defines the operator by a function body of simpler ones."""
+    """Tell whether ONNX defines the operator by a function body of simpler ones."""
     if not onnx.defs.has(op_type, opset):
         return False
     schema = onnx.defs.get_schema(op_type, opset)
@@ -133,7 +148,10 @@ def has_body(op_type: str, opset: int) -> bool:
 
 
 def _expand(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
-    """The function body of ``node``, written out; small values that do not depend on its inputs are constants."""
+    """Write the function body of ``node``; return None where that is not possible.
+
+    Small values that do not depend on the inputs of the node become constants.
+    """
     body = _body(op.opset, node)
     if any(proto.op_type == node.op_type or _has_graphs(proto) for proto in body):
         return None
@@ -144,13 +162,13 @@ def _expand(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
             known[proto.output[0]] = op.array(_constant(attributes))
             continue
         inputs = [known[name] for name in proto.input]
-        made = op.node(proto.op_type, *inputs, outputs=len(proto.output), **attributes)
-        known.update(zip(proto.output, (_folded(op, value) for value in made), strict=True))
+        results = op.node(proto.op_type, *inputs, outputs=len(proto.output), **attributes)
+        known.update(zip(proto.output, (_fold(op, value) for value in results), strict=True))
     return tuple(known[v.name or ""] for v in node.outputs)
 
 
 def _constant(attributes: Mapping[str, Any]) -> np.ndarray:
-    """What a Constant node with these attributes makes."""
+    """Return the array of a Constant node with these attributes."""
     ((name, value),) = attributes.items()
     return value.numpy() if name == "value" else np.array(value, np.int64 if "int" in name else np.float32)
 
@@ -159,22 +177,24 @@ def _has_graphs(node: onnx.NodeProto) -> bool:
     return any(a.HasField("g") or a.graphs for a in node.attribute)
 
 
-def _folded(op: Builder, value: Value) -> Value:
+def _fold(op: Builder, value: Value) -> Value:
+    """Return ``value``, or a constant in its place where it is small and known."""
     dims = static_dims(value)
     array = constant(value) if dims is not None and math.prod(dims) <= SMALL else None
     return value if array is None else op.array(array)
 
 
 def _body(opset: int, node: ir.Node) -> list[onnx.NodeProto]:
-    """What the function body of ``node`` consists of.
+    """Return the nodes of the function body of ``node``.
 
-    The model to inline has this node only, so its types are known; the outermost body is expanded, not those in it.
+    They are inlined in a model of this node alone, so that all types are known. Only the outermost body is expanded,
+    not those in it.
     """
     values = [ir.serde.serialize_value(v) for v in dict.fromkeys(node.inputs) if v is not None]
     alone = ir.serde.serialize_node(node)
-    given = {a.name for a in alone.attribute}
+    names = {a.name for a in alone.attribute}
     defaults = onnx.defs.get_schema(node.op_type, opset).attributes.values()  # the inliner leaves them out
-    alone.attribute.extend(a.default_value for a in defaults if a.default_value.name and a.name not in given)
+    alone.attribute.extend(a.default_value for a in defaults if a.default_value.name and a.name not in names)
     outputs = [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name]
     graph = onnx.helper.make_graph([alone], "body", values, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
