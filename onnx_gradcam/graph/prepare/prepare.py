@@ -27,17 +27,21 @@ NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
 
 
 def prepare(model: ir.Model) -> ir.Model:
-    """A copy of ``model`` in which functions are inlined, constants are initializers and not inputs, the opset is at
-    least 18, shapes are inferred, and quantized tensors can be read dequantized; outputs that are no tensors are cut
-    off.
+    """Return a copy of a model in the one form that is differentiated.
 
-    Value names are kept. Raises ``ModelError`` for what onnx-gradcam wrote itself, for blocked layouts, and for opsets
-    that no runtime runs.
+    Functions are inlined, nodes stand in topological order, constants are initializers and not inputs, the opset is at
+    least 18, shapes are inferred, and quantized tensors can be read dequantized. Outputs that are no tensors are cut
+    off. Value names are kept.
+
+    Args:
+        model: the model; it is left as it is.
+
+    Raises:
+        ModelError: onnx-gradcam wrote the model itself, its layout is blocked, or no runtime runs its opset.
     """
     _refuse_own(model)
     _refuse_blocked(model)
-    TopologicalSortPass()(model)  # converters append nodes out of order, which a clone does not take
-    copy = model.clone()
+    copy = _sorted_copy(model)
     InlinePass()(copy)
     _cut_post_processing(copy.graph)
     passes = [
@@ -69,6 +73,41 @@ def prepare(model: ir.Model) -> ir.Model:
     for graph in copy.graphs():
         _name_all(graph)
     add_real_forms(copy.graph)
+    return copy
+
+
+def _sorted_copy(model: ir.Model) -> ir.Model:
+    """Return a copy with its nodes in topological order: some converters append nodes out of order."""
+    functions = [
+        ir.Function(f.domain, f.name, f.overload, graph=_copy(f.graph), attributes=list(f.attributes.values()))
+        for f in model.functions.values()
+    ]
+    copy = ir.Model(
+        _copy(model.graph),
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        domain=model.domain,
+        model_version=model.model_version,
+        doc_string=model.doc_string,
+        functions=functions,
+        metadata_props=dict(model.metadata_props),
+    )
+    TopologicalSortPass()(copy)
+    return copy
+
+
+def _copy(graph: ir.Graph) -> ir.Graph:
+    """Return a copy whose nodes stand in the same order, be it a topological one or not."""
+    copy = graph.clone(allow_outer_scope_values=True)  # what a node reads before it is made still is the original's
+    nodes, copies = (list(ir.traversal.RecursiveGraphIterator(g)) for g in (graph, copy))
+    twins = {
+        v: w for node, twin in zip(nodes, copies, strict=True) for v, w in zip(node.outputs, twin.outputs, strict=True)
+    }
+    for node in copies:
+        for k, value in enumerate(node.inputs):
+            if value in twins:
+                node.replace_input_with(k, twins[value])
     return copy
 
 

@@ -52,6 +52,54 @@ def test_the_original_stays_untouched(name: str) -> None:
     assert serialized(model) == read
 
 
+def test_a_model_that_is_out_of_order_stays_so() -> None:
+    """Also in the body of an If, and in a function; what is prepared is in order and computes the same."""
+    net = Net()
+    x = net.input("x", [BATCH, 4])
+    net.op("Relu", net.op("Neg", x, out="minus"), out="relu")
+    model = net.model({"relu": [BATCH, 4]})
+    branch = helper.make_graph(
+        [helper.make_node("Abs", ["inner"], ["abs"]), helper.make_node("Neg", ["relu"], ["inner"])], "b", [], [
+            helper.make_tensor_value_info("abs", onnx.TensorProto.FLOAT, [BATCH, 4])
+        ]
+    )  # fmt: skip
+    other = helper.make_graph(
+        [helper.make_node("Neg", ["relu"], ["negative"])], "o", [], [
+            helper.make_tensor_value_info("negative", onnx.TensorProto.FLOAT, [BATCH, 4])
+        ]
+    )  # fmt: skip
+    decide = [
+        helper.make_node("ReduceSum", ["relu"], ["sum"], keepdims=0),
+        helper.make_node("Cast", ["sum"], ["is_positive"], to=onnx.TensorProto.BOOL),
+        helper.make_node("If", ["is_positive"], ["chosen"], then_branch=branch, else_branch=other),
+        helper.make_node("Twice", ["chosen"], ["y"], domain="own"),
+    ]
+    body = [helper.make_node("Add", ["b", "b"], ["c"]), helper.make_node("Identity", ["a"], ["b"])]
+    opset = helper.make_opsetid("", 18)
+    ordered = onnx.ModelProto()
+    ordered.CopyFrom(model)
+    ordered.graph.node.extend(decide)
+    ordered.graph.output.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [BATCH, 4]))
+    ordered.opset_import.append(helper.make_opsetid("own", 1))
+    ordered.functions.append(helper.make_function("own", "Twice", ["a"], ["c"], list(reversed(body)), [opset]))
+    shuffled = onnx.ModelProto()
+    shuffled.CopyFrom(ordered)
+    del shuffled.graph.node[:]
+    shuffled.graph.node.extend(reversed(ordered.graph.node))
+    del shuffled.functions[:]
+    shuffled.functions.append(helper.make_function("own", "Twice", ["a"], ["c"], body, [opset]))
+    source = load(shuffled).model
+    names = [node.op_type for node in source.graph]
+    read = serialized(source)
+    uses = {v.name: len(v.uses()) for v in values(source.graph)}
+    copy = prepare(source)
+    assert [node.op_type for node in source.graph] == names == [node.op_type for node in reversed(ordered.graph.node)]
+    assert serialized(source) == read
+    assert {v.name: len(v.uses()) for v in values(source.graph)} == uses
+    fed = {"x": np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)}
+    np.testing.assert_array_equal(run(ir.to_proto(copy), fed)["y"], 2 * np.maximum(-fed["x"], 0))
+
+
 def serialized(model: ir.Model) -> bytes:
     """Without the names of tensors in attributes, which mean nothing and are shared with the copy."""
     proto = ir.to_proto(model)
