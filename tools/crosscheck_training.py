@@ -38,8 +38,11 @@ class Job:
 
 
 def main() -> None:
+    import onnxruntime
+
     from onnx_gradcam.errors import OnnxGradcamError
 
+    onnxruntime.set_default_logger_severity(3)  # the builder tells its transformations on stderr
     job = Job(**json.loads(sys.argv[1]))
     try:
         print(json.dumps(run(job)))

@@ -13,6 +13,7 @@ from onnx_gradcam.cli.comparing import compare
 from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, log
 from onnx_gradcam.cli.explaining import demo, explain
 from onnx_gradcam.errors import OnnxGradcamError
+from onnx_gradcam.photos.opencv import silence
 
 NAME = "onnx-gradcam"
 app = typer.Typer(
@@ -51,6 +52,7 @@ def common(
 ) -> None:
     """Options of all commands."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", force=True)
+    silence()  # what cannot be decoded is told by our own message
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
 
 

@@ -114,8 +114,18 @@ class Evaluation:
     @property
     def providers(self) -> list[str]:
         """The execution providers in use, by full name."""
-        held = [session for each in self._by_kind.values() for session in each.open_sessions]
+        held = self._open_sessions
         return list((held[0] if held else self._deployed).providers)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the user should know of the runs so far, each once."""
+        held = [*self._open_sessions, *([self._deployed] if "_deployed" in self.__dict__ else [])]
+        return tuple(dict.fromkeys(warning for session in held for warning in session.warnings))
+
+    @property
+    def _open_sessions(self) -> list[Session]:
+        return [session for each in self._by_kind.values() for session in each.open_sessions]
 
     @cached_property
     def _deployed(self) -> Session:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.metadata
-import io
+import logging
 import shutil
 import tempfile
 import weakref
@@ -13,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from onnx_gradcam.engine.providers import CUDA as CUDA
 from onnx_gradcam.engine.providers import DEFAULTS, MEMORY, SHORT_NAMES, TENSORRT, device_options, known_name
 from onnx_gradcam.errors import InputError, ModelError, ProviderError, nearest, reinstall
 
+log = logging.getLogger("onnx_gradcam")
 PLAIN = frozenset(f"tensor({name})" for name in "float double float16 int8 int16 int32 int64 uint8 bool".split())
 IN_MEMORY_LIMIT = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 
@@ -61,6 +61,7 @@ class Session:
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = tuple(o.name for o in self._session.get_outputs())
         self._device = _device(self._session)
+        self.warnings: tuple[str, ...] = ()  # what the user should know of the runs so far
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -83,13 +84,25 @@ class Session:
         return dict(zip(names, results, strict=True))
 
     def _run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[Any]:
-        """On a GPU every input is moved there once, before the run, and every result back once, after it."""
-        found: list[Any]
+        """Return the results; on a GPU each input is moved there once, before the run, and each result back once.
+
+        Where that fails, the run is repeated with the arrays in the host's memory: this tells what is wrong with them,
+        or gives the results. In the latter case later runs go this way, too, and ``warnings`` says so.
+        """
+        failure = ""
         if self._device is not None:
-            with contextlib.suppress(RuntimeError):  # of whatever kind: the run without a binding tells them apart
+            try:
                 return self._run_bound(names, feeds, self._device)
-        found = self._session.run(names, feeds)
-        return found
+            except RuntimeError as error:  # of whatever kind: onnxruntime raises no other for what cannot be bound
+                failure = _one_line(error)
+        results: list[Any] = self._session.run(names, feeds)
+        if failure:
+            self._device = None
+            self.warnings = (
+                f"{self.providers[0]} could not run on arrays in the device's memory ({failure}): they stay in the "
+                "host's memory, and the runtime copies them in every run",
+            )
+        return results
 
     def _run_bound(self, names: list[str], feeds: dict[str, np.ndarray], device: tuple[str, int]) -> list[Any]:
         from onnxruntime import OrtValue
@@ -302,13 +315,17 @@ def in_tf32(options: Options, providers: Sequence[str]) -> bool | None:
 
 
 def _preload(ort: ModuleType) -> None:
-    """The libraries of CUDA and cuDNN that pip packages bring, torch's among them; what it prints is kept from stdout.
+    """Load the libraries of CUDA and cuDNN that pip packages bring, torch's among them.
 
-    What is missing the provider itself tells.
+    What is missing the provider itself tells. onnxruntime prints it, too, on stdout, where a program's results stand:
+    a copy of its function whose ``print`` is our log is called.
     """
-    if hasattr(ort, "preload_dlls"):  # since 1.21
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()
+    preload = getattr(ort, "preload_dlls", None)  # since 1.21
+    if preload is not None:
+        known = {**preload.__globals__, "print": log.debug}
+        quiet = FunctionType(preload.__code__, known, None, preload.__defaults__, preload.__closure__)
+        quiet.__kwdefaults__ = preload.__kwdefaults__
+        quiet()
 
 
 def _one_line(error: Exception) -> str:

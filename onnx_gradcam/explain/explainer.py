@@ -202,6 +202,7 @@ class Explainer:
             *(notes.tied(scores) if self.network.is_quantized else []),
             *notes.alike(self.network.alike, self.image_input.name),
             *notes.apart(made.evaluation.apart),
+            *made.evaluation.warnings,
             *notes.guessed_labels(self.labels_source),
             *made.notes,
         ]

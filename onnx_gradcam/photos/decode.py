@@ -123,15 +123,12 @@ def _from_bytes(data: bytes, name: str) -> Photo:
     blocks = list(exif.blocks(data))
     if blocks and blocks[-1][0] != b"end":
         raise InputError(f"{name} is cut off or corrupt", hint="copy or download the file again", source=name)
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InputError(
             f"cannot decode {name}: {error.err}", hint="make the image smaller, or save it again", source=name
         ) from None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if pixels is None:
         hint = "JPEG, PNG, WebP and BMP can be read: convert other formats, or save the file again"
         raise InputError(f"{name} is not an image, or it is cut off or corrupt", hint=hint, source=name)

@@ -1,4 +1,4 @@
-"""The blocks of a JPEG, PNG or WebP file: its EXIF data, and whether the file is complete."""
+"""The blocks of a JPEG, PNG, WebP or BMP file: its EXIF data, and whether the file is complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 def blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the blocks (name, content) of a JPEG, PNG or WebP file that matter here.
+    """Yield the blocks (name, content) of a JPEG, PNG, WebP or BMP file that matter here.
 
     They are "start", "exif" (its content is a TIFF block) and "end". Where "end" is missing, the file is cut off or
     corrupt. Other kinds of files have no blocks.
@@ -19,6 +19,8 @@ def blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         walk = _png_blocks(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         walk = _webp_blocks(data)
+    elif data[:2] == b"BM":
+        walk = _bmp_blocks(data)
     else:
         return
     yield b"start", b""
@@ -62,6 +64,24 @@ def _webp_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + size + size % 2
     if end <= len(data):
         yield b"end", b""
+
+
+def _bmp_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    try:
+        start, header = struct.unpack_from("<II", data, 10)
+        if header == 12:  # of OS/2
+            width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+            compression = 0
+        else:
+            width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+    except struct.error:
+        return
+    rows = 0 if compression in _RUN_LENGTHS else abs(height)
+    if start + (width * bits + 31) // 32 * 4 * rows <= len(data):
+        yield b"end", b""
+
+
+_RUN_LENGTHS = (1, 2)  # compressions of BMP whose rows have no fixed size
 
 
 def orientation(exif: bytes) -> int:

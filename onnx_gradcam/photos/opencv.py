@@ -7,4 +7,9 @@ try:
 except ImportError as error:  # OpenCV's distributions overwrite one another's files, and servers have no libGL
     raise ImportError(f"OpenCV cannot be imported ({error}); repair it with: {reinstall('cv2')}") from None
 
-__all__ = ["cv2"]
+__all__ = ["cv2", "silence"]
+
+
+def silence() -> None:
+    """Let OpenCV log nothing in this process: for programs, which own theirs, and never for the library."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -100,10 +100,8 @@ def builder() -> Any:
 
 
 def _build(make: Any, proto: onnx.ModelProto, names: Sequence[str], total: str) -> bytes:
-    import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    onnxruntime.set_default_logger_severity(3)  # the builder tells its transformations on stderr
     try:
         made = make(proto.SerializeToString(), {total}, set(names), total)
         made.build()

@@ -88,7 +88,7 @@ def verify(
         checks=tuple(checks),
         nodes=tuple(found),
         alike=alike,
-        notes=(*subject.notes, *(f"not checked: {name!r}, {NO_PART}" for name in idle)),
+        notes=(*subject.notes, *run.warnings, *(f"not checked: {name!r}, {NO_PART}" for name in idle)),
     )
 
 
@@ -156,6 +156,7 @@ class _Run:
     class_index: np.ndarray
     batch: int | None
     providers: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
@@ -177,7 +178,7 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
         except (InputError, ModelError) as error:
             refused.append(error)
         else:
-            return _Run(feeds, results, results[called.class_index], batch, session.providers)
+            return _Run(feeds, results, results[called.class_index], batch, session.providers, session.warnings)
     raise InputError(
         refused[0].what,
         where="the user's input" if x is not None else f"noise for {', '.join(map(str, specs.values()))}",

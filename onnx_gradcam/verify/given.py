@@ -61,7 +61,7 @@ def verify_given(
         checks=tuple(checks),
         nodes=(),
         alike=0,
-        notes=(NOTE,),
+        notes=(NOTE, *session.warnings),
     )
 
 

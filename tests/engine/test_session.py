@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import json
+import logging
 import sys
 import tempfile
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -310,6 +313,18 @@ def test_libraries_from_pip_are_loaded_before_cuda_starts(
     assert capfd.readouterr().out == ""
 
 
+def test_what_another_thread_prints_meanwhile_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = installed(monkeypatch, [CUDA, CPU], [CUDA, CPU])
+    other = threading.Thread(target=sys.stdout.write, args=("a result\n",))
+    fake.preload_dlls = lambda: (print("Failed to load libcudnn.so.9"), other.start(), other.join())  # type: ignore[attr-defined]
+    with caplog.at_level(logging.DEBUG, "onnx_gradcam"):
+        Session(DATA, Options(providers=("cuda",)))
+    assert capfd.readouterr().out == "a result\n"
+    assert caplog.messages == ["Failed to load libcudnn.so.9"]
+
+
 def test_tf32_is_off_by_default_and_reported() -> None:
     assert runtime.in_tf32(Options(), [CUDA, CPU]) is False
     assert runtime.in_tf32(Options(provider_options={"cuda": {"use_tf32": "1"}}), [CUDA, CPU]) is True
@@ -364,6 +379,47 @@ def test_sequences_are_not_bound(bound: list[str]) -> None:
     found = session.run(session.outputs, feeds(proto))
     assert any(isinstance(result, list) for result in found.values())
     assert bound == []
+
+
+def out_of_memory(array: np.ndarray, *device: Any) -> Any:
+    raise RuntimeError("Available memory of 0 is smaller than requested bytes of 6144")
+
+
+def test_a_bound_run_that_fails_is_repeated_once_and_said(bound: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(DATA, Options(providers=("cpu",)))
+    assert session.warnings == ()
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", staticmethod(out_of_memory))
+    found = session.run(["logits"], FED)["logits"]
+    np.testing.assert_array_equal(found, run(PROTO, FED)["logits"])
+    (warning,) = session.warnings
+    assert warning.startswith("CPUExecutionProvider could not run on arrays in the device's memory (Available memory")
+    monkeypatch.undo()
+    monkeypatch.setattr(session, "_run_bound", None)  # is not tried again
+    np.testing.assert_array_equal(session.run(["logits"], FED)["logits"], found)
+
+
+def test_arrays_that_do_not_fit_are_the_users_fault_and_no_warning(bound: list[str]) -> None:
+    session = Session(DATA, Options(providers=("cpu",)))
+    with pytest.raises(InputError):
+        session.run(["logits"], {"x": FED["x"][0]})
+    assert session.warnings == ()
+    session.run(["logits"], FED)
+    assert bound[-1] == "(2, 3, 8, 8) on ('cpu', 0)", "runs are bound as before"
+
+
+def test_an_explanation_says_that_its_run_was_repeated(
+    bound: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", staticmethod(out_of_memory))
+    with ogc.Explainer(PROTO, providers=["cpu"]) as explainer:
+        explanation = explainer.explain(FED["x"])
+        assert [w for w in explanation.warnings if "in the device's memory" in w] == [
+            *explainer.network.at_layers.warnings
+        ]
+    explanation.save(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+    assert any("in the device's memory" in warning for warning in manifest["results"][0]["warnings"])
+    assert any("in the device's memory" in note for note in ogc.verify(PROTO, providers=["cpu"]).notes)
 
 
 def test_an_explanation_through_bound_memory(bound: list[str]) -> None:

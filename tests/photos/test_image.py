@@ -197,6 +197,21 @@ def test_corrupt_png_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_bmp_of_os2_is_read() -> None:
+    rows = bytes([1, 1, 1, 2, 2, 2, 0, 0]) + bytes([3, 3, 3, 4, 4, 4, 0, 0])  # the lowest row first
+    data = b"BM" + struct.pack("<IHHI", 26 + len(rows), 0, 0, 26) + struct.pack("<IHHHH", 12, 2, 2, 1, 24) + rows
+    np.testing.assert_array_equal(decode(data), [[[3] * 3, [4] * 3], [[1] * 3, [2] * 3]])
+    with pytest.raises(InputError, match="cut off"):
+        decode(data[:-1])
+
+
+def test_decoding_leaves_the_log_of_opencv_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2.utils.logging, "setLogLevel", None)
+    decode(encoded(noise(4, 4), "PNG"))
+    with pytest.raises(InputError):
+        decode(b"no picture")
+
+
 def test_trailing_data_is_allowed() -> None:
     """Phones append a video; its bytes look like any marker."""
     jpeg = encoded(smooth(20, 30), "JPEG")

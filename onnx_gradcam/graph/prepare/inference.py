@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower
 from onnx_gradcam.graph.names import STANDARD
 from onnx_gradcam.graph.prepare.carried import carry_ranks, contain
 from onnx_gradcam.graph.prepare.pools import make_explicit
+from onnx_gradcam.graph.prepare.quiet import forgiving_inference
 from onnx_gradcam.graph.prepare.site import OPSET
 
 
@@ -26,16 +26,11 @@ def infer(model: ir.Model) -> None:
     for node in model.graph:
         for value in node.outputs:
             forget(value)
-    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = log.level
-    log.setLevel(logging.ERROR)
     declared = {v: v.shape for v in model.graph.outputs}
-    try:
+    with forgiving_inference():
         _infer_once(model)
         while _type_the_unknown(model.graph) | _correct(model.graph) | carry_ranks(model.graph):
             _infer_once(model)
-    finally:
-        log.setLevel(level)
     for value in model.graph.outputs:
         value.shape = declared[value] if value.shape is None else value.shape
 

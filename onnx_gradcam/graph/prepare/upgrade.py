@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 
 import onnx_ir as ir
 from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from onnx_gradcam.graph.names import names_in
 from onnx_gradcam.graph.prepare.adapters import ADAPTERS
+from onnx_gradcam.graph.prepare.quiet import forgiving_inference
 from onnx_gradcam.graph.prepare.site import OPSET, Site
 
 IR_VERSION = 8  # that of opset 18's time; from 4 on, initializers need not be inputs
@@ -47,11 +47,6 @@ def _raise_node(site: Site) -> None:
 
 def _infer(model: ir.Model) -> None:
     """Find the dtypes and ranks that some adapters ask for; what stays unknown they do without, or refuse."""
-    log = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with contextlib.suppress(ir.serde.SerdeError):  # of map types (ZipMap), which onnx_ir cannot hold
-            infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
-    finally:
-        log.setLevel(level)
+    # An error of map types (ZipMap), which onnx_ir cannot hold, leaves the shapes as they are.
+    with forgiving_inference(), contextlib.suppress(ir.serde.SerdeError):
+        infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
