@@ -1,0 +1,146 @@
+"""Which preprocessing is taken: a preset, or one that is guessed from the shape of the input."""
+
+from __future__ import annotations
+
+import pytest
+from preprocessing import FREE, IMAGENET_MEAN, IMAGENET_STD, guesses, pick
+
+from onnx_gradcam.errors import InputError, PreprocessError
+from onnx_gradcam.photos.preprocess.choice import InputSpec
+
+# --- presets
+
+
+@pytest.mark.parametrize(
+    ("name", "value_of_black", "value_of_white", "channels"),
+    [
+        ("imagenet", [-2.117904, -2.035714, -1.804444], [2.248908, 2.428571, 2.64], "RGB"),
+        ("imagenet-caffe", [-103.939, -116.779, -123.68], [151.061, 138.221, 131.32], "BGR"),
+        ("tf", [-1, -1, -1], [1, 1, 1], "RGB"),
+        ("zero-one", [0, 0, 0], [1, 1, 1], "RGB"),
+        ("raw", [0, 0, 0], [255, 255, 255], "RGB"),
+    ],
+)
+def test_presets(name: str, value_of_black: list[float], value_of_white: list[float], channels: str) -> None:
+    """The values that black and white get, as the frameworks give them."""
+    choice = pick(name)
+    p = choice.preprocess
+    for pixel, values in ((0, value_of_black), (255, value_of_white)):
+        assert [(pixel * p.scale - m) / s for m, s in zip(p.mean, p.std, strict=True)] == pytest.approx(
+            values, abs=1e-6
+        )
+    assert (p.channels, p.layout, p.dtype, p.size) == (channels, "NCHW", "float32", (224, 224))
+    assert p.resize == ("crop" if "imagenet" in name else "stretch")
+    assert choice.warnings == ()
+    assert choice.sources["mean"] == f"declared: preset {name}"
+    assert choice.sources["size"] == "declared: model input 'x'"
+
+
+@pytest.mark.parametrize(
+    ("size", "shorter"), [((224, 224), 256), ((299, 299), 342), ((64, 64), 73), ((240, 320), None)]
+)
+def test_imagenet_crop_is_in_proportion(size: tuple[int, int], shorter: int | None) -> None:
+    """256/224 of the side; an oblong input is just filled."""
+    p = pick("imagenet", InputSpec("x", (1, 3, *size), "float32")).preprocess
+    assert (p.size, p.shorter) == (size, shorter)
+
+
+def test_preset_on_other_inputs() -> None:
+    nhwc = pick("imagenet", InputSpec("x", (1, 299, 331, 3), "float16")).preprocess
+    assert (nhwc.size, nhwc.layout, nhwc.dtype) == ((299, 331), "NHWC", "float16")
+    grey = pick("imagenet", InputSpec("x", (1, 1, 28, 28), "float32"))
+    assert grey.preprocess.channels == "L"
+    assert grey.preprocess.mean == pytest.approx((0.449,))  # the average
+    assert grey.preprocess.std == pytest.approx((0.226,))
+    assert grey.warnings == ()
+    rgba = pick("zero-one", InputSpec("x", (1, 4, 28, 28), "float32"))
+    assert (rgba.preprocess.channels, rgba.preprocess.mean, rgba.preprocess.std) == (
+        "RGBA",
+        (0.0,) * 4,
+        (1.0,) * 4,
+    )
+    assert guesses(rgba) == {"channels"}
+    dynamic = pick("tf", FREE)
+    assert dynamic.preprocess.size == (224, 224)
+    assert guesses(dynamic) == {"size"}
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(PreprocessError, match="unknown preprocessing 'imagnet'") as caught:
+        pick("imagnet")
+    assert "'imagenet'" in caught.value.hint
+    assert "zero-one" in caught.value.hint
+
+
+@pytest.mark.parametrize("preset", ["imagenet", "imagenet-caffe", "tf", "zero-one"])
+def test_integers_cannot_hold_what_is_normalised(preset: str) -> None:
+    with pytest.raises(PreprocessError, match="a uint8 input cannot hold") as caught:
+        pick(preset, InputSpec("x", (1, 3, 8, 8), "uint8"))
+    assert "raw" in caught.value.hint
+
+
+# --- the input's own shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "size", "channels", "guessed"),
+    [
+        ((1, 3, 224, 224), "NCHW", (224, 224), "RGB", set()),
+        ((None, 224, 192, 3), "NHWC", (224, 192), "RGB", set()),
+        ((1, 1, 28, 28), "NCHW", (28, 28), "L", {"channels declared"}),
+        ((1, 28, 28, 1), "NHWC", (28, 28), "L", {"channels declared"}),
+        ((1, 4, 32, 32), "NCHW", (32, 32), "RGBA", set()),
+        ((1, 3, 64, 3), "NCHW", (64, 3), "RGB", set()),
+        ((None, 3, None, None), "NCHW", (224, 224), "RGB", {"size"}),
+        ((None, None, None, 3), "NHWC", (224, 224), "RGB", {"size"}),
+        ((None, 3, 48, None), "NCHW", (48, 48), "RGB", {"size"}),
+        ((-1, 3, -1, 320), "NCHW", (320, 320), "RGB", {"size"}),
+        ((None, None, None, None), "NCHW", (224, 224), "RGB", {"size", "layout"}),
+        ((None, None, 96, 160), "NCHW", (96, 160), "RGB", {"layout"}),
+        ((None, 96, 160, None), "NHWC", (96, 160), "RGB", {"layout"}),
+    ],
+)
+def test_guess_from_shape(
+    shape: tuple[int | None, ...], layout: str, size: tuple[int, int], channels: str, guessed: set[str]
+) -> None:
+    choice = pick(spec=InputSpec("pixels", shape, "float32"))
+    p = choice.preprocess
+    assert (p.layout, p.size, p.channels) == (layout, size, channels)
+    usual = {"resize", "shorter", "scale", "mean", "std", "channels", "interpolation"}
+    assert guesses(choice) == (usual | guessed) - ({"channels", "channels declared"} if "L" in channels else set())
+    (warning,) = choice.warnings
+    assert "'pixels'" in warning
+    assert "--preprocess NAME" in warning
+    assert "FILE.json" in warning
+    if channels == "RGB":
+        assert (p.mean, p.std, p.scale) == (IMAGENET_MEAN, IMAGENET_STD, 1 / 255)
+    else:
+        assert (set(p.mean), set(p.std), p.scale) == ({0.0}, {1.0}, 1 / 255)
+
+
+@pytest.mark.parametrize(("dtype", "black"), [("uint8", 0.0), ("int8", -128.0), ("int32", 0.0), ("int64", 0.0)])
+def test_guess_for_integers_is_raw(dtype: str, black: float) -> None:
+    p = pick(spec=InputSpec("x", (1, 224, 224, 3), dtype)).preprocess
+    assert (p.scale, p.std, p.dtype, p.resize) == (1.0, (1.0,) * 3, dtype, "stretch")
+    assert -p.mean[0] == black
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 1000), "float32"),
+        ((1, 3, 224), "float32"),
+        ((1, 7, 224, 224), "float32"),
+        ((1, 224, 224, 2), "float32"),
+        ((1, 1, 64, 64, 64), "float32"),
+        ((), "float32"),
+        ((1, 3, 224, 224), "bool"),
+        ((1, 3, 224, 224), "str"),
+        ((1, 3, 224, 224), "bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("request_", ["auto", "imagenet"])
+def test_inputs_that_are_no_images(shape: tuple[int | None, ...], dtype: str, request_: str) -> None:
+    with pytest.raises(InputError, match="'state'") as caught:
+        pick(request_, InputSpec("state", shape, dtype))
+    assert ".npy" in caught.value.hint
