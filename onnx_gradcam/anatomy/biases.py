@@ -1,4 +1,4 @@
-"""Where a network adds constants to what it computes of its input."""
+"""The constants that a network adds to what it computes from its input."""
 
 from __future__ import annotations
 
@@ -14,22 +14,30 @@ from onnx_gradcam.graph.constants import constant
 
 @dataclass(frozen=True)
 class Bias:
-    """``value`` holds a sum of which ``added``, which broadcasts to it, is one term."""
+    """A constant that a network adds.
+
+    Attributes:
+        value: the ONNX value that holds the sum.
+        added: the constant; it broadcasts to the value.
+    """
 
     value: ir.Value
     added: np.ndarray
 
     @property
     def name(self) -> str:
-        """The name of the ONNX value."""
+        """Return the name of the ONNX value."""
         return self.value.name or ""
 
 
 def biases(nodes: Sequence[ir.Node]) -> list[Bias]:
-    """The biases of convolutions and linear layers, those that BatchNormalization amounts to, and constants that are
-    added or subtracted, in graph order."""
-    found = [(node, _added(node)) for node in nodes if node.domain in ("", "ai.onnx")]
-    return [Bias(node.outputs[0], added) for node, added in found if added is not None and np.any(added)]
+    """Return all constants that are added, in graph order.
+
+    They are the biases of convolutions and linear layers, what BatchNormalization amounts to, and constants that are
+    added or subtracted.
+    """
+    sums = [(node, _added(node)) for node in nodes if node.domain in ("", "ai.onnx")]
+    return [Bias(node.outputs[0], added) for node, added in sums if added is not None and np.any(added)]
 
 
 def _added(node: ir.Node) -> np.ndarray | None:
@@ -48,21 +56,21 @@ def _of_gemm(node: ir.Node) -> np.ndarray | None:
 
 def _of_batch_normalization(node: ir.Node) -> np.ndarray | None:
     """β − μ · γ / √(σ² + ε)."""
-    given = [constant(value) for value in node.inputs[1:5]]
-    if any(array is None for array in given):
+    arrays = [constant(value) for value in node.inputs[1:5]]
+    if any(array is None for array in arrays):
         return None
-    scale, shift, mean, variance = (np.asarray(array) for array in given)
+    scale, shift, mean, variance = (np.asarray(array) for array in arrays)
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     return _per_channel(shift - mean * scale / np.sqrt(variance + epsilon), node)
 
 
 def _of_sum(node: ir.Node) -> np.ndarray | None:
-    """A constant operand beside one that is not."""
-    given = [constant(value) for value in node.inputs]
-    constants = [array for array in given if array is not None]
-    if len(constants) != 1 or len(given) != 2:
+    """Return a constant operand beside one that is not; its negative where it is subtracted."""
+    operands = [constant(value) for value in node.inputs]
+    constants = [array for array in operands if array is not None]
+    if len(constants) != 1 or len(operands) != 2:
         return None
-    return -constants[0] if node.op_type == "Sub" and given[1] is not None else constants[0]
+    return -constants[0] if node.op_type == "Sub" and operands[1] is not None else constants[0]
 
 
 def _per_channel(bias: np.ndarray, node: ir.Node) -> np.ndarray:

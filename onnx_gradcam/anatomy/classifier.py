@@ -14,8 +14,10 @@ POOLS_CLASSES = {"GlobalAveragePool", "AveragePool", "ReduceMean", "Relu"}  # on
 
 
 def head_rows(score: Score) -> npt.NDArray[np.float32] | None:
-    """(K, D), the weights that each class's score is made with; None where no linear layer with constant weights makes
-    the scores."""
+    """Return the weights (K, D) that the score of each class is made with.
+
+    None where no linear layer with constant weights makes the scores.
+    """
     if score.kind != "classes":
         return None
     value = quantized_form(score.value)

@@ -22,18 +22,21 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # the modules from the outermost, "", inw
 
 @dataclass(frozen=True)
 class Modules:
-    """``outputs``: for each module path the real values made in it that something outside of it reads, in graph order.
+    """The modules that a graph was exported from.
 
-    ``calls``: the paths under which further calls of the same module go.
+    Attributes:
+        outputs: for each module path the real values made in it that something outside of it reads, in graph order.
+        calls: for each module path the paths under which further calls of the same module go.
     """
 
     outputs: Mapping[str, Sequence[ir.Value]]
     calls: Mapping[str, Sequence[str]]
 
     def value(self, path: str) -> ir.Value | None:
-        """What the module ``path`` returns; None where no node bears that path.
+        """Return what the module ``path`` returns; None where no node has that path.
 
-        Raises ``LayerError`` naming the values where there are several.
+        Raises:
+            LayerError: the module returns several values; the error names them.
         """
         values = self._values(path)
         if len(values) > 1:
@@ -47,12 +50,12 @@ class Modules:
         return values[0] if values else None
 
     def outermost(self) -> dict[ir.Value, str]:
-        """For each value that is what a module returns the path of the outermost such module."""
-        found: dict[ir.Value, str] = {}
+        """Return for each value that a module returns the path of the outermost such module."""
+        paths: dict[ir.Value, str] = {}
         for path in sorted(self.outputs, key=lambda p: (p.count("."), len(p))):
             if len(values := self._values(path)) == 1:
-                found.setdefault(values[0], path)
-        return found
+                paths.setdefault(values[0], path)
+        return paths
 
     def _values(self, path: str) -> list[ir.Value]:
         paths = [path, *self.calls.get(path, ())]
@@ -60,7 +63,7 @@ class Modules:
 
 
 def modules(graph: ir.Graph) -> Modules:
-    """The modules whose paths an exporter left in ``graph``."""
+    """Return the modules whose paths an exporter left in ``graph``."""
     around = _around(graph)
     outputs: dict[str, list[ir.Value]] = {}
     weights: dict[str, set[ir.Value]] = {}
@@ -84,7 +87,7 @@ def _leaves(value: ir.Value, path: str, around: Mapping[ir.Node, Sequence[str]])
 
 
 def _is_read(node: ir.Node) -> bool:
-    """Whether it is of the model: the real forms of quantized values stand ready, and nothing reads them yet."""
+    """Tell whether it is of the model: nothing reads the real forms of quantized values, which stand ready."""
     return any(v.uses() or v.is_graph_output() for v in node.outputs)
 
 
@@ -93,14 +96,14 @@ def _numbered(path: str, known: set[str]) -> Iterator[str]:
 
 
 def _around(graph: ir.Graph) -> dict[ir.Node, tuple[str, ...]]:
-    """The paths of the modules around each node. One that was put in later is of the modules of what reads it."""
-    found: dict[ir.Node, tuple[str, ...]] = {}
+    """Return the paths of the modules around each node; a node without a path is of the modules of what reads it."""
+    around: dict[ir.Node, tuple[str, ...]] = {}
     for node in reversed(list(graph)):
         output = node.outputs[0]
-        read = (found[n] for n in output.consumers() if n in found)
+        read = (around[n] for n in output.consumers() if n in around)
         own = _from_metadata(node), _from_name(node.name or ""), _from_name(output.name or "")
-        found[node] = next((paths for paths in own if paths is not None), next(read, ()))
-    return found
+        around[node] = next((paths for paths in own if paths is not None), next(read, ()))
+    return around
 
 
 def _from_metadata(node: ir.Node) -> tuple[str, ...] | None:
@@ -109,7 +112,10 @@ def _from_metadata(node: ir.Node) -> tuple[str, ...] | None:
 
 
 def _from_name(name: str) -> tuple[str, ...] | None:
-    """``/a/a.0/b/Conv``: a, a.0 and a.0.b. A part of a container is called by the container's name and its own."""
+    """Return the module paths in a name: of ``/a/a.0/b/Conv`` they are a, a.0 and a.0.b.
+
+    A part of a container is called by the container's name and its own.
+    """
     if not name.startswith("/"):
         return None
     paths: list[str] = []

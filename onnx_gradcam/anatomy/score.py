@@ -78,10 +78,10 @@ def find_score(graph: ir.Graph, name: str = "auto") -> Score:
         return _named(graph, name)
     reached = dependents(graph, graph.inputs)
     batches = _batches(graph)
-    found = [s for v in _float_ends(graph) if v in reached and (s := _walk_back(v, batches)) is not None]
-    if all(s.kind == "regression" for s in found) and (dense := _dense(graph, name, batches)) is not None:
+    scores = [s for v in _float_ends(graph) if v in reached and (s := _walk_back(v, batches)) is not None]
+    if all(s.kind == "regression" for s in scores) and (dense := _dense(graph, name, batches)) is not None:
         return dense
-    if not found:
+    if not scores:
         _refuse_steps(graph, reached, batches)
         shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
         raise ScoreError(
@@ -91,7 +91,7 @@ def find_score(graph: ir.Graph, name: str = "auto") -> Score:
             "(N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)",
             outputs=tuple(v.name for v in graph.outputs),
         )
-    return max(found, key=lambda s: (s.kind == "classes", s.activation != ""))  # the first of the best kind
+    return max(scores, key=lambda s: (s.kind == "classes", s.activation != ""))  # the first of the best kind
 
 
 def _refuse_steps(graph: ir.Graph, reached: Set[ir.Value], batches: Batches) -> None:
@@ -111,7 +111,7 @@ def _refuse_steps(graph: ir.Graph, reached: Set[ir.Value], batches: Batches) -> 
 
 
 def _makers(value: ir.Value) -> Iterator[ir.Node]:
-    """The nodes that ``value`` is made by, the nearest first."""
+    """Yield the nodes that ``value`` is made by, the nearest first."""
     seen: set[ir.Node] = set()
     pending = [value]
     while pending:
@@ -145,12 +145,12 @@ def _dense(graph: ir.Graph, name: str, batches: Batches) -> Score | None:
 
 
 def _batches(graph: ir.Graph) -> Batches:
-    """The first dimensions of the inputs."""
+    """Return the first dimensions of the inputs."""
     return {v.shape[0] if v.shape else None for v in graph.inputs}
 
 
 def _float_ends(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Float outputs of the graph, and the float values that its other outputs (labels, top k) are made of."""
+    """Yield the float outputs of the graph, and the float values that its other outputs (labels, top k) are made of."""
     seen: set[ir.Value] = set()
     pending = list(graph.outputs)
     while pending:
@@ -166,7 +166,7 @@ def _float_ends(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _leads_to(value: ir.Value) -> tuple[str, str]:
-    """The squashing operator behind ``value``, and the graph output that it ends in; "" where there is none."""
+    """Return the squashing operator behind ``value``, and the graph output that it ends in; "" where there is none."""
     for node in [*value.consumers(), *quantized_form(value).consumers()]:
         if _passes(node) and node.inputs[0] in (value, quantized_form(value)) and node.outputs[0] is not value:
             activation, output = _leads_to(node.outputs[0])
@@ -180,7 +180,7 @@ def _passes(node: ir.Node) -> bool:
 
 
 def _walk_back(output: ir.Value, batches: Batches) -> Score | None:
-    """From an output back over a trailing Softmax, LogSoftmax or Sigmoid and the reshapes and casts around it."""
+    """Return the score before a trailing Softmax, LogSoftmax or Sigmoid and the reshapes and casts around it."""
     name = output.name or ""
     trail = list(_trail(output))
     squashing = next((node for node in trail if node.op_type in SQUASHES), None)
@@ -194,7 +194,7 @@ def _walk_back(output: ir.Value, batches: Batches) -> Score | None:
 
 
 def _trail(value: ir.Value) -> Iterator[ir.Node]:
-    """The nodes that made ``value``, back to the first one that computes something."""
+    """Yield the nodes that made ``value``, back to the first one that computes something."""
     while (node := value.producer()) is not None and _passes(node):
         before = node.inputs[0]
         if before is None or not carries(before):
@@ -204,7 +204,7 @@ def _trail(value: ir.Value) -> Iterator[ir.Node]:
 
 
 def _first(value: ir.Value, trail: Sequence[ir.Node], activation: str, output: str, batches: Batches) -> Score | None:
-    """The Score for ``value``, or for what it was made of where its batch axis is gone or an adapter made it."""
+    """Return the score for ``value``, or for what it was made of where its batch axis is gone or an adapter made it."""
     score = _describe(value, activation, output, batches)
     for node in trail:
         if not (_is_inserted(value) or (score is None and _is_vector(value))) or node.op_type in SQUASHES:
@@ -216,7 +216,7 @@ def _first(value: ir.Value, trail: Sequence[ir.Node], activation: str, output: s
 
 
 def _is_inserted(value: ir.Value) -> bool:
-    """Whether raising the opset made it: the deployed file does not have it."""
+    """Tell whether raising the opset made it: the deployed file does not have it."""
     return INSERTED in value.meta
 
 
@@ -225,7 +225,7 @@ def _is_vector(value: ir.Value) -> bool:
 
 
 def _is_over_classes(node: ir.Node, value: ir.Value) -> bool:
-    """Whether ``node`` normalises the only axis of ``value`` with several entries, beside that of the batch."""
+    """Tell whether ``node`` normalises the only axis of ``value`` with several entries, beside that of the batch."""
     if node.op_type.endswith("Sigmoid") or value.shape is None:
         return True
     wide = [k for k, d in enumerate(value.shape) if k > 0 and d != 1]
@@ -234,7 +234,7 @@ def _is_over_classes(node: ir.Node, value: ir.Value) -> bool:
 
 
 def _describe(value: ir.Value, activation: str, output: str, batches: Batches) -> Score | None:
-    """The Score for ``value``, or None where it is not one score per class and image."""
+    """Return the score for ``value``, or None where it is not one score per class and image."""
     value = real_form(value)
     dims = [] if value.shape is None else list(value.shape)
     if not dims or not is_float(value) or isinstance(value.type, (ir.SequenceType, ir.OptionalType)):

@@ -177,7 +177,7 @@ class _Written(NamedTuple):
 
 def _write(op: Builder, score: WrittenScore, kind: Kind) -> _Written:
     """Write the score of a kind; its parameters become inputs of the graph."""
-    given = kinds.inputs(op, kind, _batch(score))
+    given = kinds.kind_inputs(op, kind, _batch(score))
     value, class_index = kind.write(op, score, given, *kind.options)
     op.graph.inputs.extend(given.values())
     return _Written(value, class_index, {name: v.name or "" for name, v in given.items()})

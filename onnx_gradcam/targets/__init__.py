@@ -1,4 +1,4 @@
-"""What is explained: model outputs → one score per row, written as graph; and the forms in which users name it."""
+"""What is explained of a model: the forms in which users name it, and the one score per row that is written for it."""
 
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import (

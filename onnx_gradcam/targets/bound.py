@@ -1,4 +1,4 @@
-"""A target as it is carried out: the kind of its graph, and what a forward pass tells of its parameters."""
+"""Targets bound to a model: by which kind of score each is explained, and what it comes to for each image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ PLURALS = {
 
 @dataclass(frozen=True)
 class Context:
-    """What a target has to know of the model: its score, the labels, and the size (H, W) of the image input."""
+    """What a target has to know of the model.
+
+    Attributes:
+        score: the score of the model.
+        labels: the labels of its classes; None: not known.
+        size: (height, width) of the image input.
+    """
 
     score: Score
     labels: Sequence[str] | None
@@ -48,7 +54,7 @@ class Context:
 
     @property
     def kind(self) -> str:
-        """A key of ``FITTING``."""
+        """Return which family of models it is: a key of ``FITTING``."""
         dense = self.score.dense
         if dense is None:
             return self.score.kind
@@ -58,30 +64,30 @@ class Context:
 
     @property
     def fitting(self) -> str:
-        """The forms of ``--target`` that the model has."""
+        """Return the forms of ``--target`` that fit the model."""
         dense = self.score.dense
         objectness = ", objectness:X,Y" if dense is not None and dense.objectness is not None else ""
         boxes = ", iou:X1,Y1,X2,Y2" if dense is not None and dense.boxes is not None else ""
         return f"{FITTING[self.kind]}{objectness}{boxes}"
 
     def class_index(self, target: int | str | None) -> int:
-        """The class index of an index or a label; ``TOP1`` for None and "top1"."""
+        """Return the class index of an index or a label; ``TOP1`` for None and "top1"."""
         if target is None or target == "top1":
             return TOP1
         return class_index(target, self.score.count, self.labels)
 
     def label(self, index: int) -> str:
-        """The label of a class, of several the first ("tabby, tabby cat"); "class 3" where labels are not known."""
+        """Return the label of a class, of "tabby, tabby cat" the first; "class 3" where labels are not known."""
         name = label_of(index, self.labels)
         return f"class {index}" if name == str(index) else name.partition(",")[0]
 
     def require(self, target: object, *kinds: str) -> None:
-        """Raise ``TargetError`` naming the forms that fit this model, where it is of none of these ``kinds``."""
+        """Raise ``TargetError``, naming the forms that fit the model, where the model is of none of these kinds."""
         if self.kind not in kinds:
             raise self.refusal(target, f"is not for {PLURALS[self.kind]}")
 
     def refusal(self, target: object, why: str) -> TargetError:
-        """The error for a target that does not fit the model."""
+        """Return the error for a target that does not fit the model."""
         return TargetError(
             f"{type(target).__name__} {why}",
             where=f"score {self.score.name!r}",
@@ -96,7 +102,7 @@ class ForwardPass:
 
     Attributes:
         results: arrays by name.
-        dense: arrays by attribute of ``Dense``.
+        dense: arrays by attribute of ``DenseTensors``.
         ranking: (N, K), by which classes are ranked.
     """
 
@@ -117,14 +123,21 @@ class ForwardPass:
 
 @dataclass(frozen=True)
 class RowTarget:
-    """What one row explains, by which ``kind`` of score.
+    """What one row explains: the target of one image.
 
-    ``class_index``: −1 where the score is of no class. ``parameters``: arrays of the row by name. ``text``: the
-    ``--target`` that asks for it; ``title``: what a reader is told; both "" for a class, which has a label.
-    ``cell_number``: the number of a cell that was picked, with its ``level`` and ``probability``; None where none was.
-    ``box``: x1, y1, x2, y2 of the box that it is about, in pixels of the input; None where it is about none.
-    ``score``: what the graph of its kind computed for the row; NaN before that, and for a class, whose score is read
-    from the score tensor.
+    Attributes:
+        kind: how the score is written.
+        class_index: the class that the score is of; −1 where it is of none.
+        parameters: the arrays of the kind's parameters, by name.
+        text: the target as ``--target`` has it; "" for a class.
+        title: the target in words for readers; "" for a class, which has a label.
+        cell_number: the number of the cell that was picked; None where none was.
+        level: the level that this cell lies on.
+        probability: the probability in this cell.
+        box: x1, y1, x2, y2 of the box that the row is about, in pixels of the input; None where it is about none.
+        warning: a sentence that the user should read; "" for none.
+        score: what the graph of the kind computed for the row; NaN before that, and for a class, whose score is read
+            from the score tensor.
     """
 
     kind: Kind
@@ -141,12 +154,12 @@ class RowTarget:
 
     @property
     def is_placed(self) -> bool:
-        """Whether the score is of one place, or of several, of the input as it was when the row was made."""
+        """Return whether the score is of cells that were picked for the input as it is."""
         return self.cell_number is not None or any("cells" in parameter.dims for parameter in self.kind.parameters)
 
     @property
     def of_best_cell(self) -> bool:
-        """Whether the score is that of the most probable cell of the class, where there are cells."""
+        """Return whether the score is that of the most probable cell of the class, where there are cells."""
         return self.cell_number is None and self.class_index >= 0 and self.kind.at_best_cell
 
 
@@ -184,7 +197,7 @@ def fixed_target(row: RowTarget) -> BoundTarget:
 
 
 def one_hot(count: int, index: int, value: float = 1.0) -> Array:
-    """(count,) float32, ``value`` at ``index``."""
-    found = np.zeros(count, np.float32)
-    found[index] = value
-    return found
+    """Return zeros (count,) float32 with ``value`` at ``index``."""
+    vector = np.zeros(count, np.float32)
+    vector[index] = value
+    return vector

@@ -155,7 +155,7 @@ class Box(TargetObject):
 
     @property
     def _place(self) -> str:
-        """The place as ``--target`` has it."""
+        """Return the place as ``--target`` has it."""
         if self.place_text:
             return self.place_text
         pick = str(self.index) if self.index is not None else _listed(self.point) if self.point else ""

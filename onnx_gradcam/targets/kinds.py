@@ -19,7 +19,7 @@ from onnx_gradcam.graph.names import TARGET_INDEX, target_parameter
 from onnx_gradcam.targets import scoring
 from onnx_gradcam.targets.written import WrittenScore
 
-Given = Mapping[str, Value]
+Inputs = Mapping[str, Value]
 Write = Callable[..., tuple[Value, Value]]
 
 
@@ -36,8 +36,8 @@ class Kind:
 
     Attributes:
         name: what the kind is called.
-        write: ``write(op, score, given, *options)`` returns the score (N,) and the class (N,) that it is of, −1 for
-            none; ``given`` holds ``target_index`` and the ``parameters`` by name.
+        write: ``write(op, score, inputs, *options)`` returns the score (N,) and the class (N,) that it is of, −1 for
+            none; ``inputs`` holds ``target_index`` and the ``parameters`` by name.
         parameters: what tells the targets of the kind apart.
         reads: the attributes of ``DenseTensors`` whose values a target has to see before its parameters are known.
         options: further arguments of ``write``.
@@ -56,75 +56,75 @@ class Kind:
     branch: str = "logits"
 
 
-def inputs(op: Builder, kind: Kind, batch: int | str) -> dict[str, Value]:
+def kind_inputs(op: Builder, kind: Kind, batch: int | str) -> dict[str, Value]:
     """Return the graph inputs that a kind needs, by their own names: ``target_index`` int64 (N,), and its parameters.
 
     They are called ``target_index`` and ``target/<name>``, or what these step aside to in the graph that ``op`` writes.
     """
-    found = {TARGET_INDEX: ir.val(op.claim(TARGET_INDEX), dtype=ir.DataType.INT64, shape=[batch])}
+    values = {TARGET_INDEX: ir.val(op.claim(TARGET_INDEX), dtype=ir.DataType.INT64, shape=[batch])}
     for name, dims in kind.parameters:
         called = op.claim(target_parameter(name))
-        found[name] = ir.val(called, dtype=ir.DataType.FLOAT, shape=[batch, *dims])
-    return found
+        values[name] = ir.val(called, dtype=ir.DataType.FLOAT, shape=[batch, *dims])
+    return values
 
 
 # --- the kinds --------------------------------------------------------------------------------------------------
 
 
-def _class(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
-    return scoring.class_score(op, score, given[TARGET_INDEX])
+def _class(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
+    return scoring.class_score(op, score, inputs[TARGET_INDEX])
 
 
-def _probability(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
-    found, chosen = scoring.log_probability(op, score, given[TARGET_INDEX])
-    return op.Exp(found), chosen
+def _probability(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
+    log_p, chosen = scoring.log_probability(op, score, inputs[TARGET_INDEX])
+    return op.Exp(log_p), chosen
 
 
-def _log_probability(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
-    return scoring.log_probability(op, score, given[TARGET_INDEX])
+def _log_probability(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
+    return scoring.log_probability(op, score, inputs[TARGET_INDEX])
 
 
-def _linear(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
+def _linear(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
     """Σ w_k · y_k over the classes, of many scores per image at the most probable cell of the chosen class."""
-    chosen = scoring.chosen_class(op, score, given[TARGET_INDEX])
-    return scoring.weighted(op, given["weights"], scoring.columns(op, score, chosen)), chosen
+    chosen = scoring.chosen_class(op, score, inputs[TARGET_INDEX])
+    return scoring.weighted(op, inputs["weights"], scoring.columns(op, score, chosen)), chosen
 
 
-def _region(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
+def _region(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
     """Σ w_p · y_cp over the cells, c the chosen class."""
     assert score.dense is not None
-    chosen = scoring.chosen_class(op, score, given[TARGET_INDEX])
+    chosen = scoring.chosen_class(op, score, inputs[TARGET_INDEX])
     logits = scoring.of_class(op, score.dense.logits, chosen)
-    return scoring.weighted(op, given["mask"], logits), chosen
+    return scoring.weighted(op, inputs["mask"], logits), chosen
 
 
-def _objectness(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
+def _objectness(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
     """Σ w_p · objectness_p over the cells."""
     assert score.dense is not None
     assert score.dense.objectness is not None
     logits = op.Squeeze(score.dense.objectness, op.ints(1))
-    return scoring.weighted(op, given["mask"], logits), given[TARGET_INDEX]
+    return scoring.weighted(op, inputs["mask"], logits), inputs[TARGET_INDEX]
 
 
-def _iou(op: Builder, score: WrittenScore, given: Given, first: str, last: str) -> tuple[Value, Value]:
-    """Intersection over union of the predicted box with a given one.
+def _iou(op: Builder, score: WrittenScore, inputs: Inputs, first: str, last: str) -> tuple[Value, Value]:
+    """Write the intersection over union of the predicted box with a given one.
 
     The box is matrix · functions(r) + origin, r the numbers of the cell that ``mask`` picks (``detections.BoxForm``).
     """
     assert score.dense is not None
     assert score.dense.boxes is not None
     raw = score.dense.boxes
-    mask = op.Unsqueeze(scoring.as_dtype(op, given["mask"], raw), op.ints(1))
+    mask = op.Unsqueeze(scoring.as_dtype(op, inputs["mask"], raw), op.ints(1))
     zero = op.const(0, like=raw)
     picked = op.ReduceSum(op.Where(op.Equal(mask, zero), zero, raw), op.ints(2), keepdims=0)
-    acted = op.Unsqueeze(_acted(op, picked, first, last), op.ints(1))
-    matrix, origin, box = (scoring.as_dtype(op, given[name], raw) for name in ("matrix", "origin", "box"))
-    corners = op.Add(op.ReduceSum(op.Mul(matrix, acted), op.ints(2), keepdims=0), origin)
-    return scoring.overlap(op, corners, box), given[TARGET_INDEX]
+    numbers = op.Unsqueeze(_apply_functions(op, picked, first, last), op.ints(1))
+    matrix, origin, box = (scoring.as_dtype(op, inputs[name], raw) for name in ("matrix", "origin", "box"))
+    corners = op.Add(op.ReduceSum(op.Mul(matrix, numbers), op.ints(2), keepdims=0), origin)
+    return scoring.overlap(op, corners, box), inputs[TARGET_INDEX]
 
 
-def _acted(op: Builder, r: Value, first: str, last: str) -> Value:
-    """(N, 4) of the numbers (N, 4), or (N, 4·m) for distributions."""
+def _apply_functions(op: Builder, r: Value, first: str, last: str) -> Value:
+    """functions(r) (N, 4) of the numbers r (N, 4), or (N, 4·m) for distributions."""
     if first == "Expected":
         assert r.shape is not None
         columns = r.shape[1]
@@ -136,41 +136,41 @@ def _acted(op: Builder, r: Value, first: str, last: str) -> Value:
     return op.Concat(getattr(op, first)(a), getattr(op, last)(b), axis=1)
 
 
-def _tokens(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
+def _tokens(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
     """Σ w_kt · log p_kt over tokens k and steps t."""
     assert score.dense is not None
     y = score.dense.logits
     log_p = scoring.log_softmax(op, y) if scoring.is_exclusive(score) else scoring.log_sigmoid(op, y)
-    return scoring.weighted(op, given["tokens"], log_p), _none(op, given)
+    return scoring.weighted(op, inputs["tokens"], log_p), _none(op, inputs)
 
 
-def _similarity(op: Builder, score: WrittenScore, given: Given) -> tuple[Value, Value]:
+def _similarity(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
     """cos(e, q) = Σ e_k · q_k / ‖e‖, where ‖q‖ = 1.   A zero e is similar to nothing."""
-    e = scoring.columns(op, score, given[TARGET_INDEX])
+    e = scoring.columns(op, score, inputs[TARGET_INDEX])
     least = op.const(1e-30, like=e)
     square = op.ReduceSum(op.Mul(e, e), op.ints(1), keepdims=0)
     length = op.Sqrt(op.Where(op.Less(square, least), least, square))
-    return op.Div(scoring.weighted(op, given["embedding"], e), length), _none(op, given)
+    return op.Div(scoring.weighted(op, inputs["embedding"], e), length), _none(op, inputs)
 
 
-def _custom(op: Builder, score: WrittenScore, given: Given, function: Callable[..., Value]) -> tuple[Value, Value]:
-    """What the user's function makes of the outputs."""
+def _custom(op: Builder, score: WrittenScore, inputs: Inputs, function: Callable[..., Value]) -> tuple[Value, Value]:
+    """Write what the user's function makes of the outputs."""
     name = getattr(function, "__name__", "the function")
     value = function(op, {v.name or "": v for v in op.graph.outputs})
     if not isinstance(value, ir.Value) or not is_float(value) or value.shape is None or len(value.shape) != 1:
-        made = f"{value.dtype} {value.shape}" if isinstance(value, ir.Value) else type(value).__name__
+        result = f"{value.dtype} {value.shape}" if isinstance(value, ir.Value) else type(value).__name__
         raise TargetError(
-            f"{name} made {made}, not one score per row",
+            f"{name} made {result}, not one score per row",
             hint="f(op, outputs) returns a floating-point value of shape (N,): "
             "op.ReduceSum(op.Mul(y, y), op.ints(1), keepdims=0) for an output y (N, K)",
             target=name,
         )
-    return value, _none(op, given)
+    return value, _none(op, inputs)
 
 
-def _none(op: Builder, given: Given) -> Value:
-    """−1 for each row: of no class."""
-    return op.Sub(op.Mul(given[TARGET_INDEX], op.ints(0)), op.ints(1))
+def _none(op: Builder, inputs: Inputs) -> Value:
+    """Write −1 for each row: it is of no class."""
+    return op.Sub(op.Mul(inputs[TARGET_INDEX], op.ints(0)), op.ints(1))
 
 
 DETECTION = ("logits", "objectness", "boxes", "sides", "grids")
@@ -194,5 +194,5 @@ def iou(first: str, last: str) -> Kind:
 
 
 def custom(function: Callable[..., Value]) -> Kind:
-    """The kind of a user's function."""
+    """Return the kind of a user's function."""
     return Kind("custom", _custom, options=(function,))

@@ -117,7 +117,7 @@ class Region(TargetObject):
 
     @property
     def _text(self) -> str:
-        """The form and the place as ``--target`` has them, without the class."""
+        """Return the form and the place as ``--target`` has them, without the class."""
         if self.place_text:
             return self.place_text
         if self.mask is not None:

@@ -1,4 +1,4 @@
-"""Scores as graph: what all targets are written with. N images, K classes, P cells of a model with many scores."""
+"""Pieces of graph that the scores of all kinds are written with: N images, K classes, P cells of a dense score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx_gradcam.targets.written import WrittenScore
 
 
 def class_score(op: Builder, score: WrittenScore, index: Value) -> tuple[Value, Value]:
-    """The score of class ``index`` (int64 (N,), −1 for top-1) as graph: (score (N,), class index (N,)).
+    """Write the score of a class, (N,), and the class index, (N,); ``index`` int64 (N,), −1 for top-1.
 
     Several classes: y_c, the entry of the score tensor. One logit z with a Sigmoid: z for class 1, −z for class 0; its
     top-1 is class 1 where z > 0. A regression: the value itself. Many scores per image: the logit of the class at its
@@ -31,7 +31,7 @@ def class_score(op: Builder, score: WrittenScore, index: Value) -> tuple[Value, 
 
 
 def chosen_class(op: Builder, score: WrittenScore, index: Value) -> Value:
-    """``index`` (N,), the model's own top-1 in the place of −1; 0 for a regression."""
+    """Write the class index (N,): ``index``, the model's own top-1 in the place of −1; 0 for a regression."""
     if score.kind == "regression":
         return op.Mul(index, op.ints(0))
     if score.kind == "binary":
@@ -44,14 +44,14 @@ def chosen_class(op: Builder, score: WrittenScore, index: Value) -> Value:
 
 
 def _per_image(op: Builder, value: Value, index: Value) -> Value:
-    """One number for each image, as many as ``index`` has: no gradient need be summed over them."""
+    """Write one number for each image, as many as ``index`` has: no gradient need be summed over them."""
     flat = op.Reshape(value, op.ints(-1))
     flat.shape = index.shape
     return flat
 
 
 def entry(op: Builder, y: Value, chosen: Value, axis: int, count: int) -> Value:
-    """y_c (N,) of the class that is ``chosen`` (N,), where other axes of ``y`` than the first and ``axis`` are 1."""
+    """Write y_c (N,) of the class ``chosen`` (N,), where other axes of ``y`` than the first and ``axis`` are 1."""
     ones = [1] * (rank(y) - 1)
     classes = op.array(np.arange(count, dtype=np.int64).reshape([-1, *ones[axis:]]))
     rows = op.Reshape(chosen, op.ints(-1, *ones))
@@ -63,7 +63,7 @@ def entry(op: Builder, y: Value, chosen: Value, axis: int, count: int) -> Value:
 
 
 def columns(op: Builder, score: WrittenScore, chosen: Value) -> Value:
-    """The logits (N, K) that the chosen class is compared with and stands among, float32 or wider.
+    """Write the logits (N, K) that the chosen class stands among, float32 or wider.
 
     (−z, z) for one logit z with a Sigmoid; with many scores per image those of the cell that the class is most probable
     at; the value itself (N, 1) for a regression.
@@ -77,7 +77,7 @@ def columns(op: Builder, score: WrittenScore, chosen: Value) -> Value:
 
 
 def at_cell(op: Builder, values: Value, cell: Value) -> Value:
-    """(N, C) of ``values`` (N, C, P) at the cell ``cell`` (N,)."""
+    """Write what ``values`` (N, C, P) are in one cell, (N, C); ``cell`` (N,) is its number."""
     assert values.shape is not None
     count = values.shape[1]
     assert isinstance(count, int)
@@ -86,7 +86,7 @@ def at_cell(op: Builder, values: Value, cell: Value) -> Value:
 
 
 def is_exclusive(score: Score | WrittenScore) -> bool:
-    """Whether the probabilities of the classes sum to 1: a Softmax, not a Sigmoid for each."""
+    """Tell whether the probabilities of the classes sum to 1: a Softmax, not a Sigmoid for each."""
     return score.activation != "Sigmoid" and score.count > 1
 
 
@@ -105,7 +105,7 @@ def log_sigmoid(op: Builder, z: Value) -> Value:
 
 
 def log_probability(op: Builder, score: WrittenScore, index: Value) -> tuple[Value, Value]:
-    """log p of class ``index`` (int64 (N,), −1 for top-1), and the class index (N,).
+    """Write log p of a class, (N,), and the class index, (N,); ``index`` int64 (N,), −1 for top-1.
 
     Softmax over the classes, or the Sigmoid of one; with many scores per image at the most probable cell of the class,
     times the objectness there, if the model has one: p = σ(objectness) · p_c.
@@ -113,14 +113,14 @@ def log_probability(op: Builder, score: WrittenScore, index: Value) -> tuple[Val
     chosen = chosen_class(op, score, index)
     y = columns(op, score, chosen)
     if is_exclusive(score):
-        found = entry(op, log_softmax(op, y), chosen, 1, score.count)
+        log_p = entry(op, log_softmax(op, y), chosen, 1, score.count)
     else:
-        found = log_sigmoid(op, entry(op, y, chosen, 1, score.count))
+        log_p = log_sigmoid(op, entry(op, y, chosen, 1, score.count))
     if score.dense is not None and score.dense.objectness is not None:
         cell = entry(op, score.dense.cell_number, chosen, 1, score.count)
         gate = op.Reshape(at_cell(op, score.dense.objectness, cell), op.ints(-1))
-        found = op.Add(found, log_sigmoid(op, gate))
-    return found, chosen
+        log_p = op.Add(log_p, log_sigmoid(op, gate))
+    return log_p, chosen
 
 
 def weighted(op: Builder, weights: Value, y: Value) -> Value:
@@ -132,7 +132,7 @@ def weighted(op: Builder, weights: Value, y: Value) -> Value:
 
 
 def overlap(op: Builder, a: Value, b: Value) -> Value:
-    """Intersection over union (N,) of boxes (N, 4), x1, y1, x2, y2."""
+    """Write the intersection over union (N,) of boxes (N, 4), x1, y1, x2, y2."""
     zero = op.const(0, like=a)
     low, high = [], []
     for v in (a, b):
@@ -154,18 +154,18 @@ def overlap(op: Builder, a: Value, b: Value) -> Value:
 
 
 def as_dtype(op: Builder, value: Value, like: Value) -> Value:
-    """``value`` in the dtype of ``like``."""
+    """Write ``value`` in the dtype of ``like``."""
     assert like.dtype is not None
     return value if value.dtype == like.dtype else op.Cast(value, to=int(like.dtype))
 
 
 def wide(op: Builder, y: Value) -> Value:
-    """``y``, in float32 if it has 16 bits."""
+    """Write ``y`` in float32 if it has 16 bits."""
     return op.Cast(y, to=int(ir.DataType.FLOAT)) if y.dtype in HALF_PRECISION else y
 
 
 def of_class(op: Builder, logits: Value, chosen: Value) -> Value:
-    """(N, P) of ``logits`` (N, K, P) of the class that is ``chosen`` (N,)."""
+    """Write the logits (N, P) of the class ``chosen`` (N,) among ``logits`` (N, K, P)."""
     assert logits.shape is not None
     count = logits.shape[1]
     assert isinstance(count, int)

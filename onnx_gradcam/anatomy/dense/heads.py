@@ -23,7 +23,7 @@ from onnx_gradcam.anatomy.dense.tensors import Joined, Repeated, Tensor, columns
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.flow import captured, is_float, upstream
 
-SQUASHES = ("Softmax", "LogSoftmax", "Sigmoid")
+MAKES_PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
 # Operators that keep the axis of the features where it is.
 KEEPS_FEATURES = IN_PLACE | operators(
     AxisEffect.SQUASHED, AxisEffect.SELECTED, AxisEffect.RESIZED, AxisEffect.PADDED, AxisEffect.REGROUPED
@@ -94,7 +94,7 @@ def trace(value: Value) -> Entries | None:
     node = value.producer()
     if node is None or node.domain != "" or value.shape is None or not is_float(value):
         return None
-    if node.op_type in SQUASHES:
+    if node.op_type in MAKES_PROBABILITIES:
         return _squashed(node, value)
     if node.op_type == "Concat":
         return _joined(node, [trace(x) for x in node.inputs if x is not None])

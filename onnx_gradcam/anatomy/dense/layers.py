@@ -90,12 +90,12 @@ def _required(nodes: Sequence[ir.Node], path: set[Value], sinks: Collection[Valu
     """Return the values without which nothing reaches ``sinks``: walking back, all that is open is one value."""
     open_, required = set(sinks), set[Value]()
     for node in reversed(nodes):
-        made = [v for v in node.outputs if v in open_]
-        if not made:
+        outputs = [v for v in node.outputs if v in open_]
+        if not outputs:
             continue
         if len(open_) == 1:
-            required.update(made)
-        open_.difference_update(made)
+            required.update(outputs)
+        open_.difference_update(outputs)
         open_.update(v for _, v in carriers(node) if v in path)
     return required
 

@@ -254,7 +254,7 @@ def _is_fine(space: Sequence[Dim], image: Sequence[Dim]) -> bool:
 def _activation_behind(value: Value) -> str:
     """Return the operator behind logits that makes probabilities of them, "" where there is none."""
     for node in value.consumers():
-        if node.op_type in heads.SQUASHES:
+        if node.op_type in heads.MAKES_PROBABILITIES:
             return _activation(node)
         if node.op_type in REORDERS | COPIES and node.inputs[0] is value:
             activation = _activation_behind(node.outputs[0])
