@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
 
 from onnx_gradcam.cli.checking import inspect, verify
 from onnx_gradcam.cli.comparing import compare
-from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, log
+from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, MISTAKE, log
 from onnx_gradcam.cli.explaining import demo, explain
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.photos.opencv import silence
 
 NAME = "onnx-gradcam"
+SHOWN_CHARACTERS = 300
 app = typer.Typer(
     name=NAME,
     help="Explain any exported ONNX CNN with Grad-CAM, on the runtime that serves it.",
@@ -23,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 done, 1 a check found something, 2 bad input or usage, 130 interrupted.",
+    epilog="Exit status: 0 done, 1 a check found something, 2 bad input or usage, 3 a mistake of ours, "
+    "130 interrupted.",
 )
 
 
@@ -61,7 +64,11 @@ for command in (explain, inspect, verify, compare, demo):
 
 
 def main() -> NoReturn:
-    """Entry point: errors of this package become a message and exit status 2."""
+    """Run the command line and exit.
+
+    An error of this package becomes a message and exit status 2. Any other exception is a mistake of ours: one line,
+    with ``-v`` the traceback too, and exit status 3, so that no check takes it for a finding.
+    """
     try:
         app(prog_name=NAME)
     except OnnxGradcamError as error:
@@ -69,4 +76,10 @@ def main() -> NoReturn:
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if log.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN_CHARACTERS]
+        print(f"error: a mistake in {NAME}: {cause} ({NAME} -v shows where; please report it)", file=sys.stderr)
+        sys.exit(MISTAKE)
     sys.exit(DONE)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-DONE, FOUND, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FOUND, BAD_INPUT, MISTAKE, INTERRUPTED = 0, 1, 2, 3, 130
 
 log = logging.getLogger("onnx_gradcam")
 

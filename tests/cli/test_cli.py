@@ -447,6 +447,23 @@ def test_interrupt(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert run(*EXPLAIN)[0] == 130
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_mistake_of_ours_is_no_finding(
+    run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, verbose: bool
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise BufferError("cannot close\nexported pointers")
+
+    monkeypatch.setattr("onnx_gradcam.jobs.explain.run", broken)
+    status, out, err = run(*(["-v"] if verbose else []), *EXPLAIN)
+    assert (status, out) == (3, "")
+    last = err.splitlines()[-1]
+    assert last.startswith("error: a mistake in onnx-gradcam: BufferError: cannot close exported pointers (")
+    assert ("Traceback" in err) == verbose
+    if not verbose:
+        assert err.splitlines() == [last]
+
+
 def test_demo_explains_the_bundled_photos(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, _ = run("demo", "--json")
