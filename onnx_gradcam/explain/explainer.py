@@ -199,9 +199,9 @@ class Explainer:
         written = made.evaluation.score
         scores = by_class(written, made.results[written.value.name or ""])
         return [
-            *(notes.tied(scores) if self.network.is_quantized else []),
-            *notes.alike(self.network.alike, self.image_input.name),
-            *notes.apart(made.evaluation.apart),
+            *(notes.tied_scores(scores) if self.network.is_quantized else []),
+            *notes.image_inputs(self.network.alike, self.image_input.name),
+            *notes.forward_difference(made.evaluation.apart),
             *made.evaluation.warnings,
             *notes.guessed_labels(self.labels_source),
             *made.notes,

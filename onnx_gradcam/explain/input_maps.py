@@ -83,7 +83,7 @@ def attribute_with_biases(task: AttributionTask, recipe: Recipe) -> Attributions
     attribution = BIAS_METHODS[recipe.method](x, gradient, on_grid, task.space)
     explained = np.sum([_sum_of_rows(part) for part in [x * gradient, *(share for share, _ in evidence)]], axis=0)
     score = scores(task.evaluation.score, rows, results)
-    return Attributions(results, rows, attribution, tuple(notes.incomplete(explained, score)))
+    return Attributions(results, rows, attribution, tuple(notes.missing_evidence(explained, score)))
 
 
 def attribute_over_copies(task: AttributionTask, recipe: Recipe) -> Attributions:
@@ -121,7 +121,7 @@ def _check_integral(task: AttributionTask, run: RunResult, attribution: Array, o
     feeds = {**task.feeds, task.image_input: baseline}
     at_baseline = task.evaluation.evaluate(feeds, hold_targets(run.rows, len(task.x)), False)
     difference = scores(score, run.rows, run.results) - scores(score, at_baseline.rows, at_baseline.results)
-    return notes.inexact(_sum_of_rows(attribution), difference)
+    return notes.integration_error(_sum_of_rows(attribution), difference)
 
 
 def _evaluate_at_x(task: AttributionTask) -> tuple[Mapping[str, Any], tuple[Row, ...], dict[str, Array]]:

@@ -87,7 +87,11 @@ def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe,
     level = levels(evaluation.score, rows, results) if network.is_by_level else None
     frame = replace(frame, size=size, fusion=recipe.fusion, level=level)
     heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
-    sentences = (*cams.notes, *notes.of_places(kinds(rows), cams.layers), *notes.blank(blank, cams.layers, recipe.name))
+    sentences = (
+        *cams.notes,
+        *notes.loose_places(kinds(rows), cams.layers),
+        *notes.blank_maps(blank, cams.layers, recipe.name),
+    )
     return Maps(evaluation, results, rows, frame, heatmap, scale, blank, tuple(cams.layers), notes=sentences)
 
 
@@ -108,7 +112,7 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: R
     gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.GATED_METHODS else None
     frame = replace(frame, size=raw.shape[1:])
     heatmap, scale, blank = draw(frame, [raw])
-    sentences = [start.note, *attributions.notes, *notes.no_gradient(blank, gating), *notes.gated(gating)]
+    sentences = [start.note, *attributions.notes, *notes.blank_attributions(blank, gating), *notes.left_alone(gating)]
     return Maps(
         evaluation,
         attributions.results,

@@ -101,7 +101,7 @@ def _notes(task: CamTask, recipe: Recipe, gradients: Gradients | None) -> tuple[
     if recipe.method not in NEEDS_CURVATURE or gradients is None:
         return ()
     curvature = gradients.beside["curvature"]
-    return tuple(notes.flat([layer.name for layer in task.layers if not curvature[layer.name].any()]))
+    return tuple(notes.no_curvature([layer.name for layer in task.layers if not curvature[layer.name].any()]))
 
 
 def _check_places(name: str, rows: Rows) -> None:

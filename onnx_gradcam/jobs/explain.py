@@ -14,7 +14,7 @@ from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import against_truth
 from onnx_gradcam.photos.decode import list_images, load_tensor
 from onnx_gradcam.results import files
-from onnx_gradcam.results.contrast import SideBySide, both_of
+from onnx_gradcam.results.contrast import SideBySide, explain_both
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.targets import Target
 
@@ -113,7 +113,7 @@ def explain_file(explainer: Explainer, path: Path, plan: Plan) -> Explanation | 
         return _explain(explainer, path, plan, target, {**plan.keywords, **changed})
 
     if plan.true is None:
-        return both_of(explain, plan.target) if plan.both else explain(plan.target)
+        return explain_both(explain, plan.target) if plan.both else explain(plan.target)
     if path not in plan.true:
         raise InputError(f"{path.name!r} has no label in {plan.true_source!r}", hint=f"a line '{path.name},LABEL'")
     return against_truth(explain, plan.true[path])

@@ -12,7 +12,7 @@ import numpy as np
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results.contrast import SideBySide, both_of, contrast, takes_apart
+from onnx_gradcam.results.contrast import SideBySide, contrast, explain_both, has_both_sides
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.targets import Classes, Difference, TopK, class_index
 
@@ -79,9 +79,9 @@ def against_truth(explain: Callable[..., Explanation], true: int) -> SideBySide:
         first, second = (rows[start + np.searchsorted(classes, c)] for c in (predicted, other))
     name = "runner-up" if right.all() else "other" if right.any() else "true"
     difference = None
-    if not takes_apart(first) and first.cell is None:
+    if not has_both_sides(first) and first.cell is None:
         pairs = zip(predicted.tolist(), other.tolist(), strict=True)
-        difference = both_of(explain, [Difference(a, b) for a, b in pairs]).parts["net"]
+        difference = explain_both(explain, [Difference(a, b) for a, b in pairs]).parts["net"]
     found = contrast(first, second, difference, names=("predicted", name))
     if not right.any():
         return found

@@ -1,1 +1,1 @@
-"""What was found, as plain data; its pictures and its files."""
+"""The results of explaining, as plain data; their pictures and their files."""

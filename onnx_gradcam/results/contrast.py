@@ -1,4 +1,4 @@
-"""Maps of the same photos beside each other, at one scale: for and against a target, one target against another."""
+"""Maps of the same photos side by side, at one scale: for and against a target, or one target against another."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from onnx_gradcam.results.records import Words
 
 Array = npt.NDArray[Any]
 BOTH, CONTRAST = "both", "contrast"
-SIDES = frozenset({"counterfactual", "signed"})
+ONE_SIDED = frozenset({"counterfactual", "signed"})
 ROUNDING = 1e-3
-"""By how much of the largest two runs may differ in activations of one image."""
-FAINT = 0.5
-"""A difference whose largest magnitude lies below this share of the scale is shown a second time, stretched."""
-NOTES = {
+"""Share of the largest activation by which two runs on one image may differ."""
+WEAK = 0.5
+"""A difference whose largest magnitude lies below this share of the scale is drawn again, with its own scale."""
+REMARKS = {
     BOTH: "on the right: what speaks for it minus what speaks against it",
     CONTRAST: "difference: the map of the score difference; orange speaks for the first, blue for the second",
 }
@@ -40,13 +40,13 @@ NOTES = {
 
 @dataclass(frozen=True, eq=False)
 class SideBySide:
-    """Three maps of each photo; R rows.
+    """Three maps of each photo, drawn at one scale; R rows, one for each (image, target).
 
     Attributes:
         kind: "both" or "contrast".
-        parts: by name, in order, explanations of R rows each; their heatmaps share one scale in each row, the largest
-            magnitude of the three being 1, and their ``scale`` is the same.
-        remark: what is to be said below the figure, "" for nothing.
+        parts: three explanations of R rows each, by name, in order. In each row their heatmaps share one scale: the
+            largest magnitude of the three is 1. Their ``scale`` is the same.
+        remark: a line below the figure, "" for none.
         warnings: what the user should know, one sentence each.
     """
 
@@ -60,29 +60,36 @@ class SideBySide:
 
     @property
     def first(self) -> Explanation:
-        """The explanation that the others are compared with."""
+        """Return the first explanation, which the others are compared with."""
         return next(iter(self.parts.values()))
 
     def figure(self, row: int = 0) -> Picture:
-        """The maps of ``row`` in one picture with captions and colour bars, uint8 (H, W, 3) RGB.
+        """Return the maps of a row in one picture, with captions and colour bars.
 
-        Raises ``OutputError`` where the maps have not two spatial axes.
+        Args:
+            row: which row.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+
+        Raises:
+            OutputError: the maps do not have two spatial axes.
         """
         photo, seen = self.first.picture(row), self.first.region(row)
         scale = "one scale" if self._units(row) is None else "one scale, in the score's units"
-        shown = [self._panel(row, part, self._caption(name, row)) for name, part in self.parts.items()]
+        panels = [self._panel(row, part, self._caption(name, row)) for name, part in self.parts.items()]
         last = list(self.parts.values())[-1]
         peak = float(np.abs(last.heatmap[row]).max())
-        if 0 < peak < FAINT:
+        if 0 < peak < WEAK:
             caption = ["the same, with its own scale:", f"colours {1 / peak:.1f} times as strong"]
-            shown.append(self._panel(row, last, caption, peak))
+            panels.append(self._panel(row, last, caption, peak))
         remarks = [self.remark] if self.remark else []
-        notes = [*remarks, f"{scale}; {NOTES[self.kind]}", *figure.unseen(photo, seen)]
-        return figure.panels(shown, title=self._title(row), notes=notes)
+        notes = [*remarks, f"{scale}; {REMARKS[self.kind]}", *figure.unseen_note(photo, seen)]
+        return figure.panels(panels, title=self._title(row), notes=notes)
 
     @property
     def provenance(self) -> Provenance:
-        """Return how the parts came about."""
+        """Return the record of the model and the run that the parts come from."""
         return self.first.provenance
 
     def account(self) -> dict[str, Any]:
@@ -115,9 +122,17 @@ class SideBySide:
         return first if self.kind == BOTH else f"{first}-vs-{second}"
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write a PNG for each row and an NPY for each map, and ``manifest.json`` last; returns the manifest's path.
+        """Write a PNG for each row and an NPY for each map, and ``manifest.json`` last.
 
-        Raises ``OutputError`` for a folder that cannot be written or results that exist already.
+        Args:
+            folder: where to write; it is made where it does not exist.
+            overwrite: whether existing results are replaced.
+
+        Returns:
+            The path of the manifest.
+
+        Raises:
+            OutputError: the folder cannot be written, or holds results already.
         """
         return files.save([self], Path(folder), overwrite=overwrite)
 
@@ -137,7 +152,7 @@ class SideBySide:
         )
 
     def _units(self, row: int) -> float | None:
-        """What 1 is in the score's units."""
+        """Return what 1 in the heatmaps of a row is in the score's units, or None where layers were fused."""
         scale = self.first.scale[row]
         return None if np.isnan(scale) else float(scale)
 
@@ -154,45 +169,57 @@ class SideBySide:
             return [{"for": "speaks for it", "against": "speaks against it"}.get(name, "for minus against") + blank]
         part = self.parts[name]
         probability = float(part.probability[row])
-        shown = "" if np.isnan(probability) else f"  p {probability:.3f}"
+        suffix = "" if np.isnan(probability) else f"  p {probability:.3f}"
         target = "" if part is self.parts.get("difference") else f": {part.name(row)}"
-        return [f"{name}{target}{blank}", f"score {float(part.score[row]):.3g}{shown}"]
+        return [f"{name}{target}{blank}", f"score {float(part.score[row]):.3g}{suffix}"]
 
 
 def both(explanation: Explanation, against: Explanation | None = None) -> SideBySide:
-    """What speaks for each target and what speaks against it: parts "for", "against" and "net".
+    """Return what speaks for each target and what speaks against it, side by side.
 
-    "for" is the method on (A, G), "against" the method on (A, −G), "net" the first minus the second, signed: for
-    Grad-CAM and all methods whose weights are linear in G that is the signed map. No other run is needed, but for
-    smoothed maps and for methods that look at more than A and G: ``against`` is the same explanation with
-    ``counterfactual=True``.
+    The parts are called "for", "against" and "net". "for" is the method on (A, G), "against" the method on (A, −G), and
+    "net" the first minus the second, signed. For Grad-CAM and all methods whose weights are linear in G, "net" is the
+    signed map. The model is not run again.
+
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> explainer = ogc.Explainer(demo / "shapes-resnet.onnx")
+    >>> sides = ogc.both(explainer.explain_image(demo / "images" / "arrow-and-circle.png"))
+    >>> list(sides.parts)
+    ['for', 'against', 'net']
+
+    Args:
+        explanation: R rows of a method of a layer, neither counterfactual nor signed.
+        against: the same explanation with ``counterfactual=True``. It is needed for smoothed maps, and for methods that
+            read more than A and G.
 
     Raises:
-        MethodError: the method has no counterfactual, or needs ``against``; ``explanation`` is itself counterfactual or
-            signed.
-        InputError: ``against`` is of other images, targets or layers.
+        MethodError: the method has no counterfactual, or needs ``against``; or ``explanation`` is itself counterfactual
+            or signed.
+        InputError: ``against`` is about other images, targets or layers.
     """
     _require_plain(explanation)
     against = against or _counterfactual(explanation)
     _check_alike(explanation, against)
     if not np.array_equal(explanation.class_index, against.class_index):
-        raise InputError("the two sides are of different targets", hint="the same target, with counterfactual=True")
+        raise InputError("the two sides have different targets", hint="the same target, with counterfactual=True")
     net = [_minus(a, b) for a, b in zip(explanation.layers, against.layers, strict=True)]
     parts = {
         "for": explanation,
         "against": against,
         "net": replace(explanation, method=f"{explanation.method} net", layers=tuple(net), signed=True),
     }
-    found = _at_one_scale(parts)
-    nothing = found["for"].is_blank & found["against"].is_blank
-    blank = notes.blank(nothing, explanation.layers, f"{explanation.method} signed")
-    return SideBySide(BOTH, found, warnings=(*explanation.other_warnings, *blank))
+    drawn = _draw_at_one_scale(parts)
+    is_empty = drawn["for"].is_blank & drawn["against"].is_blank
+    blank = notes.blank_maps(is_empty, explanation.layers, f"{explanation.method} signed")
+    return SideBySide(BOTH, drawn, warnings=(*explanation.other_warnings, *blank))
 
 
-def both_of(explain: Callable[..., Explanation], target: object) -> SideBySide:
-    """``both`` of ``explain(target)``, with ``explain(target, counterfactual=True)`` where that is needed."""
+def explain_both(explain: Callable[..., Explanation], target: object) -> SideBySide:
+    """Return ``both`` for ``explain(target)``, with ``explain(target, counterfactual=True)`` where that is needed."""
     explanation = explain(target)
-    return both(explanation, None if takes_apart(explanation) else explain(target, counterfactual=True))
+    return both(explanation, None if has_both_sides(explanation) else explain(target, counterfactual=True))
 
 
 def contrast(
@@ -202,20 +229,33 @@ def contrast(
     *,
     names: tuple[str, str] = ("predicted", "true"),
 ) -> SideBySide:
-    """Two targets of the same photos and what tells them apart: parts "predicted", "true" and "difference".
+    """Return two targets of the same photos side by side, and the difference between them.
 
-    The score is y_predicted − y_true, and its gradient at a layer the difference of the two: the difference is the
-    method on (A, G_predicted − G_true) minus the method on (A, G_true − G_predicted), signed. No other run is needed,
-    but for smoothed maps and for methods that look at more than A and G: ``difference`` is the part "net" of ``both``
-    of the target ``Difference``.
+    The parts are called "predicted", "true" and "difference". The score of the difference is y_predicted − y_true, and
+    its gradient at a layer is G_predicted − G_true. Its map is the method on (A, G_predicted − G_true) minus the method
+    on (A, G_true − G_predicted), signed. The model is not run again.
 
-    ``predicted``, ``true``: R rows each, of the same images in the same order: of one model, method and layers; rows of
-    one explanation with several targets do (``explanation[0:1]``, ``explanation[1:2]``). ``names``: what to call them.
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> explainer = ogc.Explainer(demo / "shapes-resnet.onnx")
+    >>> photo = demo / "images" / "arrow-and-circle.png"
+    >>> two = explainer.explain_image(photo, target=ogc.Classes(["circle", "arrow"]))
+    >>> sides = ogc.contrast(two[0:1], two[1:2], names=("circle", "arrow"))
+    >>> sides.parts["difference"].label(0)
+    'circle − arrow'
+
+    Args:
+        predicted: R rows of a method of a layer, neither counterfactual nor signed.
+        true: R rows of the same images in the same order, of the same model, method and layers.
+        difference: the part "net" of ``both`` for the target ``Difference``. It is needed for smoothed maps, and for
+            methods that read more than A and G.
+        names: what the two targets are called.
 
     Raises:
-        MethodError: the method has no weights or needs ``difference``; the explanations are counterfactual or signed,
-            or of different methods.
-        InputError: they are of different images, models or layers.
+        MethodError: the method has no weights, or needs ``difference``; or the explanations are counterfactual or
+            signed, or of different methods.
+        InputError: the explanations are about different images, models or layers.
     """
     for side in (predicted, true):
         _require_plain(side)
@@ -234,14 +274,14 @@ def contrast(
         probability=np.full_like(predicted.probability, np.nan),
         words=tuple(_against(predicted, true, row) for row in range(len(predicted))),
     )
-    found = _at_one_scale({names[0]: predicted, names[1]: true, "difference": difference})
-    blank = notes.blank(found["difference"].is_blank, difference.layers, f"{predicted.method} signed")
-    said = dict.fromkeys([*predicted.other_warnings, *true.other_warnings, *blank])
-    return SideBySide(CONTRAST, found, warnings=tuple(said))
+    parts = _draw_at_one_scale({names[0]: predicted, names[1]: true, "difference": difference})
+    blank = notes.blank_maps(parts["difference"].is_blank, difference.layers, f"{predicted.method} signed")
+    warnings = dict.fromkeys([*predicted.other_warnings, *true.other_warnings, *blank])
+    return SideBySide(CONTRAST, parts, warnings=tuple(warnings))
 
 
-def takes_apart(explanation: Explanation) -> bool:
-    """Whether the other side of an explanation is made of its own activations and gradients."""
+def has_both_sides(explanation: Explanation) -> bool:
+    """Return whether the other side of an explanation can be made from its own activations and gradients."""
     method, *variants = explanation.method.split()
     return (
         not variants
@@ -251,27 +291,27 @@ def takes_apart(explanation: Explanation) -> bool:
 
 
 def _require_plain(explanation: Explanation) -> None:
-    if SIDES.intersection(explanation.method.split()):
+    if ONE_SIDED.intersection(explanation.method.split()):
         raise MethodError(
-            f"{explanation.method!r} is one side already",
-            hint="explain without counterfactual and signed",
+            f"{explanation.method!r} is already one of the two sides",
+            hint="explain without counterfactual and without signed",
             method=explanation.method,
         )
     if not explanation.layers or explanation.attribution is not None:
         raise MethodError(
-            f"method {explanation.method!r} has no two sides: it makes no cam of a layer",
+            f"method {explanation.method!r} does not have two sides: it makes no cam of a layer",
             hint="gradcam, or another method of a layer",
             method=explanation.method,
         )
 
 
 def _require_parts(explanation: Explanation) -> str:
-    """The method, of which the other side is made of activation and gradient."""
-    if not takes_apart(explanation):
+    """Return the method. Raises ``MethodError`` unless its other side can be made from activation and gradient."""
+    if not has_both_sides(explanation):
         raise MethodError(
-            f"the other side of {explanation.method!r} is not made of its activations and gradients alone",
-            where="smoothed maps, methods with more than a gradient, principal components",
-            hint="gradcam, or what the counterfactual gives: both(explanation, against), contrast(a, b, difference)",
+            f"the other side of {explanation.method!r} cannot be made from its activations and gradients alone",
+            where="a smoothed map, a principal component, or a method that reads more than one gradient",
+            hint="gradcam, or explain the other side, too: both(explanation, against), contrast(a, b, difference)",
             method=explanation.method,
         )
     return explanation.method
@@ -289,7 +329,7 @@ def _difference(a: Explanation, b: Explanation) -> Explanation:
     for x, y in zip(a.layers, b.layers, strict=True):
         gradient = as_float32(x.gradient) - as_float32(y.gradient)
         layers.append(_minus(_layer(x, method, gradient), _layer(x, method, gradient, counterfactual=True)))
-    return replace(a, layers=tuple(layers), signed=True, frame=_drawn_where_either_is(a.frame, b.frame))
+    return replace(a, layers=tuple(layers), signed=True, frame=_common_frame(a.frame, b.frame))
 
 
 def _against(a: Explanation, b: Explanation, row: int) -> Words:
@@ -300,22 +340,22 @@ def _check_alike(a: Explanation, b: Explanation) -> None:
     same = (
         np.array_equal(a.image_index, b.image_index)
         and [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
-        and all(_same(x.activation, y.activation) for x, y in zip(a.layers, b.layers, strict=True))
+        and all(_is_close(x.activation, y.activation) for x, y in zip(a.layers, b.layers, strict=True))
     )
     if not same:
         raise InputError(
-            "only explanations of the same images at the same layers of one model can stand side by side",
+            "explanations can stand side by side only for the same images, at the same layers of one model",
             hint="two targets of one explanation: explanation[0:1] and explanation[1:2]",
         )
 
 
-def _same(a: Array, b: Array) -> bool:
-    """Whether two runs on one image gave these: kernels may round differently."""
+def _is_close(a: Array, b: Array) -> bool:
+    """Return whether two runs on one image can have given both arrays: kernels may round differently."""
     return a.shape == b.shape and bool(np.abs(a - b).max(initial=0) <= ROUNDING * np.abs(a).max(initial=0))
 
 
-def _drawn_where_either_is(a: Frame, b: Frame) -> Frame:
-    """Return the frame of a difference: of targets at different levels of a detector, both levels hold a part."""
+def _common_frame(a: Frame, b: Frame) -> Frame:
+    """Return the frame of a difference; for targets at different levels of a detector it holds all levels."""
     if a.level is None or b.level is None:
         return a
     return replace(a, level=np.where(a.level == b.level, a.level, ALL_LEVELS))
@@ -330,7 +370,7 @@ def _minus(a: LayerResult, b: LayerResult) -> LayerResult:
     return replace(a, weights=None, cam=a.cam - b.cam)
 
 
-def _at_one_scale(parts: Mapping[str, Explanation]) -> dict[str, Explanation]:
+def _draw_at_one_scale(parts: Mapping[str, Explanation]) -> dict[str, Explanation]:
     heatmaps, scale, blank = draw_together([(part.frame, [x.cam for x in part.layers]) for part in parts.values()])
     return {
         name: replace(part, heatmap=heatmap, scale=scale, is_blank=zero, warnings=())

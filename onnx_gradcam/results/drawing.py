@@ -15,15 +15,15 @@ from onnx_gradcam.results.picture.detail import colours
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
-Cams = Sequence[Array]
-"""Of each target layer, (R, *space)."""
+LayerCams = Sequence[Array]
+"""The cams of each target layer, (R, *space)."""
 
 
-def draw(frame: Frame, cams: Cams) -> tuple[Float, Float, Bool]:
+def draw(frame: Frame, cams: LayerCams) -> tuple[Float, Float, Bool]:
     """Draw the maps of one explanation.
 
     Args:
-        frame: where they are drawn.
+        frame: where the maps are drawn.
         cams: for each layer (R, *space); an attribution that is already in input space is drawn the same way.
 
     Returns:
@@ -34,12 +34,12 @@ def draw(frame: Frame, cams: Cams) -> tuple[Float, Float, Bool]:
     return heatmap, scale, blank
 
 
-def draw_together(parts: Sequence[tuple[Frame, Cams]]) -> tuple[list[Float], Float, list[Bool]]:
+def draw_together(parts: Sequence[tuple[Frame, LayerCams]]) -> tuple[list[Float], Float, list[Bool]]:
     """Draw maps of the same images so that those of one row share one scale.
 
     The cams of a part are drawn in its frame; those of several layers are divided by the largest magnitude that the
-    layer has in any part, and fused. The result is divided by the largest magnitude of all parts. What lies in the
-    padding beside a photo counts for these magnitudes: evidence there is not shown, but it is not made up for.
+    layer has in any part, and fused. The result is divided by the largest magnitude of all parts. The padding beside a
+    photo counts for these magnitudes: evidence there is not drawn, and what is drawn does not look stronger without it.
 
     Returns:
         For each part its heatmap (R, *size) or (R, height, width), float32 in [−1, 1]; the scale (R,) float32: the
@@ -52,15 +52,15 @@ def draw_together(parts: Sequence[tuple[Frame, Cams]]) -> tuple[list[Float], Flo
     peak = np.abs(fused).reshape(len(fused), -1).max(axis=1)
     scale = np.where(peak == 0, 1, peak) if len(layers) == 1 else np.full(len(fused), np.nan)
     drawn = normalise(fused).swapaxes(0, 1)
-    heatmaps = [_shown(frame, values) for (frame, _), values in zip(parts, drawn, strict=True)]
+    heatmaps = [_crop(frame, values) for (frame, _), values in zip(parts, drawn, strict=True)]
     return heatmaps, scale.astype(np.float32), [is_blank(values) for values in drawn]
 
 
 def backdrop(frame: Frame, image: int) -> npt.NDArray[np.uint8]:
     """Return what the maps of an image are drawn over, uint8 (H, W, 3) RGB.
 
-    That is the photo, or the values of the array stretched from their least to their largest to 0..255; other than
-    three channels are shown by their mean.
+    It is the photo. For arrays it is the values, stretched from their smallest and largest to 0..255; where there are
+    not three channels, it is their mean.
     """
     if frame.photo is not None:
         return frame.photo
@@ -77,7 +77,7 @@ def backdrop(frame: Frame, image: int) -> npt.NDArray[np.uint8]:
 def draw_attribution(frame: Frame, attribution: Array) -> Array:
     """Return one attribution (*input shape) as (H, W, 3) in the frame: red, green and blue, 0 where nothing was seen.
 
-    An attribution of other than these channels is shown by its mean over channels.
+    Where the channels are not colours, it is the mean over channels.
     """
     height, width = (axis - 1 for axis in frame.space)
     values = colours(attribution, (height, width), frame.channels)
@@ -86,14 +86,14 @@ def draw_attribution(frame: Frame, attribution: Array) -> Array:
     return np.stack([frame.geometry.to_photo(values[:, :, k]) for k in range(3)], axis=2)
 
 
-def _flat_layers(frame: Frame, cams: Cams) -> list[Float]:
-    """Return for each layer that is fused (R, n): the pixels of the frame, and those of the padding behind them."""
+def _flat_layers(frame: Frame, cams: LayerCams) -> list[Float]:
+    """Return for each layer that is fused (R, n): the pixels of the frame, followed by those of the padding."""
     if frame.level is None:
         return [_flat(frame, cam) for cam in cams]
     return [np.concatenate([_flat_level(frame, cams, row, int(level)) for row, level in enumerate(frame.level)])]
 
 
-def _flat_level(frame: Frame, cams: Cams, row: int, level: int) -> Float:
+def _flat_level(frame: Frame, cams: LayerCams, row: int, level: int) -> Float:
     chosen = cams if level == ALL_LEVELS else [cams[level]]
     total: Float = np.sum([_flat(frame, cam[row : row + 1]) for cam in chosen], axis=0)
     return total
@@ -101,17 +101,17 @@ def _flat_level(frame: Frame, cams: Cams, row: int, level: int) -> Float:
 
 def _flat(frame: Frame, cam: Array) -> Float:
     if frame.geometry is None:
-        return _in_input(frame, cam).reshape(len(cam), -1)
+        return _resample_to_input(frame, cam).reshape(len(cam), -1)
     drawn = np.stack([frame.geometry.to_photo(row) for row in np.asarray(cam, np.float32)]).reshape(len(cam), -1)
     padding = frame.geometry.padding
-    return np.concatenate([drawn, _in_input(frame, cam)[:, padding]], axis=1) if padding.any() else drawn
+    return np.concatenate([drawn, _resample_to_input(frame, cam)[:, padding]], axis=1) if padding.any() else drawn
 
 
-def _in_input(frame: Frame, cam: Array) -> Float:
+def _resample_to_input(frame: Frame, cam: Array) -> Float:
     return np.asarray(cam, np.float32) if cam.shape[1:] == frame.size else upsample(cam, frame.size)
 
 
-def _shown(frame: Frame, values: Float) -> Float:
+def _crop(frame: Frame, values: Float) -> Float:
     size = frame.size if frame.geometry is None else frame.geometry.photo
     count = int(np.prod(size))
     return values[:, :count].reshape(len(values), *size)

@@ -1,4 +1,4 @@
-"""The result of explaining: frozen data, one row per (image, target), image-major."""
+"""The result of explaining, as frozen data: one row per (image, target), image by image."""
 
 from __future__ import annotations
 
@@ -26,47 +26,59 @@ from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Rectifiers, Words
 
 Array = npt.NDArray[Any]
-SHOWN = 5
+REPR_ROWS = 5
 """How many rows ``repr`` names."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """What a model saw, row by row: R rows, one for each (image, target), image by image.
+    """The maps of a model for R rows, one for each (image, target), with everything that they were made from.
 
-    It is plain data: it pickles, holds no model and no session, and two of them are equal only if they are the same
-    object.
+    It is plain data: it can be pickled, and holds no model and no session. Two explanations are equal only if they are
+    the same object.
+
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> explainer = ogc.Explainer(demo / "shapes-resnet.onnx")
+    >>> explanation = explainer.explain_image(demo / "images" / "arrow-and-circle.png", target=ogc.TopK(2))
+    >>> [explanation.label(row) for row in range(len(explanation))]
+    ['circle', 'arrow']
+    >>> explanation.heatmap.shape, explanation.score.shape  # one map and one score for each row
+    ((2, 480, 360), (2,))
+    >>> explanation[1].label(0)  # some of the rows
+    'arrow'
 
     Attributes:
-        method: the method, with ``counterfactual`` or ``signed`` behind it where asked for.
+        method: the method, followed by its variants ("gradcam counterfactual").
         recipe: the method with its variants and options.
         image_index: (R,) int64, which image of the input a row explains.
-        class_index: (R,) int64, the class explained; −1 where the target is of none.
-        score: (R,) float32, of a class its score before softmax or sigmoid, of other targets their value.
-        probability: (R,) float32 in [0, 1], softmax or sigmoid of the scores; NaN where no class has one.
-        is_blank: (R,) bool, the map is 0 everywhere.
-        heatmap: (R, *size) float32 in [0, 1] ([−1, 1] if signed), at input resolution, for photos in the photo's
-            pixels, 0 outside ``seen``.
+        class_index: (R,) int64, the explained class; −1 where the target is no class.
+        score: (R,) float32, the score of a class before softmax or sigmoid, or the value of another target.
+        probability: (R,) float32 in [0, 1], softmax or sigmoid of the scores; NaN where there is none.
+        is_blank: (R,) bool, whether the map is 0 everywhere.
+        heatmap: (R, *size) float32 in [0, 1], or [−1, 1] if signed: at the resolution of the input, or for a photo in
+            the photo's pixels, 0 outside ``seen``.
         seen: (R, 4) int64, the region (x1, y1, x2, y2) of the photo that the model saw, in pixels.
-        scale: (R,) float32, the value of the drawn cam, in the score's units, or of the attribution, in the method's,
-            where the heatmap is 1; NaN where several layers were fused.
+        scale: (R,) float32, what 1 in the heatmap stands for: a value of the cam in the score's units, or of the
+            attribution in the method's units; NaN where several layers were fused.
         layers: one result per target layer; empty for methods of the input.
         outputs: the deployed model's outputs by name.
         labels: class names by index, where known.
         frame: where the maps are drawn: the photo or the array, and how they lie to each other.
         provenance: model, versions, providers, score, preprocessing.
         cell: (R, n) int64 for segmenters, detectors and sequences: the index of the explained cell in the axes of
-            the output that are neither batch nor classes; of several outputs with scores, their number goes before it.
-            None for models with one score per class; −1 where a target is of no single cell.
-        box: (R, 4) float32, x1, y1, x2, y2 in the heatmap's pixels, of a target that is about a box: a detector's own,
-            or a part of a segmenter's map; NaN where a target is about none, None where all are.
-        words: for each row the target as ``--target`` has it and as a title; "" both for a class with its label.
-        signed: whether negative values in the maps are evidence against, and drawn in a colour of their own.
+            the output that are neither batch nor classes; where several outputs have scores, the number of the output
+            stands before it. None for models with one score per class; −1 where the target is no single cell.
+        box: (R, 4) float32, x1, y1, x2, y2 in the heatmap's pixels, for targets with a box: a detector's own box, or
+            the requested part of a segmenter's map; NaN for a target without a box, None where no target has one.
+        words: for each row the target as text for ``--target`` and as a title; both are "" for a class.
+        signed: whether the maps have negative values, which are evidence against the target.
         warnings: what the user should know, one sentence each.
-        attribution: the result (R, *input shape) float32 of methods of the input, in the input's own layout; None for
-            the other methods.
-        attributed: the ONNX value that ``attribution`` is of: the input, or the first floating-point value computed
-            from it; "" for the other methods.
+        attribution: (R, *input shape) float32, the result of methods of the input, in the layout of the input; None for
+            other methods.
+        attributed: the ONNX value that ``attribution`` belongs to: the input, or the first floating-point value that is
+            computed from it; "" for other methods.
         rectifiers: how many activations guided backpropagation or deconvolution gated, and how many it left alone; None
             for other methods.
     """
@@ -96,17 +108,19 @@ class Explanation:
     rectifiers: Rectifiers | None = None
 
     def __repr__(self) -> str:
-        rows = ", ".join(self.name(row) for row in range(min(len(self), SHOWN)))
-        more = f" and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
+        rows = ", ".join(self.name(row) for row in range(min(len(self), REPR_ROWS)))
+        more = f" and {len(self) - REPR_ROWS} more" if len(self) > REPR_ROWS else ""
         return f"<Explanation by {self.method} of {rows}{more}>"
 
     def __len__(self) -> int:
         return len(self.image_index)
 
     def __getitem__(self, rows: int | slice | Sequence[int] | Array) -> Explanation:
-        """Some of the rows, in that order; raises ``IndexError`` for one that does not exist.
+        """Return some of the rows, in the order of ``rows``.
 
-        ``outputs`` and ``frame`` stay those of all images: ``image_index`` counts them as before.
+        ``outputs`` and ``frame`` stay those of all images, and ``image_index`` still counts these.
+
+        Raises ``IndexError`` for a row that does not exist.
         """
         which = np.atleast_1d(np.arange(len(self))[rows])
         names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen", "scale")
@@ -122,20 +136,20 @@ class Explanation:
 
     @property
     def about_blank(self) -> tuple[str, ...]:
-        """Why some of the maps are blank, and what to do."""
-        return tuple(notes.blank(self.is_blank, self.layers, self.method))
+        """Return why some of the maps are blank, and what to do, one sentence for each reason."""
+        return tuple(notes.blank_maps(self.is_blank, self.layers, self.method))
 
     @property
     def other_warnings(self) -> tuple[str, ...]:
-        """The warnings that are not about blank maps."""
+        """Return the warnings that are not about blank maps."""
         return tuple(w for w in self.warnings if w not in self.about_blank)
 
     def label(self, row: int) -> str:
-        """What a row explains: the label of a class, its index where labels are not known; else the target's title."""
+        """Return what a row explains: the label of a class, its index without labels, or the title of a target."""
         return self._words(row).title or label_of(int(self.class_index[row]), self.labels)
 
     def target(self, row: int) -> str:
-        """What a row explains as ``--target`` has it: the index of a class, or a form such as ``prob:281``."""
+        """Return what a row explains as text for ``--target``: the index of a class, or a form such as ``prob:281``."""
         return self._words(row).text or str(int(self.class_index[row]))
 
     def _words(self, row: int) -> Words:
@@ -143,7 +157,7 @@ class Explanation:
 
     @property
     def layer(self) -> LayerResult:
-        """The result of the only target layer. Raises ``LayerError`` where several were fused."""
+        """Return the result at the only target layer. Raises ``LayerError`` where several layers were fused."""
         if len(self.layers) != 1:
             names = ", ".join(layer.name for layer in self.layers)
             raise LayerError(f"{len(self.layers)} layers were fused: {names}", hint="explanation.layers[i]")
@@ -151,45 +165,65 @@ class Explanation:
 
     @property
     def target_layer(self) -> str:
-        """The name of the only target layer."""
+        """Return the name of the only target layer."""
         return self.layer.name
 
     @property
     def activation(self) -> Array:
-        """A of the only target layer, (R, C, *space)."""
+        """Return the activation A of the only target layer, (R, C, *space)."""
         return self.layer.activation
 
     @property
     def gradient(self) -> Array | None:
-        """∂score/∂A of the only target layer, (R, C, *space)."""
+        """Return ∂score/∂A at the only target layer, (R, C, *space); None for methods without gradients."""
         return self.layer.gradient
 
     @property
     def weights(self) -> Array | None:
-        """The weights of the only target layer."""
+        """Return the weights of the only target layer, (R, C, 1…) or (R, C, *space); None where there are none."""
         return self.layer.weights
 
     @property
     def cam(self) -> Array:
-        """The raw cam of the only target layer, (R, *space), in the score's units."""
+        """Return the cam of the only target layer before scaling, (R, *space) float32, in the score's units."""
         return self.layer.cam
 
     def overlay(self, image: Any = None, row: int = 0) -> Array:
-        """The heatmap of ``row`` over its photo (or over ``image``: path, bytes, array), uint8 (H, W, 3) RGB.
+        """Return the heatmap of a row drawn over its photo.
 
-        Raises ``OutputError`` where the map has not two spatial axes.
+        Args:
+            image: another picture to draw on: a path, bytes, a PIL image or a uint8 array; None: the photo itself.
+            row: which row.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            OutputError: the map does not have two spatial axes.
+            InputError: ``image`` cannot be decoded, or does not have the size of the heatmap.
         """
         picture = self.picture(row, image)
         return overlay.overlay(picture, self.heatmap[row], seen=self.region(row), signed=self.signed)
 
     def figure(self, image: Any = None, row: int = 0) -> Array:
-        """The overlay with a caption (method, target, score, layer) and a colour bar, uint8 (H, W, 3) RGB.
+        """Return the overlay of a row with a caption (method, target, score, layer) and a colour bar.
 
-        Of methods with guided backpropagation or deconvolution in them: ``detail``, with a caption. Of other methods of
-        the input the strongest 0.5 % of the pixels are drawn alike: beside a single peak the rest would be black.
+        For methods with guided backpropagation or deconvolution the picture is ``detail``. For other methods of the
+        input the strongest 0.5 % of the pixels get the same colour: beside a single peak the rest would be black.
+
+        Args:
+            image: another picture to draw on: a path, bytes, a PIL image or a uint8 array; None: the photo itself.
+            row: which row.
+
+        Returns:
+            (height, width, 3) uint8 RGB.
+
+        Raises:
+            OutputError: the map does not have two spatial axes.
+            InputError: ``image`` cannot be decoded, or does not have the size of the heatmap.
         """
         if self.has_detail:
-            return self._detailed(row)
+            return self._detail_figure(row)
         return figure.figure(
             self.picture(row, image),
             self.heatmap[row],
@@ -197,12 +231,12 @@ class Explanation:
             seen=self.region(row),
             box=self.box_of(row),
             signed=self.signed,
-            blank=_blank_note(self.method) if self.layers else NO_GRADIENT,
+            blank=_blank_note(self.method) if self.layers else BLANK_AT_INPUT,
             brightest=1.0 if self.layers else figure.brightest(self.heatmap[row], self.region(row)),
         )
 
     def box_of(self, row: int) -> tuple[float, float, float, float] | None:
-        """``box`` of a row, None where it is about none."""
+        """Return (x1, y1, x2, y2), the box of a row, or None where its target has no box."""
         if self.box is None or np.isnan(self.box[row]).any():
             return None
         x1, y1, x2, y2 = (float(v) for v in self.box[row])
@@ -210,13 +244,17 @@ class Explanation:
 
     @property
     def has_detail(self) -> bool:
-        """Return whether the method shows fine detail: an attribution with gated rectifiers, of an image."""
+        """Return whether the method shows fine detail: its attribution is of an image, with gated rectifiers."""
         return self.rectifiers is not None and self.attribution is not None and len(self.frame.space) == 2
 
     def detail(self, row: int = 0) -> Array:
-        """The attribution of ``row`` as a picture in the heatmap's pixels, uint8 (H, W, 3) RGB, grey where it is 0.
+        """Return the attribution of a row as a picture of fine detail, grey where it is 0.
 
-        Raises ``OutputError`` for methods whose picture is the heatmap.
+        Returns:
+            (H, W, 3) uint8 RGB, in the heatmap's pixels.
+
+        Raises:
+            OutputError: the picture of this method is its heatmap.
         """
         if not self.has_detail or self.attribution is None:
             raise OutputError(
@@ -225,18 +263,28 @@ class Explanation:
             )
         return detail.picture(draw_attribution(self.frame, self.attribution[row]), self.region(row))
 
-    def _detailed(self, row: int) -> Array:
-        shown, seen = self.detail(row), self.region(row)
-        said = [str(self.rectifiers), *SANITY, *([figure.FRAMED] if figure.unseen(shown, seen) else [])]
-        blank = [NO_GRADIENT] if self.is_blank[row] else []
-        return figure.panels([figure.picture_panel(shown, seen=seen)], title=self.title(row), notes=[*blank, *said])
+    def _detail_figure(self, row: int) -> Array:
+        picture, seen = self.detail(row), self.region(row)
+        blank = [BLANK_AT_INPUT] if self.is_blank[row] else []
+        framed = [figure.FRAMED] if figure.unseen_note(picture, seen) else []
+        lines = [*blank, str(self.rectifiers), *SANITY, *framed]
+        return figure.panels([figure.picture_panel(picture, seen=seen)], title=self.title(row), notes=lines)
 
     def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:
-        """Write a PNG and an NPY for each row, and ``manifest.json`` last; returns the manifest's path.
+        """Write a PNG and an NPY for each row, and ``manifest.json`` last.
 
-        ``scale``: each map divided by its own maximum ("image"), by the largest of all ("shared"), or by a number in
-        the score's units. Raises ``OutputError`` for a folder that cannot be written or results that exist already, and
-        ``MethodError`` for a scale that is unknown or that fused maps do not have.
+        Args:
+            folder: where to write; it is made where it does not exist.
+            scale: what each map is divided by: its own maximum ("image"), the largest maximum of all maps ("shared"),
+                or a number in the score's units.
+            overwrite: whether existing results are replaced.
+
+        Returns:
+            The path of the manifest.
+
+        Raises:
+            OutputError: the folder cannot be written, or holds results already.
+            MethodError: the scale is unknown, or the maps have no scale in the score's units.
         """
         return files.save([self], Path(folder), scale=scale, overwrite=overwrite)
 
@@ -278,27 +326,27 @@ class Explanation:
 
     def account(self) -> dict[str, Any]:
         """Return what the manifest says of model, score, layers and method, ready for JSON."""
-        of, recipe = self.provenance, self.recipe
+        source, recipe = self.provenance, self.recipe
         return {
-            "versions": dict(of.versions),
-            "model": {"path": of.model, "sha256": of.sha256},
-            "providers": list(of.providers),
-            "provider_options": {name: dict(options) for name, options in of.provider_options.items()},
-            "precision": dict(of.precision),
-            "score": of.score,
-            "score_activation": of.score_activation,
-            "labels": of.labels,
-            "layers": list(of.layers),
-            "layer_reasons": list(of.layer_reasons),
+            "versions": dict(source.versions),
+            "model": {"path": source.model, "sha256": source.sha256},
+            "providers": list(source.providers),
+            "provider_options": {name: dict(options) for name, options in source.provider_options.items()},
+            "precision": dict(source.precision),
+            "score": source.score,
+            "score_activation": source.score_activation,
+            "labels": source.labels,
+            "layers": list(source.layers),
+            "layer_reasons": list(source.layer_reasons),
             "attributed": self.attributed or None,
             "method": recipe.method,
             "counterfactual": recipe.counterfactual,
             "signed": recipe.signed,
-            "fusion": of.fusion,
+            "fusion": source.fusion,
             "smooth": list(recipe.smooth),
             "options": options_for_json(recipe),
-            "check_forward": of.check_forward,
-            "gradient_scale": of.gradient_scale,
+            "check_forward": source.check_forward,
+            "gradient_scale": source.gradient_scale,
             "rectifiers": None if self.rectifiers is None else asdict(self.rectifiers),
         }
 
@@ -321,33 +369,38 @@ class Explanation:
         return overlay.encode_png(self.figure())
 
     def title(self, row: int) -> list[str]:
-        """The lines above the figure: method and class, score, layer."""
+        """Return the lines above the figure: method and target, score, layer."""
         layers = " + ".join(layer.name for layer in self.layers)
         probability = float(self.probability[row])
-        shown = "" if np.isnan(probability) else f"  p {probability:.3f}"
+        suffix = "" if np.isnan(probability) else f"  p {probability:.3f}"
         value = f"{float(self.score[row]):.3g}"
         before = f", before {self.score_activation}" if self.score_activation else ""
         if self._words(row).text:
-            score = f"value {value}, made of {self.score_name}{before}"
+            score = f"value {value}, computed from {self.score_name}{before}"
         else:
             score = f"score {self.score_name} = {value}{before}"
         where = [f"layer {layers}" if self.layers else "", f"input {self.attributed}" if self.attributed else ""]
-        return [f"{self.method}: {self.name(row)}{shown}", score, ", ".join(filter(None, where))]
+        return [f"{self.method}: {self.name(row)}{suffix}", score, ", ".join(filter(None, where))]
 
     def name(self, row: int) -> str:
-        """The label and the index of a class, the index alone where labels are not known; else the target's title."""
+        """Return what a row explains: label and index of a class, or its index, or the title of a target."""
         index, label = int(self.class_index[row]), self.label(row)
         return label if label == str(index) or self._words(row).title else f"{label} ({index})"
 
     def region(self, row: int) -> tuple[int, int, int, int]:
-        """``seen`` of a row."""
+        """Return (x1, y1, x2, y2), the region that the model saw, for a row."""
         x1, y1, x2, y2 = (int(v) for v in self.seen[row])
         return x1, y1, x2, y2
 
     def picture(self, row: int, image: Any = None) -> Array:
-        """What the map of a row is drawn over, uint8 (H, W, 3) RGB: its photo, or ``image`` decoded.
+        """Return the picture that the map of a row is drawn over: its photo, or ``image`` decoded.
 
-        Raises ``OutputError`` where the map has not two spatial axes.
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            OutputError: the map does not have two spatial axes.
+            InputError: ``image`` cannot be decoded.
         """
         if self.heatmap.ndim != 3:
             raise OutputError(
@@ -363,7 +416,7 @@ SANITY = (
     "guided backpropagation and deconvolution show edges whatever the class:",
     "they fail sanity checks (Adebayo et al. 2018)",
 )
-NO_GRADIENT = "blank map: it is 0 everywhere at the input"
+BLANK_AT_INPUT = "blank map: it is 0 everywhere at the input"
 
 
 def _blank_note(method: str) -> str:

@@ -1,4 +1,4 @@
-"""Results on disk: a PNG and an NPY for each row, and ``manifest.json`` last. Whole or not at all."""
+"""Results on disk: a PNG and an NPY for each row, and ``manifest.json`` last. A file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Subject:
-    """What was explained: a name for its files, and, for files, path and sha256."""
+    """An image that was explained, as the manifest names it.
+
+    Attributes:
+        stem: the first part of the names of its files.
+        path: where the image comes from; None for arrays.
+        sha256: the hash of the image file, as hex digits; None for arrays.
+    """
 
     stem: str
     path: str | None = None
@@ -36,24 +42,24 @@ class Subject:
 
 
 def stems(paths: Sequence[Path]) -> list[str]:
-    """A name for each file's results; equal stems get 8 hex digits of their path's hash."""
-    plain = [path.stem for path in paths]
+    """Return a name for the results of each file; equal names get 8 hex digits of the hash of their path."""
+    names = [path.stem for path in paths]
     return [
-        stem if plain.count(stem) == 1 else f"{stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        for path, stem in zip(paths, plain, strict=True)
+        stem if names.count(stem) == 1 else f"{stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        for path, stem in zip(paths, names, strict=True)
     ]
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file, as hex digits."""
+    """Return the sha256 of a file, as hex digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Before any work: raise ``OutputError`` where ``folder`` cannot be written or holds a result already."""
+    """Raise ``OutputError`` where ``folder`` cannot be written or holds results already; call it before any work."""
     if (folder / MANIFEST).exists() and not overwrite:
         raise OutputError(
-            f"{str(folder)!r} holds results already",
+            f"{str(folder)!r} already holds results",
             hint="--overwrite, or another folder with -o DIR",
             folder=folder,
         )
@@ -71,13 +77,13 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 @dataclass(frozen=True, eq=False)
 class MapFile:
-    """One map as it is written.
+    """One map as it is written to a file.
 
     Attributes:
         heatmap: (*size) float32 in [−1, 1].
-        attribution: (*input shape) float32, for methods of the input.
-        method: what made it, for messages.
-        record: what the manifest says of it; the keys "scale", "is_blank" and "image_index" are read here, too.
+        attribution: (*input shape) float32 for methods of the input; None for others.
+        method: the method that made it, for messages.
+        record: what the manifest says of it; "scale", "is_blank" and "image_index" among it are read here, too.
     """
 
     heatmap: npt.NDArray[Any]
@@ -88,14 +94,15 @@ class MapFile:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """What is written of one row: a picture, and the numbers of one or several maps.
+    """The files of one row: a picture, and the numbers of one or several maps.
 
     Attributes:
         title: what was explained, in words.
-        method, target: as file names have them.
-        images: how many images the result is of: their numbers stand in file names where there are several.
-        figure: draws the picture; None where maps cannot be drawn.
-        maps: by what goes before ``.npy``.
+        method: the method as it stands in file names.
+        target: the target as it stands in file names.
+        images: how many images the result has; where there are several, their numbers stand in file names.
+        figure: a function that draws the picture; None where maps cannot be drawn.
+        maps: the maps, by the part of the file name before ``.npy``; "" for a single map.
     """
 
     title: str
@@ -107,7 +114,7 @@ class Sheet:
 
 
 class Result(Protocol):
-    """What can be written."""
+    """A result that can be written."""
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -115,13 +122,13 @@ class Result(Protocol):
 
     @property
     def provenance(self) -> Provenance:
-        """Return how the result came about."""
+        """Return the record of the model and the run that the result comes from."""
 
     def account(self) -> Mapping[str, Any]:
         """Return what the manifest says of model, score, layers and method."""
 
     def sheets(self) -> Sequence[Sheet]:
-        """Return what is written, row by row."""
+        """Return the files of each row."""
 
 
 def save(
@@ -134,9 +141,9 @@ def save(
     errors: Sequence[tuple[str, OnnxGradcamError]] = (),
     request: dict[str, Any] | None = None,
 ) -> Path:
-    """Write all results into ``folder``, the manifest last; returns the manifest's path.
+    """Write all results into a folder, the manifest last, and return the path of the manifest.
 
-    Raises ``OutputError`` where the folder cannot be written or a result exists.
+    Raises ``OutputError`` where the folder cannot be written or holds results already.
     """
     check_folder(folder, overwrite)
     of = of or [Subject("explanation" if len(results) == 1 else f"explanation-{i}") for i in range(len(results))]
@@ -162,7 +169,7 @@ def write_rows(
             _write(folder / f"{stem}.png", overlay.encode_png(sheet.figure()), overwrite)
         for part, entry in sheet.maps.items():
             name = f"{stem}.{part}.npy" if part else f"{stem}.npy"
-            _write(folder / name, _npy(_scaled(entry, scale)), overwrite)
+            _write(folder / name, _npy(_rescale(entry, scale)), overwrite)
             files = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
             if entry.attribution is not None:
                 beside = f"{name.removesuffix('.npy')}.attribution.npy"
@@ -185,7 +192,7 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _scaled(entry: MapFile, scale: str | float) -> npt.NDArray[Any]:
+def _rescale(entry: MapFile, scale: str | float) -> npt.NDArray[Any]:
     if scale == "image" or entry.record["is_blank"]:
         return entry.heatmap
     rescaled: npt.NDArray[Any] = normalise(entry.heatmap[None] * np.float32(_units(entry)), float(scale))[0]
@@ -193,7 +200,7 @@ def _scaled(entry: MapFile, scale: str | float) -> npt.NDArray[Any]:
 
 
 def _units(entry: MapFile) -> float:
-    """Return what a heatmap is in the score's units where it is 1."""
+    """Return what 1 in a heatmap is in the score's units. Raises ``MethodError`` for fused layers."""
     scale: float | None = entry.record["scale"]
     if scale is None:
         raise MethodError(
@@ -212,7 +219,7 @@ def _stem(sheet: Sheet, subject: Subject) -> str:
 
 
 def slug(target: str) -> str:
-    """Return a target as it stands in file names: of [a-z0-9-]."""
+    """Return a target as it stands in file names, made of [a-z0-9-]."""
     return _slug(f"minus {target[1:]}" if target.startswith("-") else target)
 
 
@@ -232,7 +239,7 @@ def write_manifest(
     errors: Sequence[tuple[str, OnnxGradcamError]],
     request: dict[str, Any],
 ) -> Path:
-    """``manifest.json``, described by the JSON Schema in ``docs/formats.md``."""
+    """Write ``manifest.json`` and return its path; its JSON Schema is described in ``docs/formats.md``."""
     account = dict(results[0].account()) if results else {}
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -259,9 +266,9 @@ def _error(image: str, error: OnnxGradcamError) -> dict[str, str]:
 
 
 def _write(path: Path, data: bytes, overwrite: bool) -> None:
-    """Written aside, then renamed."""
+    """Write a file under another name, then rename it: so it is there whole or not at all."""
     if path.exists() and not overwrite:
-        raise OutputError(f"{str(path)!r} exists already", hint="--overwrite, or another folder with -o DIR", path=path)
+        raise OutputError(f"{str(path)!r} already exists", hint="--overwrite, or another folder with -o DIR", path=path)
     aside = path.with_name(f".{path.name}.part")
     try:
         aside.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Where the maps of an explanation are drawn, as plain data."""
+"""The frame in which the maps of an explanation are drawn, as plain data."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ ALL_LEVELS = -1
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Where the maps of R rows are drawn: in the pixels of the model's input, or of a photo.
+    """The frame in which the maps of R rows are drawn: the pixels of the model's input, or of a photo.
 
     Attributes:
         size: the extents of the model's input, (H, W) for images.
         fusion: how several layers become one map: "mean", "max" or "product".
-        level: (R,) int64, the level of a detector that each row is drawn from, where the layers are its levels;
-            ``ALL_LEVELS``: the sum of all of them, since each holds a part of the score. None: all layers are fused.
+        level: (R,) int64, the level of a detector that each row is drawn from, where each level has its layer;
+            ``ALL_LEVELS`` (−1): the sum of all levels, since each holds a part of the score. None: all layers are
+            fused.
         photo: the photo as decoded, (H, W, 3) uint8 RGB; None where an array was explained.
         geometry: where the photo lies in the model's input; None where maps stay in the pixels of the input.
         x: the array that was explained, (N, …); None for photos.
-        space: the axes of ``x``, and of an attribution (R, …), that are space.
-        channels: which channels these have, where they are colours: "RGB", "BGR", "RGBA" …
+        space: the spatial axes of ``x``, and of an attribution (R, …).
+        channels: the order of their channels, where these are colours: "RGB", "BGR", "RGBA" …
     """
 
     size: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What was found at one target layer."""
+"""The result at one target layer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class LayerResult:
-    """One target layer: ``activation`` and ``gradient`` (R, C, *space), ``weights`` (R, C, 1…) or (R, C, *space),
-    ``cam`` (R, *space) float32 in the score's units; where it is smoothed over copies of the input, the rest is of the
-    input itself. ``gradient`` and ``weights`` are None for methods without them.
+    """Activation, gradient, weights and cam of R rows at one target layer.
+
+    For cams that are smoothed over copies of the input, the other arrays are those of the input itself.
+
+    Attributes:
+        name: the name of the layer, an ONNX value.
+        activation: (R, C, *space), A.
+        gradient: (R, C, *space), ∂score/∂A; None for methods without gradients.
+        weights: (R, C, 1…) or (R, C, *space) float32; None for methods without weights.
+        cam: (R, *space) float32, in the score's units.
     """
 
     name: str

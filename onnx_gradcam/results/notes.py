@@ -1,4 +1,7 @@
-"""What the user should know of an explanation beside its maps, one sentence each."""
+"""Warnings about an explanation, one sentence each: what the user should know beside the maps.
+
+Each function returns a list, which is empty where there is nothing to say.
+"""
 
 from __future__ import annotations
 
@@ -11,78 +14,81 @@ from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.records import Rectifiers
 
 DEAD = (
-    "the activation of {layers} is 0 everywhere for that image; see that the preprocessing is the model's own "
+    "the activation of {layers} is 0 everywhere for that image; check that the preprocessing is the model's own "
     "(inspect --image PHOTO), or take an earlier layer"
 )
 FLAT = (
-    "the gradient at {layers} is 0 everywhere: no small change there moves that score; take another layer, or see "
-    "with verify whether the score depends on it"
+    "the gradient at {layers} is 0 everywhere: a small change there does not change that score; take another layer, "
+    "or check with verify whether the score depends on it"
 )
 NOTHING_FOR = (
     "nothing at {layers} speaks for that class; --counterfactual (counterfactual=True) shows what speaks against it, "
-    "--both (onnx_gradcam.both) the two sides, or take another layer"
+    "--both (onnx_gradcam.both) shows the two sides; or take another layer"
 )
 NOTHING_AGAINST = (
-    "nothing at {layers} speaks against that class, all evidence there is for it; without --counterfactual it is "
-    "shown, --both (onnx_gradcam.both) shows the two sides, or take another layer"
+    "nothing at {layers} speaks against that class: all evidence there is for it; leave out --counterfactual to see "
+    "it, --both (onnx_gradcam.both) shows the two sides; or take another layer"
 )
 SATURATED = (
-    "the score does not react to a small change of the input (a saturated network?); integrated-gradients looks "
-    "further than that"
+    "the score does not react to a small change of the input (a saturated network?); integrated-gradients looks at "
+    "large changes"
 )
-GATED_AWAY = "no positive share of that score comes back through all rectifiers; saliency keeps negative ones, too"
-COMPLETE = 0.02  # of the score may be missing from a sum that is to explain it
-INTEGRATED = 0.05  # the same, of a difference of scores that is integrated numerically
+GATED_AWAY = "no positive share of that score comes back through all rectifiers; saliency keeps negative shares, too"
+COMPLETE = 0.02  # share of the score that may be missing from a sum that explains it
+INTEGRATED = 0.05  # the same for a difference of scores that is integrated numerically
 NOTHING = (
     "evidence for and against that class cancels everywhere at {layers}; try the method hirescam, or another layer"
 )
 
 
-def tied(scores: np.ndarray) -> list[str]:
-    """Of a quantized model: images whose top-1 (N, K) is one of several classes with the same score."""
+def tied_scores(scores: np.ndarray) -> list[str]:
+    """Warn of images of a quantized model whose highest score, of (N, K), belongs to several classes."""
     count = (np.sum(scores == scores.max(axis=1, keepdims=True), axis=1) > 1).sum()
     if not count:
         return []
     return [
         f"{count} of {len(scores)} images have several classes with the highest score: quantization cannot tell "
-        "these apart, and the first was taken for top-1"
+        "these classes apart, and the first of them is taken as top-1"
     ]
 
 
-def alike(names: Sequence[str], taken: str) -> list[str]:
-    """Several inputs could be the image."""
+def image_inputs(names: Sequence[str], chosen: str) -> list[str]:
+    """Warn that several inputs could be the image; ``chosen`` is explained."""
     if len(names) < 2:
         return []
     return [
-        f"each of the inputs {', '.join(names)} could be the image: {taken!r} is explained, another with "
+        f"each of the inputs {', '.join(names)} could be the image: {chosen!r} is explained; choose another one with "
         "--image-input NAME"
     ]
 
 
-def apart(difference: float | None) -> list[str]:
-    """The gradient graph's outputs are not quite the deployed model's."""
+def forward_difference(difference: float | None) -> list[str]:
+    """Warn that the outputs of the gradient graph differ a little from those of the deployed model."""
     if difference is None:
         return []
     return [
-        f"exposing values changed the outputs by up to {difference:.2g} of the largest, as the runtime's "
-        "own optimisations do; outputs and prediction are the deployed model's"
+        f"reading inner values changed the outputs by up to {difference:.2g} of the largest, as the runtime's own "
+        "optimisations do; outputs and prediction are those of the deployed model"
     ]
 
 
 def guessed_labels(source: str) -> list[str]:
-    """The class names are not the model's own."""
-    return [f"the labels are {source}; settle it with --labels FILE"] if source.startswith("guessed") else []
+    """Warn that the class names are not the model's own."""
+    return [f"the labels are {source}; set them with --labels FILE"] if source.startswith("guessed") else []
 
 
-def blank(is_blank: np.ndarray, layers: Sequence[LayerResult], method: str) -> list[str]:
-    """Why maps (R,) are 0 everywhere, and what to do: one sentence for each reason.
+def blank_maps(is_blank: np.ndarray, layers: Sequence[LayerResult], method: str) -> list[str]:
+    """Say why maps are 0 everywhere, and what to do: one sentence for each reason.
 
-    ``method``: with its variants behind it.
+    Args:
+        is_blank: (R,) bool, which maps are blank.
+        layers: the results at the target layers; empty for methods of the input.
+        method: the method followed by its variants.
     """
-    found = Counter(_why_blank(int(row), layers, method.split()) for row in np.flatnonzero(is_blank) if layers)
+    reasons = Counter(_why_blank(int(row), layers, method.split()) for row in np.flatnonzero(is_blank) if layers)
     names = ", ".join(layer.name for layer in layers)
     return [
-        f"{count} of {len(is_blank)} maps are blank: {reason.format(layers=names)}" for reason, count in found.items()
+        f"{count} of {len(is_blank)} maps are blank: {reason.format(layers=names)}" for reason, count in reasons.items()
     ]
 
 
@@ -96,72 +102,77 @@ def _why_blank(row: int, layers: Sequence[LayerResult], variants: Sequence[str])
     return NOTHING_AGAINST if "counterfactual" in variants else NOTHING_FOR
 
 
-def no_gradient(is_zero: np.ndarray, gating: Rectifiers | None) -> list[str]:
-    """Attributions (R,) that are zero everywhere; ``gating``: of a backward pass with gates."""
+def blank_attributions(is_zero: np.ndarray, gating: Rectifiers | None) -> list[str]:
+    """Say why attributions, (R,) bool, are 0 everywhere; ``gating``: what a backward pass with gates gated."""
     if not is_zero.any():
         return []
     reason = SATURATED if gating is None else GATED_AWAY
     return [f"{int(is_zero.sum())} of {len(is_zero)} maps are blank: {reason}"]
 
 
-def incomplete(explained: np.ndarray, scores: np.ndarray) -> list[str]:
-    """Input and biases (R,) do not add up to the score."""
+def missing_evidence(explained: np.ndarray, scores: np.ndarray) -> list[str]:
+    """Warn where the evidence of input and biases (R,) does not add up to the score (R,)."""
     share = np.abs(explained - scores) / np.maximum(np.abs(scores), 1e-6)
     worst = int(share.argmax())
     if share[worst] <= COMPLETE:
         return []
     return [
-        f"x · ∂y/∂x and the biases that were found add up to {explained[worst]:.3g} where the score is "
-        f"{scores[worst]:.3g}: they are all of it only in networks of ReLUs, max pools and linear layers with one input"
+        f"x · ∂y/∂x and the biases add up to {explained[worst]:.3g}, but the score is {scores[worst]:.3g}: they add up "
+        "to the whole score only in networks of ReLUs, max pools and linear layers with one input"
     ]
 
 
-def inexact(found: np.ndarray, differences: np.ndarray) -> list[str]:
-    """Integrals (R,) that are not the differences of the scores at their ends."""
-    share = np.abs(found - differences) / np.maximum(np.abs(differences), 1e-6)
+def integration_error(integrals: np.ndarray, differences: np.ndarray) -> list[str]:
+    """Warn where integrals (R,) are not the differences (R,) of the scores at their ends."""
+    share = np.abs(integrals - differences) / np.maximum(np.abs(differences), 1e-6)
     worst = int(share.argmax())
     if share[worst] <= INTEGRATED:
         return []
     return [
-        f"the attributions add up to {found[worst]:.3g} where the score is {differences[worst]:.3g} above the "
-        "baseline's: more steps come nearer (--option steps=200)"
+        f"the attributions add up to {integrals[worst]:.3g}, but the score is {differences[worst]:.3g} above that of "
+        "the baseline: more steps come nearer (--option steps=200)"
     ]
 
 
-def gated(gating: Rectifiers | None) -> list[str]:
-    """Activations that a backward pass with gates had to leave alone, or that there was nothing to gate."""
+def left_alone(gating: Rectifiers | None) -> list[str]:
+    """Warn that a backward pass with gates left activations alone, or that there was nothing to gate."""
     if gating is None:
         return []
     if not gating.gated:
-        return [f"no rectifier lies between input and score: this is the gradient ({gating})"]
+        return [f"no rectifier lies between input and score: the map is the plain gradient ({gating})"]
     return [str(gating)] if gating.left_alone else []
 
 
-def flat(layers: Sequence[str]) -> list[str]:
-    """Layers in which the score has no second derivative."""
+def no_curvature(layers: Sequence[str]) -> list[str]:
+    """Warn of layers in which the score has no second derivative."""
     if not layers:
         return []
     return [
-        f"the score is piecewise linear in {', '.join(layers)}: Shapley-CAM's second-order term is zero there, and its "
-        "map is Grad-CAM's"
+        f"the score is piecewise linear in {', '.join(layers)}: the second-order term of Shapley-CAM is zero there, "
+        "and its map is that of Grad-CAM"
     ]
 
 
-def of_places(kinds: Set[str], layers: Sequence[LayerResult]) -> list[str]:
-    """What a cam of a part of a dense output does not say, for ``kinds`` of targets.
+def loose_places(kinds: Set[str], layers: Sequence[LayerResult]) -> list[str]:
+    """Warn that a cam says little about the place of a box, or of a part of a dense output.
 
-    Measured on real models: within a mask lay 0.35 to 0.64 of the evidence by gradcam, 0.68 to 0.85 by hirescam, of a
-    mask's share of 0.36 to 0.45; and the maximum of a cam of what boxes are made of lay beside the box.
+    Measured on real models, for masks that cover 0.36 to 0.45 of the image: 0.35 to 0.64 of the evidence by gradcam
+    lies within the mask, and 0.68 to 0.85 of that by hirescam. The maximum of a cam of the values that boxes are made
+    of lies beside the box.
+
+    Args:
+        kinds: the kinds of the targets.
+        layers: the results at the target layers.
     """
-    averaged = any(layer.weights is not None and set(layer.weights.shape[2:]) == {1} for layer in layers)
+    is_averaged = any(layer.weights is not None and set(layer.weights.shape[2:]) == {1} for layer in layers)
     if "iou" in kinds:
         return [
-            "what a box is made of says little of its place: a cam may lie beside it, and an attribution of the input "
-            "(--method saliency) does not"
+            "a cam says little about the place of a box, and may lie beside it: take an attribution of the input "
+            "(--method saliency)"
         ]
-    if averaged and kinds & {"region", "objectness"}:
+    if is_averaged and kinds & {"region", "objectness"}:
         return [
-            "weights averaged over space say which channels speak for this part, and the map is all places where they "
-            "are: --method hirescam or layercam keeps to the part"
+            "weights averaged over space say which channels speak for this part, and the map shows all places where "
+            "these channels are active: --method hirescam or layercam keeps to the part"
         ]
     return []

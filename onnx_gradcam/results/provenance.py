@@ -1,4 +1,4 @@
-"""How an explanation came about, as plain data."""
+"""The record of the model and the run that an explanation comes from, as plain data."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from onnx_gradcam.photos.preprocess.choice import Choice
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the manifest records of the model and of the run.
+    """The model and the run that an explanation comes from; the manifest records them.
 
     Attributes:
-        model: the path of the model, or what it is called where it came from memory.
+        model: the path of the model, or a name for a model from memory.
         sha256: the hash of the model file, without its external data, as hex digits.
-        versions: of the tool, onnx, NumPy and the runtime, and the providers that this was built with.
+        versions: the versions of this tool, onnx, NumPy and the runtime, and the providers that the runtime has.
         providers: the execution providers in use, by full name.
-        provider_options: for each of them the options that were set.
+        provider_options: the options that were set, for each of these providers.
         precision: "dtype" of the score, and "tf32": whether CUDA may round products (None for other providers).
         score: the ONNX value whose entries are the scores.
-        score_activation: the Softmax, LogSoftmax or Sigmoid behind it that was walked back over, or "".
+        score_activation: the Softmax, LogSoftmax or Sigmoid after this value, which the score leaves out, or "".
         labels: where the class names come from.
-        layers, layer_reasons: the target layers, and why each was taken.
-        fusion: how several layers became one map; None for a single one.
-        check_forward: whether the outputs were compared with the untouched model.
-        gradient_scale: what the gradients of a 16-bit model were multiplied with on their way; None for others.
+        layers: the target layers.
+        layer_reasons: for each target layer why it was chosen.
+        fusion: how several layers became one map; None for a single layer.
+        check_forward: whether the outputs were compared with those of the untouched model.
+        gradient_scale: the factor that kept the gradients of a 16-bit model in range; None for other models.
         preprocess: how the photo became a tensor, with the source of each choice; None for arrays.
     """
 

@@ -1,4 +1,4 @@
-"""Small records that stand in results: a target in words, and what guided backpropagation gated."""
+"""Small records in results: a target in words, and the activations that guided backpropagation gated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Words:
-    """A target in words: ``text`` as ``--target`` has it, ``title`` for readers; "" both for a class with its label."""
+    """A target in words; both fields are "" for a class, which has an index and a label.
+
+    Attributes:
+        text: the target as ``--target`` takes it.
+        title: the target for readers.
+    """
 
     text: str = ""
     title: str = ""
@@ -16,12 +21,15 @@ class Words:
 
 @dataclass(frozen=True)
 class Rectifiers:
-    """The activations that a backward pass with gates went through: operator → how many there were.
+    """The activations that a backward pass with gates went through, counted by operator.
+
+    >>> str(Rectifiers(piecewise={"Relu": 17}, smooth={}, left_alone={"Sigmoid": 1}))
+    '17 rectifiers gated: 17 Relu; left alone: 1 Sigmoid'
 
     Attributes:
-        piecewise: piecewise linear rectifiers that were gated.
-        smooth: other rectifiers that were gated.
-        left_alone: activations that kept their gradient.
+        piecewise: how many piecewise linear rectifiers were gated, by operator.
+        smooth: how many other rectifiers were gated, by operator.
+        left_alone: how many activations kept their gradient, by operator.
     """
 
     piecewise: Mapping[str, int]
@@ -34,14 +42,14 @@ class Rectifiers:
         return sum(self.piecewise.values()) + sum(self.smooth.values())
 
     def __str__(self) -> str:
-        """Return "49 rectifiers gated: 17 Relu; 32 smooth: 32 SiLU; left alone: 16 Sigmoid"."""
-        gated = [_listed(self.piecewise)] if self.piecewise else []
+        """Return the counts in words: "49 rectifiers gated: 17 Relu; 32 smooth: 32 SiLU; left alone: 16 Sigmoid"."""
+        gated = [_list_counts(self.piecewise)] if self.piecewise else []
         if self.smooth:
-            gated.append(f"{sum(self.smooth.values())} smooth: {_listed(self.smooth)}")
+            gated.append(f"{sum(self.smooth.values())} smooth: {_list_counts(self.smooth)}")
         heading = f"{self.gated} rectifier{'' if self.gated == 1 else 's'} gated"
         parts = [": ".join([heading, *gated[:1]]), *gated[1:]]
-        return "; ".join([*parts, f"left alone: {_listed(self.left_alone)}"] if self.left_alone else parts)
+        return "; ".join([*parts, f"left alone: {_list_counts(self.left_alone)}"] if self.left_alone else parts)
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _list_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -95,7 +95,10 @@ def test_too_few_steps_are_noticed(explainer: Any) -> None:
     difference = np.subtract(*(naive_net.forward(W, x).scores[range(3), CLASSES] for x in (X, 0 * X + 5)))
     found = few.attribution.sum(axis=(1, 2, 3))
     worst = np.abs((found - difference) / difference).argmax()
-    assert f"add up to {found[worst]:.3g} where the score is {difference[worst]:.3g} above" in few.warnings[0]
+    assert (
+        f"add up to {found[worst]:.3g}, but the score is {difference[worst]:.3g} above that of the baseline"
+        in few.warnings[0]
+    )
     assert many.warnings == ()
 
 

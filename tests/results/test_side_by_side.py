@@ -21,7 +21,7 @@ from repository import DOCS
 import onnx_gradcam as ogc
 from onnx_gradcam.methods.cam import CAMS, NEEDS, WEIGHTS
 from onnx_gradcam.methods.heatmap import upsample
-from onnx_gradcam.results.contrast import both_of
+from onnx_gradcam.results.contrast import explain_both
 from onnx_gradcam.results.picture import figure
 from onnx_gradcam.results.picture.overlay import overlay
 
@@ -194,18 +194,18 @@ def test_what_is_not_made_of_one_gradient_is_run_again(explainer: ogc.Explainer,
     found = ogc.both(rows, against)
     np.testing.assert_array_equal(found.parts["net"].cam, rows.cam - against.cam)
     np.testing.assert_array_equal(found.parts["against"].cam, against.cam)
-    asked = both_of(lambda target, **more: explainer.explain(x, target, **how, **more), ogc.Classes([0, 1]))
+    asked = explain_both(lambda target, **more: explainer.explain(x, target, **how, **more), ogc.Classes([0, 1]))
     np.testing.assert_array_equal(asked.parts["net"].cam, found.parts["net"].cam)
 
     def explain(target: Any, **more: Any) -> ogc.Explanation:
         return explainer.explain(x, target, **how, **more)
 
-    difference = both_of(explain, ogc.Difference(0, 1)).parts["net"]
+    difference = explain_both(explain, ogc.Difference(0, 1)).parts["net"]
     contrast = ogc.contrast(rows[0::2], rows[1::2], difference)
     a, b = (explain(ogc.Difference(0, 1), counterfactual=c).cam for c in (False, True))
     np.testing.assert_array_equal(contrast.parts["difference"].cam, a - b)
     np.testing.assert_array_equal(contrast.parts["difference"].score, rows.score[0::2] - rows.score[1::2])
-    with pytest.raises(ogc.MethodError, match="not made of its activations and gradients alone"):
+    with pytest.raises(ogc.MethodError, match="cannot be made from its activations and gradients alone"):
         ogc.contrast(rows[0::2], rows[1::2])
 
 
@@ -213,15 +213,15 @@ class TestRefused:
     def test_methods_without_two_sides(self, explainer: ogc.Explainer) -> None:
         for method in sorted(set(CAMS) - set(TWO_SIDED)):
             explanation = explainer.explain(X, method=method)
-            with pytest.raises(ogc.MethodError, match=f"other side of '{re.escape(method)}' is not made of"):
+            with pytest.raises(ogc.MethodError, match=f"other side of '{re.escape(method)}' cannot be made from"):
                 ogc.both(explanation)
-            with pytest.raises(ogc.MethodError, match=f"other side of '{re.escape(method)}' is not made of"):
+            with pytest.raises(ogc.MethodError, match=f"other side of '{re.escape(method)}' cannot be made from"):
                 ogc.contrast(explanation, explanation)
 
     @pytest.mark.parametrize("variant", ["counterfactual", "signed"])
     def test_one_side(self, explainer: ogc.Explainer, variant: str) -> None:
         explanation = explainer.explain(X, **{variant: True})
-        with pytest.raises(ogc.MethodError, match=f"'gradcam {variant}' is one side already"):
+        with pytest.raises(ogc.MethodError, match=f"'gradcam {variant}' is already one of the two sides"):
             ogc.both(explanation)
 
     def test_two_methods(self, explainer: ogc.Explainer) -> None:
@@ -229,7 +229,7 @@ class TestRefused:
             ogc.contrast(explainer.explain(X), explainer.explain(X, method="hirescam"))
 
     def test_input_space(self, explainer: ogc.Explainer) -> None:
-        with pytest.raises(ogc.MethodError, match="'saliency' has no two sides"):
+        with pytest.raises(ogc.MethodError, match="'saliency' does not have two sides"):
             ogc.both(explainer.explain(X, method="saliency"))
 
     def test_sides_of_different_targets(self, explainer: ogc.Explainer) -> None:
@@ -239,7 +239,7 @@ class TestRefused:
 
     def test_two_photos(self, explainer: ogc.Explainer) -> None:
         for other in (explainer.explain(2 * X), explainer.explain(np.concatenate([X, X]))):
-            with pytest.raises(ogc.InputError, match="of the same images"):
+            with pytest.raises(ogc.InputError, match="only for the same images"):
                 ogc.contrast(explainer.explain(X), other)
 
 
@@ -417,7 +417,7 @@ def test_blank_maps_say_what_to_do(explainer: ogc.Explainer) -> None:
     assert explainer.explain(X, target="moon").warnings == ()
     [against] = explainer.explain(X, target="moon", counterfactual=True).warnings
     assert against.startswith("1 of 1 maps are blank: nothing at cells speaks against that class")
-    assert "without --counterfactual" in against
+    assert "leave out --counterfactual" in against
     only_red = X * np.array([1, 0], np.float32)[:, None, None]
     [for_it] = explainer.explain(only_red, target="heart").warnings
     assert "nothing at cells speaks for that class; --counterfactual" in for_it

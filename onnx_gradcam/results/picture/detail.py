@@ -1,4 +1,4 @@
-"""An attribution as a picture of its own: fine detail in colour, on grey."""
+"""An attribution drawn as a picture of its own: fine detail in colour, on grey."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Seen = tuple[int, int, int, int]
+from onnx_gradcam.results.picture.overlay import Seen
 
-CONTRAST, GREY = 0.1, 0.5
+Array = NDArray[Any]
+
+GAIN, GREY = 0.1, 0.5
 FLOOR = 1e-5
 
 
 def colours(attribution: Array, space: Sequence[int], channels: str = "RGB") -> Array:
-    """Return one attribution (*input shape) as (H, W, 3).
+    """Return one attribution as values for red, green and blue, (H, W, 3).
 
-    Red, green and blue where the input's ``channels`` have them, else the mean over channels three times; ``space``
-    holds the axes of height and width.
+    Where the input's channels are not colours, it is three times the mean over channels.
+
+    Args:
+        attribution: (*input shape).
+        space: the axes of height and width.
+        channels: the order of the channels, such as "RGB".
     """
     moved = np.moveaxis(attribution, space, (0, 1))
     planes: Array = moved.reshape(*moved.shape[:2], -1)
@@ -30,15 +35,16 @@ def colours(attribution: Array, space: Sequence[int], channels: str = "RGB") -> 
 
 
 def picture(values: Array, seen: Seen) -> NDArray[np.uint8]:
-    """(v − mean) / (std + 1e-5) · 0.1 + 0.5, clipped to [0, 1], as uint8; mean and standard deviation over ``seen``
-    (x1, y1, x2, y2), grey outside.   As the tools of Springenberg et al. 2015 and Selvaraju et al. 2017 show it.
+    """Return values (H, W, 3) as a picture, (v − mean) / (std + 1e-5) · 0.1 + 0.5 clipped to [0, 1], as uint8.
 
-    v is divided by its largest magnitude first: with an input of 0 to 255, attributions are small beside 1e-5.
+    Mean and standard deviation are those over ``seen`` (x1, y1, x2, y2); outside it is grey. The tools of Springenberg
+    et al. 2015 and Selvaraju et al. 2017 draw it so. v is divided by its largest magnitude first: with an input of 0 to
+    255, attributions are small beside 1e-5.
     """
     x1, y1, x2, y2 = seen
     part = values[y1:y2, x1:x2].astype(np.float64)
     part /= np.abs(part).max() or 1
-    shown = np.full(values.shape, GREY)
-    shown[y1:y2, x1:x2] = np.clip((part - part.mean()) / (part.std() + FLOOR) * CONTRAST + GREY, 0, 1)
-    rounded: NDArray[np.uint8] = np.rint(shown * 255).astype(np.uint8)
+    canvas = np.full(values.shape, GREY)
+    canvas[y1:y2, x1:x2] = np.clip((part - part.mean()) / (part.std() + FLOOR) * GAIN + GREY, 0, 1)
+    rounded: NDArray[np.uint8] = np.rint(canvas * 255).astype(np.uint8)
     return rounded

@@ -18,7 +18,7 @@ from onnx_gradcam.results.picture.overlay import Picture, Seen, overlay, scale_c
 
 Box = tuple[float, float, float, float]
 LONG_SIDE = (448, 1280)
-"""A figure's photo is enlarged or reduced until its long side lies between these, in pixels."""
+"""The least and the largest long side of a photo in a figure, in pixels: it is enlarged or reduced to fit."""
 LONG_SIDE_IN_A_ROW = (448, 640)
 """The same for a photo that stands beside others."""
 MARGIN, GAP, BAR, TICKS, MIN_WIDTH, MIN_PANEL_WIDTH, MIN_BAR_HEIGHT = 16, 12, 18, 36, 480, 320, 120
@@ -28,14 +28,17 @@ BLANK = "blank map: no positive evidence for this target"
 SIGNED = "orange speaks for the target, blue against it"
 NOT_SEEN = "dimmed: not seen by the model"
 OUTLIERS = 0.005
-CUT = "the strongest 0.5 % of the pixels are drawn alike"
+CLIPPED = "the strongest 0.5 % of the pixels have the same colour"
 FRAMED = "outside the frame: not seen by the model"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A colour bar: ``colours`` (n, 3) from its lower to its upper end, and what stands beside it from end to end,
-    at equal distances.
+    """A colour bar.
+
+    Attributes:
+        colours: (n, 3) uint8 RGB, from its lower to its upper end.
+        ticks: the texts beside it, at equal distances from its lower to its upper end.
     """
 
     colours: Picture
@@ -44,7 +47,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture of a figure, with the lines above it and, to its right, its colour bar."""
+    """A picture in a figure.
+
+    Attributes:
+        picture: (H, W, 3) uint8 RGB.
+        caption: the lines above it.
+        bar: the colour bar to its right; None for none.
+    """
 
     picture: Picture
     caption: Sequence[str] = ()
@@ -52,10 +61,14 @@ class Panel:
 
 
 def panels(row: Sequence[Panel], *, title: Sequence[str] = (), notes: Sequence[str] = ()) -> Picture:
-    """The panels side by side under one title, on white.
+    """Return panels side by side under one title, on white.
 
-    ``title``: the lines above all panels, the first one larger. ``notes``: the lines below. A line that is too long
-    loses its middle.
+    A line that is too long loses its middle.
+
+    Args:
+        row: the panels, from left to right.
+        title: the lines above all panels; the first one is larger.
+        notes: the lines below all panels.
     """
     least = MIN_WIDTH - 2 * MARGIN if len(row) == 1 else MIN_PANEL_WIDTH
     lines = max(len(panel.caption) for panel in row)
@@ -80,14 +93,21 @@ def map_panel(
     caption: Sequence[str] = (),
     top: str = "1",
 ) -> Panel:
-    """The overlay of a map as a panel: its long side between two numbers of pixels, what was seen outlined.
+    """Return the overlay of a map as a panel.
 
-    ``top``: what stands at the upper end of the colour bar.
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        heatmap: (H, W) in [0, 1], or [−1, 1] if ``signed``.
+        seen: (x1, y1, x2, y2), the part of the image that the model saw, which is outlined; None: all of it.
+        signed: whether the map has negative values.
+        long_side: the least and the largest long side of the picture, in pixels.
+        caption: the lines above the picture.
+        top: the text at the upper end of the colour bar.
 
     Raises:
-        InputError: as ``overlay``.
+        InputError: the heatmap does not have the size of the image.
     """
-    picture = _framed(image, heatmap, seen, signed, long_side)
+    picture = _draw_outlined(image, heatmap, seen, signed, long_side)
     height = max(MIN_BAR_HEIGHT, len(picture))
     ticks = (f"-{top}", "0", top) if signed else ("0", "0.5" if top == "1" else "", top)
     return Panel(picture, caption, Bar(scale_colours(height, signed), ticks))
@@ -96,12 +116,12 @@ def map_panel(
 def picture_panel(
     picture: Picture, *, seen: Seen | None = None, long_side: tuple[int, int] = LONG_SIDE, caption: Sequence[str] = ()
 ) -> Panel:
-    """A picture as it is, as a panel: its long side between two numbers of pixels, what was seen outlined."""
-    factor, size, method = _resizing(picture, long_side)
-    shown = cv2.resize(picture, size, interpolation=method).astype(np.uint8)
-    if seen is not None and unseen(picture, seen):
-        _outline(shown, seen, factor)
-    return Panel(shown, caption)
+    """Return a picture as a panel, with the part that the model saw outlined; other arguments as in ``map_panel``."""
+    factor, size, method = _fit_long_side(picture, long_side)
+    resized = cv2.resize(picture, size, interpolation=method).astype(np.uint8)
+    if seen is not None and unseen_note(picture, seen):
+        _outline(resized, seen, factor)
+    return Panel(resized, caption)
 
 
 def figure(
@@ -115,41 +135,57 @@ def figure(
     blank: str = BLANK,
     brightest: float = 1.0,
 ) -> Picture:
-    """The overlay with a caption and a colour bar, legible for photos of any size, on white.
+    """Return the overlay of a map with a caption and a colour bar, on white, legible for photos of any size.
 
-    ``title``: the lines above the picture, the first one larger. Below the picture stands what must not be overlooked:
-    of a blank map what ``blank`` says, what the colours of a signed one mean, a dimmed part that was not seen.
-    ``box``: is drawn, x1, y1, x2, y2 in the image's pixels. ``brightest``: the value of the strongest colour, which
-    stands at the colour bar; larger ones are drawn as it.
+    Below the picture stands what a reader must know: that the map is blank, what the colours of a signed map mean, that
+    the model did not see the dimmed part.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        heatmap: (H, W) in [0, 1], or [−1, 1] if ``signed``.
+        title: the lines above the picture; the first one is larger.
+        seen: (x1, y1, x2, y2), the part of the image that the model saw; None: all of it.
+        box: x1, y1, x2, y2 in the image's pixels, a box that is drawn.
+        signed: whether the map has negative values.
+        blank: the line below a blank map.
+        brightest: the value with the strongest colour, which stands at the colour bar; larger values get this colour.
 
     Raises:
-        InputError: as ``overlay``.
+        InputError: the heatmap does not have the size of the image.
     """
-    said = [] if heatmap.any() else [blank]
-    notes = [*said, *([SIGNED] if signed else []), *([CUT] if brightest < 1 else []), *unseen(image, seen)]
-    shown = np.clip(heatmap / brightest, -1, 1)
-    panel = map_panel(image, shown, seen=seen, signed=signed, top=f"{brightest:.2g}")
+    blank_note = [] if heatmap.any() else [blank]
+    notes = [
+        *blank_note,
+        *([SIGNED] if signed else []),
+        *([CLIPPED] if brightest < 1 else []),
+        *unseen_note(image, seen),
+    ]
+    clipped = np.clip(heatmap / brightest, -1, 1)
+    panel = map_panel(image, clipped, seen=seen, signed=signed, top=f"{brightest:.2g}")
     if box is not None:
-        _draw_box(panel.picture, box, _resizing(image, LONG_SIDE)[0])
+        _draw_box(panel.picture, box, _fit_long_side(image, LONG_SIDE)[0])
     return panels([panel], title=title, notes=notes)
 
 
 def brightest(heatmap: NDArray[Any], seen: Seen) -> float:
-    """The value that all but OUTLIERS of the pixels seen stay below, at most 1: beside a single peak of an input-space
-    map the rest would be black. 1 for a map that has no more pixels than that."""
+    """Return the value, at most 1, that all but the share ``OUTLIERS`` of the seen pixels stay below.
+
+    Beside a single peak of a map of the input the rest would be black. It is 1 where no more pixels
+    than this share are above 0.
+    """
     x1, y1, x2, y2 = seen
-    found = float(np.quantile(np.abs(heatmap[y1:y2, x1:x2]), 1 - OUTLIERS))
-    return min(found, 1.0) or 1.0
+    value = float(np.quantile(np.abs(heatmap[y1:y2, x1:x2]), 1 - OUTLIERS))
+    return min(value, 1.0) or 1.0
 
 
-def unseen(image: NDArray[np.uint8], seen: Seen | None) -> list[str]:
-    """What is to be said of a photo of which the model saw only ``seen``."""
+def unseen_note(image: NDArray[np.uint8], seen: Seen | None) -> list[str]:
+    """Return the note for an image that the model did not see as a whole; none for others."""
     height, width = image.shape[:2]
     return [] if seen is None or seen == (0, 0, width, height) else [NOT_SEEN]
 
 
 def _column(panel: Panel, least: int, lines: int, tall: int) -> Picture:
-    """A panel as it stands in the row: ``lines`` lines of caption, the picture in the middle of ``tall`` pixels."""
+    """Return a panel as a column: ``lines`` lines of caption, and the picture in the middle of ``tall`` pixels."""
     height, width = panel.picture.shape[:2]
     beside = 0 if panel.bar is None else GAP + BAR + max(TICKS, 6 + max(map(_width, panel.bar.ticks)))
     wide = max(width + beside, least)
@@ -162,14 +198,14 @@ def _column(panel: Panel, least: int, lines: int, tall: int) -> Picture:
     return np.vstack([*(_text(line, wide, TEXT_SIZE, INK, margin=0) for line in [*panel.caption, *blank]), body])
 
 
-def _framed(
+def _draw_outlined(
     image: NDArray[np.uint8], heatmap: NDArray[Any], seen: Seen | None, signed: bool, long_side: tuple[int, int]
 ) -> Picture:
-    """The overlay at the figure's size, the part that the model saw outlined."""
-    factor, size, method = _resizing(image, long_side)
+    """Return the overlay at the size that it has in the figure, with the part that the model saw outlined."""
+    factor, size, method = _fit_long_side(image, long_side)
     photo = cv2.resize(image, size, interpolation=method).astype(np.uint8)
     level = cv2.resize(heatmap.astype(np.float32), size, interpolation=method)
-    if seen is None or not unseen(image, seen):
+    if seen is None or not unseen_note(image, seen):
         return overlay(photo, level, signed=signed)
     x1, y1, x2, y2 = (round(v * factor) for v in seen)
     picture = overlay(photo, level, seen=(x1, y1, x2, y2), signed=signed)
@@ -177,8 +213,8 @@ def _framed(
     return picture
 
 
-def _resizing(image: NDArray[np.uint8], long_side: tuple[int, int]) -> tuple[float, tuple[int, int], int]:
-    """Factor, (width, height) and interpolation that bring the long side between two numbers of pixels."""
+def _fit_long_side(image: NDArray[np.uint8], long_side: tuple[int, int]) -> tuple[float, tuple[int, int], int]:
+    """Return factor, (width, height) and interpolation that bring the long side between two numbers of pixels."""
     height, width = image.shape[:2]
     factor = min(max(1.0, long_side[0] / max(height, width)), long_side[1] / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -191,7 +227,7 @@ def _outline(picture: Picture, seen: Seen, factor: float) -> None:
 
 
 def _draw_box(picture: Picture, box: Box, factor: float) -> None:
-    """A white line on a dark one, seen on any ground."""
+    """Draw a box as a white line on a dark line, which can be seen on every background."""
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = (
         round(float(np.clip(v * factor, 0, m - 1))) for v, m in zip(box, (width, height) * 2, strict=True)
@@ -217,19 +253,19 @@ def _width(text: str, size: float = NOTE_SIZE) -> int:
 
 
 def _text(line: str, width: int, size: float, ink: tuple[int, int, int], margin: int = MARGIN) -> Picture:
-    """One line of text on a strip of ``width``, its middle left out where it does not fit."""
+    """Return one line of text on a strip of ``width``, without its middle where it does not fit."""
     line = _drawable(line)
     strip = np.full((round(size * 42), width, 3), PAPER, np.uint8)
-    kept, shown = len(line), line
-    while kept > 8 and _width(shown, size) > width - 2 * margin:
+    kept, text = len(line), line
+    while kept > 8 and _width(text, size) > width - 2 * margin:
         kept -= 1
-        shown = f"{line[: kept // 2]}...{line[len(line) - (kept - kept // 2) :]}"
-    cv2.putText(strip, shown, (margin, round(size * 28)), *_font(size), ink, 1, cv2.LINE_AA)
+        text = f"{line[: kept // 2]}...{line[len(line) - (kept - kept // 2) :]}"
+    cv2.putText(strip, text, (margin, round(size * 28)), *_font(size), ink, 1, cv2.LINE_AA)
     return strip
 
 
 def _drawable(text: str) -> str:
-    """OpenCV draws Unicode from version 5 on; before, what is not ASCII would come out as question marks."""
+    """Return a text that OpenCV can draw: Unicode from version 5 on, ASCII in older versions."""
     if hasattr(cv2, "FontFace"):
         return text
     letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

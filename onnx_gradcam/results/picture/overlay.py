@@ -1,9 +1,9 @@
-"""The colours: a heatmap over its photo.
+"""The colours of a heatmap over its photo.
 
 All images are (H, W, 3) uint8 RGB. The photo is shown in grey, so that every colour in the picture is evidence. The
-colours of a map in [0, 1] are "inferno" (van der Walt and Smith): their lightness grows with the value, which reads the
-same with any colour vision and in print. Those of a signed map in [−1, 1] are the vermilion and the blue of Okabe and
-Ito 2008, which every colour vision tells apart, on a photo that shows through the more the nearer the map is to 0.
+colours of a map in [0, 1] are "inferno" (van der Walt and Smith): their lightness grows with the value, so that they
+read the same with any colour vision and in print. The colours of a signed map in [−1, 1] are the vermilion and the blue
+of Okabe and Ito 2008, which differ for any colour vision; the nearer the map is to 0, the more of the photo is visible.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def overlay(
     alpha: float = 0.75,
     signed: bool = False,
 ) -> Picture:
-    """``heatmap`` (H, W) in colour over ``image`` (H, W, 3) in grey.
+    """Return a heatmap (H, W) in colour over an image (H, W, 3) in grey, (H, W, 3) uint8 RGB.
 
     picture = (1 − a) · grey + a · colour(v), with v the heatmap:
 
@@ -41,7 +41,7 @@ def overlay(
     Outside ``seen`` (x1, y1, x2, y2), where the model saw nothing, the photo is dimmed.
 
     Raises:
-        InputError: the heatmap is not as high and as wide as the image.
+        InputError: the heatmap does not have the size of the image.
     """
     if image.shape[:2] != heatmap.shape:
         what = f"a heatmap of {heatmap.shape} does not fit an image of {image.shape[:2]}"
@@ -58,9 +58,9 @@ def overlay(
 
 
 def scale_colours(count: int, signed: bool = False) -> Picture:
-    """The colours of a scale from its lower to its upper end, (count, 3): what a colour bar shows.
+    """Return the colours of a colour bar from its lower to its upper end, (count, 3) uint8 RGB.
 
-    Those of a signed scale are mixed into grey as ``overlay`` mixes them into a photo.
+    The colours of a signed scale are mixed into grey as ``overlay`` mixes them into a photo.
     """
     colours = _inferno()[np.rint(np.linspace(0, 255, count)).astype(int)]
     if signed:
@@ -70,7 +70,7 @@ def scale_colours(count: int, signed: bool = False) -> Picture:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """``image`` (H, W, 3) RGB or (H, W) grey, uint8, as the bytes of a PNG file."""
+    """Return an image (H, W, 3) RGB or (H, W) grey, uint8, as the bytes of a PNG file."""
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     return cv2.imencode(".png", pixels)[1].tobytes()
 
@@ -91,6 +91,6 @@ def _diverging(grey: NDArray[np.float32], heatmap: NDArray[Any], alpha: float) -
 
 
 def _inferno() -> NDArray[np.float32]:
-    """(256, 3) RGB, for 0 to 1."""
+    """Return the colours for 0 to 1, (256, 3) float32 RGB."""
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)
     return table[:, 0, ::-1].astype(np.float32)
