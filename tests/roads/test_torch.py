@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from nets import run  # noqa: E402
 from torch import nn  # noqa: E402
 
 import onnx_gradcam as ogc  # noqa: E402
+from onnx_gradcam.graph.load import load  # noqa: E402
+from onnx_gradcam.graph.names import gradient_names  # noqa: E402
+from onnx_gradcam.roads.torch import exporting  # noqa: E402
 
 WAYS = ("onnx", "torch")
 CLASSES = np.array([-1, 2, 0])
@@ -277,6 +282,50 @@ def refused(module: Any, tmp_path: Path, layer: Any, x: Any = None, **settings: 
         export(module, tmp_path / "model.onnx", layer, example, **settings)
     assert not (tmp_path / "model.onnx").exists()
     return error.value
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_input_and_an_output_called_as_ours_are(way: Any, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+    x, found = torch.randn(1, 3, 8, 8), {}
+    for inputs, outputs in ((["x"], ["y"]), (["target_index"], ["grad/score"])):
+        path = tmp_path / f"{inputs[0]}.onnx"
+        settings = {"input_names": inputs, "output_names": outputs}
+        export(module, path, ["1", *inputs], x, autodiff=way, **settings)
+        called = gradient_names(load(path).model)
+        assert called is not None
+        feeds = {inputs[0]: x.numpy(), called.inputs["target_index"]: np.array([3])}
+        names = [*outputs, called.score, called.class_index, called.gradients["1"], called.gradients[inputs[0]]]
+        found[inputs[0]] = ort.InferenceSession(path).run(names, feeds)
+        with pytest.raises(ogc.ModelError, match="a gradient graph that onnx-gradcam wrote"):
+            ogc.Explainer(path)
+    assert (called.score, called.inputs["target_index"]) == ("ogc/grad/score", "ogc/target_index")
+    for a, b in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_two_exports_at_once_come_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = threading.Lock()
+    original = exporting.by_rules
+
+    def alone(*arguments: Any) -> Any:
+        assert busy.acquire(blocking=False), "two exports at once"
+        try:
+            return original(*arguments)
+        finally:
+            busy.release()
+
+    monkeypatch.setattr(exporting, "by_rules", alone)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).eval()
+
+    def export_one(k: int) -> Path:
+        return ogc.roads.torch.export(module, (torch.zeros(1, 3, 8, 8),), tmp_path / f"{k}.onnx", "1")
+
+    with quiet(), ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(export_one, range(2)))
+    feeds = {"input": np.ones((1, 3, 8, 8), np.float32), "target_index": np.array([1])}
+    first, second = (ort.InferenceSession(path).run(["grad/1"], feeds)[0] for path in paths)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_no_such_layer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from onnx_gradcam.errors import ModelError, ProviderError
 
 Autodiff = Literal["onnx", "torch"]
 NEEDED = ("torch", "onnxscript")
+# torch's exporter keeps state for the whole process. So do its switches for TF32 and for kernels of attention, which are
+# set for a while and put back: two exports at once would leave them wrong.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def export(
@@ -33,7 +37,8 @@ def export(
     The file is what ``gradient_model`` makes of an exported one: the module's own outputs; for each target layer the
     activation under the layer's name and ``grad/<layer>`` of the same shape; ``grad/score`` (N,) and
     ``grad/class_index`` (N,); the extra input ``target_index`` int64 (N,), −1 for the model's own top-1. It runs on a
-    stock onnxruntime. The module is exported in evaluation mode, and left as it was.
+    stock onnxruntime. The module is exported in evaluation mode, and left as it was. Of calls in several threads one
+    works at a time.
 
     Args:
         module: an ``nn.Module``.
@@ -63,9 +68,10 @@ def export(
     inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     request = exporting.Request(module, inputs, dynamic_shapes, input_names, output_names, opset_version)
     make = exporting.by_rules if autodiff == "onnx" else exporting.by_autograd
-    made = make(request, names, score)
-    if check_forward:
-        checking.check_forward(made.model, made.names.inputs, module, inputs, made.outputs, made.layers)
+    with _ONE_AT_A_TIME:
+        made = make(request, names, score)
+        if check_forward:
+            checking.check_forward(made.model, made.names.inputs, module, inputs, made.outputs, made.layers)
     return exporting.write(made.model, made.names, Path(path))
 
 
