@@ -13,8 +13,8 @@ from onnx_gradcam.errors import ModelError, ProviderError
 
 Autodiff = Literal["onnx", "torch"]
 NEEDED = ("torch", "onnxscript")
-# torch's exporter keeps state for the whole process. So do its switches for TF32 and for kernels of attention, which are
-# set for a while and put back: two exports at once would leave them wrong.
+# torch's exporter keeps state for the whole process. So do its switches for TF32 and for kernels of attention, which
+# are set for a while and put back: two exports at once would leave them wrong.
 _ONE_AT_A_TIME = threading.Lock()
 
 
