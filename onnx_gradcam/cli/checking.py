@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onnx_gradcam.cli.console import FOUND, progress
+from onnx_gradcam.cli.console import FOUND, progress, renderer, show
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import AsJson, Layers, Model
 from onnx_gradcam.explain.network import open_network
@@ -33,15 +31,9 @@ def inspect(
     With --provider cuda also which have no kernel there; no GPU is needed.
     """
     network = open_network(model, **opening_of(model_options))
-    found = overview(network)
+    model_overview = overview(network)
     presets = presets_on(network, image) if image else ()
-    if as_json:
-        content = {**found.as_dict(), "presets": [asdict(guess) for guess in presets]}
-        print(json.dumps(content, indent=2, default=str))
-        return
-    print(found)
-    for guess in presets:
-        print(f"  {guess.preset:15} {guess.label:30} {guess.probability:.3f}")
+    show(renderer(as_json).inspected(model_overview, presets))
 
 
 @takes_model_options
@@ -55,6 +47,6 @@ def verify(
     """Check forward pass and gradient numerically, on this model; exit status 1 if something is wrong or undecided."""
     with progress("verifying"):
         report = check(model, target_layer=layer or "auto", seed=seed, **opening_of(model_options))
-    print(json.dumps(report.as_dict(), indent=2) if as_json else report)
+    show(renderer(as_json).verified(report))
     if not report.ok:
         raise typer.Exit(FOUND)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
-from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress
+from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress, renderer, show
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import (
     IMAGES,
@@ -29,6 +28,7 @@ from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.compare import Pair
 from onnx_gradcam.jobs.compare import compare as compare_models
 from onnx_gradcam.jobs.model_options import opening_of
+from onnx_gradcam.jobs.report import text
 
 
 @takes_model_options
@@ -85,11 +85,10 @@ def compare(
     with progress("comparing") as tick:
 
         def report(pair: Pair) -> None:
-            if not as_json:
-                print(pair, flush=True)
+            show(renderer(as_json).compared_pair(pair))
             tick(pair.image)
 
-        found = compare_models(
+        comparison = compare_models(
             a,
             b,
             images,
@@ -112,15 +111,15 @@ def compare(
             report=report,
             **opening_of(model_options),
         )
-    for warning in found.warnings:
+    for warning in comparison.warnings:
         log.warning("warning: %s", warning)
-    print(json.dumps(found.as_dict(), indent=2) if as_json else found)
-    for image, error in found.errors:
+    show(renderer(as_json).compared(comparison))
+    for image, error in comparison.errors:
         print(f"error: {image}: {error}", file=sys.stderr)
-    for finding in found.findings:
+    for finding in comparison.findings:
         if not finding.ok:
-            print(f"failed: {finding}", file=sys.stderr)
-    if found.errors:
+            print(f"failed: {text.finding(finding)}", file=sys.stderr)
+    if comparison.errors:
         raise typer.Exit(BAD_INPUT)
-    if not found.ok:
+    if not comparison.ok:
         raise typer.Exit(FOUND)

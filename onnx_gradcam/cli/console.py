@@ -9,9 +9,22 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from onnx_gradcam.jobs.report import RENDERERS, Renderer
+
 DONE, FOUND, BAD_INPUT, MISTAKE, INTERRUPTED = 0, 1, 2, 3, 130
 
 log = logging.getLogger("onnx_gradcam")
+
+
+def renderer(as_json: bool) -> Renderer:
+    """Return the format that results are printed in."""
+    return RENDERERS["json" if as_json else "text"]
+
+
+def show(text: str) -> None:
+    """Print a text at once, unless it is empty."""
+    if text:
+        print(text, flush=True)
 
 
 class progress:

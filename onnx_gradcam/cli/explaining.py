@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress
+from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress, renderer, show
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import (
     IMAGES,
@@ -113,24 +112,20 @@ def explain(
 
 
 def _explain(request: Request, out: Path, overwrite: bool, as_json: bool) -> None:
-    said: set[str] = set()
+    warned: set[str] = set()
     with progress("explaining") as tick:
 
-        def report(line: job.ExplainedRow) -> None:
-            for warning in line.warnings:
-                if warning not in said:
-                    said.add(warning)
+        def report(row: job.ExplainedRow) -> None:
+            for warning in row.warnings:
+                if warning not in warned:
+                    warned.add(warning)
                     log.warning("warning: %s", warning)
-            if not as_json:
-                p = "" if line.probability != line.probability else f"  {line.probability:.3f}"
-                cell = "" if line.cell is None else f"  cell {','.join(map(str, line.cell))}"
-                print(f"{line.image}  {line.label}{p}{cell}  {line.path}", flush=True)
-            tick(line.image)
+            show(renderer(as_json).explained_row(row))
+            tick(row.image)
 
         log.info("%s", {k: v for k, v in request.as_dict().items() if v})
         outcome = job.run(request, out, overwrite=overwrite, report=report)
-    if as_json:
-        print(outcome.manifest.read_text("utf-8"), end="")
+    show(renderer(as_json).explained(outcome))
     for name, error in outcome.errors:
         print(f"error: {name}: {error}", file=sys.stderr)
     if outcome.errors:
@@ -138,13 +133,9 @@ def _explain(request: Request, out: Path, overwrite: bool, as_json: bool) -> Non
 
 
 def _repeat(manifest: Path, as_json: bool) -> None:
-    found = repeat_run(manifest)
-    if as_json:
-        print(json.dumps([{**r.__dict__, "same": r.same} for r in found], indent=2))
-    else:
-        for r in found:
-            print(f"{r.npy}  {'same' if r.same else 'DIFFERS'}  {r.note or f'largest difference {r.difference:.2g}'}")
-    if not all(r.same for r in found):
+    rows = repeat_run(manifest)
+    show(renderer(as_json).repeated(rows))
+    if not all(row.same for row in rows):
         raise typer.Exit(FOUND)
 
 

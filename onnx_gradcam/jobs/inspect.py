@@ -1,10 +1,10 @@
-"""What a model is, seen with the eyes of this library: what `inspect` prints."""
+"""What a model is: its score, its candidate layers, and how its operators are differentiated."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import onnx_ir as ir
@@ -29,14 +29,18 @@ from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.photos.preprocess.choice import PRESETS, InputSpec, choose, labels_from
 from onnx_gradcam.targets import Context
 
-SHOWN = 12  # candidate layers that are printed
-
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A candidate target layer: ``shape`` is (N, C, *space), strings for dimensions not known before the run.
+    """A candidate target layer.
 
-    ``module``: the path of the outermost module that returns it, "" where the exporter left none.
+    Attributes:
+        name: the ONNX value.
+        shape: (N, C, *space), with strings for dimensions that are not known before the run.
+        op_type: the operator that makes it, "" for an input.
+        chosen: whether "auto" takes it.
+        reason: why it is a candidate.
+        module: the path of the outermost module that returns it, "" where the exporter left none.
     """
 
     name: str
@@ -51,8 +55,11 @@ class LayerInfo:
 class Operator:
     """An operator of the model.
 
-    ``status``: "rule", "lowered" (differentiated through standard operators that compute the same), "function body"
-    (through those that ONNX defines it by), "no gradient" (by definition), "off the path", or "missing".
+    Attributes:
+        op_type, domain: the operator.
+        count: how many nodes of it are treated so.
+        status: "rule", "lowered" (differentiated through standard operators that compute the same), "function body"
+            (through those that ONNX defines it by), "no gradient" (by definition), "off the path", or "missing".
     """
 
     op_type: str
@@ -63,9 +70,20 @@ class Operator:
 
 @dataclass(frozen=True)
 class Overview:
-    """Inputs, outputs, score, candidate layers and operators of a model; ``targets``: the forms of ``--target`` it has.
+    """What a model is.
 
-    ``without_kernel``: the operators that CUDA leaves to the CPU, where CUDA was asked about.
+    Attributes:
+        model: the path of the model, or what it is called where it came from memory.
+        opset: for each domain the version.
+        inputs, outputs: as the model declares them.
+        score, score_note: the score tensor, and what it is; "" and "not found" where there is none.
+        targets: the forms of ``--target`` that the model has.
+        classes, labels: how many classes the score has, and how many labels the model brings.
+        layers: the candidate target layers, first the one that "auto" takes.
+        operators: how each is differentiated.
+        preprocess: each setting of "auto" with its source.
+        warnings: what was not found, and what is guessed.
+        without_kernel: the operators that CUDA leaves to the CPU, where the model was opened for CUDA.
     """
 
     model: str
@@ -82,41 +100,6 @@ class Overview:
     preprocess: Mapping[str, str]
     warnings: tuple[str, ...]
     without_kernel: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        imports = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in self.opset.items())
-        used = [f"  {x.count:4} {f'{x.domain}::' if x.domain else ''}{x.op_type:24} {x.status}" for x in self.operators]
-        ranked = [
-            f"  {'*' if x.chosen else ' '} {x.name}  {_dims(x.shape)}  {x.op_type}{_of(x.module)}: {x.reason}"
-            for x in self.layers[:SHOWN]
-        ]
-        if len(self.layers) > SHOWN:
-            ranked.append(f"    and {len(self.layers) - SHOWN} more, further up: --json lists them all")
-        sections = {
-            "model": [f"  {self.model}  ({imports})"],
-            "inputs": [f"  {x}" for x in self.inputs],
-            "outputs": [f"  {x}" for x in self.outputs],
-            "score": [f"  {self.score or '-'}  {self.score_note}; {self.labels or 'no'} labels in the model"],
-            "targets": [f"  {self.targets}"] if self.targets else [],
-            "candidate target layers (* is taken by default)": ranked,
-            "operators": used,
-            f"no CUDA kernel in onnxruntime {cuda_kernels.version()}": [f"  {x}" for x in self.without_kernel],
-            "preprocessing": [f"  {name:14} {value}" for name, value in self.preprocess.items()],
-            "warnings": [f"  {w}" for w in self.warnings],
-        }
-        return "\n".join(line for title, lines in sections.items() if lines for line in [title, *lines])
-
-
-def _of(module: str) -> str:
-    return f" of {module}" if module else ""
-
-
-def _dims(shape: tuple[int | str, ...]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"
 
 
 @spelled_out
@@ -246,7 +229,7 @@ def _status(node: ir.Node, path: set[ir.Value]) -> str:
 
 
 @dataclass(frozen=True)
-class Guess:
+class PresetResult:
     """What a model says of a photo under one preset: its top-1, and how probable it is."""
 
     preset: str
@@ -255,7 +238,7 @@ class Guess:
 
 
 @spelled_out
-def presets_on(model: ModelLike | Network, image: Any, **opening: Unpack[Opening]) -> tuple[Guess, ...]:
+def presets_on(model: ModelLike | Network, image: Any, **opening: Unpack[Opening]) -> tuple[PresetResult, ...]:
     """Return top-1 and its probability for a photo under each preset: the right one is usually the surest.
 
     Args:
@@ -267,7 +250,7 @@ def presets_on(model: ModelLike | Network, image: Any, **opening: Unpack[Opening
     """
     with Explainer(model, **opening) as explainer:
         return tuple(
-            Guess(name, result.label(0), float(result.probability[0]))
+            PresetResult(name, result.label(0), float(result.probability[0]))
             for name in PRESETS
             for result in [explainer.explain_image(image, method="eigencam", preprocess=name)]
         )

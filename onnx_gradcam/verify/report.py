@@ -1,11 +1,10 @@
-"""What a verification found, as plain data and as text."""
+"""What a verification finds, as plain data."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-SHOWN = 20  # nodes in the text; the JSON has all
 Status = Literal["pass", "fail", "undecided"]
 
 
@@ -13,9 +12,11 @@ Status = Literal["pass", "fail", "undecided"]
 class Scan:
     """How far the score's slope along one direction is from what the gradient claims, for steps of several lengths.
 
-    ``steps``: as shares of the norm of the value that was moved, the longest first. ``errors``: measured slope minus
-    claimed one, as a share of the larger. ``plateau``: the shortest and longest of the steps by which it was judged,
-    None where they settle nothing; ``error``: what is left there at step 0.
+    Attributes:
+        steps: lengths as shares of the norm of the value that was moved, the longest first.
+        errors: for each step the measured slope minus the claimed one, as a share of the larger.
+        plateau: the shortest and the longest of the steps that settle the error, None where none do.
+        error: what is left of the error at step 0, None where nothing is settled.
     """
 
     steps: tuple[float, ...]
@@ -26,9 +27,15 @@ class Scan:
 
 @dataclass(frozen=True)
 class NodeCheck:
-    """One VJP rule at one node: input number ``input`` (the value ``value``) of ``node``.
+    """The check of one VJP rule at one node.
 
-    ``error``: of ⟨rule(g), v⟩ against float64 differences, relative, the worst of several g; None where undecided.
+    Attributes:
+        node, op_type: the node.
+        input: the number of the input whose cotangent the rule makes.
+        value: the name of that input.
+        status: "pass", "fail" or "undecided".
+        error: how far ⟨rule(g), v⟩ is from float64 differences, relative, the worst of several g; None where undecided.
+        message: why it is undecided, and where else it was checked.
     """
 
     node: str
@@ -42,7 +49,16 @@ class NodeCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """One of the checks: its worst relative ``error`` (None where nothing could be measured) and the ``limit``."""
+    """One of the checks of a network.
+
+    Attributes:
+        name: what was checked.
+        status: "pass", "fail" or "undecided".
+        error: the worst relative error; None where nothing could be measured.
+        limit: the largest error that passes.
+        message: what failed, or why nothing is decided.
+        scans: the steps that a gradient was measured with, one scan for each direction.
+    """
 
     name: str
     status: Status
@@ -53,7 +69,7 @@ class Check:
 
     @property
     def plateau(self) -> tuple[float, float] | None:
-        """Of the scan with the worst error; None where one has no plateau, or there are no scans."""
+        """Return the plateau of the scan with the worst error; None where a scan has none, or there are no scans."""
         if not self.scans or any(scan.error is None for scan in self.scans):
             return None
         return max(self.scans, key=lambda scan: scan.error or 0).plateau
@@ -61,11 +77,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of ``verify``: ``ok`` only if every check passed.
+    """The outcome of ``verify``.
 
-    ``score``, ``class_index``, ``layers``: what was differentiated; ``providers``: what ran it; ``alike``: how many
-    nodes were not checked because others of the same operator, attributes and shapes were; ``notes``: what was not
-    checked, and why.
+    Attributes:
+        model: the path of the model, or what it is called where it came from memory.
+        score: the score that was differentiated.
+        class_index: for each image the class that was explained.
+        layers: the target layers.
+        providers: the execution providers in use, by full name.
+        checks: forward pass, nodes and gradients.
+        nodes: the VJP rules that were checked one by one.
+        alike: how many nodes were not checked because others of the same operator, attributes and shapes were.
+        notes: what was not checked, and why.
     """
 
     model: str
@@ -80,35 +103,15 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every check passed; an undecided one did not."""
+        """Return whether every check passed; an undecided one did not."""
         return all(check.status == "pass" for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
+        """Return the report as JSON has it."""
         checks = [{**asdict(check), "plateau": check.plateau} for check in self.checks]
         return {"ok": self.ok, **asdict(self), "checks": checks}
 
     def __str__(self) -> str:
-        """A table of the checks, then the nodes that did not pass, then what was not checked."""
-        width = max(len(check.name) for check in self.checks)
-        classes = ", ".join(map(str, self.class_index))
-        lines = [f"{self.model}: score {self.score!r}, class {classes}, on {self.providers[0]}"]
-        lines += [_line(check, width) for check in self.checks]
-        named = sorted((n for n in self.nodes if n.status != "pass"), key=lambda n: n.status != "fail")
-        lines += [_node_line(node) for node in named[:SHOWN]]
-        lines += [f"  ...        and {len(named) - SHOWN} more inputs of nodes"] if len(named) > SHOWN else []
-        lines += [f"  note       {note}" for note in self.notes]
-        return "\n".join([*lines, "everything passed" if self.ok else "NOT everything passed"])
-
-
-def _line(check: Check, width: int) -> str:
-    error = "-" if check.error is None else f"{check.error:.1e}"
-    steps = "" if check.plateau is None else "steps {:.0e} to {:.0e}".format(*check.plateau)
-    remarks = "; ".join(filter(None, [steps, check.message]))
-    return f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {remarks}".rstrip()
-
-
-def _node_line(node: NodeCheck) -> str:
-    error = "" if node.error is None else f": relative error {node.error:.2g}"
-    reason = f" ({node.message})" if node.message else ""
-    return f"  {node.status:9}  {node.op_type} {node.node!r}, input {node.input} ({node.value!r}){error}{reason}"
+        """Return the verdict in one line."""
+        others = ", ".join(f"{check.name} ({check.status})" for check in self.checks if check.status != "pass")
+        return f"{self.model}: {f'NOT everything passed: {others}' if others else 'everything passed'}"

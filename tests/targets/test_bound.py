@@ -247,9 +247,10 @@ def test_what_is_out_of_range(explainer: Any, x: np.ndarray) -> None:
 
 def test_inspect_says_which_targets_a_model_has() -> None:
     from onnx_gradcam.jobs.inspect import overview
+    from onnx_gradcam.jobs.report import text
 
     assert overview(classifier()).targets.endswith("diff:A,B, finer:CLASS, output:K, -output:K, similar:FILE.npy")
-    assert "targets\n  output:0, -output:0\n" in str(overview(classifier("", HEAD[:1])))
+    assert "targets\n  output:0, -output:0\n" in text.inspected(overview(classifier("", HEAD[:1])), ())
 
 
 def test_float16(x: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from nets import run
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.graph.names import CLASS_OUTPUT, SCORE_OUTPUT, TARGET_INDEX
+from onnx_gradcam.jobs.report import text
 from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.verify import verify
 
@@ -65,7 +66,7 @@ def test_a_wrong_one_fails_where_it_is_wrong(plant: Callable[[onnx.ModelProto], 
 def test_an_empty_gradient_is_told_by_its_shape() -> None:
     proto = written()
     empty(proto)
-    assert "the gradient has shape (0, 3, 16, 16), the value (1, 3, 16, 16)" in str(verify(proto))
+    assert "the gradient has shape (0, 3, 16, 16), the value (1, 3, 16, 16)" in text.verified(verify(proto))
 
 
 def test_the_users_input_is_taken() -> None:

@@ -20,6 +20,7 @@ from onnx_gradcam.errors import InputError, LayerError, UnsupportedGradient
 from onnx_gradcam.explain import network as opened
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.jobs.report import text
 from onnx_gradcam.verify import Report, network, verify
 
 Wrong = Callable[..., Value]
@@ -172,7 +173,7 @@ def test_a_planted_error_is_caught_and_its_node_named(name: str) -> None:
             assert node.op_type == op_type
             assert node.error is not None
             assert low <= node.error <= high
-            assert f"{op_type} {node.node!r}, input {node.input}" in str(report)
+            assert f"{op_type} {node.node!r}, input {node.input}" in text.verified(report)
         else:
             assert node.status == "pass"
     assert status(report) == {
@@ -239,7 +240,7 @@ def test_kinks_at_every_step_are_undecided() -> None:
     assert not report.ok
     found = report.checks[2]
     assert (found.error, found.plateau) == (None, None)
-    assert "no plateau" in str(report)
+    assert "no plateau" in text.verified(report)
 
 
 def test_a_constant_score_is_undecided() -> None:
@@ -356,7 +357,7 @@ def test_without_a_path_to_the_image_the_layer_is_checked() -> None:
     assert list(status(report)) == ["forward pass", "node by node", "gradient at 'relu'"]
     assert [n.node for n in report.nodes] == ["node_pooled", "node_flat", "node_logits"]
     assert "before the target layer" in report.notes[0]
-    assert report.notes[0] in str(report)
+    assert report.notes[0] in text.verified(report)
 
 
 def test_several_layers() -> None:
@@ -386,14 +387,14 @@ def test_like_nodes_stand_for_each_other() -> None:
     report = verify(net.model({"logits": ["N", 5]}))
     assert report.alike == 6
     assert [n.node for n in report.nodes if n.op_type == "Relu"] == ["node_relu0", "node_relu2", "node_relu5"]
-    assert "which stand for 6 more" in str(report)
+    assert "which stand for 6 more" in text.verified(report)
 
 
 # --- the report ---------------------------------------------------------------------------------------------
 
 
 def test_the_report_as_text(right: Report) -> None:
-    lines = str(right).splitlines()
+    lines = text.verified(right).splitlines()
     assert lines[0] == (
         f"the model given in memory: score 'logits', class {right.class_index[0]}, on CPUExecutionProvider"
     )

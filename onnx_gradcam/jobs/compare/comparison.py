@@ -1,8 +1,7 @@
-"""The result of comparing two models: frozen data, one row per image."""
+"""The result of comparing two models, as plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +15,15 @@ STATISTICS = ("median", "worst", "p05", "p95")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: what ran, and what its maps were taken from: layers, an input, or both."""
+    """One of the two models: what ran it, and what its maps were taken from.
+
+    Attributes:
+        model: the path of the model, or what it is called where it came from memory.
+        providers: the execution providers in use, by full name.
+        score: the score tensor.
+        layers: the target layers; empty for methods of the input.
+        attributed: the value that an attribution is of; "" for methods of layers.
+    """
 
     model: str
     providers: tuple[str, ...]
@@ -55,24 +62,18 @@ class Pair:
     distance: float | None
     note: str = ""
 
-    def __str__(self) -> str:
-        """One line."""
-        top1 = "" if self.top1_a == self.top1_b else f"  top-1 {self.top1_a} against {self.top1_b}"
-        values = (
-            "  not compared"
-            if self.pearson is None
-            else f"  pearson {self.pearson:.4f}  iou {self.iou:.4f}  distance {self.distance:.4f}"
-        )
-        pixels = "" if self.distance_px is None else f" ({self.distance_px:.1f} px)"
-        return f"{self.image}  {self.label}{values}{pixels}{top1}{f'  ({self.note})' if self.note else ''}"
-
 
 @dataclass(frozen=True)
 class Comparison:
     """What two models see in the same images, explained with the same method and target.
 
-    ``a``, ``b``: the two sides; ``errors``: images that could not be compared, with the reason; ``warnings``: what the
-    user should know; ``findings``: the requirements, judged.
+    Attributes:
+        a, b: the two sides.
+        method: the method, with its variants.
+        pairs: the maps, for each image one pair for each target.
+        errors: images that could not be compared, each with the reason.
+        warnings: what the user should know.
+        requirements: what must hold.
     """
 
     a: Side
@@ -85,23 +86,28 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """The share of images for which both models put the same class first."""
+        """Return the share of pairs for which both models put the same class first, in [0, 1]."""
         return float(np.mean([pair.top1_a == pair.top1_b for pair in self.pairs]))
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The requirements, judged."""
+        """Return the requirements, judged."""
         return tuple(requirement.judge(self.measure) for requirement in self.requirements)
 
     @property
     def ok(self) -> bool:
-        """Whether every requirement is met."""
+        """Return whether every requirement is met."""
         return all(finding.ok for finding in self.findings)
 
     def measure(self, metric: str, statistic: str = "") -> float | None:
-        """ "agreement", or the statistic ("median", "worst", "p05" …) of "pearson", "iou" or "distance".
+        """Return a statistic of the pairs.
 
-        Percentiles are interpolated linearly. None where no pair was measured.
+        Args:
+            metric: "agreement", "pearson", "iou" or "distance".
+            statistic: "median", "worst", or a percentile as "p05", interpolated linearly; "" for the agreement.
+
+        Returns:
+            The number; None where no pair was measured.
         """
         if metric == "agreement":
             return self.agreement
@@ -113,7 +119,7 @@ class Comparison:
         return float(np.percentile(values, 50 if statistic == "median" else int(statistic[1:])))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the comparison as JSON has it."""
         return {
             "ok": self.ok,
             "method": self.method,
@@ -129,26 +135,7 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        """Both sides, and a table of the statistics."""
-        lines = [f"{name}  {_described(side)}" for name, side in (("A", self.a), ("B", self.b))]
-        same = sum(pair.top1_a == pair.top1_b for pair in self.pairs)
-        lines.append(f"top-1 agreement {self.agreement:.4f} ({same} of {len(self.pairs)})")
-        lines += [_row("", STATISTICS)]
-        lines += [_row(metric, [_shown(self.measure(metric, s)) for s in STATISTICS]) for metric in METRICS]
-        blank = sum(pair.pearson is None for pair in self.pairs)
-        lines += [f"{blank} of {len(self.pairs)} images: both maps are blank, not compared"] if blank else []
-        return "\n".join([*lines, *map(str, self.findings)])
-
-
-def _described(side: Side) -> str:
-    places = {"layer": " + ".join(side.layers), "input": side.attributed}
-    shown = ", ".join(f"{kind} {name}" for kind, name in places.items() if name)
-    return f"{side.model} on {side.providers[0]}: score {side.score!r}, {shown}"
-
-
-def _row(name: str, cells: Sequence[str]) -> str:
-    return (f"{name:10}" + "".join(f"{cell:>9}" for cell in cells)).rstrip()
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+        """Return the verdict in one line."""
+        unmet = ", ".join(finding.clause for finding in self.findings if not finding.ok)
+        agreement = f"top-1 agreement {self.agreement:.4f} over {len(self.pairs)} maps"
+        return f"{self.a.model} and {self.b.model}: {agreement}{f'; NOT met: {unmet}' if unmet else ''}"

@@ -1,4 +1,4 @@
-"""What a comparison must show: clauses such as ``pearson:p05>=0.9``."""
+"""The requirements of a comparison: clauses such as ``pearson:p05>=0.9``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ CLAUSE = re.compile(r"(?:(agreement)|(pearson|iou|distance):(median|worst|p\d\d)
 
 @dataclass(frozen=True)
 class Requirement:
-    """``statistic`` of ``metric`` must be ``relation`` (">=" or "<=") ``limit``; ``text``: as it was written."""
+    """A condition on a statistic of a metric.
+
+    Attributes:
+        text: the clause as it was written.
+        metric: "agreement", "pearson", "iou" or "distance".
+        statistic: "median", "worst", or a percentile as "p05"; "" for the agreement.
+        relation: ">=" or "<=".
+        limit: the number on the right.
+    """
 
     text: str
     metric: str
@@ -28,15 +36,19 @@ class Requirement:
 
     @classmethod
     def parse(cls, text: str) -> Requirement:
-        """Read a clause. Raises ``RequirementError``, naming the grammar."""
-        found = CLAUSE.fullmatch(text.strip())
-        limit = _number(found[5]) if found else None
-        if found is None or limit is None:
+        """Read a clause.
+
+        Raises:
+            RequirementError: it has another form.
+        """
+        parts = CLAUSE.fullmatch(text.strip())
+        limit = _number(parts[5]) if parts else None
+        if parts is None or limit is None:
             raise RequirementError(f"{text!r} is no requirement", hint=GRAMMAR, clause=text)
-        return cls(text, found[1] or found[2], found[3] or "", found[4], limit)
+        return cls(text, parts[1] or parts[2], parts[3] or "", parts[4], limit)
 
     def judge(self, measure: Callable[[str, str], float | None]) -> Finding:
-        """Hold it against ``measure(metric, statistic)``; None, nothing could be measured, does not satisfy it."""
+        """Return whether ``measure(metric, statistic)`` meets the requirement; None, nothing measured, does not."""
         value = measure(self.metric, self.statistic)
         ok = value is not None and (value >= self.limit if self.relation == ">=" else value <= self.limit)
         return Finding(self.text, value, ok)
@@ -44,15 +56,17 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Finding:
-    """A requirement that was judged: its ``clause``, the measured ``value`` (None: nothing to measure)."""
+    """A requirement that was judged.
+
+    Attributes:
+        clause: the requirement as it was written.
+        value: what was measured; None where there was nothing to measure.
+        ok: whether the requirement is met.
+    """
 
     clause: str
     value: float | None
     ok: bool
-
-    def __str__(self) -> str:
-        measured = "nothing could be measured" if self.value is None else f"measured {self.value:.4g}"
-        return f"{self.clause}: {'met' if self.ok else 'NOT met'}, {measured}"
 
 
 def _number(text: str) -> float | None:

@@ -19,6 +19,7 @@ import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
 from onnx_gradcam.jobs.compare.agreement import agreement_of, maxima_distance, pearson, top_iou
 from onnx_gradcam.jobs.compare.sides import fitted
+from onnx_gradcam.jobs.report import text
 
 FORM = {**PREPROCESS, "resize": "stretch"}
 RESNET, VGG = (MODELS / f"shapes-{name}.onnx" for name in ("resnet", "vgg"))
@@ -89,7 +90,7 @@ def test_two_blank_maps_are_no_agreement() -> None:
     assert found.measure("pearson", "median") is None
     assert [finding.value for finding in found.findings] == [None]
     assert not found.ok
-    assert "1 of 1 images: both maps are blank" in str(found)
+    assert "1 of 1 images: both maps are blank" in text.compared(found)
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["compared"] == 0
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import onnx_gradcam as ogc
 from onnx_gradcam.jobs.compare import Requirement
+from onnx_gradcam.jobs.report import text as text_format
 
 MEASURED = {("pearson", "p05"): 0.9, ("distance", "worst"): 0.2, ("agreement", ""): 1.0}
 
@@ -49,4 +50,4 @@ def test_judge(text: str, ok: bool) -> None:
     """What could not be measured satisfies nothing."""
     finding = Requirement.parse(text).judge(lambda *asked: MEASURED.get(asked))
     assert finding.ok == ok
-    assert ("NOT met" in str(finding)) != ok
+    assert ("NOT met" in text_format.finding(finding)) != ok

@@ -1,0 +1,41 @@
+"""Results as they are printed: one module for each format, all with the same functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from onnx_gradcam.jobs.compare.comparison import Comparison, Pair
+from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
+from onnx_gradcam.jobs.inspect import Overview, PresetResult
+from onnx_gradcam.jobs.repeat import Repeat
+from onnx_gradcam.jobs.report import json, text
+from onnx_gradcam.verify import Report
+
+
+class Renderer(Protocol):
+    """What a format makes of results: texts without a line break at the end, "" where there is nothing to print."""
+
+    def explained_row(self, row: ExplainedRow) -> str:
+        """Return what is printed when a row is written."""
+
+    def explained(self, outcome: Outcome) -> str:
+        """Return what is printed when all images are explained."""
+
+    def repeated(self, rows: Sequence[Repeat]) -> str:
+        """Return how the maps of a repeated run compare."""
+
+    def compared_pair(self, pair: Pair) -> str:
+        """Return what is printed when two maps are compared."""
+
+    def compared(self, comparison: Comparison) -> str:
+        """Return what is printed when all images are compared."""
+
+    def inspected(self, overview: Overview, presets: Sequence[PresetResult]) -> str:
+        """Return what a model is, and what it says of a photo under each preset."""
+
+    def verified(self, report: Report) -> str:
+        """Return the checks of a model."""
+
+
+RENDERERS: Mapping[str, Renderer] = {"text": text, "json": json}

@@ -1,0 +1,49 @@
+"""Results as one JSON document, printed when all is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from onnx_gradcam.jobs.compare.comparison import Comparison, Pair
+from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
+from onnx_gradcam.jobs.inspect import Overview, PresetResult
+from onnx_gradcam.jobs.repeat import Repeat
+from onnx_gradcam.verify import Report
+
+
+def explained_row(row: ExplainedRow) -> str:
+    """Return nothing: the row stands in the manifest."""
+    return ""
+
+
+def explained(outcome: Outcome) -> str:
+    """Return the manifest."""
+    return outcome.manifest.read_text("utf-8").rstrip("\n")
+
+
+def repeated(rows: Sequence[Repeat]) -> str:
+    """Return a list of rows, each with the largest difference of the two maps."""
+    return json.dumps([{**asdict(row), "same": row.same} for row in rows], indent=2)
+
+
+def compared_pair(pair: Pair) -> str:
+    """Return nothing: the pair stands in the comparison."""
+    return ""
+
+
+def compared(comparison: Comparison) -> str:
+    """Return the statistics, the judged requirements and all pairs."""
+    return json.dumps(comparison.as_dict(), indent=2)
+
+
+def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
+    """Return all that is known of the model."""
+    content = {**asdict(overview), "presets": [asdict(result) for result in presets]}
+    return json.dumps(content, indent=2, default=str)
+
+
+def verified(report: Report) -> str:
+    """Return all checks, those of single nodes included."""
+    return json.dumps(report.as_dict(), indent=2)

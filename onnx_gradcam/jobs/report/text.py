@@ -1,0 +1,155 @@
+"""Results as lines and tables for readers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx_gradcam.jobs import cuda_kernels
+from onnx_gradcam.jobs.compare.comparison import METRICS, STATISTICS, Comparison, Pair, Side
+from onnx_gradcam.jobs.compare.requirements import Finding
+from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
+from onnx_gradcam.jobs.inspect import LayerInfo, Operator, Overview, PresetResult
+from onnx_gradcam.jobs.repeat import Repeat
+from onnx_gradcam.verify import Check, NodeCheck, Report
+
+NODES_SHOWN = 20
+LAYERS_SHOWN = 12
+
+# --- explain ----------------------------------------------------------------------------------------------------
+
+
+def explained_row(row: ExplainedRow) -> str:
+    """Return image, label, probability, cell and file in one line."""
+    probability = "" if row.probability != row.probability else f"  {row.probability:.3f}"
+    cell = "" if row.cell is None else f"  cell {','.join(map(str, row.cell))}"
+    return f"{row.image}  {row.label}{probability}{cell}  {row.path}"
+
+
+def explained(outcome: Outcome) -> str:
+    """Return nothing: each row has been printed."""
+    return ""
+
+
+def repeated(rows: Sequence[Repeat]) -> str:
+    """Return one line for each map: whether it is the same."""
+    return "\n".join(
+        f"{row.npy}  {'same' if row.same else 'DIFFERS'}  {row.note or f'largest difference {row.difference:.2g}'}"
+        for row in rows
+    )
+
+
+# --- compare ----------------------------------------------------------------------------------------------------
+
+
+def compared_pair(pair: Pair) -> str:
+    """Return image, label and how alike its two maps are, in one line."""
+    top1 = "" if pair.top1_a == pair.top1_b else f"  top-1 {pair.top1_a} against {pair.top1_b}"
+    values = (
+        "  not compared"
+        if pair.pearson is None
+        else f"  pearson {pair.pearson:.4f}  iou {pair.iou:.4f}  distance {pair.distance:.4f}"
+    )
+    pixels = "" if pair.distance_px is None else f" ({pair.distance_px:.1f} px)"
+    return f"{pair.image}  {pair.label}{values}{pixels}{top1}{f'  ({pair.note})' if pair.note else ''}"
+
+
+def compared(comparison: Comparison) -> str:
+    """Return both sides, a table of the statistics, and the judged requirements."""
+    count = len(comparison.pairs)
+    lines = [f"{name}  {_side(side)}" for name, side in (("A", comparison.a), ("B", comparison.b))]
+    same = sum(pair.top1_a == pair.top1_b for pair in comparison.pairs)
+    lines.append(f"top-1 agreement {comparison.agreement:.4f} ({same} of {count})")
+    lines.append(_cells("", STATISTICS))
+    for metric in METRICS:
+        lines.append(_cells(metric, [_number(comparison.measure(metric, s)) for s in STATISTICS]))
+    blank = sum(pair.pearson is None for pair in comparison.pairs)
+    lines += [f"{blank} of {count} images: both maps are blank, not compared"] if blank else []
+    return "\n".join([*lines, *map(finding, comparison.findings)])
+
+
+def finding(judged: Finding) -> str:
+    """Return a requirement, whether it is met, and what was measured."""
+    measured = "nothing could be measured" if judged.value is None else f"measured {judged.value:.4g}"
+    return f"{judged.clause}: {'met' if judged.ok else 'NOT met'}, {measured}"
+
+
+def _side(side: Side) -> str:
+    places = {"layer": " + ".join(side.layers), "input": side.attributed}
+    shown = ", ".join(f"{kind} {name}" for kind, name in places.items() if name)
+    return f"{side.model} on {side.providers[0]}: score {side.score!r}, {shown}"
+
+
+def _cells(name: str, cells: Sequence[str]) -> str:
+    return (f"{name:10}" + "".join(f"{cell:>9}" for cell in cells)).rstrip()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+# --- inspect ----------------------------------------------------------------------------------------------------
+
+
+def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
+    """Return sections on inputs, outputs, score, layers, operators and preprocessing."""
+    imports = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in overview.opset.items())
+    labels = f"{overview.labels or 'no'} labels in the model"
+    sections = {
+        "model": [f"{overview.model}  ({imports})"],
+        "inputs": list(map(str, overview.inputs)),
+        "outputs": list(map(str, overview.outputs)),
+        "score": [f"{overview.score or '-'}  {overview.score_note}; {labels}"],
+        "targets": [overview.targets] if overview.targets else [],
+        "candidate target layers (* is taken by default)": _layers(overview.layers),
+        "operators": list(map(_operator, overview.operators)),
+        f"no CUDA kernel in onnxruntime {cuda_kernels.version()}": list(overview.without_kernel),
+        "preprocessing": [f"{name:14} {value}" for name, value in overview.preprocess.items()],
+        "warnings": list(overview.warnings),
+    }
+    lines = [line for title, rows in sections.items() if rows for line in [title, *(f"  {row}" for row in rows)]]
+    return "\n".join([*lines, *(f"  {r.preset:15} {r.label:30} {r.probability:.3f}" for r in presets)])
+
+
+def _layers(layers: Sequence[LayerInfo]) -> list[str]:
+    rows = [
+        f"{'*' if x.chosen else ' '} {x.name}  ({', '.join(map(str, x.shape))})  {x.op_type}"
+        f"{f' of {x.module}' if x.module else ''}: {x.reason}"
+        for x in layers[:LAYERS_SHOWN]
+    ]
+    hidden = len(layers) - LAYERS_SHOWN
+    return [*rows, f"  and {hidden} more, further up: --json lists them all"] if hidden > 0 else rows
+
+
+def _operator(operator: Operator) -> str:
+    domain = f"{operator.domain}::" if operator.domain else ""
+    return f"{operator.count:4} {domain}{operator.op_type:24} {operator.status}"
+
+
+# --- verify -----------------------------------------------------------------------------------------------------
+
+
+def verified(report: Report) -> str:
+    """Return a table of the checks, then the nodes that did not pass, then what was not checked."""
+    width = max(len(check.name) for check in report.checks)
+    classes = ", ".join(map(str, report.class_index))
+    lines = [f"{report.model}: score {report.score!r}, class {classes}, on {report.providers[0]}"]
+    lines += [_check(check, width) for check in report.checks]
+    named = sorted((n for n in report.nodes if n.status != "pass"), key=lambda n: n.status != "fail")
+    lines += [_node(node) for node in named[:NODES_SHOWN]]
+    hidden = len(named) - NODES_SHOWN
+    lines += [f"  ...        and {hidden} more inputs of nodes"] if hidden > 0 else []
+    lines += [f"  note       {note}" for note in report.notes]
+    return "\n".join([*lines, "everything passed" if report.ok else "NOT everything passed"])
+
+
+def _check(check: Check, width: int) -> str:
+    error = "-" if check.error is None else f"{check.error:.1e}"
+    steps = "" if check.plateau is None else "steps {:.0e} to {:.0e}".format(*check.plateau)
+    remarks = "; ".join(filter(None, [steps, check.message]))
+    return f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {remarks}".rstrip()
+
+
+def _node(node: NodeCheck) -> str:
+    error = "" if node.error is None else f": relative error {node.error:.2g}"
+    reason = f" ({node.message})" if node.message else ""
+    return f"  {node.status:9}  {node.op_type} {node.node!r}, input {node.input} ({node.value!r}){error}{reason}"
