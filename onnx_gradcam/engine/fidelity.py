@@ -17,7 +17,7 @@ LIMIT = 1e-4  # of every other dtype
 
 
 @dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """The largest difference of one output from the deployed model's, as a share of the largest magnitude."""
 
     output: str
@@ -36,7 +36,7 @@ def differences(
     found: Mapping[str, Any],
     feeds: Mapping[str, np.ndarray],
     batch: int | None,
-) -> list[Difference]:
+) -> list[OutputDifference]:
     """``found`` {output: result} against the untouched model on the same ``feeds``, provider and options.
 
     The session is opened for this and closed again. Outputs that the deployed model does not have are passed over.
@@ -45,7 +45,7 @@ def differences(
     names = [name for name in deployed.outputs if name in found]
     original = run_in_pieces(deployed.run, names, feeds, batch)
     return [
-        Difference(name, relative_difference(found[name], original[name]), _limit(original[name], source))
+        OutputDifference(name, relative_difference(found[name], original[name]), _limit(original[name], source))
         for name in names
     ]
 
@@ -85,6 +85,6 @@ def _equal(found: Any, expected: Any) -> bool:
     return bool(np.array_equal(np.asarray(found, object), np.asarray(expected, object)))
 
 
-def worst(found: Sequence[Difference]) -> Difference | None:
+def worst(found: Sequence[OutputDifference]) -> OutputDifference | None:
     """The difference furthest beyond its limit, None where there is none to compare."""
     return max(found, key=lambda d: d.error / d.limit, default=None)

@@ -11,7 +11,7 @@ from onnx_gradcam.graph.builder import Builder, Value
 
 Step = Callable[..., Sequence[Value]]
 
-FIRST = int(np.iinfo(np.int64).min)  # where a Slice with step −1 ends
+BEFORE_FIRST = int(np.iinfo(np.int64).min)  # where a Slice with step −1 ends
 
 
 def scan(
@@ -73,4 +73,4 @@ def _like(value: Value, name: str, drop: int) -> Value:
 
 def _turned(op: Builder, x: Value) -> Value:
     """x with its first axis in reverse order."""
-    return op.Slice(x, op.ints(-1), op.ints(FIRST), op.ints(0), op.ints(-1))
+    return op.Slice(x, op.ints(-1), op.ints(BEFORE_FIRST), op.ints(0), op.ints(-1))

@@ -14,7 +14,7 @@ from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import operands
 from onnx_gradcam.graph.names import claim, names_in
 from onnx_gradcam.verify.float64 import Arrays
-from onnx_gradcam.verify.path import Site
+from onnx_gradcam.verify.path import CheckedNode
 
 
 def array_of(value: ir.Value, known: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -23,7 +23,7 @@ def array_of(value: ir.Value, known: Mapping[str, np.ndarray]) -> np.ndarray:
     return known[value.name or ""] if array is None else array
 
 
-def alone(site: Site, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
+def alone(site: CheckedNode, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
     """The node as a model: inputs x<i> and cotangents g<k> → outputs y<k> and grad<i>, by the rules of ``table``.
 
     What is known of shapes before the run is known here, no more: the rules write the nodes that they wrote in the

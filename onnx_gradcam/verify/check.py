@@ -27,7 +27,7 @@ from onnx_gradcam.targets import TOP1, WrittenScore
 from onnx_gradcam.verify import network, nodes, sample, widen
 from onnx_gradcam.verify.given import verify_given
 from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
-from onnx_gradcam.verify.path import Site, sites, spread, values_of
+from onnx_gradcam.verify.path import CheckedNode, sites, spread, values_of
 from onnx_gradcam.verify.probe import Probe
 from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
@@ -226,7 +226,7 @@ def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tup
 
 
 def _check_site(
-    site: Site, wide: ir.Node | None, known: Arrays, subject: _Subject, rng: np.random.Generator
+    site: CheckedNode, wide: ir.Node | None, known: Arrays, subject: _Subject, rng: np.random.Generator
 ) -> list[NodeCheck]:
     """``wide``: the node of a 16-bit model in float32, where its rules are checked."""
     check = check_lowered if is_lowered_site(site, subject.table) else nodes.check_site
@@ -246,7 +246,7 @@ def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
     if status != "pass":
         named = list(dict.fromkeys(f"{n.op_type} {n.node!r}" for n in found if n.status == status))
         message = ", ".join(named[:NAMED]) + (f" and {len(named) - NAMED} more" if len(named) > NAMED else "")
-    return Check("node by node", status, worst, nodes.LIMIT, message)
+    return Check("node by node", status, worst, nodes.RULE_LIMIT, message)
 
 
 def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
@@ -265,7 +265,7 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
     try:
         twin, remark = _twin(subject)
     except NoSurrogate as reason:
-        return [Check("gradient without rounding", "undecided", None, network.LIMIT, str(reason))]
+        return [Check("gradient without rounding", "undecided", None, network.GRADIENT_LIMIT, str(reason))]
     here = values_by_name(subject.prepared.graph)
     shown = {quantized_form(here[name]).name or "": name for name in subject.whole.activations if name not in idle}
     there = values_by_name(twin.graph)

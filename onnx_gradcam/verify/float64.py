@@ -20,7 +20,7 @@ from onnx.reference.op_run import OpRun
 from onnx_gradcam.graph.flow import bodies_of, captured
 from onnx_gradcam.graph.names import claim, names_in
 from onnx_gradcam.verify import sampling, windows
-from onnx_gradcam.verify.recurrent import STEPS, recurrent
+from onnx_gradcam.verify.recurrent import RECURRENT_STEPS, recurrent
 from onnx_gradcam.verify.resizing import resize
 from onnx_gradcam.verify.windows import Attributes
 
@@ -40,7 +40,7 @@ def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
     The function raises ``NoReference`` for what the reference evaluator cannot run.
     """
     attributes = {a.name: a.value for a in node.attributes.values()}
-    if node.op_type in STEPS:
+    if node.op_type in RECURRENT_STEPS:
         return lambda arrays: recurrent(node.op_type, attributes, arrays)
     own = OWN.get(node.op_type)
     if own is None or attributes.get("antialias", 0):

@@ -85,4 +85,4 @@ def _first_run(
 
 def _misshapen(name: str, value: np.ndarray, gradient: np.ndarray) -> Check:
     message = f"the gradient has shape {gradient.shape}, the value {value.shape}"
-    return Check(f"gradient at {name!r}", "fail", None, network.LIMIT, message)
+    return Check(f"gradient at {name!r}", "fail", None, network.GRADIENT_LIMIT, message)

@@ -24,32 +24,32 @@ from onnx_gradcam.graph.quantization import Quantization, only_requantizes, quan
 from onnx_gradcam.verify.alone import array_of
 from onnx_gradcam.verify.float64 import NoReference, in_float64, widened
 from onnx_gradcam.verify.nodes import check_site, judge
-from onnx_gradcam.verify.path import Site
+from onnx_gradcam.verify.path import CheckedNode
 from onnx_gradcam.verify.points import cotangents, scale_of
 from onnx_gradcam.verify.report import NodeCheck
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 
-DIRECTIONS = 3
-STEP = 1e-6  # share of the input's scale
+DIRECTIONS_OF_NODE = 3
+STEP_SHARE = 1e-6  # share of the input's scale
 BY_DEFINITION = frozenset({"DequantizeLinear", "DynamicQuantizeLinear"})  # what the cotangents are cotangents of
 
 Known = Mapping[str, np.ndarray]
 
 
-def is_lowered_site(site: Site, table: Mapping[Key, Rule]) -> bool:
+def is_lowered_site(site: CheckedNode, table: Mapping[Key, Rule]) -> bool:
     """Whether quantized numbers go in or come out, or the operator has no rule of its own."""
     quantized = any(quantization(v) is not None for v in [*site.node.inputs, *site.node.outputs])
     return quantized or any(find(table, site.node, i) is None for i in site.wrt)
 
 
-def parameters(site: Site) -> list[Value]:
+def parameters(site: CheckedNode) -> list[Value]:
     """The scales and zero points that the check needs beside the node's inputs."""
     found = [q for v in site.node.inputs if (q := quantization(v)) is not None]
     return [v for q in found for v in (q.scale, q.zero_point) if v is not None]
 
 
 def check_lowered(
-    site: Site, known: Known, options: Options, table: Mapping[Key, Rule], rng: np.random.Generator
+    site: CheckedNode, known: Known, options: Options, table: Mapping[Key, Rule], rng: np.random.Generator
 ) -> list[NodeCheck]:
     """One result for each input of ``site.wrt``; none for what is right by definition."""
     node = site.node
@@ -65,7 +65,7 @@ def check_lowered(
         return [_result(site, i, str(reason)) for i in site.wrt]
 
 
-def _result(site: Site, i: int, reason: str) -> NodeCheck:
+def _result(site: CheckedNode, i: int, reason: str) -> NodeCheck:
     value = site.node.inputs[i]
     name = "" if value is None else value.name or ""
     return NodeCheck(site.node.name or "", site.node.op_type, i, name, "undecided", None, reason)
@@ -74,7 +74,7 @@ def _result(site: Site, i: int, reason: str) -> NodeCheck:
 class _One:
     """The node as a model of its own: real numbers r<i> → QuantizeLinear → the node; and the same without rounding."""
 
-    def __init__(self, site: Site, known: Known) -> None:
+    def __init__(self, site: CheckedNode, known: Known) -> None:
         self.site = site
         node = site.node
         assert node.graph is not None
@@ -132,9 +132,9 @@ class _One:
         probes = zip(*(cotangents(y.astype(np.float32), rng) for y in ys.values()), strict=True)
         gs = [{k: np.where(near[k], 0, g) for k, g in zip(ys, row, strict=True)} for row in probes]
         gradients = self._gradients(i, gs, options, table)
-        step = STEP * scale_of(exact[name])
+        step = STEP_SHARE * scale_of(exact[name])
         pairs = []
-        for _ in range(DIRECTIONS):
+        for _ in range(DIRECTIONS_OF_NODE):
             v = rng.standard_normal(exact[name].shape) * (exact[name] != 0)  # 0 is where rectifiers have their kink
             plus, minus = (f({**exact, name: exact[name] + sign * step * v}) for sign in (1, -1))
             slopes = {k: (plus[f"y{k}"] - minus[f"y{k}"]) / (2 * step) for k in ys}
@@ -150,7 +150,7 @@ class _One:
         twin = next(n for n in smooth.graph if n.op_type == self.node.op_type)
         values = _in_float64(smooth)({k: widened(a) for k, a in self.real.items()})
         known = {name: y.astype(np.float32) if y.dtype == np.float64 else y for name, y in values.items()}
-        found = check_site(Site(twin, self.site.wrt, self.site.outputs), known, options, table, rng)
+        found = check_site(CheckedNode(twin, self.site.wrt, self.site.outputs), known, options, table, rng)
         return [
             replace(_result(self.site, check.input, check.message), status=check.status, error=check.error)
             for check in found

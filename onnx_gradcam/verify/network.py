@@ -18,18 +18,18 @@ from onnx_gradcam.verify.points import direction, norm, off_kinks
 from onnx_gradcam.verify.probe import Probe
 from onnx_gradcam.verify.report import Check, Scan
 
-LIMIT = 2e-3
-DIRECTIONS = 3
-POINTS = (0.3, 0.03)  # distances from the value's own point, off kinks, as shares of its scale
+GRADIENT_LIMIT = 2e-3
+LINES_TRIED = 3  # directions from the value
+POINT_DISTANCES = (0.3, 0.03)  # distances from the value's own point, off kinks, as shares of its scale
 BRIEFLY = 2  # steps at which a gradient has to hold not to be wrong
 OCTAVES = 10  # step lengths, each half the one before
 LONGEST = 2.0**-2  # ‖hv‖ as a share of ‖x‖
-AGREEMENT = 1e-3  # how well the error has to be known (one standard error), and what rounding may add to a slope
+KNOWN_TO = 1e-3  # how well the error has to be known (one standard error), and what rounding may add to a slope
 LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
 HIDDEN = "no plateau: kinks, jumps and rounding hide the slope of the score at every step and along a line"
 STILL = "no move changes the score by more than rounding does, and the gradient claims no more: nothing to compare"
-CLEARLY_WRONG = LIMIT + 2 * AGREEMENT  # what an error must exceed to count against the gradient
+CLEARLY_WRONG = GRADIENT_LIMIT + 2 * KNOWN_TO  # what an error must exceed to count against the gradient
 
 
 def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
@@ -37,16 +37,16 @@ def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
     what = f"gradient at {name!r}"
     if at.values[name].dtype != np.float32:
         why = f"its values are {at.values[name].dtype}: differences of a float32 score only are checked"
-        return Check(what, "undecided", None, LIMIT, why)
-    scans = tuple(_settled(at, name, rng) for _ in range(DIRECTIONS))
+        return Check(what, "undecided", None, GRADIENT_LIMIT, why)
+    scans = tuple(_settled(at, name, rng) for _ in range(LINES_TRIED))
     errors = [scan.error for scan in scans if scan.error is not None]
     worst = max(errors, default=None)
-    if worst is not None and worst > LIMIT:
-        return Check(what, "fail", worst, LIMIT, "the score does not change as the gradient says", scans)
+    if worst is not None and worst > GRADIENT_LIMIT:
+        return Check(what, "fail", worst, GRADIENT_LIMIT, "the score does not change as the gradient says", scans)
     if len(errors) < len(scans):
         why = HIDDEN if any(scan.errors for scan in scans if scan.error is None) else STILL
-        return Check(what, "undecided", None, LIMIT, why, scans)
-    return Check(what, "pass", worst, LIMIT, "", scans)
+        return Check(what, "undecided", None, GRADIENT_LIMIT, why, scans)
+    return Check(what, "pass", worst, GRADIENT_LIMIT, "", scans)
 
 
 def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
@@ -56,12 +56,12 @@ def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
     moves) like one on a line: a gradient that holds at the shortest steps of some point is not wrong, but undecided.
     """
     found: list[Scan] = []
-    for distance in POINTS:
+    for distance in POINT_DISTANCES:
         found.append(scan(at, name, distance, rng))
-        if found[-1].error is not None and found[-1].error <= LIMIT:
+        if found[-1].error is not None and found[-1].error <= GRADIENT_LIMIT:
             return found[-1]
-    line = along_line(at, name, POINTS[0], rng)
-    if line.error is None or line.error <= LIMIT:
+    line = along_line(at, name, POINT_DISTANCES[0], rng)
+    if line.error is None or line.error <= GRADIENT_LIMIT:
         return line
     wrong = line.error > CLEARLY_WRONG and not any(map(_holds_briefly, found))
     return line if wrong else replace(line, error=None)
@@ -69,7 +69,7 @@ def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
 
 def _holds_briefly(found: Scan) -> bool:
     """Whether the gradient holds at BRIEFLY of the shortest steps, the last of which rounding may hide."""
-    last = np.abs(found.errors[-BRIEFLY - DROPPED :]) <= LIMIT
+    last = np.abs(found.errors[-BRIEFLY - DROPPED :]) <= GRADIENT_LIMIT
     return any(last[k : k + BRIEFLY].all() for k in range(len(last) - BRIEFLY + 1))
 
 
@@ -82,7 +82,7 @@ def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Sca
         return Scan((), (), None, None)
     v = direction(gradient, rng) * (norm(value) or float(np.sqrt(value.size)))
     # The least change of the score, per unit of step, that can be read.
-    legible = at.rounding(name, base, gradient, rng) / (2 * AGREEMENT)
+    legible = at.rounding(name, base, gradient, rng) / (2 * KNOWN_TO)
     steps = _steps(legible, abs(float(np.vdot(gradient, v))))
     claimed, measured = np.array([_slopes(at, name, base, gradient, step * v, step) for step in steps]).T
     larger = np.maximum(np.abs(claimed), np.abs(measured)).max()
@@ -117,14 +117,14 @@ def plateau(steps: np.ndarray, errors: np.ndarray, legible: int) -> tuple[int, i
     """Of the ``legible`` first steps the shortest that lie on a straight line: (first, last + 1, |error| at step 0).
 
     LENGTH at least; how many, and whether without the DROPPED last, is chosen so that the error at step 0 is known
-    best. None where it is never known to within AGREEMENT (one standard error).
+    best. None where it is never known to within KNOWN_TO (one standard error).
     """
     spans = [(start, stop) for stop in range(legible - DROPPED, legible + 1) for start in range(stop - LENGTH + 1)]
     lines = [(_line(steps[a:b], errors[a:b]), a, b) for a, b in spans]
     if not lines:
         return None
     (doubt, error), start, stop = min(lines)
-    return (start, stop, error) if doubt <= AGREEMENT else None
+    return (start, stop, error) if doubt <= KNOWN_TO else None
 
 
 def _line(steps: np.ndarray, errors: np.ndarray) -> tuple[float, float]:

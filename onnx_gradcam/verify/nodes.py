@@ -18,11 +18,11 @@ from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.flow import operands
 from onnx_gradcam.verify.alone import alone, array_of
 from onnx_gradcam.verify.float64 import Arrays, Function, NoReference, in_float64, widened
-from onnx_gradcam.verify.path import Site
+from onnx_gradcam.verify.path import CheckedNode
 from onnx_gradcam.verify.points import cotangents, normal, off_kinks, scale_of
 from onnx_gradcam.verify.report import NodeCheck, Status
 
-LIMIT = 1e-3
+RULE_LIMIT = 1e-3
 POINTS = 3  # a rule is wrong if it is so at each of as many points
 STEPS = (1e-7, 1e-9, 1e-11)  # shares of the input's scale; the shorter are for what a kink spoils at the longer
 CLEAR = 1e-5  # an error at which no shorter step is needed
@@ -35,7 +35,7 @@ Move = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def check_site(
-    site: Site,
+    site: CheckedNode,
     known: Mapping[str, np.ndarray],
     options: Options,
     table: Mapping[Key, Rule],
@@ -97,14 +97,16 @@ class _Trial:
     ``inputs`` of the node, None where left out; ``outputs`` that the gradient flows through, by position.
     """
 
-    site: Site
+    site: CheckedNode
     inputs: Arrays
     outputs: Mapping[int, np.ndarray]
     function: Function
     session: Session
 
     @classmethod
-    def of(cls, site: Site, known: Mapping[str, np.ndarray], options: Options, table: Mapping[Key, Rule]) -> _Trial:
+    def of(
+        cls, site: CheckedNode, known: Mapping[str, np.ndarray], options: Options, table: Mapping[Key, Rule]
+    ) -> _Trial:
         node = site.node
         inputs = [None if v is None else array_of(v, known) for v in operands(node)]
         outputs = {k: known[node.outputs[k].name or ""] for k in site.outputs}
@@ -170,8 +172,8 @@ def judge(claimed: np.ndarray, measured: np.ndarray, size: np.ndarray) -> tuple[
         return "undecided", None, "its derivative is not finite"
     larger = np.maximum(np.linalg.norm(claimed, axis=1), np.linalg.norm(measured, axis=1))
     errors = np.linalg.norm(claimed - measured, axis=1) / np.where(larger > 0, larger, 1)
-    good = (larger > 0) & (errors <= LIMIT)
-    bad = (errors > LIMIT) & (larger > RESOLUTION * size)
+    good = (larger > 0) & (errors <= RULE_LIMIT)
+    bad = (errors > RULE_LIMIT) & (larger > RESOLUTION * size)
     if bad.any():
         return "fail", float(errors[bad].max()), ""
     if good.any():

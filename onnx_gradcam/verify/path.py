@@ -12,11 +12,11 @@ from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers, downstream, operands, upstream
 
-REPEATS = 3  # how many nodes of one signature are checked
+ALIKE_CHECKED = 3  # how many nodes of one signature are checked
 
 
 @dataclass(frozen=True)
-class Site:
+class CheckedNode:
     """A node on the path, with the positions of the inputs and outputs that the gradient flows through."""
 
     node: ir.Node
@@ -24,7 +24,7 @@ class Site:
     outputs: tuple[int, ...]
 
 
-def sites(graph: ir.Graph, sources: Sequence[Value], score: Value) -> list[Site]:
+def sites(graph: ir.Graph, sources: Sequence[Value], score: Value) -> list[CheckedNode]:
     """The nodes on differentiable paths from one of ``sources`` to ``score``, in graph order."""
     nodes = list(graph)
     path = downstream(nodes, sources) & upstream(nodes, score)
@@ -33,21 +33,21 @@ def sites(graph: ir.Graph, sources: Sequence[Value], score: Value) -> list[Site]
         outputs = tuple(k for k, y in enumerate(node.outputs) if y in path)
         wrt = tuple(i for i, x in carriers(node) if x in path)
         if wrt and outputs:
-            found.append(Site(node, wrt, outputs))
+            found.append(CheckedNode(node, wrt, outputs))
     return found
 
 
-def spread(found: Sequence[Site]) -> list[Site]:
-    """At most ``REPEATS`` sites of each signature, spread evenly over the model."""
-    alike: dict[tuple[object, ...], list[Site]] = {}
+def spread(found: Sequence[CheckedNode]) -> list[CheckedNode]:
+    """At most ``ALIKE_CHECKED`` sites of each signature, spread evenly over the model."""
+    alike: dict[tuple[object, ...], list[CheckedNode]] = {}
     for site in found:
         alike.setdefault(_signature(site), []).append(site)
-    picks = [group[round(k)] for group in alike.values() for k in np.linspace(0, len(group) - 1, REPEATS)]
+    picks = [group[round(k)] for group in alike.values() for k in np.linspace(0, len(group) - 1, ALIKE_CHECKED)]
     kept = {site.node for site in picks}
     return [site for site in found if site.node in kept]
 
 
-def _signature(site: Site) -> tuple[object, ...]:
+def _signature(site: CheckedNode) -> tuple[object, ...]:
     """Operator, attributes, shapes, and the content of integer constants (axes, pads, indices)."""
     attributes = sorted((a.name, str(a.value)) for a in site.node.attributes.values())
     inputs = [None if v is None else (v.dtype, str(v.shape), _integers(v)) for v in operands(site.node)]
@@ -59,7 +59,7 @@ def _integers(value: Value) -> bytes | None:
     return None if array is None else array.tobytes()
 
 
-def values_of(found: Sequence[Site]) -> list[str]:
+def values_of(found: Sequence[CheckedNode]) -> list[str]:
     """The names of the values that a run of the model must give before the sites can be checked."""
     given = [v for site in found for v in operands(site.node) if v is not None and constant(v) is None]
     made = [site.node.outputs[k] for site in found for k in site.outputs]

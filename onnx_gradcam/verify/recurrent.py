@@ -51,7 +51,7 @@ def recurrent(op_type: str, attributes: Attributes, arrays: Sequence[Array | Non
     for d in range(ways):
         bias = np.zeros(2 * w.shape[1]) if b is None else b[d]
         count = len(DEFAULTS[op_type])
-        step = STEPS[op_type](
+        step = RECURRENT_STEPS[op_type](
             w[d], r[d], bias, None if p is None else p[d], acts[count * d : count * (d + 1)], attributes
         )
         backwards = d == 1 or attributes.get("direction") == "reverse"
@@ -125,4 +125,4 @@ def _lstm(w: Array, r: Array, b: Array, p: Array | None, acts: Sequence[Activati
     return step
 
 
-STEPS: dict[str, Callable[..., Any]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
+RECURRENT_STEPS: dict[str, Callable[..., Any]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 
-SIDES = (224, 128, 64, 32)  # tried in this order where the model leaves its spatial size open
+SIDES_TRIED = (224, 128, 64, 32)  # tried in this order where the model leaves its spatial size open
 
 
 def one_batch(feeds: Mapping[str, np.ndarray], image: str, batch: int | None) -> dict[str, np.ndarray]:
@@ -19,8 +19,12 @@ def one_batch(feeds: Mapping[str, np.ndarray], image: str, batch: int | None) ->
 
 
 def noise(specs: Mapping[str, InputSpec], batch: int | None, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Seeded noise for every input, once for each of ``SIDES`` where a spatial size is open, else once."""
-    sides = SIDES if any(None in spec.shape[2:] or None in spec.shape[1:-1] for spec in specs.values()) else SIDES[:1]
+    """Seeded noise for every input, once for each of ``SIDES_TRIED`` where a spatial size is open, else once."""
+    sides = (
+        SIDES_TRIED
+        if any(None in spec.shape[2:] or None in spec.shape[1:-1] for spec in specs.values())
+        else SIDES_TRIED[:1]
+    )
     for side in sides:
         rng = np.random.default_rng(seed)
         yield {name: _drawn(spec, batch or 1, side, rng) for name, spec in specs.items()}

@@ -147,7 +147,7 @@ def deform_conv(
     moves = offset.reshape(len(x) * parts, len(taps), 2, *shape[2:])
     axes = []
     for k, size in enumerate(x.shape[2:]):
-        stride, dilation, pad = ((attributes.get(n) or d)[k] for n, d in STEPS.items())
+        stride, dilation, pad = ((attributes.get(n) or d)[k] for n, d in WINDOW_DEFAULTS.items())
         start = np.arange(shape[2 + k]).reshape(-1, *[1] * (1 - k)) * stride - pad
         place = moves[:, :, k] + start + (taps[:, k] * dilation)[:, None, None]
         axes.append(_on_axis(_linear(place), size))
@@ -160,7 +160,7 @@ def deform_conv(
     return np.asarray(y + sum(b.reshape(-1, 1, 1) for b in more if b.ndim == 1))
 
 
-STEPS = {"strides": (1, 1), "dilations": (1, 1), "pads": (0, 0)}
+WINDOW_DEFAULTS = {"strides": (1, 1), "dilations": (1, 1), "pads": (0, 0)}
 
 
 def max_unpool(

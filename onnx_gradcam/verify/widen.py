@@ -16,7 +16,7 @@ from onnx_gradcam.autodiff.registry import Key, Rule
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.builder import HALF_PRECISION
 from onnx_gradcam.verify.alone import alone, array_of
-from onnx_gradcam.verify.path import Site
+from onnx_gradcam.verify.path import CheckedNode
 from onnx_gradcam.verify.points import cotangents
 from onnx_gradcam.verify.report import Check, NodeCheck
 
@@ -51,8 +51,8 @@ def arrays(given: Known) -> dict[str, np.ndarray]:
 
 def in_16_bits(
     found: Sequence[NodeCheck],
-    narrow: Site,
-    wide: Site,
+    narrow: CheckedNode,
+    wide: CheckedNode,
     known: Known,
     options: Options,
     table: Mapping[Key, Rule],
@@ -88,7 +88,7 @@ def compare(name: str, own: np.ndarray, wide: np.ndarray) -> Check:
 
 
 def _gradients(
-    site: Site, known: Known, gs: Sequence[np.ndarray], options: Options, table: Mapping[Key, Rule]
+    site: CheckedNode, known: Known, gs: Sequence[np.ndarray], options: Options, table: Mapping[Key, Rule]
 ) -> dict[int, np.ndarray]:
     inputs = [None if v is None else array_of(v, known) for v in site.node.inputs]
     session = Session(alone(site, inputs, table), options)

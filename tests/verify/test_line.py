@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_gradcam.verify.line import along_line
-from onnx_gradcam.verify.network import LIMIT, check_gradient
+from onnx_gradcam.verify.network import GRADIENT_LIMIT, check_gradient
 from onnx_gradcam.verify.probe import Probe
 
 KINKS, SIZE = 400, 40
@@ -53,7 +53,7 @@ def test_the_line_decides_where_no_step_is_free_of_kinks(factor: float, status: 
     found = check_gradient(Kinks.made(factor, noise=0.3), "x", np.random.default_rng(0))
     assert found.status == status
     assert any(len(scan.steps) == 1 for scan in found.scans)
-    assert (found.error is not None and found.error <= LIMIT) == (status == "pass")
+    assert (found.error is not None and found.error <= GRADIENT_LIMIT) == (status == "pass")
 
 
 def test_a_change_that_rounding_hides_settles_nothing() -> None:

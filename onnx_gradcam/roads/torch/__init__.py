@@ -66,7 +66,7 @@ def export(
 
     names = [target_layer] if isinstance(target_layer, str) else list(dict.fromkeys(target_layer))
     inputs = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    request = exporting.Request(module, inputs, dynamic_shapes, input_names, output_names, opset_version)
+    request = exporting.ExportRequest(module, inputs, dynamic_shapes, input_names, output_names, opset_version)
     make = exporting.by_rules if autodiff == "onnx" else exporting.by_autograd
     with _ONE_AT_A_TIME:
         made = make(request, names, score)

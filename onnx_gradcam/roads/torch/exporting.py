@@ -35,7 +35,7 @@ from onnx_gradcam.targets import write_score
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What is exported, and how, in the words of ``torch.onnx.export``."""
 
     module: Any
@@ -71,7 +71,7 @@ class Made(NamedTuple):
     layers: tuple[str, ...]
 
 
-def by_rules(request: Request, names: Sequence[str], score: str) -> Made:
+def by_rules(request: ExportRequest, names: Sequence[str], score: str) -> Made:
     """The exported graph, differentiated by the rules of this package."""
     forward = _forward(request, names, optimize=True)
     prepared, found = _scored(forward, score)
@@ -79,7 +79,7 @@ def by_rules(request: Request, names: Sequence[str], score: str) -> Made:
     return Made(whole.model, whole.names, forward.outputs, forward.layers)
 
 
-def by_autograd(request: Request, names: Sequence[str], score: str) -> Made:
+def by_autograd(request: ExportRequest, names: Sequence[str], score: str) -> Made:
     """The trace of torch's autograd through the exported program, translated to ONNX.
 
     What is explained is found on the ONNX graph, as everywhere, and looked up in the program that this came from.
@@ -127,7 +127,7 @@ def write(model: ir.Model, names: GradientNames, path: Path) -> Path:
     return path
 
 
-def _forward(request: Request, names: Sequence[str], *, optimize: bool) -> Forward:
+def _forward(request: ExportRequest, names: Sequence[str], *, optimize: bool) -> Forward:
     _check_inputs(request)
     parameters = list(request.input_names or _parameters(request.module))[: len(request.example_inputs)]
     layers = [name for name in names if name not in parameters]
@@ -209,7 +209,7 @@ def _in_program(model: ir.Model, score: Score) -> Chosen:
     return Chosen(node, score.kind, score.class_axis)
 
 
-def _check_inputs(request: Request) -> None:
+def _check_inputs(request: ExportRequest) -> None:
     for k, x in enumerate(request.example_inputs):
         if not isinstance(x, torch.Tensor):
             raise InputError(
