@@ -1,8 +1,12 @@
 """Explain any exported ONNX CNN on the runtime that serves it.
 
+>>> from importlib.resources import files
 >>> import onnx_gradcam as ogc
->>> explainer = ogc.Explainer("resnet50.onnx")                    # doctest: +SKIP
->>> explainer.explain_image("cat.jpg", target="tabby").save("out")  # doctest: +SKIP
+>>> demo = files("onnx_gradcam.models")
+>>> explainer = ogc.Explainer(demo / "shapes-resnet.onnx")
+>>> explanation = explainer.explain_image(demo / "images" / "star-and-heart.png", target="heart")
+>>> explanation.heatmap.shape
+(1, 360, 480)
 """
 
 from onnx_gradcam import roads

@@ -1,4 +1,4 @@
-"""The use case: a deployed model and a photo in, an explanation out."""
+"""From a deployed model and a photo to an explanation."""
 
 from __future__ import annotations
 
@@ -32,21 +32,31 @@ IN_PADDING = 0.9  # a map that stays below this share of its maximum within the 
 
 
 class Explainer:
-    """Explains one model; sessions are opened when first needed and kept warm.
+    """A model that is ready to be explained; its sessions are opened when first needed and kept open.
+
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> explainer = ogc.Explainer(demo / "shapes-resnet.onnx")
+    >>> explainer.target_layers
+    ('relu_6',)
+    >>> explanation = explainer.explain_image(demo / "images" / "cross.png")
+    >>> explanation.label(0)
+    'cross'
 
     Args:
-        model: path, bytes, ``onnx.ModelProto``, or a ``Network`` that is open already.
+        model: path, bytes, ``onnx.ModelProto``, or an open ``Network``.
         target_layer: value or node name(s), or module paths where the exporter left these ("layer4.2"); several are
             fused. "auto": the end of the last convolutional stage, or the input of the last block of tokens.
-        labels: class names by index, a file of them, or "imagenet"; None: the model's own metadata, else ImageNet's for
-            1000 classes, which is a guess and a warning.
+        labels: class names by index, a file of class names, or "imagenet"; None: the model's own metadata, or else, for
+            1000 classes, those of ImageNet, which is a guess and gives a warning.
         **opening: the keywords of ``Opening``: score, grid, image_input, providers, provider_options, session_options,
             custom_ops, check_forward.
 
     Raises:
         ModelError: the file or its graph cannot be used.
         ScoreError: no score is found.
-        LayerError: a layer that was named does not exist; for "auto", when a method first needs a layer.
+        LayerError: a named layer does not exist; for "auto", no layer is found when a method first needs one.
         InputError: there is no such input.
         TargetError: the labels cannot be read, or do not fit the score.
         ProviderError: a session cannot be opened, when it is first needed.
@@ -64,8 +74,8 @@ class Explainer:
         self.network = open_network(model, target_layer, **opening)
         self.source, self.score = self.network.source, self.network.score
         self.inputs, self.image_input = self.network.inputs, self.network.image_input
-        found = find_labels(labels, self.network.metadata, self.score.count, self.score.kind)
-        self.labels, self.labels_source = found.names, found.source
+        class_names = find_labels(labels, self.network.metadata, self.score.count, self.score.kind)
+        self.labels, self.labels_source = class_names.names, class_names.source
 
     def __enter__(self) -> Explainer:
         return self
@@ -106,16 +116,31 @@ class Explainer:
         smooth: str | Sequence[str] = (),
         **options: Any,
     ) -> Explanation:
-        """Explain ``x``, an array (N, …) in the model's own input form, or {input name: array}.
+        """Explain arrays that are ready for the model; for photos there is ``explain_image``.
 
-        ``target``: None (top-1), a class index, a label, a target object (``docs/targets.md``), a list with one of
-        these per image, or ``TopK(k)``, ``Classes([...])``, ``Each([...])`` for every image; places are in pixels of
-        the input. ``method``: see ``docs/methods.md``, also for what ``counterfactual`` and ``signed`` mean for it and
-        for its ``options``. ``fusion``: of several layers, "mean", "max" or "product".
-        ``smooth``: "aug", "noise" or "eigen", or one of the first two with "eigen", for cams.
+        Args:
+            x: an array (N, …) with the shape and dtype of the model's input, or {input name: array}.
+            target: what is explained: None (the top-1 class), a class index, a label, a target object
+                (``docs/targets.md``), a list with one of these per image, or ``TopK(k)``, ``Classes([...])``,
+                ``Each([...])`` for every image. Places are in pixels of the input.
+            method: a name from ``docs/methods.md``.
+            counterfactual: whether to show what speaks against the target.
+            signed: whether to show negative evidence, too, in [−1, 1].
+            fusion: how the maps of several layers become one: "mean", "max" or "product".
+            smooth: "aug", "noise" or "eigen", or one of the first two together with "eigen", for cams of layers.
+            **options: options of the method and of its smoothing, such as ``steps`` or ``samples``.
+
+        Returns:
+            R rows, one for each (image, target), image by image.
 
         Raises:
-            InputError, TargetError, MethodError, ForwardMismatch, UnsupportedGradient, NoGradientPath, ProviderError.
+            InputError: an input is missing or unknown, or has a wrong shape, dtype or value.
+            TargetError: the target does not fit the model.
+            MethodError: the method is unknown, or does not fit the model, the layer or the options.
+            ForwardMismatch: the rewritten graph does not compute what the deployed model computes.
+            UnsupportedGradient: a node between layer and score has no rule.
+            NoGradientPath: the score does not depend on the layer.
+            ProviderError: a session cannot be opened.
         """
         recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
         feeds = check_feeds(x, self.inputs)
@@ -136,12 +161,28 @@ class Explainer:
         smooth: str | Sequence[str] = (),
         **options: Any,
     ) -> Explanation:
-        """Explain a photo: a path, bytes, a PIL image, or uint8 RGB (H, W, 3).
+        """Explain a photo. The heatmap is in the photo's pixels, and so are places in targets.
 
-        ``preprocess``: "auto", a preset name, the path or content of a JSON form, or what ``preprocessing`` settled.
-        ``inputs``: arrays for the model's
-        other inputs. The heatmap is in the photo's pixels, and so are places in targets. Other arguments and errors as
-        in ``explain``, and ``InputError`` and ``PreprocessError`` for photos and settings that cannot be used.
+        Args:
+            image: a path, bytes, a PIL image, or a uint8 array (H, W, 3) RGB.
+            target: as in ``explain``; for one photo.
+            method: as in ``explain``.
+            preprocess: "auto", the name of a preset, the path or the content of a JSON form, a ``Preprocess``, or what
+                ``preprocessing`` returned.
+            inputs: arrays for the model's other inputs, by name.
+            counterfactual: as in ``explain``.
+            signed: as in ``explain``.
+            fusion: as in ``explain``.
+            smooth: as in ``explain``.
+            **options: as in ``explain``.
+
+        Returns:
+            R rows, one for each target.
+
+        Raises:
+            InputError: the photo cannot be decoded or used.
+            PreprocessError: the preprocessing is unknown, or does not fit the model's input.
+            OnnxGradcamError: as in ``explain``.
         """
         recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
         photo = decode(image)
@@ -153,7 +194,15 @@ class Explainer:
         return self._explain(feeds, in_input(target, geometry), recipe, frame, choice)
 
     def preprocessing(self, request: PreprocessLike = "auto") -> Choice:
-        """The preprocessing for this model's image input, with the source of each choice."""
+        """Return the preprocessing for this model's image input, with the source of each field.
+
+        Args:
+            request: "auto", the name of a preset, the path or the content of a JSON form, or a ``Preprocess``.
+
+        Raises:
+            PreprocessError: the request is unknown, or does not fit the model's input.
+            InputError: the input takes no photos.
+        """
         return choose(request, self.image_input, metadata=self.network.metadata, model_path=self.source.path)
 
     # --- steps ----------------------------------------------------------------------------------------------
@@ -161,55 +210,60 @@ class Explainer:
     def _explain(
         self, feeds: dict[str, np.ndarray], target: Target, recipe: Recipe, frame: Frame, choice: Choice | None = None
     ) -> Explanation:
-        """Explain arrays that were checked; ``choice``: how the photo of the frame became one of them."""
+        """Explain checked arrays; ``choice``: how the photo of the frame became one of them, None without a photo."""
         x = feeds[self.image_input.name]
         size = tuple(x.shape[k] for k in spatial_axes(self.image_input, 2))
         context = Context(self.score, self.labels, size)
         targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
         network = self.network.on_branch(branch(targets))
-        made = make_maps(network, feeds, targets, recipe, frame)
-        of, results, written = made.rows, made.results, made.evaluation.score
+        maps = make_maps(network, feeds, targets, recipe, frame)
+        settled, results, written = maps.rows, maps.results, maps.evaluation.score
         return Explanation(
             method=recipe.name,
             recipe=recipe,
-            image_index=rows.image_index(of),
-            class_index=rows.class_index(of),
-            score=rows.score(written, of, results),
-            probability=rows.probability(written, of, results),
-            is_blank=made.is_blank,
-            heatmap=made.heatmap,
-            seen=np.tile(np.array(_region(made.frame), np.int64), (len(of), 1)),
-            scale=made.scale,
-            layers=made.layers,
-            outputs={name: results[name] for name in made.evaluation.output_names},
+            image_index=rows.image_index(settled),
+            class_index=rows.class_index(settled),
+            score=rows.score(written, settled, results),
+            probability=rows.probability(written, settled, results),
+            is_blank=maps.is_blank,
+            heatmap=maps.heatmap,
+            seen=np.tile(np.array(_region(maps.frame), np.int64), (len(settled), 1)),
+            scale=maps.scale,
+            layers=maps.layers,
+            outputs={name: results[name] for name in maps.evaluation.output_names},
             labels=self.labels,
-            frame=made.frame,
-            provenance=self._provenance(recipe, made, network, choice),
-            cell=rows.cell(written, of, results),
-            box=_in_photo(rows.box(of), frame),
-            words=tuple(Words(*each) for each in rows.words(of)),
+            frame=maps.frame,
+            provenance=self._provenance(recipe, maps, network, choice),
+            cell=rows.cell(written, settled, results),
+            box=_in_photo(rows.box(settled), frame),
+            words=tuple(Words(*each) for each in rows.words(settled)),
             signed=recipe.signed,
-            warnings=(*(choice.warnings if choice else ()), *self._warnings(made), *rows.warnings(of), *_beside(made)),
-            attribution=made.attribution,
-            attributed=made.attributed,
-            rectifiers=made.rectifiers,
+            warnings=(
+                *(choice.warnings if choice else ()),
+                *self._warnings(maps),
+                *rows.warnings(settled),
+                *_padding_note(maps),
+            ),
+            attribution=maps.attribution,
+            attributed=maps.attributed,
+            rectifiers=maps.rectifiers,
         )
 
-    def _warnings(self, made: Maps) -> list[str]:
-        written = made.evaluation.score
-        scores = by_class(written, made.results[written.value.name or ""])
+    def _warnings(self, maps: Maps) -> list[str]:
+        written = maps.evaluation.score
+        scores = by_class(written, maps.results[written.value.name or ""])
         return [
             *(notes.tied_scores(scores) if self.network.is_quantized else []),
             *notes.image_inputs(self.network.alike, self.image_input.name),
-            *notes.forward_difference(made.evaluation.apart),
-            *made.evaluation.warnings,
+            *notes.forward_difference(maps.evaluation.apart),
+            *maps.evaluation.warnings,
             *notes.guessed_labels(self.labels_source),
-            *made.notes,
+            *maps.notes,
         ]
 
-    def _provenance(self, recipe: Recipe, made: Maps, network: Network, choice: Choice | None) -> Provenance:
-        layers = network.layers if made.layers else []
-        providers, options = made.evaluation.providers, network.options
+    def _provenance(self, recipe: Recipe, maps: Maps, network: Network, choice: Choice | None) -> Provenance:
+        layers = network.layers if maps.layers else []
+        providers, options = maps.evaluation.providers, network.options
         set_options = asked(options)
         return Provenance(
             model=self.source.name,
@@ -217,7 +271,7 @@ class Explainer:
             versions=versions(),
             providers=tuple(providers),
             provider_options={name: dict(set_options[name]) for name in providers if set_options[name]},
-            precision={"dtype": str(made.evaluation.score.value.dtype).lower(), "tf32": in_tf32(options, providers)},
+            precision={"dtype": str(maps.evaluation.score.value.dtype).lower(), "tf32": in_tf32(options, providers)},
             score=self.score.name,
             score_activation=self.score.activation,
             labels=self.labels_source,
@@ -225,7 +279,7 @@ class Explainer:
             layer_reasons=tuple(layer.reason for layer in layers),
             fusion=None if len(layers) < 2 else "the level of the cell" if network.is_by_level else recipe.fusion,
             check_forward=options.check_forward,
-            gradient_scale=made.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
+            gradient_scale=maps.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
             preprocess=choice,
         )
 
@@ -250,10 +304,10 @@ def _in_photo(boxes: np.ndarray | None, frame: Frame) -> np.ndarray | None:
     return boxes if boxes is None or frame.geometry is None else frame.geometry.corners_in_photo(boxes)
 
 
-def _beside(made: Maps) -> list[str]:
-    """Say where the strongest evidence is not in the photo."""
-    if made.frame.geometry is None:
+def _padding_note(maps: Maps) -> list[str]:
+    """Warn where the strongest evidence lies outside of the photo."""
+    if maps.frame.geometry is None:
         return []
-    faint = np.abs(made.heatmap).max(axis=(1, 2)) < IN_PADDING
+    faint = np.abs(maps.heatmap).max(axis=(1, 2)) < IN_PADDING
     beside = "the strongest evidence lies in the padding around the photo, which the model saw too"
-    return [beside] if (faint & ~made.is_blank).any() else []
+    return [beside] if (faint & ~maps.is_blank).any() else []

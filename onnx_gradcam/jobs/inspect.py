@@ -106,6 +106,12 @@ class Overview:
 def layers(model: ModelLike | Network, **opening: Unpack[Opening]) -> tuple[LayerInfo, ...]:
     """Return the candidate target layers, first the one that "auto" takes.
 
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> [layer.name for layer in ogc.layers(demo / "shapes-resnet.onnx") if layer.chosen]
+    ['relu_6']
+
     Args:
         model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
         **opening: the keywords of ``Opening``.

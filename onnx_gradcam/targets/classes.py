@@ -19,6 +19,13 @@ TARGET_FORMS = (
 class TopK:
     """The k classes with the highest scores, for every image.
 
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> explainer = ogc.Explainer(demo / "shapes-resnet.onnx")
+    >>> len(explainer.explain_image(demo / "images" / "drop.png", target=ogc.TopK(3)))
+    3
+
     Attributes:
         k: how many classes.
     """
