@@ -13,6 +13,8 @@ EXPORTS = build/exports
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(CHECK_ENV)/bin/mkdocs build --strict --quiet
 # One process a core; the tests of a file stay together, and so do the models that they share.
 PYTEST = -m pytest -n auto --dist loadfile
+# `make test` leaves out what is marked slow, and skips what needs torch or the zoo; `make check` runs it all.
+EVERYTHING = -m "not oracles and not heavy and not gpu"
 
 .PHONY: demo test check sweep bench oracles placement crosscheck test-gpu bench-gpu docs site clean
 
@@ -29,7 +31,7 @@ check: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/lint-imports
 	$(CHECK_ENV)/bin/python tools/docs.py --check
 	$(MKDOCS)
-	$(CHECK_ENV)/bin/python $(PYTEST)
+	$(CHECK_ENV)/bin/python $(PYTEST) $(EVERYTHING)
 
 docs: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/docs.py

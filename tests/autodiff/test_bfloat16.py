@@ -71,6 +71,7 @@ def rounded(case: Case) -> Case:
     return replace(case, inputs=inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op_type", sorted(CASES))
 def test_a_rule_gives_in_bfloat16_what_it_gives_in_float64(op_type: str) -> None:
     rng = np.random.default_rng(0)

@@ -386,6 +386,7 @@ def test_a_blank_map_says_what_to_do(folder: Path, run: Any) -> None:
     assert "nothing at cells speaks against that class" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "offered"),
     [

@@ -43,6 +43,7 @@ def photo(size: tuple[int, int], dot: tuple[int, int], orientation: int) -> byte
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["crop", "stretch", "letterbox"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_maximum_is_the_dot(explainer: Any, resize: str, orientation: int) -> None:

@@ -23,6 +23,7 @@ DEMO = sorted(MODELS.glob("shapes-*.onnx"))
 PEARSON = 0.995
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_io_types", [False, True], ids=["float16 ends", "float32 ends"])
 @pytest.mark.parametrize("path", DEMO, ids=lambda p: p.stem)
 def test_maps_are_those_of_the_float32_twin(path: Path, keep_io_types: bool) -> None:
@@ -58,6 +59,7 @@ def test_several_classes_go_through_the_scaled_backward_half() -> None:
         assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
 
 
+@pytest.mark.slow
 def test_verify_passes_with_casts_to_float16_at_the_ends() -> None:
     report = ogc.verify(in_float16(DEMO[0], True))
     assert report.ok, str(report)

@@ -59,6 +59,7 @@ def twin() -> tuple[Path, np.ndarray, np.ndarray, list[int]]:
         return path, x, calibration, explainer.explain(x).class_index.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_quantized_models_agree_with_their_float_twin(twin: Any, form: str, tmp_path: Path) -> None:
     """Where every Relu was folded into the format of what it makes: as many are gated, and the maps are alike."""

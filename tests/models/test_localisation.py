@@ -32,10 +32,12 @@ def check(results: dict[str, Any]) -> None:
     assert 0 < results["cam deviation"] <= 1e-5
 
 
+@pytest.mark.slow
 def test_the_map_of_a_class_lies_on_its_object(results: dict[str, Any]) -> None:
     check(results)
 
 
+@pytest.mark.slow
 def test_guided_gradcam_lies_on_its_object_and_guided_backpropagation_less() -> None:
     found = localisation.energy_results(40, [localisation.MODEL])[localisation.MODEL.stem]
     product, edges = (localisation.Energy(**found[name]) for name in ("guided-gradcam", "guided-backprop"))
@@ -102,6 +104,7 @@ def test_area_is_the_share_of_what_the_model_saw(photos: list[Evidence]) -> None
     assert {row.model for row in photos if row.area is None} == set(localisation.UNBOXED)
 
 
+@pytest.mark.slow
 def test_json_is_one_document(results: dict[str, Any]) -> None:
     command = [sys.executable, str(Path(localisation.__file__)), "--json", "--scenes", "2", "--energy", "2"]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": ""})

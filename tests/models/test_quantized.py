@@ -34,6 +34,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return explainer, path, scenes(explainer, SCENES, 0)
 
 
+@pytest.mark.slow
 def test_maps_are_those_of_the_float_model_where_both_predict_the_same(pair) -> None:  # type: ignore[no-untyped-def]
     explainer, path, x = pair
     expected = explainer.explain(x)
@@ -44,6 +45,7 @@ def test_maps_are_those_of_the_float_model_where_both_predict_the_same(pair) -> 
     assert np.median(alike) >= 0.95
 
 
+@pytest.mark.slow
 def test_outputs_are_the_deployed_models(pair) -> None:  # type: ignore[no-untyped-def]
     _, path, x = pair
     with ogc.Explainer(path) as explainer:
@@ -57,6 +59,7 @@ def test_outputs_are_the_deployed_models(pair) -> None:  # type: ignore[no-untyp
     np.testing.assert_allclose(output, rows, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_integer_kernels_stay(pair) -> None:  # type: ignore[no-untyped-def]
     """The optimised gradient graph multiplies integers wherever the optimised deployed model does.
 
@@ -85,6 +88,7 @@ def integer_kernels(model: bytes, beside: Path) -> int:
     )
 
 
+@pytest.mark.slow
 def test_top5_takes_the_same_gradients(pair) -> None:  # type: ignore[no-untyped-def]
     _, path, x = pair
     with ogc.Explainer(path) as explainer:
@@ -163,6 +167,7 @@ def test_classes_that_quantization_cannot_tell_apart_are_warned_of() -> None:
         assert not any("apart" in warning for warning in explainer.explain(x / 10).warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["qdq", "qoperator", "dynamic"])
 def test_a_broken_quantization_fails_the_comparison(form: str, tmp_path: Path) -> None:
     """The scale of one layer's weights × 4."""

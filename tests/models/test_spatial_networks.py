@@ -114,6 +114,7 @@ def network(net: Net) -> onnx.ModelProto:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_it_is_verified(name: str) -> None:
     """Forward pass, every node, and the gradient through the whole network at the layer and at the image."""

@@ -81,6 +81,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_contents(wheel: Path) -> None:
     names = [PurePosixPath(name) for name in zipfile.ZipFile(wheel).namelist()]
     tops = {name.parts[0] for name in names}
@@ -98,6 +99,7 @@ def test_contents(wheel: Path) -> None:
     assert not [name for name in names if {"tests", "tools"} & set(name.parts) or name.suffix == ".pyc"]
 
 
+@pytest.mark.slow
 def test_the_installed_package_is_the_wheels(python: Path, tmp_path: Path) -> None:
     code = "import onnx_gradcam, importlib.metadata as m; print(onnx_gradcam.__file__, m.version('onnx-gradcam'))"
     file, version = run(python, "-c", code, cwd=tmp_path).stdout.split()
@@ -105,6 +107,7 @@ def test_the_installed_package_is_the_wheels(python: Path, tmp_path: Path) -> No
     assert version == onnx_gradcam.__version__
 
 
+@pytest.mark.slow
 def test_demo_without_a_network(python: Path, tmp_path: Path) -> None:
     """In an empty folder, for a user who has the wheel and nothing else."""
     blocked, empty = tmp_path / "blocked", tmp_path / "empty"

@@ -89,6 +89,7 @@ def around(y: int, x: int) -> tuple[int, int, int, int]:
     return x - 14, y - 14, x + 15, y + 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["crop", "stretch", "letterbox"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_of_two_dots_the_one_in_the_place(segmenter: Any, detector: Any, resize: str, orientation: int) -> None:

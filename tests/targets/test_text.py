@@ -119,6 +119,7 @@ def test_help_has_an_example_of_each_that_can_be_read(name: str) -> None:
     assert parse([example], 2000, labels) is not None
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path: Path, models: Path) -> None:
     """Written, named in files and manifest, and repeated from it."""
     import json

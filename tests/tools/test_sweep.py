@@ -29,6 +29,7 @@ def check(title: str, subjects: list[Subject]) -> None:
     assert sweep.differences(found, expected) == [], "if this is meant: make sweep"
 
 
+@pytest.mark.slow
 def test_demo_models() -> None:
     check("Demo models", sweep.demos())
 
@@ -37,6 +38,7 @@ def test_zoo(zoo: Path) -> None:
     check("Zoo", sweep.zoo())
 
 
+@pytest.mark.slow
 def test_light_models() -> None:
     """Without verify, which takes half a minute for each; the table has its results, and test_light_verify runs it."""
     check("Light models of the onnx package", [replace(subject, verify=False) for subject in sweep.light()])
@@ -70,6 +72,7 @@ def classifier(middle: Callable[[Net, str], str]) -> onnx.ModelProto:
     return net.model({"logits": ["N", 5]})
 
 
+@pytest.mark.slow
 def test_one_model_in_a_process_of_its_own(tmp_path: Path) -> None:
     row = sweep.apart(saved(brightness_model(), tmp_path), LIMITS)
     assert (row.model, row.opset, row.format) == ("model", "18", "float32")
@@ -191,6 +194,7 @@ def test_maps_that_say_nothing_are_remarked_on() -> None:
     assert examine.remarks("gradcam", Explanation(0, float("nan"))) == ["gradcam is not finite"]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     saved(brightness_model(), tmp_path, "good")
     (tmp_path / "broken.onnx").write_bytes(b"no model")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,10 +11,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from deployed import FORMS, quantize
-from nets import Net
+from planted import planted, rolled, scaled, small, unmasked
 
-from onnx_gradcam.autodiff.registry import RULES, Key, Rule
-from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.verify import Report, verify
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
@@ -24,16 +20,6 @@ from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 SIDE = 16
 X = np.random.default_rng(3).standard_normal((24, 3, SIDE, SIDE)).astype(np.float32)
 FORM = ("qdq", "qoperator", "dynamic")
-
-
-def small() -> onnx.ModelProto:
-    net = Net()
-    x = net.op("Relu", net.conv(net.input("x", ["N", 3, SIDE, SIDE]), (3, 6), out="stem"), out="relu1")
-    x = net.op("MaxPool", x, out="pool", kernel_shape=[2, 2], strides=[2, 2])
-    x = net.op("Relu", net.conv(x, (6, 8), out="wide"), out="relu2")
-    x = net.op("Add", net.conv(x, (8, 8), kernel=1, out="pointwise"), x, out="sum")
-    net.op("Softmax", net.head(net.op("Relu", x, out="relu3"), 8), out="probabilities", axis=1)
-    return net.model({"probabilities": ["N", 5]})
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +39,7 @@ def failing(report: Report) -> set[str]:
     return {n.op_type for n in report.nodes if n.status == "fail"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_right_rules_pass(form: str, models: Mapping[str, Path]) -> None:
     report = verify(models[form], x=X[:1])
@@ -63,28 +50,6 @@ def test_the_right_rules_pass(form: str, models: Mapping[str, Path]) -> None:
     errors = [node.error for node in report.nodes if node.error is not None]
     assert max(errors) < 1e-5
     assert len(errors) >= 8
-
-
-def planted(op_type: str, wrong: Callable[..., Value]) -> Mapping[Key, Rule]:
-    rule = RULES[op_type, 0]
-
-    def spoiled(op: Builder, *args: Value, **attributes: Any) -> Value:
-        return wrong(op, rule.function(op, *args, **attributes), *args)
-
-    return {**RULES, (op_type, 0): replace(rule, function=spoiled)}
-
-
-def scaled(factor: float) -> Callable[..., Value]:
-    return lambda op, x_bar, *_: op.Mul(x_bar, op.const(factor, like=x_bar))
-
-
-def unmasked(op: Builder, x_bar: Value, g: Value, *_: Value) -> Value:
-    return g
-
-
-def rolled(op: Builder, x_bar: Value, *_: Value) -> Value:
-    rest = op.Slice(x_bar, op.ints(1), op.ints(2**31), op.ints(3))
-    return op.Concat(rest, op.Slice(x_bar, op.ints(0), op.ints(1), op.ints(3)), axis=3)
 
 
 PLANTED = {
@@ -100,6 +65,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORM)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_error_is_caught_and_its_operator_named(name: str, form: str, models: Mapping[str, Path]) -> None:
@@ -107,7 +73,7 @@ def test_a_planted_error_is_caught_and_its_operator_named(name: str, form: str, 
     if op_type == "QuantizeLinear" and form == "dynamic":
         assert not any(n.op_type == "QuantizeLinear" for n in onnx.load(models[form]).graph.node)  # nothing to plant in
         return
-    report = verify(models[form], x=3 * X[:1], table=planted(op_type, wrong))  # beyond what was calibrated: it clips
+    report = verify(models[form], x=3 * X[:1], table=planted(op_type, 0, wrong))  # beyond what was calibrated: it clips
     assert not report.ok
     assert failing(report)
     assert failing(report) <= operators

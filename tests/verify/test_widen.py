@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from test_verify import PLANTED, SMALL, failing, planted, status
+from planted import PLANTED, SMALL, failing, planted, status
 
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.prepare.prepare import prepare
@@ -32,6 +32,7 @@ def test_the_right_rules_pass(keep_io_types: bool) -> None:
     assert max(n.error for n in report.nodes if n.error is not None) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_error_is_caught_and_its_node_named(name: str) -> None:
     key, wrong, expected, (low, high), _ = PLANTED[name]

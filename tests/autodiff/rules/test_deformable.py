@@ -46,6 +46,7 @@ FIXED = [  # weights as initializers, images and places of any size
 CASES = [replace(case, free=()) for case in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*CASES, *FIXED], ids=str)
 def test_vjp(case: Case) -> None:
     check_vjp(case)
@@ -61,6 +62,7 @@ def test_it_is_the_transpose_of_what_the_runtime_does(case: Case) -> None:
     check_affine(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[::2], ids=str)
 def test_float16(case: Case) -> None:
     check_float16(case, tolerance=8e-3)

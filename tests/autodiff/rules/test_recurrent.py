@@ -131,6 +131,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", CASES, ids=str)
 def test_vjp(made: Case) -> None:
     check_vjp(made)
@@ -226,6 +227,7 @@ def test_an_unknown_activation_is_refused() -> None:
         with_gradients(activated("RNN", "cosine"), FLOAT32, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "made", [c for c in CASES if c.ort and c.id in ("bidirectional-lengths", "clip", "linear-forward")], ids=str
 )

@@ -39,6 +39,7 @@ CASES = [align(id, mode, **form) for id, form in FORMS.items() for mode in ("avg
 NOTHING = align("nothing", "avg", np.array([[3.0, 3.0, 2.0, 2.0]]), output_height=2, output_width=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*CASES, NOTHING, replace(NOTHING, attributes={"mode": "max"})], ids=str)
 def test_vjp(case: Case) -> None:
     check_vjp(case)
@@ -54,6 +55,7 @@ def test_it_is_the_transpose_of_what_the_runtime_does(case: Case) -> None:
     check_affine(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_float16(case: Case) -> None:
     """Boxes with few bits, so that no sample changes its cell by rounding."""

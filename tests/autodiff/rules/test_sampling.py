@@ -42,16 +42,19 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vjp(case: Case) -> None:
     check_vjp(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[::3], ids=str)
 def test_float16(case: Case) -> None:
     check_float16(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_it_is_the_transpose_of_what_the_runtime_does(case: Case) -> None:
     check_affine(case)

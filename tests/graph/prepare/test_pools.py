@@ -25,6 +25,7 @@ def pooled(op_type: str, size: int, form: dict[str, Any]) -> tuple[onnx.ModelPro
     return onnx.shape_inference.infer_shapes(model), run(model, {"x0": x})["y0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool", "LpPool"])
 def test_every_form_on_one_axis(op_type: str, dilation: int) -> None:

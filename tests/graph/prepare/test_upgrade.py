@@ -100,6 +100,7 @@ def replace_maps(model: onnx.ModelProto) -> None:
         model.graph.output.append(helper.make_empty_tensor_value_info(producer.input[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(LIGHT.glob("light_*.onnx")), ids=lambda path: path.stem)
 def test_classic_architectures_compute_the_same(path: pathlib.Path) -> None:
     model = onnx.load(path)
