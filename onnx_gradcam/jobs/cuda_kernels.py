@@ -26,12 +26,12 @@ def _table() -> Mapping[str, Any]:
 
 
 def version() -> str:
-    """The onnxruntime-gpu that the table is of."""
+    """Return the version of onnxruntime-gpu that the table was read from."""
     return str(_table()["onnxruntime"])
 
 
 def without_kernel(nodes: Iterable[ir.Node], opsets: Mapping[str, int]) -> tuple[str, ...]:
-    """The operators among ``nodes`` that the provider leaves to the CPU, as "MaxPool of opset 22 in float".
+    """Return the operators that the provider leaves to the CPU, as "MaxPool of opset 22 in float".
 
     Constants are not computed, and never named.
     """
@@ -63,7 +63,7 @@ def _since(node: ir.Node, opsets: Mapping[str, int]) -> int:
 
 
 def _types(node: ir.Node, opsets: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """(type parameter, element type) of inputs and outputs, where both are known."""
+    """Yield (type parameter, element type) of inputs and outputs, where both are known."""
     schema = _schema(node, opsets)
     if schema is None:
         return

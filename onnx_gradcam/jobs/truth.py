@@ -20,7 +20,7 @@ TABLE = ".csv"
 
 
 def true_classes(true: str, paths: Sequence[Path], explainer: Explainer) -> dict[Path, int]:
-    """The class that each photo has: one label or class index for all, or a table of lines ``photo,label``.
+    """Return the class of each photo, from one label or class index for all or a table of lines ``photo,label``.
 
     A photo stands in the table by its path or by its name; those that do not are left out.
 
@@ -61,7 +61,7 @@ def _read(file: Path) -> Mapping[str, str]:
 
 
 def against_truth(explain: Callable[..., Explanation], true: int) -> SideBySide:
-    """The prediction of each image against the class ``true``, with the difference of the two.
+    """Return the prediction of each image beside the class ``true``, with the difference of the two.
 
     Where the prediction is right, against the runner-up, which a warning says. ``explain(target)`` and
     ``explain(target, counterfactual=True)`` give explanations. Errors as in ``contrast``.

@@ -60,7 +60,7 @@ def _max_pool(node: ir.Node) -> str:
 
 
 def _names_apart(*values: Value | None) -> str:
-    """Two symbolic lengths of different names, one of which may be 1."""
+    """Return an objection where two symbolic lengths have different names: one of them may be 1."""
     shapes = [list(v.shape)[::-1] for v in values if v is not None and v.shape is not None]
     for a, b in itertools.combinations(shapes, 2):
         for p, q in zip(a, b, strict=False):
@@ -147,7 +147,7 @@ DOUBTS: dict[str, Callable[[ir.Node], str]] = {
 
 
 def objection(node: ir.Node) -> str:
-    """Why onnxruntime-training cannot be trusted with ``node``; empty where it can."""
+    """Return why onnxruntime-training cannot be trusted with a node, "" where it can."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in SUPPORTED:
         return "it has none"
     return DOUBTS[node.op_type](node) if node.op_type in DOUBTS else ""
@@ -172,7 +172,7 @@ def _explicit(node: ir.Node, kernel: Sequence[int]) -> Windows:
 
 
 def conv(op: Builder, node: ir.Node) -> Value:
-    """With the pads that auto_pad means."""
+    """Write the convolution with the pads that auto_pad stands for."""
     x, w, *b = node.inputs
     assert w is not None
     if node.attributes.get_string("auto_pad", "NOTSET") not in SAME or (rank(w) > 4 and constant(w) is None):
@@ -184,7 +184,7 @@ def conv(op: Builder, node: ir.Node) -> Value:
 
 
 def average_pool(op: Builder, node: ir.Node) -> Value:
-    """The sum over each window, as a convolution with ones, divided by how many elements count there."""
+    """Write the mean as a convolution with ones, divided by how many elements count in each window."""
     x, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape", ())
     assert x is not None
     channels = list(x.shape or [])[1:2]
@@ -202,7 +202,7 @@ def average_pool(op: Builder, node: ir.Node) -> Value:
 
 
 def _counted(at: Windows, with_padding: bool) -> np.ndarray:
-    """How many elements each window averages over: (*counts), or one number where all have as many."""
+    """Return how many elements each window averages over, (*counts), or one number where all have as many."""
     n, found = len(at.kernel), np.ones((1, 1) + (1,) * len(at.kernel))
     for j, (size, count) in enumerate(zip(at.sizes, at.counts, strict=True)):
         if size is None or count is None:
@@ -218,7 +218,7 @@ def _counted(at: Windows, with_padding: bool) -> np.ndarray:
 
 
 def global_max_pool(op: Builder, node: ir.Node) -> Value:
-    """MaxPool with one window."""
+    """Write a MaxPool with one window."""
     dims = list(node.inputs[0].shape or []) if node.inputs[0] is not None else []
     kernel = [d for d in dims[2:] if isinstance(d, int)]
     if not kernel or len(kernel) < len(dims) - 2:
@@ -269,7 +269,7 @@ def dropout(op: Builder, node: ir.Node) -> Value:
 
 
 def total(op: Builder, node: ir.Node) -> Value:
-    """Pairwise."""
+    """Write the sum pair by pair."""
     first, *others = (_given(v) for v in node.inputs)
     for other in others:
         first = op.Add(first, other)
@@ -285,12 +285,12 @@ def tanh_gelu(op: Builder, node: ir.Node) -> Value:
 
 
 def cast_like(op: Builder, node: ir.Node) -> Value:
-    """Cast to the type that is known."""
+    """Write a Cast to the type that is known."""
     return op.Cast(node.inputs[0], to=_given(node.inputs[1]).dtype)
 
 
 def where(op: Builder, node: ir.Node) -> Value:
-    """With both choices expanded."""
+    """Write the choice with both sides expanded."""
     condition, *choices = (_given(v) for v in node.inputs)
     like = op.Where(condition, *choices)
     return op.Where(condition, *(op.fill(v, like) for v in choices))
@@ -302,7 +302,7 @@ def _given(value: Value | None) -> Value:
 
 
 def _channels(op: Builder, v: Value, x: Value) -> Value:
-    """(C,) → (C, 1, …)."""
+    """Return ``v`` (C,) as (C, 1, …)."""
     return op.Unsqueeze(v, op.ints(*range(1, rank(x) - 1))) if rank(x) > 2 else v
 
 
@@ -335,7 +335,7 @@ def write_out(graph: ir.Graph, names: Sequence[str], score: str) -> None:
 
 
 def on_path(graph: ir.Graph, names: Sequence[str], score: str) -> list[ir.Node]:
-    """The nodes that a gradient flows through, between the values ``names`` and ``score``."""
+    """Return the nodes that a gradient flows through, between the values ``names`` and ``score``."""
     nodes, values = list(graph), values_by_name(graph)
     path = downstream(nodes, [values[name] for name in names]) & upstream(nodes, values[score])
     return [

@@ -87,7 +87,7 @@ def _refuse_taken(graph: ir.Graph) -> None:
 
 
 def builder() -> Any:
-    """The class that writes gradient graphs. Raises ``ProviderError`` where it is not installed."""
+    """Return the class that writes gradient graphs. Raises ``ProviderError`` where it is not installed."""
     try:
         from onnxruntime.capi._pybind_state import GradientGraphBuilder
     except ImportError:
@@ -138,5 +138,5 @@ def _renamed(written: onnx.ModelProto, gradients: Mapping[str, str], total: str)
 
 
 def _given(name: str) -> str:
-    """What the builder calls the gradient of a value."""
+    """Return the name that the builder gives the gradient of a value."""
     return f"{name}_grad"

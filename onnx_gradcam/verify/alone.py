@@ -18,13 +18,13 @@ from onnx_gradcam.verify.path import CheckedNode
 
 
 def array_of(value: ir.Value, known: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What ``value`` holds: its constant, or what a run gave."""
+    """Return what a value holds: its constant, or what a run gave."""
     array = constant(value)
     return known[value.name or ""] if array is None else array
 
 
 def alone(site: CheckedNode, arrays: Arrays, table: Mapping[Key, Rule]) -> ir.Model:
-    """The node as a model: inputs x<i> and cotangents g<k> → outputs y<k> and grad<i>, by the rules of ``table``.
+    """Return a node as a model: inputs x<i> and cotangents g<k> → outputs y<k> and grad<i>, by the rules of ``table``.
 
     What is known of shapes before the run is known here, no more: the rules write the nodes that they wrote in the
     whole graph.
@@ -97,7 +97,7 @@ def _cotangent(y: ir.Value, k: int) -> ir.Value:
 
 
 def _like(value: ir.Value | None, name: str, array: np.ndarray) -> ir.Value:
-    """A value known as ``value`` is; an initializer where that is constant."""
+    """Return a value of the same type and shape; an initializer where ``value`` is constant."""
     assert value is not None
     dtype = ir.DataType.from_numpy(array.dtype)
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=value.const_value)

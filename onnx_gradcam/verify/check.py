@@ -160,7 +160,7 @@ class _Run:
 
 
 def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
-    """On the user's input, or on the first noise that the model takes."""
+    """Run the gradient graph on the user's input, or on the first noise that the model takes."""
     specs, image = subject.network.inputs, subject.network.image_input.name
     batch = batch_size(subject.prepared.graph, image)
     given = None if x is None else [sample.one_batch(inputs.check_feeds(x, specs), image, batch)]
@@ -187,7 +187,7 @@ def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
 
 
 def _place(subject: _Subject, run: _Run) -> np.ndarray | None:
-    """The cells that a dense score was taken at: they are held while values move."""
+    """Return the cells that a dense score was taken at: they are held while values move."""
     dense = subject.score.dense
     if dense is None:
         return None
@@ -212,7 +212,7 @@ def _forward_pass(subject: _Subject, run: _Run) -> Check:
 
 
 def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tuple[list[NodeCheck], int]:
-    """The results node by node, and how many nodes were left to others like them."""
+    """Return the results node by node, and how many nodes were left out because others are like them."""
     graph = subject.prepared.graph
     values = values_by_name(graph)
     on_path = sites(graph, [values[name] for name in subject.whole.activations], subject.score.value)
@@ -238,7 +238,7 @@ def _check_site(
 
 
 def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
-    """All nodes as one check: the worst status, and the nodes that have it."""
+    """Return all nodes as one check: the worst status, and the nodes that have it."""
     found_status = {node.status for node in found}
     status: Status = "fail" if "fail" in found_status else "undecided" if "undecided" in found_status else "pass"
     worst = max((node.error for node in found if node.error is not None), default=None)
@@ -250,7 +250,7 @@ def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
 
 
 def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
-    """The layers of the levels of a detector that the explained cell does not lie on, where nothing comes from them."""
+    """Return the layers of a detector's levels that the explained cell does not lie on, if their gradient is zero."""
     dense, described = subject.score.dense, subject.score.described.dense
     if dense is None or described is None or len(described.levels) != len(subject.layers):
         return ()
@@ -261,7 +261,7 @@ def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
 
 
 def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random.Generator) -> list[Check]:
-    """At every target layer and at the image, on the twin where differences mean something."""
+    """Check the gradient at every target layer and at the image, on the model whose differences mean something."""
     try:
         twin, remark = _twin(subject)
     except NoSurrogate as reason:
@@ -294,7 +294,7 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
 
 
 def _twin(subject: _Subject) -> tuple[ir.Model, str]:
-    """The model on which differences are taken, and what the checks are called for it."""
+    """Return the model on which differences are taken, and a remark for the names of its checks."""
     twin, remarks = subject.prepared, []
     if is_quantized(twin.graph):
         twin = surrogate(twin, {quantized_form(subject.score.value).name or ""})

@@ -35,7 +35,7 @@ class NoReference(Exception):
 
 
 def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
-    """The node as a function from its inputs, floats as float64, to its outputs; ``shape``: of the first of these.
+    """Return a node as a function of its inputs, floats as float64; ``shape``: that of its first output.
 
     The function raises ``NoReference`` for what the reference evaluator cannot run.
     """
@@ -49,7 +49,7 @@ def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
 
 
 def widened(array: np.ndarray) -> np.ndarray:
-    """Floats as float64, everything else as it is."""
+    """Return floats as float64, everything else as it is."""
     return array if array.dtype.kind in "iubU" else array.astype(np.float64)
 
 
@@ -79,7 +79,7 @@ def _lrn(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.nd
 def _group_normalization(
     shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, scale: np.ndarray, bias: np.ndarray
 ) -> np.ndarray:
-    """Scale and bias are per group before opset 21, per channel since."""
+    """Normalise by groups; scale and bias are per group before opset 21, per channel since."""
     parts = x.reshape(len(x), attributes["num_groups"], -1)
     centred = parts - parts.mean(-1, keepdims=True)
     variance = (centred**2).mean(-1, keepdims=True)

@@ -68,7 +68,7 @@ def verify_given(
 def _first_run(
     graph: ir.Graph, names: GradientNames, session: Session, x: Any, seed: int, image_input: str | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """On the user's input, or on the first noise that the graph takes: what was fed, and every output."""
+    """Run on the user's input, or on the first noise that the graph takes; return what was fed, and every output."""
     specs = {name: spec for name, spec in input_specs(graph).items() if name not in names.inputs.values()}
     image = inputs.image_input(specs, image_input).name
     batch = batch_size(graph, image)

@@ -18,7 +18,7 @@ DOUBT = 1e-3  # how well the integral has to be known (one standard error), and 
 
 
 def along_line(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
-    """The error along the shortest line whose change of score can be read, as a share of that change.
+    """Return the error along the shortest line whose change of score can be read, as a share of that change.
 
     The line goes through a point at ``distance`` from the value's own. ``error`` is None where the score does not
     change, or the integral is not known well enough.
@@ -40,7 +40,7 @@ def along_line(at: Probe, name: str, distance: float, rng: np.random.Generator) 
 def _judged(
     at: Probe, name: str, ends: list[np.ndarray], change: float, length: float, rng: np.random.Generator
 ) -> Scan:
-    """The measured ``change`` of the score between two moves against the integral, where that is known."""
+    """Compare the ``change`` of the score between two moves with the integral, where that is known."""
     rounding = max(at.rounding(name, end, at.gradient_at(name, end), rng) for end in ends)
     for parts in PARTS:
         claimed, doubt = _integral(at, name, ends, parts)
@@ -53,7 +53,7 @@ def _judged(
 
 
 def _integral(at: Probe, name: str, ends: list[np.ndarray], parts: int) -> tuple[float, float]:
-    """∫ ⟨G, dx⟩ between two moves of the value, and its standard error."""
+    """Return ∫ ⟨G, dx⟩ between two moves of the value, and its standard error."""
     whole = at.place(name, ends[1]) - at.place(name, ends[0])
     shares = (np.arange(parts) + 0.5) / parts
     between = [((1 - t) * ends[0] + t * ends[1]).astype(ends[0].dtype) for t in shares]

@@ -37,13 +37,13 @@ Known = Mapping[str, np.ndarray]
 
 
 def is_lowered_site(site: CheckedNode, table: Mapping[Key, Rule]) -> bool:
-    """Whether quantized numbers go in or come out, or the operator has no rule of its own."""
+    """Tell whether quantized numbers go in or come out, or the operator has no rule of its own."""
     quantized = any(quantization(v) is not None for v in [*site.node.inputs, *site.node.outputs])
     return quantized or any(find(table, site.node, i) is None for i in site.wrt)
 
 
 def parameters(site: CheckedNode) -> list[Value]:
-    """The scales and zero points that the check needs beside the node's inputs."""
+    """Return the scales and zero points that the check needs beside the node's inputs."""
     found = [q for v in site.node.inputs if (q := quantization(v)) is not None]
     return [v for q in found for v in (q.scale, q.zero_point) if v is not None]
 
@@ -51,7 +51,7 @@ def parameters(site: CheckedNode) -> list[Value]:
 def check_lowered(
     site: CheckedNode, known: Known, options: Options, table: Mapping[Key, Rule], rng: np.random.Generator
 ) -> list[NodeCheck]:
-    """One result for each input of ``site.wrt``; none for what is right by definition."""
+    """Return one result for each input of ``site.wrt``; none for what is right by definition."""
     node = site.node
     sums = any((q := quantization(v)) is not None and q.scale is None for v in node.inputs)
     if node.op_type in BY_DEFINITION or sums or (node.op_type == "QuantizeLinear" and only_requantizes(node)):
@@ -96,7 +96,7 @@ class _One:
         return self._constant(f"c{i}", array)
 
     def _quantized(self, i: int, array: np.ndarray, q: Quantization, known: Known) -> Value:
-        """The integers, as QuantizeLinear makes them again of what they stand for."""
+        """Return the integers, made again by QuantizeLinear from the real numbers that they stand for."""
         assert q.scale is not None
         scale = array_of(q.scale, known)
         zero = np.zeros((), array.dtype) if q.zero_point is None else array_of(q.zero_point, known)
@@ -122,7 +122,7 @@ class _One:
         return value
 
     def check(self, i: int, options: Options, table: Mapping[Key, Rule], rng: np.random.Generator) -> NodeCheck:
-        """The gradient at input ``i`` against differences of the surrogate."""
+        """Compare the gradient at input ``i`` with differences of the surrogate."""
         name = f"r{i}"
         f = _in_float64(self._surrogate())
         exact = {k: widened(a) for k, a in self.real.items()}
@@ -145,7 +145,7 @@ class _One:
         return replace(_result(self.site, i, message), status=status, error=error)
 
     def check_moved(self, options: Options, table: Mapping[Key, Rule], rng: np.random.Generator) -> list[NodeCheck]:
-        """An operator that moves integers is checked where it moves the real numbers: these have no ties."""
+        """Check an operator that moves integers where it moves the real numbers: these have no ties."""
         smooth = self._surrogate()
         twin = next(n for n in smooth.graph if n.op_type == self.node.op_type)
         values = _in_float64(smooth)({k: widened(a) for k, a in self.real.items()})
@@ -157,7 +157,7 @@ class _One:
         ]
 
     def _surrogate(self, clips: bool = True) -> ir.Model:
-        """Its inputs are never clipped: they are within the bounds, at most on one."""
+        """Return the node without rounding; its inputs are never clipped, since they lie within the bounds."""
         free = {f"x{i}" for i in range(len(self.node.inputs))}
         return surrogate(self.model, free if clips else free | {f"y{k}" for k in self.site.outputs})
 
@@ -197,7 +197,7 @@ class _One:
 
 
 def _in_float64(model: ir.Model) -> Callable[[Known], dict[str, np.ndarray]]:
-    """All values of ``model`` as a function of its inputs by name, node by node in float64."""
+    """Return all values of a model as a function of its inputs by name, node by node in float64."""
     graph = model.graph
     fixed = {v.name or "": a for n in graph for v in [*n.inputs, *n.outputs] if v and (a := constant(v)) is not None}
     fixed = {name: widened(array) for name, array in fixed.items()}

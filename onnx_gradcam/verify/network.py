@@ -33,7 +33,7 @@ CLEARLY_WRONG = GRADIENT_LIMIT + 2 * KNOWN_TO  # what an error must exceed to co
 
 
 def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
-    """The gradient at the value ``name``, along several directions."""
+    """Check the gradient at the value ``name`` along several directions."""
     what = f"gradient at {name!r}"
     if at.values[name].dtype != np.float32:
         why = f"its values are {at.values[name].dtype}: differences of a float32 score only are checked"
@@ -50,7 +50,7 @@ def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
 
 
 def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
-    """The scan at the first point where the gradient holds; without one, a line decides, on which kinks do not count.
+    """Return the scan at the first point where the gradient holds; else a line decides, where kinks do not count.
 
     A kink right beside a point looks like a wrong gradient at all legible steps, and jumps (of an unpooling whose place
     moves) like one on a line: a gradient that holds at the shortest steps of some point is not wrong, but undecided.
@@ -68,13 +68,13 @@ def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
 
 
 def _holds_briefly(found: Scan) -> bool:
-    """Whether the gradient holds at BRIEFLY of the shortest steps, the last of which rounding may hide."""
+    """Tell whether the gradient holds at BRIEFLY of the shortest steps, the last of which rounding may hide."""
     last = np.abs(found.errors[-BRIEFLY - DROPPED :]) <= GRADIENT_LIMIT
     return any(last[k : k + BRIEFLY].all() for k in range(len(last) - BRIEFLY + 1))
 
 
 def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
-    """Step lengths by octaves along one direction, from a point at that distance from the value's own."""
+    """Measure slopes with steps by octaves along one direction, from a point at a distance from the value's own."""
     value = at.values[name]
     base = off_kinks(value, distance, rng) - value
     gradient = at.gradient_at(name, base)
@@ -97,7 +97,7 @@ def scan(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Sca
 
 
 def _steps(legible: float, slope: float) -> tuple[float, ...]:
-    """Octaves, the longest first, down to the shortest step whose change can be read; ``slope`` as it is claimed."""
+    """Return octaves, the longest first, to the shortest step whose change can be read at the claimed ``slope``."""
     shortest = legible / slope if slope else LONGEST
     last = min(2.0 ** np.ceil(np.log2(shortest or LONGEST)), LONGEST / 2 ** (OCTAVES - 1))
     return tuple(float(last * 2.0**k) for k in reversed(range(OCTAVES)))
@@ -106,7 +106,7 @@ def _steps(legible: float, slope: float) -> tuple[float, ...]:
 def _slopes(
     at: Probe, name: str, base: np.ndarray, gradient: np.ndarray, move: np.ndarray, step: float
 ) -> tuple[float, float]:
-    """⟨G, v⟩ and the central difference, for the move that is left of ``move`` when float32 has rounded it."""
+    """Return ⟨G, v⟩ and the central difference, for the part of ``move`` that float32 can represent."""
     ends = [(base + sign * move).astype(base.dtype) for sign in (1, -1)]
     moved = at.place(name, ends[0]) - at.place(name, ends[1])
     change = at.score_at(name, ends[0]) - at.score_at(name, ends[1])
@@ -114,7 +114,7 @@ def _slopes(
 
 
 def plateau(steps: np.ndarray, errors: np.ndarray, legible: int) -> tuple[int, int, float] | None:
-    """Of the ``legible`` first steps the shortest that lie on a straight line: (first, last + 1, |error| at step 0).
+    """Return the shortest ``legible`` steps that lie on a straight line: (first, last + 1, |error| at step 0).
 
     LENGTH at least; how many, and whether without the DROPPED last, is chosen so that the error at step 0 is known
     best. None where it is never known to within KNOWN_TO (one standard error).
@@ -128,7 +128,7 @@ def plateau(steps: np.ndarray, errors: np.ndarray, legible: int) -> tuple[int, i
 
 
 def _line(steps: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """The straight line through the errors at step 0: (its standard error, its absolute value)."""
+    """Return the straight line through the errors at step 0: (its standard error, its absolute value)."""
     slope, start = np.polyfit(steps, errors, 1)
     variance = np.sum((start + slope * steps - errors) ** 2) / (len(steps) - 2)
     spread = np.sum((steps - steps.mean()) ** 2)

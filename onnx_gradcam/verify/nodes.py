@@ -41,7 +41,7 @@ def check_site(
     table: Mapping[Key, Rule],
     rng: np.random.Generator,
 ) -> list[NodeCheck]:
-    """One result for each input of ``site.wrt``; ``known``: the arrays of ``values_of``, from a run of the model.
+    """Return one result for each input of ``site.wrt``; ``known``: the arrays of ``values_of``, from a run.
 
     An input at which nothing can be decided (its derivative is zero, or below what float32 resolves: a dead ReLU, a
     saturated sigmoid) is checked again at standard normal values, and the message says so.
@@ -64,7 +64,7 @@ def _beside(a: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _milder(first: NodeCheck, second: NodeCheck) -> NodeCheck:
-    """After a failure: two equal values are a kink that no step length avoids, but another point does."""
+    """Return the milder result: two equal values are a kink that no step length avoids, but another point does."""
     if first.status == "fail" and second.status != "undecided":
         return min(first, second, key=lambda check: check.error or 0)
     return first
@@ -137,7 +137,7 @@ class _Trial:
         return self.session.run(self.session.outputs, {name: fed[name] for name in self.session.inputs})
 
     def _compare(self, i: int, at: _Point, rng: np.random.Generator) -> NodeCheck:
-        """Over the directions by norm, over the cotangents the worst; a kink spoils one step, not the next."""
+        """Compare at input ``i``: directions by norm, of cotangents the worst; a kink spoils one step, not the next."""
         found = []
         for step in STEPS:
             pairs = [self._slopes(i, at, step, rng) for _ in range(DIRECTIONS)]
@@ -148,7 +148,7 @@ class _Trial:
         return self.result(i, *min(found, key=lambda judged: (judged[1] is None, judged[1])))
 
     def _slopes(self, i: int, at: _Point, step: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Along one random direction of the scale of x: what the rule says and what f does, for each cotangent."""
+        """Return, along one random direction, what the rule says and what f does, for each cotangent."""
         x = at.inputs[i]
         assert x is not None
         v = rng.standard_normal(x.shape) * (step * scale_of(x))
@@ -159,7 +159,7 @@ class _Trial:
         return claimed / (2 * step), measured / (2 * step)
 
     def result(self, i: int, status: Status, error: float | None, message: str) -> NodeCheck:
-        """What is found at input ``i``."""
+        """Return the result at input ``i``."""
         node = self.site.node
         value = operands(node)[i]
         name = "" if value is None else value.name or ""
@@ -167,7 +167,7 @@ class _Trial:
 
 
 def judge(claimed: np.ndarray, measured: np.ndarray, size: np.ndarray) -> tuple[Status, float | None, str]:
-    """Of slopes (cotangents, directions); ``size``: ‖g · y‖ for each cotangent."""
+    """Judge slopes (cotangents, directions); ``size``: ‖g · y‖ for each cotangent."""
     if not (np.isfinite(claimed).all() and np.isfinite(measured).all()):
         return "undecided", None, "its derivative is not finite"
     larger = np.maximum(np.linalg.norm(claimed, axis=1), np.linalg.norm(measured, axis=1))

@@ -25,7 +25,7 @@ class CheckedNode:
 
 
 def sites(graph: ir.Graph, sources: Sequence[Value], score: Value) -> list[CheckedNode]:
-    """The nodes on differentiable paths from one of ``sources`` to ``score``, in graph order."""
+    """Return the nodes on differentiable paths from one of ``sources`` to ``score``, in graph order."""
     nodes = list(graph)
     path = downstream(nodes, sources) & upstream(nodes, score)
     found = []
@@ -38,7 +38,7 @@ def sites(graph: ir.Graph, sources: Sequence[Value], score: Value) -> list[Check
 
 
 def spread(found: Sequence[CheckedNode]) -> list[CheckedNode]:
-    """At most ``ALIKE_CHECKED`` sites of each signature, spread evenly over the model."""
+    """Return at most ``ALIKE_CHECKED`` nodes of each signature, spread evenly over the model."""
     alike: dict[tuple[object, ...], list[CheckedNode]] = {}
     for site in found:
         alike.setdefault(_signature(site), []).append(site)
@@ -48,7 +48,7 @@ def spread(found: Sequence[CheckedNode]) -> list[CheckedNode]:
 
 
 def _signature(site: CheckedNode) -> tuple[object, ...]:
-    """Operator, attributes, shapes, and the content of integer constants (axes, pads, indices)."""
+    """Return operator, attributes, shapes, and the content of integer constants (axes, pads, indices)."""
     attributes = sorted((a.name, str(a.value)) for a in site.node.attributes.values())
     inputs = [None if v is None else (v.dtype, str(v.shape), _integers(v)) for v in operands(site.node)]
     return site.node.op_type, tuple(attributes), tuple(inputs), site.wrt, site.outputs
@@ -60,7 +60,7 @@ def _integers(value: Value) -> bytes | None:
 
 
 def values_of(found: Sequence[CheckedNode]) -> list[str]:
-    """The names of the values that a run of the model must give before the sites can be checked."""
+    """Return the names of the values that a run of the model must give before the nodes can be checked."""
     given = [v for site in found for v in operands(site.node) if v is not None and constant(v) is None]
     made = [site.node.outputs[k] for site in found for k in site.outputs]
     return list(dict.fromkeys(v.name or "" for v in [*given, *made]))

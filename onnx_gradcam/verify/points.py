@@ -10,7 +10,7 @@ BLOCK = 8  # length of the blocks that some cotangents are confined to
 
 
 def off_kinks(a: np.ndarray, distance: float, rng: np.random.Generator) -> np.ndarray:
-    """``a`` moved away from zero by up to ``distance`` of its scale: off kinks at 0 and off ties.
+    """Return ``a`` moved away from zero by up to ``distance`` of its scale: off kinks at 0 and off ties.
 
     Non-negative arrays stay so (they may be what a Sqrt or Log is applied to).
     """
@@ -32,18 +32,18 @@ def _untied(a: np.ndarray) -> np.ndarray:
 
 
 def normal(a: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal values in the form of ``a``; absolute ones where that is non-negative."""
+    """Return standard normal values in the form of ``a``; absolute ones where that is non-negative."""
     noise = rng.standard_normal(a.shape)
     return np.asarray(noise if (a < 0).any() else np.abs(noise), a.dtype)
 
 
 def scale_of(a: np.ndarray) -> float:
-    """Root mean square; 1 for an array of zeros."""
+    """Return the root mean square; 1 for an array of zeros."""
     return float(np.sqrt(np.mean(np.square(a, dtype=np.float64)))) or 1.0
 
 
 def cotangents(y: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """One over all of y, and three confined to a block: the first, the last (borders!) and one in between."""
+    """Return one cotangent over all of y, and three confined to a block: the first, the last and one in between."""
     found = [rng.standard_normal(y.shape)]
     for corner in ([0] * y.ndim, y.shape, [int(rng.integers(0, n)) for n in y.shape]):
         starts = [max(0, min(a, n - BLOCK)) for a, n in zip(corner, y.shape, strict=True)]
@@ -55,13 +55,13 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def direction(gradient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """G∘m and noise, of unit length."""
+    """Return G∘m and noise, of unit length."""
     along = _unit(gradient * rng.integers(0, 2, gradient.shape))
     return _unit(along + ISOTROPIC * _unit(rng.standard_normal(gradient.shape)))
 
 
 def norm(a: np.ndarray) -> float:
-    """‖a‖, in float64: squares of float32 may be infinite."""
+    """Return ‖a‖, in float64: squares of float32 may be infinite."""
     return float(np.linalg.norm(a.astype(np.float64).ravel()))
 
 

@@ -71,23 +71,23 @@ class Probe:
         return cls(Session(model, options), Session(forward, options), {**feeds, **at_rest}, values, names, deltas)
 
     def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
-        """∂score/∂value, float64, with the value moved by ``delta``."""
+        """Return ∂score/∂value, float64, with the value moved by ``delta``."""
         output = self.names.gradients[name]
         gradient = self.gradient.run([output], {**self.feeds, self.deltas[name]: delta})[output]
         return np.asarray(gradient, np.float64)
 
     def score_at(self, name: str, delta: np.ndarray) -> float:
-        """The score, summed over the batch."""
+        """Return the score, summed over the batch."""
         score = self.names.score
         results = self.forward.run([score], {**self.feeds, self.deltas[name]: delta})
         return float(np.sum(results[score], dtype=np.float64))
 
     def place(self, name: str, delta: np.ndarray) -> np.ndarray:
-        """Where the value is when moved by ``delta``, float64: as float32 has added it."""
+        """Return the value moved by ``delta``, float64, as float32 has added it."""
         return np.asarray(self.values[name] + delta, np.float64)
 
     def rounding(self, name: str, base: np.ndarray, gradient: np.ndarray, rng: np.random.Generator) -> float:
-        """The standard deviation of the score's rounding around ``base``: what its gradient leaves of small moves.
+        """Return the standard deviation of the score's rounding around ``base``: what the gradient leaves unexplained.
 
         The moves are of several units in the last place: channels with the same weights round alike, and moved by one
         unit the score may seem exact.
@@ -123,6 +123,6 @@ def _hold(graph: ir.Graph, value: ir.Value, array: np.ndarray, taken: set[str]) 
 
 
 def _read_instead(value: ir.Value, other: ir.Value) -> None:
-    """In every node, those of the gradient included; not as an output of the graph."""
+    """Let every node, those of the gradient included, read another value; outputs of the graph stay."""
     for node, i in list(value.uses()):
         node.replace_input_with(i, other)

@@ -35,7 +35,7 @@ DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Ta
 
 
 def recurrent(op_type: str, attributes: Attributes, arrays: Sequence[Array | None]) -> list[Array]:
-    """Y, Y_h and for an LSTM Y_c; ``arrays``: the inputs, None where left out."""
+    """Return Y, Y_h and for an LSTM Y_c; ``arrays``: the inputs, None where left out."""
     x, w, r, b, lengths, h, c, p = [*arrays, *[None] * 8][:8]
     assert x is not None
     assert w is not None

@@ -12,7 +12,7 @@ Axis = tuple[np.ndarray, np.ndarray]  # where in x each element of y is read, an
 
 
 def resize(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, *more: np.ndarray) -> np.ndarray:
-    """Axis by axis; ``more``: the region (two numbers for each axis), scales or (integers) sizes."""
+    """Resize axis by axis; ``more``: the region (two numbers for each axis), scales or (integers) sizes."""
     if x.shape == tuple(shape):
         return x.astype(np.float64)
     along = attributes.get("axes") or range(x.ndim)

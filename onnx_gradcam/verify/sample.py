@@ -12,14 +12,14 @@ SIDES_TRIED = (224, 128, 64, 32)  # tried in this order where the model leaves i
 
 
 def one_batch(feeds: Mapping[str, np.ndarray], image: str, batch: int | None) -> dict[str, np.ndarray]:
-    """The first image of ``feeds``, or as many as the model takes at once (the last repeated where there are fewer)."""
+    """Return the first image, or as many as the model takes at once (the last repeated where there are fewer)."""
     count = len(feeds[image])
     rows = np.minimum(np.arange(batch or 1), count - 1)
     return {name: array[rows] if array.ndim and len(array) == count else array for name, array in feeds.items()}
 
 
 def noise(specs: Mapping[str, InputSpec], batch: int | None, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Seeded noise for every input, once for each of ``SIDES_TRIED`` where a spatial size is open, else once."""
+    """Yield seeded noise for every input, once for each of ``SIDES_TRIED`` where a spatial size is open, else once."""
     sides = (
         SIDES_TRIED
         if any(None in spec.shape[2:] or None in spec.shape[1:-1] for spec in specs.values())
@@ -31,7 +31,7 @@ def noise(specs: Mapping[str, InputSpec], batch: int | None, seed: int) -> Itera
 
 
 def _drawn(spec: InputSpec, batch: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal where images or sequences go, 0 to 255 for uint8, ones elsewhere (sizes, scales, flags)."""
+    """Draw standard normal values for images and sequences, 0 to 255 for uint8, ones for sizes, scales and flags."""
     shape = [_length(spec, axis, batch, side) for axis in range(len(spec.shape))]
     if len(shape) < 3:
         return np.ones(shape, spec.dtype)

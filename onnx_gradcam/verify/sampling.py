@@ -30,7 +30,7 @@ def grid_sample(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, g
 
 
 def _border(padding: str, size: int, corners: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Where padding sends a place, or an element, that is not on the axis."""
+    """Return the function that moves a place off the axis to where padding puts it."""
     if padding == "zeros":
         return lambda place: place
     low, length = (0.0, size - 1.0) if corners else (-0.5, float(size))
@@ -61,7 +61,7 @@ def _linear(place: np.ndarray) -> Taps:
 
 
 def _on_axis(taps: Taps, size: int) -> Taps:
-    """Elements beyond the axis weigh nothing."""
+    """Return the taps with weight 0 for elements beyond the axis."""
     kept = []
     for element, weight in taps:
         inside = np.clip(element, 0, size - 1)

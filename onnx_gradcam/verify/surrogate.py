@@ -30,7 +30,7 @@ class NoSurrogate(Exception):
 
 
 def clip_bounds(node: ir.Node) -> Bounds:
-    """The least and the largest number that a QuantizeLinear can stand for, in float64.
+    """Return the least and the largest number that a QuantizeLinear can stand for, in float64.
 
     Raises ``NoSurrogate`` where scale or zero point are not constant, or differ along an axis.
     """
@@ -44,7 +44,7 @@ def clip_bounds(node: ir.Node) -> Bounds:
 
 
 def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Model:
-    """``prepared`` without rounding; the values keep their names. ``unsaturated``: values that are not clipped either.
+    """Return a model without rounding; the values keep their names. ``unsaturated``: values that are not clipped.
 
     Raises ``NoSurrogate``.
     """
@@ -70,13 +70,13 @@ def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Mod
 
 
 def _settled(node: ir.Node, unsaturated: Set[str]) -> tuple[ir.Node, Bounds | None]:
-    """How ``node`` clips, looked up before the graph changes."""
+    """Return how a node clips, looked up before the graph changes."""
     clips = node.op_type == "QuantizeLinear" and (node.outputs[0].name or "") not in unsaturated
     return node, clip_bounds(node) if clips and not only_requantizes(node) else None
 
 
 def _write_out(graph: ir.Graph, node: ir.Node) -> None:
-    """The standard operators for ``node`` in its place."""
+    """Write the standard operators for a node in its place."""
     op = Builder(graph, f"{SURROGATE}/{node.name}")
     try:
         made = lower(op, node)
@@ -94,7 +94,7 @@ def _write_out(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _as_integers(op: Builder, mine: Value | None, theirs: Value) -> Value | None:
-    """Real numbers that stand for quantized ones are quantized again, for what reads these."""
+    """Return real numbers that stand for quantized ones quantized again, for the nodes that read these."""
     q = quantization(theirs)
     if mine is None or q is None or q.scale is None or mine.dtype == theirs.dtype:
         return mine
@@ -102,7 +102,7 @@ def _as_integers(op: Builder, mine: Value | None, theirs: Value) -> Value | None
 
 
 def _replace(op: Builder, node: ir.Node, value: Value, bounds: Bounds | None) -> None:
-    """In the place of ``value`` comes what ``node`` reads, clipped where there are bounds."""
+    """Put what ``node`` reads in the place of ``value``, clipped where there are bounds."""
     source = node.inputs[0]
     assert source is not None
     limits = [] if bounds is None else [op.array(bound.astype(np.float32)) for bound in bounds]

@@ -30,7 +30,7 @@ Known = Mapping[str, np.ndarray]
 
 
 def in_float32(prepared: ir.Model) -> ir.Model:
-    """``prepared`` with every float16 or bfloat16 value, constant and Cast in float32; the values keep their names."""
+    """Return a model with all float16 and bfloat16 values, constants and Casts in float32; the names stay."""
     model = prepared.clone()
     for graph in model.graphs():
         for value in [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]:
@@ -45,7 +45,7 @@ def in_float32(prepared: ir.Model) -> ir.Model:
 
 
 def arrays(given: Known) -> dict[str, np.ndarray]:
-    """16-bit floats as float32, everything else as it is."""
+    """Return 16-bit floats as float32, everything else as it is."""
     return {k: a.astype(np.float32) if a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a for k, a in given.items()}
 
 
@@ -58,7 +58,7 @@ def in_16_bits(
     table: Mapping[Key, Rule],
     rng: np.random.Generator,
 ) -> list[NodeCheck]:
-    """``found`` in float32 at ``wide``, failed where the rule's result in 16 bits at ``narrow`` is another."""
+    """Return the float32 results, failed where the rule's result in 16 bits at ``narrow`` is another."""
     gs = [cotangents(known[narrow.node.outputs[k].name or ""], rng)[0] for k in narrow.outputs]
     here = _gradients(narrow, known, gs, options, table)
     there = _gradients(wide, arrays(known), [g.astype(np.float32) for g in gs], options, table)
@@ -72,13 +72,13 @@ def in_16_bits(
 
 
 def distance(own: np.ndarray, wide: np.ndarray) -> float | None:
-    """‖own − wide‖ / ‖wide‖; None where that is zero."""
+    """Return ‖own − wide‖ / ‖wide‖; None where ``wide`` is zero."""
     norm = float(np.linalg.norm(wide))
     return float(np.linalg.norm(own.astype(np.float64) - wide)) / norm if norm else None
 
 
 def compare(name: str, own: np.ndarray, wide: np.ndarray) -> Check:
-    """The gradient at a target layer in 16 bits against that in float32."""
+    """Compare the gradient at a target layer in 16 bits with that in float32."""
     what = f"gradient at {name!r}, in 16 bits against float32"
     error = distance(own, wide)
     if error is None:

@@ -108,7 +108,7 @@ def _pads_before(sizes: Sequence[int], kernel: Sequence[int], attributes: Attrib
 
 
 def _crop(sizes: Sequence[int], reach: Sequence[int], attributes: Attributes) -> list[int]:
-    """How much ConvTranspose cuts off before its image: its pads, or half of what is too much for the given size."""
+    """Return how much ConvTranspose cuts off before its image: its pads, or half of what exceeds the given size."""
     auto_pad = attributes.get("auto_pad", "NOTSET")
     if not attributes.get("output_shape") and not auto_pad.startswith("SAME"):
         return _pads_before(sizes, sizes, attributes)
@@ -122,5 +122,5 @@ def _biased(y: np.ndarray, b: np.ndarray | None) -> np.ndarray:
 
 
 def _last(index: Sequence[int | slice]) -> tuple[Any, ...]:
-    """Of the last axes."""
+    """Return an index of the last axes."""
     return (..., *index)

@@ -72,7 +72,7 @@ class Made(NamedTuple):
 
 
 def by_rules(request: ExportRequest, names: Sequence[str], score: str) -> Made:
-    """The exported graph, differentiated by the rules of this package."""
+    """Return the exported graph, differentiated by the rules of this package."""
     forward = _forward(request, names, optimize=True)
     prepared, found = _scored(forward, score)
     whole = differentiate(*write_score(prepared, found), names)
@@ -80,7 +80,7 @@ def by_rules(request: ExportRequest, names: Sequence[str], score: str) -> Made:
 
 
 def by_autograd(request: ExportRequest, names: Sequence[str], score: str) -> Made:
-    """The trace of torch's autograd through the exported program, translated to ONNX.
+    """Return the trace of torch's autograd through the exported program, translated to ONNX.
 
     What is explained is found on the ONNX graph, as everywhere, and looked up in the program that this came from.
     """
@@ -168,7 +168,7 @@ def _export(module: Any, inputs: tuple[Any, ...], **settings: Any) -> Any:
 
 
 def _scored(forward: Forward, score: str) -> tuple[ir.Model, Score]:
-    """The forward pass without activations among its outputs, in the form that is differentiated, and its score."""
+    """Return the forward pass in the form that is differentiated, without activations as outputs, and its score."""
     prepared = prepare(forward.model)
     kept = [v for v in prepared.graph.outputs if v.name in forward.outputs]
     prepared.graph.outputs[:] = kept
@@ -190,7 +190,7 @@ def _read_through(model: ir.Model, layers: Sequence[str]) -> None:
 
 
 def _in_program(model: ir.Model, score: Score) -> Chosen:
-    """The node of the program whose tensor is the score."""
+    """Return the node of the program whose tensor is the score."""
     if score.dense is not None:
         raise ScoreError(
             "autodiff='torch' explains classifiers and regressions, and this model has many scores for each image",
@@ -239,7 +239,7 @@ def _refuse_narrow(prepared: ir.Model, names: Sequence[str]) -> None:
 
 
 def _named_axes(shapes: Sequence[Sequence[Any]]) -> tuple[dict[int, Any], ...]:
-    """``dynamic_shapes``: each unknown length under its name where it comes first, and inferred elsewhere."""
+    """Return ``dynamic_shapes``: each unknown length by its name where it comes first, and inferred elsewhere."""
     seen: set[str] = set()
     found = []
     for shape in shapes:
@@ -250,5 +250,5 @@ def _named_axes(shapes: Sequence[Sequence[Any]]) -> tuple[dict[int, Any], ...]:
 
 
 def _parameters(module: Any) -> list[str]:
-    """The names of the inputs, as the exporter gives them."""
+    """Return the names of the inputs, as the exporter gives them."""
     return list(inspect.signature(module.forward).parameters)

@@ -101,7 +101,7 @@ class _Recorder(torch.fx.Interpreter):  # type: ignore[misc]
 
 
 def _is_in_place(x: Any, size: Sequence[Any], stride: Sequence[Any], offset: int | None = None) -> bool:
-    """Whether ``as_strided`` gives every entry its own place again: it differs in strides of axes of length 1 only."""
+    """Tell whether ``as_strided`` changes no entry's place: only strides of axes of length 1 differ."""
     if offset or len(size) != x.ndim:
         return False
     axes = zip(size, x.shape, stride, x.stride(), strict=True)
@@ -109,7 +109,7 @@ def _is_in_place(x: Any, size: Sequence[Any], stride: Sequence[Any], offset: int
 
 
 def _class_score(y: Any, index: Any, chosen: Chosen) -> tuple[Any, Any]:
-    """``targets.class_score`` in torch: the score (N,) of class ``index``, −1 for top-1, and the class (N,)."""
+    """Return the score (N,) of class ``index``, −1 for top-1, and the class (N,), as ``targets.class_score`` does."""
     if chosen.kind == "regression":
         return y.reshape(-1), torch.zeros_like(index)
     if chosen.kind == "binary":
@@ -123,14 +123,14 @@ def _class_score(y: Any, index: Any, chosen: Chosen) -> tuple[Any, Any]:
 
 
 def _first_entries(x: Any) -> Any:
-    """(N,) of ``x`` (N, …)."""
+    """Return the first entry of each row of ``x`` (N, …), as (N,)."""
     while x.ndim > 1:
         x = x[:, 0]
     return x
 
 
 def _constants(program: Any) -> dict[str, Any]:
-    """Parameters, buffers and constants by the names of their placeholders, without gradient."""
+    """Return parameters, buffers and constants by the names of their placeholders, without gradient."""
     signature = program.graph_signature
     tensors = {**program.constants, **program.state_dict}
     tables = (signature.inputs_to_parameters, signature.inputs_to_buffers, signature.inputs_to_lifted_tensor_constants)
@@ -138,5 +138,5 @@ def _constants(program: Any) -> dict[str, Any]:
 
 
 def _backward_decompositions() -> dict[Any, Any]:
-    """torch's own, of the operators that autograd adds: the exporter decomposes most of these, and not SiLU's."""
+    """Return torch's decompositions of backward operators: the exporter decomposes most of these, but not SiLU's."""
     return {op: rule for op, rule in torch.export.default_decompositions().items() if "backward" in op.name()}

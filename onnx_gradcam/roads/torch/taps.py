@@ -11,7 +11,7 @@ from onnx_gradcam.errors import LayerError, nearest
 
 @contextmanager
 def evaluating(module: Any) -> Iterator[None]:
-    """``module`` in evaluation mode; afterwards every part of it is in the mode that it was in."""
+    """Hold a module in evaluation mode; afterwards every part of it is in the mode that it was in before."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -56,7 +56,7 @@ def tapped(module: Any, paths: Sequence[str]) -> Iterator[None]:
 
 
 def submodule(module: Any, path: str) -> Any:
-    """The part of ``module`` called ``path``. Raises ``LayerError`` naming the nearest."""
+    """Return the part of a module called ``path``. Raises ``LayerError`` with the nearest names."""
     parts = {name: part for name, part in module.named_modules(remove_duplicate=False) if name}
     if path not in parts:
         raise LayerError(f"the module has no part {path!r}", hint=f"one of {nearest(path, parts)}", name=path)

@@ -89,7 +89,7 @@ def adaptive_avg_pool_backward(g: Any, x: Any) -> Any:
 
 
 def _counted(g: Any, x: Any, ones: Any, strides: Sequence[int], pads: Sequence[int], with_pads: bool) -> Any:
-    """How many places each window counts, (1, 1, *space of g): those of x, and of its pads where they count."""
+    """Return how many elements each window counts, (1, 1, *space of g): those of x, and its pads where they count."""
     n = len(pads)
     inside, windows = (op.CastLike(op.Expand(1.0, op.Concat(_ints([1, 1]), _space(v, n), axis=0)), g) for v in (x, g))
     padded = op.Pad(inside, _ints([0, 0, *pads, 0, 0, *pads]), op.CastLike(float(with_pads), g))
@@ -98,7 +98,7 @@ def _counted(g: Any, x: Any, ones: Any, strides: Sequence[int], pads: Sequence[i
 
 
 def _bins(g: Any, x: Any, axis: int) -> Any:
-    """A (O, I) of one axis."""
+    """Return the matrix A (O, I) of one axis."""
     sizes = [op.Squeeze(op.Slice(op.Shape(v), _ints([axis]), _ints([axis + 1]))) for v in (g, x)]
     outer, inner = sizes
     one = op.Constant(value_int=1)
@@ -111,24 +111,24 @@ def _bins(g: Any, x: Any, axis: int) -> Any:
 
 
 def _swap(value: Any, axis: int, like: Any) -> Any:
-    """``axis`` and the last one exchanged."""
+    """Return ``value`` with ``axis`` and the last axis exchanged."""
     order = list(range(len(like.shape)))
     order[axis], order[-1] = order[-1], order[axis]
     return op.Transpose(value, perm=order)
 
 
 def _one_channel(value: Any, n: int) -> Any:
-    """The shape (N·C, 1, *space) of ``value``."""
+    """Return the shape (N·C, 1, *space) of ``value``."""
     return op.Concat(_ints([-1, 1]), _space(value, n), axis=0)
 
 
 def _space(value: Any, n: int) -> Any:
-    """The sizes of the last ``n`` axes."""
+    """Return the sizes of the last ``n`` axes."""
     return op.Slice(op.Shape(value), _ints([-n]), _ints([LAST]))
 
 
 def _fit(value: Any, like: Any, begin: Sequence[int]) -> Any:
-    """``value`` without its first ``begin`` places, and cut or filled with zeros at the end to the size of ``like``."""
+    """Return ``value`` from ``begin`` on, cut or filled with zeros at the end to the size of ``like``."""
     n = len(begin)
     end = op.Add(_space(like, n), _ints(begin))
     missing = op.Max(op.Sub(end, _space(value, n)), _ints([0]))
