@@ -1,4 +1,4 @@
-"""The opened model: its score, its inputs, its layers, and the sessions that evaluate them."""
+"""The opened model: its score, its inputs, its layers, and the sessions that run it."""
 
 from __future__ import annotations
 
@@ -51,16 +51,15 @@ def open_network(
     """Open a model, or return the network itself where it is open already.
 
     Args:
-        model: path, bytes, ``onnx.ModelProto``, what ``load`` made of one of these, or a ``Network``.
+        model: path, bytes, ``onnx.ModelProto``, a loaded ``Source``, or a ``Network``.
         target_layer: value or node name(s), or module paths where the exporter left these ("layer4.2"); several are
             fused. "auto": the end of the last convolutional stage, or the input of the last block of tokens.
-        **opening: see ``Opening``.
-
-    A ``Network`` was opened with its own layer and options: it takes neither here.
+        **opening: see ``Opening``. A ``Network`` has its own layer and options, and takes no others here.
 
     Raises:
-        ModelError, InputError, LayerError: the model cannot be read, or has no such input or layer.
-        InputError: a ``Network`` was given with options.
+        ModelError: the model cannot be read.
+        InputError: there is no such input, or a ``Network`` comes with options.
+        LayerError: a named layer does not exist.
     """
     if isinstance(model, Network):
         changed = [*(["target_layer"] if target_layer != "auto" else []), *opening]
@@ -84,19 +83,28 @@ def open_network(
 class Network:
     """An opened model: prepared, with its score, its image input and its target layers.
 
-    One network serves explaining, verifying, inspecting and comparing. Sessions are opened when first needed and kept;
-    what a network says of its model does not depend on an image.
+    ``Explainer``, ``verify``, ``layers`` and ``compare`` all take a network, so that a model is opened only once.
+    Sessions are opened when first needed and kept open. What a network tells about its model does not depend on an
+    image.
+
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> network = ogc.Network(files("onnx_gradcam.models") / "shapes-resnet.onnx")
+    >>> network.layer_names
+    ('relu_6',)
 
     Args:
         model: path, bytes or ``onnx.ModelProto``.
         layer: value or node name(s), module paths, or "auto".
-        score, grid, image_input: see ``Opening``.
+        score: see ``Opening``.
+        grid: see ``Opening``.
+        image_input: see ``Opening``.
         options: how sessions are opened.
 
     Raises:
         ModelError: the file or its graph cannot be used.
         InputError: there is no such ``image_input``.
-        LayerError: a layer that was named does not exist, or no layer was named.
+        LayerError: a named layer does not exist, or the list of layers is empty.
     """
 
     def __init__(
@@ -132,7 +140,7 @@ class Network:
 
     @property
     def is_automatic(self) -> bool:
-        """Return whether the target layers are chosen here, and not by the user."""
+        """Return whether the target layers are chosen automatically, and not named by the user."""
         return self.layer_request == ["auto"]
 
     @property
@@ -142,12 +150,12 @@ class Network:
 
     @cached_property
     def sha256(self) -> str:
-        """Return the hash of the model file, or of the bytes given, as hex digits."""
+        """Return the sha256 of the model file, or of the model's bytes, as hex digits."""
         return self.source.sha256()
 
     @cached_property
     def score(self) -> Score:
-        """Return the score that is explained. Raises ``ScoreError`` where none is found."""
+        """Return the score that is explained. Raises ``ScoreError`` where the model has none."""
         return find_score(self.prepared.graph, self.score_request)
 
     @cached_property
@@ -198,7 +206,7 @@ class Network:
         return other
 
     def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
-        """Return what evaluates the values ``names`` and a backward pass of ``BACKWARD_PASSES`` to them."""
+        """Return the evaluation of the values ``names``, with one of ``BACKWARD_PASSES`` from the score to them."""
         key = names, backward
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
@@ -214,7 +222,7 @@ class Network:
 
     @property
     def at_layers(self) -> Evaluation:
-        """Return what evaluates the target layers and their gradients."""
+        """Return the evaluation of the target layers and their gradients."""
         return self.evaluation(self.layer_names)
 
     def close(self) -> None:
@@ -224,7 +232,7 @@ class Network:
 
     @property
     def is_by_level(self) -> bool:
-        """Return whether there is one layer for each level of a detector, of which the level of the cell is drawn."""
+        """Return whether each level of a detector has its own layer; then only the level of the cell is drawn."""
         levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
         return self.is_automatic and len(self.layers) == len(levels)
 
@@ -248,7 +256,7 @@ class Network:
     def biases(self) -> tuple[tuple[Bias, tuple[int, ...] | None], ...]:
         """Return the biases between ``entrance`` and the score.
 
-        Each comes with the axes (N, C, *space) of its value, or None where that is on no grid over the image.
+        Each bias comes with the axes (N, C, *space) of its value, or None where that lies on no grid over the image.
         """
         graph = self.prepared.graph
         nodes = list(graph)
@@ -259,7 +267,7 @@ class Network:
         return tuple((bias, on_grid.get(bias.value)) for bias in biases(nodes) if bias.value in path)
 
     def layers_at(self, feeds: Mapping[str, np.ndarray]) -> list[Layer]:
-        """Return the target layers, with the places that their tokens have in inputs of these sizes."""
+        """Return the target layers, with the places of their tokens in inputs of these sizes."""
         sizes = {name: (self.inputs[name].shape[0] or 2, *x.shape[1:]) if x.ndim else () for name, x in feeds.items()}
         if sizes != self._sizes:
             self._placed = [at_size(self.prepared.graph, layer, sizes) for layer in self.layers]

@@ -1,4 +1,4 @@
-"""How a model is opened: the keywords that every function that takes a model has, declared once."""
+"""The keywords by which a model is opened. They are declared once, and every function that takes a model has them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Opening(TypedDict, total=False):
 
     Attributes:
         score: the name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
-        grid: how the tokens of the target layer lie in the image: "14x14" for 14 rows of 14, the last of all tokens, or
-            "14x14+1" for those behind the first. None: it is found by following the graph.
-        image_input: the input that is explained. None: the first with the most axes.
+        grid: the token grid of the target layer: "14x14" for 14 rows of 14, which are the last of all tokens, or
+            "14x14+1" for those after the first token. None: it is read from the graph.
+        image_input: the input that is explained. None: the first of those with the most axes.
         providers: execution providers by short or full name, in order. None: CUDA if it initialises, else CPU.
         provider_options: options of providers, by provider name.
         session_options: an ``onnxruntime.SessionOptions``.
@@ -58,6 +58,6 @@ def spelled_out(function: Function) -> Function:
 
 
 def options_of(opening: Opening) -> Options:
-    """Return the keywords that say how sessions are opened."""
-    given: dict[str, Any] = dict(opening)
-    return Options(**{option.name: given[option.name] for option in fields(Options) if option.name in given})
+    """Return the options of sessions that are among the keywords."""
+    keywords: dict[str, Any] = dict(opening)
+    return Options(**{option.name: keywords[option.name] for option in fields(Options) if option.name in keywords})

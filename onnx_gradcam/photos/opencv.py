@@ -11,5 +11,5 @@ __all__ = ["cv2", "silence"]
 
 
 def silence() -> None:
-    """Let OpenCV log nothing in this process: for programs, which own theirs, and never for the library."""
+    """Stop the log of OpenCV in this process: for programs only, never for the library."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
