@@ -14,8 +14,8 @@ Run = Callable[[Sequence[str], Mapping[str, np.ndarray]], dict[str, Any]]
 
 
 def batch_size(graph: ir.Graph, name: str) -> int | None:
-    """How many images the model takes at once through input ``name``: its fixed first dimension, 1 for a graph that
-    mixes the images of a batch, None for any number."""
+    """Return how many images the model takes at once through input ``name``: its fixed first dimension, 1 for a graph
+    that mixes the images of a batch, None for any number."""
     value = next(v for v in graph.inputs if v.name == name)
     first = value.shape[0] if value.shape else 1
     if isinstance(first, int):
@@ -24,7 +24,8 @@ def batch_size(graph: ir.Graph, name: str) -> int | None:
 
 
 def _mixes_images(node: ir.Node) -> bool:
-    """DynamicQuantizeLinear, statistics of the batch, and reductions over the batch axis of a value with several."""
+    """Tell whether a node mixes the images of a batch: by one scale, by statistics, or by a reduction over
+    the batch."""
     if node.op_type == "DynamicQuantizeLinear":
         return True
     if node.op_type == "BatchNormalization":
@@ -41,7 +42,8 @@ def _mixes_images(node: ir.Node) -> bool:
 
 
 def run_in_pieces(run: Run, names: Sequence[str], feeds: Mapping[str, np.ndarray], size: int | None) -> dict[str, Any]:
-    """``run`` over all images: at once where ``size`` is None, else in pieces of ``size``.
+    """Run a model on all images, at once where ``size`` is None, else in pieces of ``size``; return the results by
+    name.
 
     The number of images is the length of the input with the most axes; inputs of another length go into every run. A
     short last piece is padded by repeating its last image, and the padding dropped. Outputs without a batch axis are

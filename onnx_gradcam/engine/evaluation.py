@@ -78,7 +78,7 @@ class Evaluation:
         self.apart: float | None = None
 
     def passes(self, kind: Kind = CLASS) -> Passes:
-        """The graphs and sessions for targets of a kind."""
+        """Return the graphs and sessions for targets of a kind."""
         if kind not in self._by_kind:
             common = self._prepared, self._score, self._layers, self._image_input, self._options
             self._by_kind[kind] = Passes(*common, self._rules_back, kind)
@@ -92,28 +92,29 @@ class Evaluation:
 
     @property
     def whole(self) -> GradientGraph:
-        """Forward and backward pass for classes, in one graph."""
+        """Return the gradient graph for classes: forward and backward pass in one."""
         return self.passes().whole
 
     @property
     def gating(self) -> Gating:
-        """The activations on the way back; they are the same for all kinds of targets."""
+        """Return the activations on the way back; they are the same for all kinds of targets."""
         held = next(iter(self._by_kind.values()), None) or self.passes()
         return held.whole.gating
 
     @property
     def cut(self) -> Cut | None:
-        """The same in halves, or None where what passes between them is not cut image by image."""
+        """Return the gradient graph for classes in halves, or None where what passes between them is not cut image by
+        image."""
         return self.passes().cut
 
     @property
     def whole_session(self) -> Session:
-        """That of ``whole``."""
+        """Return the session of the gradient graph for classes."""
         return self.passes().whole_session
 
     @property
     def providers(self) -> list[str]:
-        """The execution providers in use, by full name."""
+        """Return the execution providers in use, by full name."""
         held = self._open_sessions
         return list((held[0] if held else self._deployed).providers)
 
@@ -134,7 +135,7 @@ class Evaluation:
 
     @property
     def output_names(self) -> list[str]:
-        """The deployed model's outputs."""
+        """Return the deployed model's outputs."""
         return [v.name or "" for v in self._prepared.graph.outputs]
 
     @property
@@ -224,7 +225,7 @@ class Evaluation:
         return self._run(passes.seeing(names), names, feeds), feeds
 
     def _forward(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """The results of the forward pass, and what of them goes into the backward pass."""
+        """Return the results of the forward pass, and what of them goes into the backward pass."""
         names = list(dict.fromkeys([*self._forward_names, *passes.whole.scores]))
         if passes.cut is None:
             return self._run(passes.seeing(names), names, feeds), feeds
@@ -259,7 +260,7 @@ class Evaluation:
         return ForwardPass(results, dense, self._ranking(results))
 
     def _scaled(self, passes: Passes, run: Callable[[Arrays], dict[str, Any]], feeds: Arrays) -> dict[str, Any]:
-        """``run(feeds)``, with the gradients of a 16-bit model scaled on their way."""
+        """Return the results of ``run(feeds)``, with the gradients of a 16-bit model scaled on their way."""
         if not passes.whole.is_scaled:
             return run(feeds)
         scale_input = passes.whole.names.inputs[SCALE_INPUT]
@@ -275,11 +276,11 @@ class Evaluation:
         return results if self.apart is None else {**results, **self._deployed_results(given)}
 
     def _deployed_results(self, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Outputs and score of the model in which nothing else is exposed."""
+        """Return the outputs and the score of the model in which nothing else is exposed."""
         return run_in_pieces(self._deployed.run, self._deployed.outputs, feeds, self._batch)
 
     def _compare_forward(self, results: dict[str, Any], feeds: dict[str, np.ndarray]) -> None:
-        """Once: the outputs against the untouched model.
+        """Compare the outputs with those of the untouched model; this is done once.
 
         Exposing values of a quantized model can take kernels apart, which round otherwise. What the runtime's own
         optimisations do to such a model is accepted: outputs and prediction are then taken from the model as deployed.
@@ -305,7 +306,7 @@ class Evaluation:
         )
 
     def _ranking(self, results: dict[str, Any]) -> npt.NDArray[Any]:
-        """(N, K), by which classes are ranked."""
+        """Return the numbers (N, K) by which classes are ranked."""
         dense = self._score.dense
         found: npt.NDArray[Any]
         if dense is None:
@@ -316,7 +317,7 @@ class Evaluation:
 
 
 def _take(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """The rows of an array with one row per image; an input without a batch axis is the same for all."""
+    """Return the rows of an array with one row per image; an input without a batch axis is the same for all."""
     return array[rows] if array.ndim and len(array) == count else array
 
 

@@ -26,7 +26,7 @@ class OutputDifference:
 
     @property
     def ok(self) -> bool:
-        """Whether it is within what rounding explains."""
+        """Tell whether the difference is within what rounding explains."""
         return self.error <= self.limit
 
 
@@ -37,7 +37,8 @@ def differences(
     feeds: Mapping[str, np.ndarray],
     batch: int | None,
 ) -> list[OutputDifference]:
-    """``found`` {output: result} against the untouched model on the same ``feeds``, provider and options.
+    """Compare ``found`` {output: result} with what the untouched model gives on the same ``feeds``, provider and
+    options.
 
     The session is opened for this and closed again. Outputs that the deployed model does not have are passed over.
     """
@@ -51,7 +52,7 @@ def differences(
 
 
 def own_difference(source: Source, options: Options, feeds: Mapping[str, np.ndarray], batch: int | None) -> float:
-    """The largest difference between the deployed model with and without the runtime's own optimisations.
+    """Return the largest difference between the deployed model with and without the runtime's own optimisations.
 
     A quantized model rounds: whether kernels are fused decides which way.
     """
@@ -61,13 +62,14 @@ def own_difference(source: Source, options: Options, feeds: Mapping[str, np.ndar
 
 
 def _limit(result: Any, source: Source) -> float:
-    """The widest of the output's own and of the weights': a float32 output may be a Cast of float16 numbers."""
+    """Return the widest of the output's own and of the weights': a float32 output may be a Cast of float16 numbers."""
     weights = {str(v.dtype).lower() for v in source.model.graph.initializers.values()}
     return max(LIMITS.get(dtype, LIMIT) for dtype in (*weights, str(getattr(result, "dtype", ""))))
 
 
 def relative_difference(found: Any, expected: Any) -> float:
-    """Largest difference, as a share of the largest magnitude; 0 for equal and inf for different non-numbers."""
+    """Return the largest difference, as a share of the largest magnitude; 0 for equal and inf for different
+    non-numbers."""
     if not isinstance(expected, np.ndarray) or expected.dtype.kind not in "fiub":
         return 0.0 if _equal(found, expected) else float("inf")
     if found.shape != expected.shape:
@@ -86,5 +88,5 @@ def _equal(found: Any, expected: Any) -> bool:
 
 
 def worst(found: Sequence[OutputDifference]) -> OutputDifference | None:
-    """The difference furthest beyond its limit, None where there is none to compare."""
+    """Return the difference furthest beyond its limit, None where there is none to compare."""
     return max(found, key=lambda d: d.error / d.limit, default=None)

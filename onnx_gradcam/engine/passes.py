@@ -52,25 +52,26 @@ class Passes:
 
     @cached_property
     def whole(self) -> GradientGraph:
-        """Forward and backward pass in one graph."""
+        """Return the gradient graph: forward and backward pass in one."""
         names = list(dict.fromkeys(self._layers))
         table, sign, second_order = self._backward
         return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign)
 
     @cached_property
     def whole_session(self) -> Session:
-        """That of ``whole``."""
+        """Return the session of the whole graph."""
         return Session(to_run(self.whole), self._options)
 
     @cached_property
     def cut(self) -> Cut | None:
-        """The forward and the backward half, or None where what passes between them is not cut image by image."""
+        """Return the forward and the backward half, or None where what passes between them is not cut image
+        by image."""
         found = split(self.whole)
         return found if has_rows(found, self._image_input) else None
 
     @cached_property
     def halves(self) -> tuple[Session, Session, tuple[str, ...]]:
-        """Sessions of the two halves, and the names of the values that pass between them."""
+        """Return the sessions of the two halves, and the names of the values that pass between them."""
         assert self.cut is not None
         return Session(self.cut.forward, self._options), Session(self.cut.backward, self._options), self.cut.boundary
 
@@ -85,14 +86,14 @@ class Passes:
         return Session(self.scored.model, self._options)
 
     def seeing(self, names: Sequence[str]) -> Session:
-        """The forward pass that returns these values."""
+        """Return a session of the forward pass that returns these values."""
         if self._seeing is None or not set(names) <= set(self._seeing.outputs):
             self._seeing = Session(forward_only(self._prepared, names), self._options)
         return self._seeing
 
     @property
     def open_sessions(self) -> list[Session]:
-        """Those that were needed so far."""
+        """Return the sessions that were needed so far."""
         held = [self.__dict__[name] for name in ("whole_session", "scoring") if name in self.__dict__]
         return [*held, *self.__dict__.get("halves", ())[:2], *([self._seeing] if self._seeing else [])]
 

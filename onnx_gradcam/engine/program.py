@@ -207,7 +207,7 @@ def _curvature(op: Builder, gradient: Value, v: Value, table: Mapping[Key, Rule]
 
 
 def _is_narrow(nodes: Sequence[ir.Node], wrt: Sequence[Value], score: Value) -> bool:
-    """Whether a cotangent on its way from ``score`` back to ``wrt`` is held in 16 bits."""
+    """Tell whether a cotangent on its way from ``score`` back to ``wrt`` is held in 16 bits."""
     return any(v.dtype in HALF_PRECISION for v in downstream(nodes, wrt) & upstream(nodes, score))
 
 
@@ -276,7 +276,7 @@ def split(whole: GradientGraph) -> Cut:
 
 
 def has_rows(cut: Cut, image_input: str) -> bool:
-    """Whether every value at the cut is known to hold one row per image along its first axis.
+    """Tell whether every value at the cut is known to hold one row per image along its first axis.
 
     Only then may the backward half run on rows of several images and classes. A fixed batch above 1 never counts: there
     a first axis of the same length may be another one.
@@ -300,7 +300,7 @@ def forward_only(model: ir.Model, names: Sequence[str], without: Collection[str]
 
 
 def _varying(graph: ir.Graph) -> set[Value]:
-    """The values that depend on the graph's inputs."""
+    """Return the values that depend on the graph's inputs."""
     found: set[Value] = set(graph.inputs)
     for node in graph:
         if any(v in found for v in [*node.inputs, *captured(node)]):

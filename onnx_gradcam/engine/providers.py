@@ -27,13 +27,13 @@ MEMORY = {CUDA: "cuda", TENSORRT: "cuda"}  # where a run's inputs are put and it
 
 
 def known_name(provider: str) -> str | None:
-    """The full name of a provider in ``SHORT_NAMES``, of either form and in any case; None for another."""
+    """Return the full name of a provider in ``SHORT_NAMES``, of either form and in any case; None for another."""
     name = provider.partition(":")[0].casefold()
     return SHORT_NAMES.get(name) or {full.casefold(): full for full in SHORT_NAMES.values()}.get(name)
 
 
 def device_options(provider: str) -> dict[str, str]:
-    """The provider option that the device behind a colon stands for; none without a colon.
+    """Return the provider option that the device behind a colon stands for; none without a colon.
 
     Raises ``ProviderError`` for a device of a provider that has no such option, and for one that is no number where it
     has to be.

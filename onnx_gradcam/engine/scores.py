@@ -14,7 +14,7 @@ Float = npt.NDArray[np.floating[Any]]
 
 
 def by_class(score: Score | WrittenScore, y: npt.NDArray[Any]) -> Float:
-    """The score tensor of N images as (N, K) float32, one column per class.
+    """Return the score tensor of N images as (N, K) float32, one column per class.
 
     (−z, z) for a single sigmoid logit z; K = 1 for a regression.
     """
@@ -23,7 +23,8 @@ def by_class(score: Score | WrittenScore, y: npt.NDArray[Any]) -> Float:
 
 
 def probabilities(score: Score | WrittenScore, columns: Float) -> Float:
-    """(N, K) scores → probabilities: sigmoid where the model ends in one, else softmax; NaN for a regression."""
+    """Return the probabilities of (N, K) scores: by a sigmoid where the model ends in one, else softmax; NaN for a
+    regression."""
     if score.kind == "regression":
         return np.full_like(columns, np.nan)
     y = columns.astype(np.float64)

@@ -65,7 +65,7 @@ class Session:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The execution providers in use, by full name."""
+        """Return the execution providers in use, by full name."""
         return tuple(self._session.get_providers())
 
     def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Session:
 
 
 def unoptimised(options: Options) -> Options:
-    """The same, without the runtime's graph optimisations."""
+    """Return the same options without the runtime's graph optimisations."""
     ort = _onnxruntime()
     session_options = ort.SessionOptions()
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -177,7 +177,7 @@ def _onnxruntime() -> ModuleType:
 
 
 def _device(session: Any) -> tuple[str, int] | None:
-    """The memory that the first provider works in, and which of several devices; None where a run is not bound.
+    """Return the memory that the first provider works in, and which of several devices; None where a run is not bound.
 
     Sequences, strings and bfloat16 cannot be bound from arrays.
     """
@@ -190,7 +190,7 @@ def _device(session: Any) -> tuple[str, int] | None:
 
 
 def full_name(provider: str) -> str:
-    """``cuda``, ``cuda:1`` or ``CUDAExecutionProvider`` → ``CUDAExecutionProvider``.
+    """Return the full name of a provider, ``CUDAExecutionProvider`` for ``cuda``, ``cuda:1`` and itself.
 
     Raises ``ProviderError`` for a name that is neither.
     """
@@ -295,7 +295,7 @@ def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list
 
 
 def asked(options: Options) -> dict[str, dict[str, str]]:
-    """Provider → its options: our defaults, the device in its name, and what is given, in this order.
+    """Return the options of each provider: our defaults, the device in its name, and what is given, in this order.
 
     Raises ``ProviderError`` for unknown providers and devices.
     """
@@ -308,7 +308,7 @@ def asked(options: Options) -> dict[str, dict[str, str]]:
 
 
 def in_tf32(options: Options, providers: Sequence[str]) -> bool | None:
-    """Whether CUDA, if it is the first in use, may round float32 products to TF32; None for other providers."""
+    """Tell whether CUDA, if it is the first in use, may round float32 products to TF32; None for other providers."""
     if not providers or providers[0] != CUDA:
         return None
     return str(asked(options)[CUDA]["use_tf32"]) != "0"
@@ -333,7 +333,7 @@ def _one_line(error: Exception) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the tool, onnx and the runtime, and the providers that the runtime was built with."""
+    """Return the versions of the tool, onnx and the runtime, and the providers that the runtime was built with."""
     found = {name: _version(name) for name in ("onnx-gradcam", "onnx", "onnx-ir", "numpy")}
     try:
         ort = _onnxruntime()

@@ -65,7 +65,7 @@ class Builder:
         return tuple(values)
 
     def inside(self, hint: str, body: ir.Graph | None = None) -> Builder:
-        """A builder for the body of a node to come (``body``, else an empty one); no name is taken twice."""
+        """Return a builder for the body of a node to come (``body``, else an empty one); no name is taken twice."""
         name = self._name(hint)
         if body is None:
             body = ir.Graph([], [], nodes=[], name=name)
@@ -81,23 +81,23 @@ class Builder:
         return claim(name, self._taken)
 
     def request(self, value: Value) -> Value:
-        """An output of a forward node; one that the model leaves out gets a name, and so is computed."""
+        """Return an output of a forward node; one that the model leaves out gets a name, and so is computed."""
         if not value.name:
             value.name = self._name("requested")
         return value
 
     def const(self, array: object, like: Value) -> Value:
-        """An initializer with the dtype of ``like``."""
+        """Return an initializer with the dtype of ``like``."""
         if like.dtype is None:
             raise TypeError(f"the dtype of {like.name!r} is not known")
         return self.array(np.asarray(array).astype(like.dtype.numpy()))
 
     def ints(self, *numbers: int) -> Value:
-        """An int64 vector."""
+        """Return an int64 vector."""
         return self.array(np.array(numbers, np.int64))
 
     def array(self, array: np.ndarray) -> Value:
-        """An initializer as it is; equal small ones are shared."""
+        """Return an initializer as it is; equal small ones are shared."""
         key = (array.dtype, array.shape, array.tobytes()) if array.size <= SMALL else (object(),)
         if key not in self._constants:
             name = self._name("const")
@@ -108,14 +108,16 @@ class Builder:
         return self._constants[key]
 
     def shape_of(self, value: Value) -> Value:
-        """The shape of ``value`` as an int64 vector: a constant where it is static, else one shared Shape node."""
+        """Return the shape of ``value`` as an int64 vector: a constant where it is static, else one shared
+        Shape node."""
         if value not in self._shapes:
             dims = static_dims(value)
             self._shapes[value] = self.Shape(value) if dims is None else self.ints(*dims)
         return self._shapes[value]
 
     def exact(self, value: Value | None) -> Value | None:
-        """``value``; where it is made of a constant by DequantizeLinear, an initializer that holds the same numbers.
+        """Return ``value``; where it is made of a constant by DequantizeLinear, an initializer that holds the same
+        numbers.
 
         onnxruntime fuses DequantizeLinear with the MatMul behind it into one that rounds the other operand, too.
         """
@@ -128,11 +130,11 @@ class Builder:
         return self._weights[value]
 
     def expand(self, g: Value, like: Value) -> Value:
-        """``g`` broadcast to the full shape of ``like``; nothing is written where it has it already."""
+        """Return ``g`` broadcast to the full shape of ``like``; nothing is written where it has it already."""
         return self.fill(g, like) if is_compact(g, like) else g
 
     def fill(self, g: Value, like: Value) -> Value:
-        """``g`` broadcast to the shape of ``like``, whatever is known of the two shapes."""
+        """Return ``g`` broadcast to the shape of ``like``, whatever is known of the two shapes."""
         full = self.Expand(g, self.shape_of(like))
         full.shape = like.shape
         return full
@@ -183,7 +185,7 @@ class Builder:
 
 
 def static_dims(value: Value) -> tuple[int, ...] | None:
-    """All dimensions of ``value`` as integers, or None if one of them is not known before the run."""
+    """Return all dimensions of ``value`` as integers, or None if one of them is not known before the run."""
     shape = value.shape
     if shape is None or not all(isinstance(d, int) for d in shape):
         return None
@@ -191,7 +193,7 @@ def static_dims(value: Value) -> tuple[int, ...] | None:
 
 
 def rank(value: Value) -> int:
-    """The number of axes of ``value``, which shape inference must have found."""
+    """Return the number of axes of ``value``, which shape inference must have found."""
     if value.shape is None:
         raise ModelError(
             f"the rank of {value.name!r} is not known",
@@ -202,14 +204,14 @@ def rank(value: Value) -> int:
 
 
 def same_dim(a: int | ir.SymbolicDim, b: int | ir.SymbolicDim) -> bool:
-    """Whether two dimensions are known to be equal (two unknown ones are not)."""
+    """Tell whether two dimensions are known to be equal (two unknown ones are not)."""
     if isinstance(a, int) or isinstance(b, int):
         return a == b
     return a.value is not None and a.value == b.value
 
 
 def is_compact(g: Value, like: Value) -> bool:
-    """Whether ``g`` may still have a size-1 axis that broadcasts to ``like``."""
+    """Tell whether ``g`` may still have a size-1 axis that broadcasts to ``like``."""
     if g is like:
         return False
     if g.shape is None or like.shape is None:
@@ -220,6 +222,6 @@ def is_compact(g: Value, like: Value) -> bool:
 
 
 def ints_of(value: Value | None) -> Sequence[int] | None:
-    """A constant integer vector as Python integers, or None where it is not constant."""
+    """Return a constant integer vector as Python integers, or None where it is not constant."""
     array = constant(value)
     return None if array is None else [int(i) for i in array.ravel()]

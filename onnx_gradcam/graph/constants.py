@@ -19,7 +19,7 @@ DEQUANTIZES_FROM = 21  # the evaluator's DequantizeLinear for all integers; it c
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The array of a value that does not depend on the model's inputs, or None.
+    """Return the array of a value that does not depend on the model's inputs, or None.
 
     Initializers are read; what constant operators make of them (Identity, ConstantOfShape, DequantizeLinear, the Shape
     of a static value …) is computed once with the reference evaluator. The graph itself stays as deployed.
@@ -39,7 +39,7 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def forget(value: ir.Value) -> None:
-    """Ask again the next time: more shapes are known now."""
+    """Forget what was found of a value: more shapes are known now."""
     value.meta.pop(UNKNOWN, None)
 
 
@@ -92,7 +92,7 @@ def _static_shape(node: ir.Node) -> np.ndarray | None:
 
 
 def _gathered_dims(node: ir.Node) -> np.ndarray | None:
-    """Static dimensions, taken out of a shape that is not static as a whole."""
+    """Return static dimensions that are taken out of a shape that is not static as a whole."""
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
     indices = constant(node.inputs[1])
     dims = _dims(source) if source is not None and source.op_type == "Shape" else None
@@ -103,14 +103,14 @@ def _gathered_dims(node: ir.Node) -> np.ndarray | None:
 
 
 def _dims(node: ir.Node) -> list[Any] | None:
-    """What a Shape node returns, as far as it is known."""
+    """Return what a Shape node returns, as far as it is known."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     ends = [node.attributes.get_int(name, None) for name in ("start", "end")]
     return None if shape is None else list(shape)[slice(*ends)]
 
 
 def evaluate(node: ir.Node, arrays: Mapping[str, np.ndarray], wanted: Sequence[ir.Value]) -> list[np.ndarray]:
-    """Outputs of one node, run alone on the reference evaluator."""
+    """Return outputs of one node, which is run alone on the reference evaluator."""
     graph = node.graph
     assert graph is not None
     opset = graph.opset_imports.get("", onnx.defs.onnx_opset_version())

@@ -38,12 +38,12 @@ STEP = "constant between jumps"  # key in ``meta`` of values that are so by cons
 
 
 def is_float(value: ir.Value) -> bool:
-    """Whether ``value`` holds floating-point numbers, as far as is known."""
+    """Tell whether ``value`` holds floating-point numbers, as far as is known."""
     return value.dtype is None or value.dtype.is_floating_point()
 
 
 def carries(value: ir.Value) -> bool:
-    """Whether ``value`` holds real numbers: in floating point, or quantized."""
+    """Tell whether ``value`` holds real numbers: in floating point, or quantized."""
     return is_float(value) or quantization(value) is not None
 
 
@@ -73,12 +73,14 @@ def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
 
 
 def operands(node: ir.Node) -> list[ir.Value | None]:
-    """All that ``node`` reads, in the positions that ``carriers`` counts: its inputs, then what its bodies capture."""
+    """Return all that ``node`` reads, in the positions that ``carriers`` counts: its inputs, then what its bodies
+    capture."""
     return [*node.inputs, *captured(node)]
 
 
 def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
-    """The inputs of ``node``, with their positions, through which a gradient can flow; captured ones come last."""
+    """Return the inputs of ``node``, with their positions, through which a gradient can flow; captured ones
+    come last."""
     if _has_no_gradient(node):
         return
     for i, outer in enumerate(captured(node), len(node.inputs)):
@@ -90,20 +92,22 @@ def carriers(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
 
 
 def step(value: ir.Value) -> ir.Value:
-    """``value``, marked as constant between jumps: a gradient that is differentiated again does not flow through it."""
+    """Return ``value``, marked as constant between jumps: a gradient that is differentiated again does not flow through
+    it."""
     value.meta[STEP] = True
     return value
 
 
 def results(node: ir.Node) -> list[ir.Value]:
-    """The outputs of ``node`` that depend differentiably on what it is given."""
+    """Return the outputs of ``node`` that depend differentiably on what it is given."""
     return [
         v for k, v in enumerate(node.outputs) if carries(v) and (node.op_type, k) not in SETTLED and STEP not in v.meta
     ]
 
 
 def downstream(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:
-    """All values that depend differentiably on one of ``sources``, these included; ``nodes`` in topological order."""
+    """Return all values that depend differentiably on one of ``sources``, these included; ``nodes`` in topological
+    order."""
     reached = set(sources)
     for node in nodes:
         if any(value in reached for _, value in carriers(node)):
@@ -112,7 +116,7 @@ def downstream(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.
 
 
 def upstream(nodes: Iterable[ir.Node], sink: ir.Value) -> set[ir.Value]:
-    """All values on which ``sink`` depends differentiably, itself included; ``nodes`` in topological order."""
+    """Return all values on which ``sink`` depends differentiably, itself included; ``nodes`` in topological order."""
     reached = {sink}
     for node in reversed(list(nodes)):
         if any(v in reached for v in results(node)):
@@ -121,8 +125,8 @@ def upstream(nodes: Iterable[ir.Node], sink: ir.Value) -> set[ir.Value]:
 
 
 def dependents(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:
-    """All values that depend on one of ``sources``, these included, whatever their dtype; not those that know only its
-    shape or a comparison."""
+    """Return all values that depend on one of ``sources``, these included, whatever their dtype; not those that know
+    only its shape or a comparison."""
     reached = set(sources)
     for node in nodes:
         if not _has_no_gradient(node) and any(v in reached for v in [*node.inputs, *captured(node)]):
@@ -131,8 +135,8 @@ def dependents(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.
 
 
 def beginnings(nodes: Sequence[ir.Node], inputs: Iterable[ir.Value]) -> list[ir.Value]:
-    """Where differentiable paths begin: the float inputs, and the float values that the others (bytes of an image)
-    become."""
+    """Return the values where differentiable paths begin: the float inputs, and the float values that the others (bytes
+    of an image) become."""
     inputs = list(inputs)
     bytewise = dependents(nodes, [v for v in inputs if not is_float(v)])
     first = [n for n in nodes if not any(value in bytewise for _, value in carriers(n))]
@@ -150,8 +154,9 @@ class FirstFloat(NamedTuple):
 
 
 def first_float(graph: ir.Graph, input_name: str, score: ir.Value) -> FirstFloat:
-    """What a gradient of ``score`` in input space is taken with respect to: the input, if it holds floating-point
-    numbers; else the first floating-point value that Cast, DequantizeLinear or another operator makes of it on the way.
+    """Return what a gradient of ``score`` in input space is taken with respect to: the input, if it holds
+    floating-point numbers; else the first floating-point value that Cast, DequantizeLinear or another operator makes of
+    it on the way.
 
     Raises ``NoGradientPath`` where an input of integers does not become one, ``MethodError`` where it becomes several.
     """

@@ -30,11 +30,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What to call the model in messages."""
+        """Return what the model is called in messages."""
         return str(self.path) if self.path else "the model given in memory"
 
     def sha256(self) -> str:
-        """Of the file (without its external data) or of the serialized bytes."""
+        """Return the SHA-256 of the file (without its external data) or of the serialized bytes."""
         content = self.path.read_bytes() if self.path else self.data or b""
         return hashlib.sha256(content).hexdigest()
 
@@ -114,7 +114,7 @@ def _parse(proto: onnx.ModelProto, name: str) -> ir.Model:
 
 
 def _without_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """ZipMap's sequence of maps has no type in onnx_ir: it is left to the runtime to infer."""
+    """Return the model without the types of maps (ZipMap's), which onnx_ir does not have; the runtime infers them."""
     infos = [*proto.graph.output, *proto.graph.value_info]
     if not any(_holds_map(info.type) for info in infos):
         return proto

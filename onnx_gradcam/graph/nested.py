@@ -49,7 +49,7 @@ def choose(
     step: Callable[[Builder], Value],
     like: Value,
 ) -> Value:
-    """An If whose branches are copies of the two given ones and return ``step(inner)``, of the kind of ``like``.
+    """Return an If whose branches are copies of the two given ones and return ``step(inner)``, of the kind of ``like``.
 
     ``step`` may add nodes to those of the copy, and read the copy's outputs.
     """
@@ -66,11 +66,11 @@ def choose(
 
 
 def _like(value: Value, name: str, drop: int) -> Value:
-    """A value of the same dtype and shape, but for the first ``drop`` axes."""
+    """Return a value of the same dtype and shape, but for the first ``drop`` axes."""
     shape = None if value.shape is None else ir.Shape(value.shape[drop:])
     return ir.Value(name=name, type=value.type, shape=shape)
 
 
 def _turned(op: Builder, x: Value) -> Value:
-    """x with its first axis in reverse order."""
+    """Return x with its first axis in reverse order."""
     return op.Slice(x, op.ints(-1), op.ints(BEFORE_FIRST), op.ints(0), op.ints(-1))

@@ -62,7 +62,7 @@ class Quantization:
 
 
 def quantization(value: ir.Value | None) -> Quantization | None:
-    """What the integers of ``value`` stand for, or None where they are no quantized numbers.
+    """Return what the integers of ``value`` stand for, or None where they are no quantized numbers.
 
     Found by following the graph back, over operators that only move elements, to the operator that quantized.
     """
@@ -84,8 +84,8 @@ def quantization(value: ir.Value | None) -> Quantization | None:
 
 
 def real_range(value: ir.Value) -> tuple[float, float] | None:
-    """The least and the greatest number that a quantized ``value`` can stand for, where one constant scale and zero
-    point say so."""
+    """Return the least and the greatest number that a quantized ``value`` can stand for, where one constant scale and
+    zero point say so."""
     q = quantization(value)
     scale, zero_point = (None, None) if q is None else (constant(q.scale), constant(q.zero_point))
     if q is None or scale is None or scale.size != 1 or value.dtype not in BOUNDS:
@@ -98,7 +98,7 @@ def real_range(value: ir.Value) -> tuple[float, float] | None:
 
 
 def only_requantizes(node: ir.Node) -> bool:
-    """Whether a QuantizeLinear gets nothing but numbers of its own scale and zero point, so that it clips nothing.
+    """Tell whether a QuantizeLinear gets nothing but numbers of its own scale and zero point, so that it clips nothing.
 
     As around a MaxPool or Reshape: what it reads was dequantized, and moved or cut, but not computed with.
     """
@@ -107,7 +107,7 @@ def only_requantizes(node: ir.Node) -> bool:
 
 
 def _is_of(value: ir.Value, parameters: tuple[bytes, ...] | None) -> bool:
-    """Whether ``value`` is made of numbers that were dequantized with these parameters."""
+    """Tell whether ``value`` is made of numbers that were dequantized with these parameters."""
     node = value.producer()
     if node is None or parameters is None:
         return False
@@ -118,25 +118,25 @@ def _is_of(value: ir.Value, parameters: tuple[bytes, ...] | None) -> bool:
 
 
 def _parameters(node: ir.Node) -> tuple[bytes, ...] | None:
-    """Scale and zero point, if they are constant."""
+    """Return scale and zero point, if they are constant."""
     arrays = [constant(_input(node, k)) for k in (1, 2)]
     return None if arrays[0] is None else tuple(b"" if a is None else a.tobytes() for a in arrays)
 
 
 def is_quantized(graph: ir.Graph) -> bool:
-    """Whether ``graph`` computes with quantized tensors."""
+    """Tell whether ``graph`` computes with quantized tensors."""
     return any(quantization(value) is not None for node in graph for value in node.outputs)
 
 
 def quantized_form(value: ir.Value) -> ir.Value:
-    """The integers that ``value`` was dequantized from, or ``value`` itself."""
+    """Return the integers that ``value`` was dequantized from, or ``value`` itself."""
     node = value.producer()
     source = node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" else None
     return source if source is not None and quantization(source) is not None else value
 
 
 def real_form(value: ir.Value) -> ir.Value:
-    """What a DequantizeLinear makes of quantized integers, or ``value`` itself."""
+    """Return what a DequantizeLinear makes of quantized integers, or ``value`` itself."""
     if quantization(value) is None:
         return value
     readers = (node for node in value.consumers() if node.op_type == "DequantizeLinear")
@@ -144,7 +144,7 @@ def real_form(value: ir.Value) -> ir.Value:
 
 
 def add_real_forms(graph: ir.Graph) -> None:
-    """Every quantized tensor gets a DequantizeLinear, if it has none: the form in which it can be looked at.
+    """Give every quantized tensor without a DequantizeLinear one: the form in which it can be looked at.
 
     Nothing reads these, so they cost nothing where they are not asked for.
     """

@@ -41,7 +41,7 @@ def inline_decided_ifs(graph: ir.Graph) -> bool:
 
 
 def _taken(node: ir.Node) -> ir.Graph | None:
-    """The branch that is always taken: by the condition, or because what reads the result bears no other rank.
+    """Return the branch that is always taken: by the condition, or because what reads the result bears no other rank.
 
     torch writes ``squeeze(2)`` of images of any size as an If of a Squeeze and an Identity.
     """
@@ -57,7 +57,7 @@ def _taken(node: ir.Node) -> ir.Graph | None:
 
 
 def _rank(branch: ir.Graph) -> int | None:
-    """The rank of what a branch of one Squeeze or Identity returns; those that torch declares are wrong."""
+    """Return the rank of what a branch of one Squeeze or Identity returns; those that torch declares are wrong."""
     if len(branch) != 1 or branch[0].op_type not in ("Squeeze", "Identity"):
         return None
     source, *axes = branch[0].inputs
@@ -69,7 +69,7 @@ def _rank(branch: ir.Graph) -> int | None:
 
 
 def _wanted(reader: ir.Node, position: int) -> int | None:
-    """The rank that the operator ``reader`` needs in this place, where it needs one."""
+    """Return the rank that the operator ``reader`` needs in this place, where it needs one."""
     if reader.op_type == "Transpose" and "perm" in reader.attributes:
         return len(reader.attributes["perm"].as_ints())
     return 3 if position == 0 and reader.op_type in RECURRENT else None

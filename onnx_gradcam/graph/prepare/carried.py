@@ -12,7 +12,7 @@ SEQUENCES = frozenset(
 
 
 def contain(node: ir.Node) -> None:
-    """Sequences and optional values have their own types again; onnx_ir takes all that is inferred for tensors."""
+    """Give sequences and optional values their own types again; onnx_ir takes all that is inferred for tensors."""
     if node.domain not in ("", "ai.onnx"):
         return
     for value, kind in zip(node.outputs, _kinds(node), strict=False):
@@ -21,7 +21,7 @@ def contain(node: ir.Node) -> None:
 
 
 def _kinds(node: ir.Node) -> Sequence[ir.TypeProtocol | None]:
-    """The types of the outputs where they are, or hold, sequences or optional values."""
+    """Return the types of the outputs where they are, or hold, sequences or optional values."""
     first = node.inputs[0] if node.inputs else None
     inner = None if first is None else first.type
     if node.op_type in SEQUENCES:
@@ -41,7 +41,8 @@ def _kinds(node: ir.Node) -> Sequence[ir.TypeProtocol | None]:
 
 
 def carry_ranks(graph: ir.Graph) -> bool:
-    """A value that a Loop carries keeps its rank if the body, given that rank, returns it: then it does so every time.
+    """Let a value that a Loop carries keep its rank if the body, given that rank, returns it: then it does so every
+    time.
 
     Whether more is known than before.
     """

@@ -42,7 +42,7 @@ def _infer_once(model: ir.Model) -> None:
 
 
 def _correct(graph: ir.Graph) -> bool:
-    """Where a node has another shape than was found or declared, forget the shapes of all that follows it."""
+    """Forget the shapes of all that follows a node which has another shape than was found or declared."""
     pools = [node for node in ir.traversal.RecursiveGraphIterator(graph) if make_explicit(node)]
     spectra = {node: shape for node in graph if (shape := _spectrum_shape(node)) is not None}
     reached = {v for node in [*pools, *spectra] for v in node.outputs}
@@ -57,7 +57,8 @@ def _correct(graph: ir.Graph) -> bool:
 
 
 def _spectrum_shape(node: ir.Node) -> ir.Shape | None:
-    """The shape of an STFT where onnx gives none, or that of the whole spectrum for a half; None where it is right."""
+    """Return the shape of an STFT where onnx gives none, or that of the whole spectrum for a half; None where it is
+    right."""
     if node.op_type != "STFT" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
         return None
     signal, _, window, length = [*node.inputs, None, None][:4]
@@ -85,8 +86,8 @@ def _type_the_unknown(graph: ir.Graph) -> bool:
 
 
 def _returned(node: ir.Node) -> Sequence[ir.Value | None]:
-    """What is like the outputs of ``node``: its input, for GroupNormalization and com.microsoft's QuantizeLinear (but
-    for the dtype); what the standard operators return that compute the same."""
+    """Return what is like the outputs of ``node``: its input, for GroupNormalization and com.microsoft's QuantizeLinear
+    (but for the dtype); what the standard operators return that compute the same."""
     if node.op_type == "GroupNormalization":
         return node.inputs[:1]
     if (node.domain, node.op_type) in TWINS and len(node.inputs) == 3:
@@ -97,7 +98,7 @@ def _returned(node: ir.Node) -> Sequence[ir.Value | None]:
 
 
 def _standard_outputs(node: ir.Node) -> Sequence[ir.Value | None]:
-    """What the standard operators for ``node`` return, written into a graph that is thrown away."""
+    """Return what the standard operators for ``node`` return, written into a graph that is thrown away."""
     given = {v: _alike(v) for v in node.inputs if v is not None}
     if any(v.shape is None or v.dtype is None for v in given):
         return ()
@@ -118,7 +119,7 @@ def _alike(value: ir.Value) -> ir.Value:
 
 
 def _name_batch(graph: ir.Graph) -> None:
-    """A nameless first dimension of the inputs gets a name, so that shape inference can follow it."""
+    """Name a first dimension of the inputs that has no name, so that shape inference can follow it."""
     for value in graph.inputs:
         if value.shape is not None:
             dims = list(value.shape)

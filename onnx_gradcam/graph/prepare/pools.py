@@ -15,14 +15,16 @@ SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
 def same_pads(size: int, kernel: int, stride: int, auto_pad: str) -> tuple[int, int]:
-    """⌈size / stride⌉ windows, centred; odd padding has one more at the end (UPPER) or the beginning (LOWER)."""
+    """Return the padding before and after ⌈size / stride⌉ centred windows; odd padding has one more at the end (UPPER)
+    or the beginning (LOWER)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     before = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
     return before, total - before
 
 
 def window_count(size: int, pads: tuple[int, int], reach: int, stride: int, *, rounds_up: bool) -> int:
-    """How many windows of ``reach`` + 1 elements there are; with ceil_mode none starts in the padding at the end."""
+    """Return how many windows of ``reach`` + 1 elements there are; with ceil_mode none starts in the padding at the
+    end."""
     room = size + sum(pads) - reach - 1
     count = (-(-room // stride) if rounds_up else room // stride) + 1
     return count - 1 if rounds_up and (count - 1) * stride >= size + pads[0] else count
@@ -42,7 +44,7 @@ class Line:
 
 
 def last_pad(size: int, pads: tuple[int, int], reach: int, stride: int, count: int) -> int:
-    """The padding at the end with which ``count`` windows fit without ceil_mode: the given one, if they do."""
+    """Return the padding at the end with which ``count`` windows fit without ceil_mode: the given one, if they do."""
     needed = (count - 1) * stride + reach + 1 - size - pads[0]
     return min(max(pads[1], needed), needed + stride - 1)
 
@@ -67,7 +69,7 @@ def make_explicit(node: ir.Node) -> bool:
 
 
 def _lines(node: ir.Node) -> list[Line]:
-    """The windows of a pool of known size that shape inference may misread; empty for all others."""
+    """Return the windows of a pool of known size that shape inference may misread; empty for all others."""
     x, given = node.inputs[0] if node.inputs else None, node.attributes
     if node.op_type not in POOLS or node.domain != "" or x is None or x.shape is None:
         return []

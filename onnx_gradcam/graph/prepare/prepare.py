@@ -112,7 +112,7 @@ def _copy(graph: ir.Graph) -> ir.Graph:
 
 
 def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Graph:
-    """A copy of a prepared graph whose inputs have the sizes ``shapes``; the other shapes follow from them."""
+    """Return a copy of a prepared graph whose inputs have the sizes ``shapes``; the other shapes follow from them."""
     model = ir.Model(graph.clone(), ir_version=10)
     for value in model.graph.inputs:
         value.shape = ir.Shape(shapes[value.name or ""])
@@ -149,7 +149,7 @@ def _refuse_blocked(model: ir.Model) -> None:
 
 
 def _cut_post_processing(graph: ir.Graph) -> None:
-    """Outputs that are no tensors (ZipMap's sequence of maps) give way to the tensors that they are made of."""
+    """Replace outputs that are no tensors (ZipMap's sequence of maps) by the tensors that they are made of."""
     kept: list[ir.Value] = []
     for value in graph.outputs:
         node = value.producer()
@@ -170,13 +170,14 @@ def _name_all(graph: ir.Graph) -> None:
 
 
 def _declare_microsoft(graph: ir.Graph) -> None:
-    """onnxruntime runs its own operators in models that do not import them; shape inference refuses to."""
+    """Import the operators of onnxruntime where a model uses them without: it runs them, and shape inference refuses
+    to."""
     if any(node.domain == MICROSOFT for node in ir.traversal.RecursiveGraphIterator(graph)):
         graph.opset_imports.setdefault(MICROSOFT, 1)
 
 
 def _free_literal_dims(graph: ir.Graph) -> None:
-    """Paddle writes −1 for a dimension that is not known before the run."""
+    """Free the dimensions that are −1, which Paddle writes where they are not known before the run."""
     for value in [*graph.inputs, *graph.outputs, *(v for n in graph for v in n.outputs)]:
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             dims = [None if isinstance(d, int) and d < 0 else d for d in value.shape]
@@ -184,7 +185,7 @@ def _free_literal_dims(graph: ir.Graph) -> None:
 
 
 def _fold_integers(graph: ir.Graph) -> bool:
-    """Integers that do not depend on the inputs (shapes, pads, axes) become initializers, for shape inference."""
+    """Make initializers of integers that do not depend on the inputs (shapes, pads, axes), for shape inference."""
     changed = False
     taken = names_in(graph)
     for node in list(graph):

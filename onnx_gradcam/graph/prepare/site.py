@@ -39,18 +39,18 @@ class Site:
         return default if found is None else found.value
 
     def given(self, index: int) -> Value | None:
-        """An input, or None where it is left out."""
+        """Return an input, or None where it is left out."""
         return self.node.inputs[index] if index < len(self.node.inputs) else None
 
     def input(self, index: int = 0) -> Value:
-        """An input that must be there."""
+        """Return an input that must be there."""
         value = self.given(index)
         if value is None:
             self.refuse(f"its input {index} is missing")
         return value
 
     def rank(self, index: int = 0) -> int:
-        """The number of axes of an input, where an adapter cannot do without."""
+        """Return the number of axes of an input, where an adapter cannot do without."""
         shape = self.input(index).shape
         if shape is None:
             self.refuse(f"the rank of its input {self.input(index).name!r} is not known")
@@ -65,7 +65,7 @@ class Site:
         return value
 
     def array(self, array: np.ndarray) -> Value:
-        """A new initializer."""
+        """Return a new initializer."""
         name = self._name("const")
         tensor = ir.Tensor(array, name=name)
         value = ir.val(name, dtype=tensor.dtype, shape=tensor.shape, const_value=tensor)
@@ -73,11 +73,11 @@ class Site:
         return value
 
     def ints(self, numbers: Sequence[int]) -> Value:
-        """A new int64 initializer."""
+        """Return a new int64 initializer."""
         return self.array(np.array(numbers, np.int64))
 
     def floats(self, numbers: Any, like: Value) -> Value:
-        """A new initializer with the dtype of ``like``, cast to it in the graph where it is not known."""
+        """Return a new initializer with the dtype of ``like``, cast to it in the graph where it is not known."""
         if like.dtype is None:
             return self.put("CastLike", self.array(np.array(numbers, np.float32)), like)
         return self.array(np.array(numbers, like.dtype.numpy()))
@@ -99,7 +99,7 @@ class Site:
         self.node.resize_outputs(min(count, len(self.node.outputs)))
 
     def refuse(self, why: str) -> NoReturn:
-        """Say that opset 18 cannot express this node."""
+        """Raise the ``ModelError`` which says that opset 18 cannot express this node."""
         node, op_type = self.node.name or self.node.outputs[0].name, self.node.op_type
         raise ModelError(
             f"cannot raise {op_type} from opset {self.opset} to {OPSET}: {why}",
