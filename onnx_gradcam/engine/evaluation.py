@@ -222,13 +222,13 @@ class Evaluation:
     def _seen(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
         """Run the forward pass alone, with what a kind has to see; return it, and what a run of its score takes."""
         names = list(dict.fromkeys([*self._forward_names, *read(self._score, passes.kind).values()]))
-        return self._run(passes.seeing(names), names, feeds), feeds
+        return self._run(passes.forward_session(names), names, feeds), feeds
 
     def _forward(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
         """Return the results of the forward pass, and what of them goes into the backward pass."""
         names = list(dict.fromkeys([*self._forward_names, *passes.whole.scores]))
         if passes.cut is None:
-            return self._run(passes.seeing(names), names, feeds), feeds
+            return self._run(passes.forward_session(names), names, feeds), feeds
         first, _, boundary = passes.halves
         results = self._run(first, list(dict.fromkeys([*names, *boundary])), feeds)
         return results, {name: results[name] for name in boundary}

@@ -48,7 +48,7 @@ class Passes:
     ) -> None:
         self._prepared, self._score, self._layers = prepared, score, layers
         self._image_input, self._options, self._backward, self.kind = image_input, options, backward, kind
-        self._seeing: Session | None = None
+        self._forward_session: Session | None = None
 
     @cached_property
     def whole(self) -> GradientGraph:
@@ -85,20 +85,21 @@ class Passes:
         """Return the session of the score alone."""
         return Session(self.scored.model, self._options)
 
-    def seeing(self, names: Sequence[str]) -> Session:
+    def forward_session(self, names: Sequence[str]) -> Session:
         """Return a session of the forward pass that returns these values."""
-        if self._seeing is None or not set(names) <= set(self._seeing.outputs):
-            self._seeing = Session(forward_only(self._prepared, names), self._options)
-        return self._seeing
+        if self._forward_session is None or not set(names) <= set(self._forward_session.outputs):
+            self._forward_session = Session(forward_only(self._prepared, names), self._options)
+        return self._forward_session
 
     @property
     def open_sessions(self) -> list[Session]:
         """Return the sessions that were needed so far."""
         held = [self.__dict__[name] for name in ("whole_session", "scoring") if name in self.__dict__]
-        return [*held, *self.__dict__.get("halves", ())[:2], *([self._seeing] if self._seeing else [])]
+        forward = [self._forward_session] if self._forward_session else []
+        return [*held, *self.__dict__.get("halves", ())[:2], *forward]
 
     def close(self) -> None:
         """Free the sessions; they are opened again when needed."""
         for name in ("whole_session", "halves", "scoring"):
             self.__dict__.pop(name, None)
-        self._seeing = None
+        self._forward_session = None

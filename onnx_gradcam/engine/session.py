@@ -207,7 +207,7 @@ def full_name(provider: str) -> str:
 
 
 def _open(ort: ModuleType, payload: str | bytes, options: Options) -> Any:
-    asked(options)
+    provider_settings(options)
     if options.providers is not None:
         return _open_named(ort, payload, options, [full_name(p) for p in options.providers])
     if CUDA in ort.get_available_providers():
@@ -256,7 +256,7 @@ def _way_to(provider: str) -> str:
 def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list[str]) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    settings = [asked(options)[name] for name in names]
+    settings = [provider_settings(options)[name] for name in names]
     if not {CUDA, TENSORRT}.isdisjoint(names):
         _preload(ort)
     session_options = options.session_options or ort.SessionOptions()
@@ -294,7 +294,7 @@ def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list
         ) from None
 
 
-def asked(options: Options) -> dict[str, dict[str, str]]:
+def provider_settings(options: Options) -> dict[str, dict[str, str]]:
     """Return the options of each provider: our defaults, the device in its name, and what is given, in this order.
 
     Raises ``ProviderError`` for unknown providers and devices.
@@ -311,7 +311,7 @@ def in_tf32(options: Options, providers: Sequence[str]) -> bool | None:
     """Tell whether CUDA, if it is the first in use, may round float32 products to TF32; None for other providers."""
     if not providers or providers[0] != CUDA:
         return None
-    return str(asked(options)[CUDA]["use_tf32"]) != "0"
+    return str(provider_settings(options)[CUDA]["use_tf32"]) != "0"
 
 
 def _preload(ort: ModuleType) -> None:

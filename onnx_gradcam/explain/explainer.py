@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
-from onnx_gradcam.engine.session import asked, in_tf32, versions
+from onnx_gradcam.engine.session import in_tf32, provider_settings, versions
 from onnx_gradcam.explain.maps import Maps, make_maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
@@ -264,7 +264,7 @@ class Explainer:
     def _provenance(self, recipe: Recipe, maps: Maps, network: Network, choice: Choice | None) -> Provenance:
         layers = network.layers if maps.layers else []
         providers, options = maps.evaluation.providers, network.options
-        set_options = asked(options)
+        set_options = provider_settings(options)
         return Provenance(
             model=self.source.name,
             sha256=network.sha256,
