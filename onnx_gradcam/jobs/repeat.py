@@ -18,7 +18,7 @@ from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.results import files
 
-TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
+HEATMAP_TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Repeat:
     @property
     def same(self) -> bool:
         """Return whether the maps agree within the tolerance and nothing else has changed."""
-        return not self.note and self.difference <= TOLERANCE
+        return not self.note and self.difference <= HEATMAP_TOLERANCE
 
 
 @dataclass(frozen=True)
