@@ -9,7 +9,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_gradcam.autodiff.rectifiers.gating import Gating, noting, summary
+from onnx_gradcam.autodiff.rectifiers.gating import Gating, summary, watch_activations
 from onnx_gradcam.autodiff.rectifiers.operators import Activation
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.walk import pull_back
@@ -109,7 +109,7 @@ def differentiate(
     seen: dict[str, tuple[Activation, bool]] = {}
     unsaturated = {quantized_form(score.value)}
     nodes = [*forward, *scoring]
-    gradients = pull_back(op, nodes, {written.score: seed}, wrt, noting(table, seen), unsaturated)
+    gradients = pull_back(op, nodes, {written.score: seed}, wrt, watch_activations(table, seen), unsaturated)
     called = GradientNames(
         score=_output(op, written.score, SCORE_OUTPUT),
         class_index=_output(op, written.class_index, CLASS_OUTPUT),

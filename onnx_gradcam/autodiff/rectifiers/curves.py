@@ -13,19 +13,19 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 NEAR = np.linspace(-8, 8, 33)  # where known activations are compared; it has −1, 0 and 1
-GRID = np.concatenate([[-400.0, -200, -100], NEAR, [100, 200, 400]])
+GRID = np.concatenate([[-400.0, -200, -100], NEAR, [100, 200, 400]])  # where functions are evaluated
 TOLERANCE = 2e-3  # of the value at 1; Gelu and its form with Tanh are 5e-4 apart, Gelu and QuickGelu 2e-2
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def sigmoid(x: Array) -> Array:
-    """σ(x), without an overflow that matters."""
+    """Return σ(x), without an overflow that matters."""
     return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def softplus(x: Array) -> Array:
-    """ln(1 + eˣ)."""
+    """Return ln(1 + eˣ)."""
     return np.asarray(np.logaddexp(0, x))
 
 
@@ -34,7 +34,11 @@ def _clip(x: Array, low: Array | None = None, high: Array | None = None) -> Arra
 
 
 def _quantize(x: Array, low: Array, high: Array) -> Array:
-    """A range that begins at zero is that of a folded Clip, if that had anything to do; any other fits the numbers."""
+    """Return x clipped to the number format where a Clip was folded into it, else x.
+
+    A range that begins at zero is that of a folded Clip, if there is something to clip. Any other range fits the
+    numbers.
+    """
     return np.clip(x, low, high) if low == 0 and x.min() < 0 else x
 
 
@@ -99,8 +103,13 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
 
 
 class Curve(NamedTuple):
-    """What is known of a rectifier: its ``name`` ("" if none is), whether it is ``piecewise`` linear, and how it grows
-    in the end: as a line with the ``slope``, in the first channel."""
+    """What is known of a rectifier.
+
+    Attributes:
+        name: its name, "" if it has none.
+        piecewise: whether it is piecewise linear.
+        slope: the slope of the line as which it grows in the end, in the first channel.
+    """
 
     name: str
     piecewise: bool
@@ -108,10 +117,13 @@ class Curve(NamedTuple):
 
 
 def describe(curve: Array) -> Curve | None:
-    """The rectifier whose values at GRID are ``curve`` (points, channels), up to a positive factor; None for others.
+    """Return what is known of a rectifier with these values, up to a positive factor; None for other functions.
 
-    A rectifier passes large positive numbers on (to the right it is a rising line in the end) and negative ones not, or
-    weakened: there it ends as a line less than half as steep.
+    A rectifier passes large positive numbers on: to the right it is a rising line in the end. Negative numbers it stops
+    or weakens: there it ends as a line less than half as steep.
+
+    Args:
+        curve: the values at GRID (points, channels).
     """
     slopes = np.diff(curve, axis=0) / np.diff(GRID)[:, None]
     falling, rising = slopes[0], slopes[-1]
@@ -128,7 +140,7 @@ def describe(curve: Array) -> Curve | None:
 
 
 def _name(near: Array) -> str:
-    """Which known activation has these values at NEAR."""
+    """Return the name of the known activation that has these values at NEAR, "" if none has."""
     gate = near[NEAR == 1][0]
     alpha = np.log(gate / (1 - gate)) if 0 < gate < 1 else 0.0
     known = {

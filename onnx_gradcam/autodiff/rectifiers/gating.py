@@ -6,8 +6,8 @@ With f a rectifier and g the cotangent of y = f(x):
     guided backpropagation   x̄ = f′(x) · relu(g)     Springenberg et al. 2015, section 3
     deconvolution            x̄ = relu(g)             Zeiler and Fergus 2014, section 2.1
 
-Which activations are rectifiers, ``graph.rectifiers`` and ``graph.composites`` say. What is none (a Sigmoid that gates,
-a Softmax of attention, the number format of a quantized tensor) keeps its gradient.
+``operators`` and ``composites`` tell which activations are rectifiers. All others (a Sigmoid that gates, a Softmax of
+attention, the number format of a quantized tensor) keep their gradient.
 """
 
 from __future__ import annotations
@@ -26,48 +26,54 @@ from onnx_gradcam.graph.builder import Builder, Value
 RECTIFYING = PIECEWISE | SMOOTH | CUTTING
 
 
-def _rectifies(y: Value) -> bool:
+def _is_rectified(y: Value) -> bool:
+    """Tell whether ``y`` is the output of a rectifier."""
     node = y.producer()
-    found = None if node is None else activation(node)
-    return found is not None and found.kind != "other"
+    role = None if node is None else activation(node)
+    return role is not None and role.kind != "other"
 
 
-def _guided(rule: Rule) -> Rule:
+def _guided_rule(rule: Rule) -> Rule:
     """x̄ = f′(x) · relu(g) where f is a rectifier."""
 
     def function(op: Builder, g: Value, y: Value, *inputs: Value | None, **attributes: Any) -> Value:
-        return rule.function(op, op.Relu(g) if _rectifies(y) else g, y, *inputs, **attributes)
+        return rule.function(op, op.Relu(g) if _is_rectified(y) else g, y, *inputs, **attributes)
 
     return replace(rule, function=function)
 
 
-def _deconvolution(rule: Rule) -> Rule:
+def _deconvolution_rule(rule: Rule) -> Rule:
     """x̄ = relu(g) where f is a rectifier."""
 
     def function(op: Builder, g: Value, y: Value, *inputs: Value | None, **attributes: Any) -> Value:
-        return op.Relu(g) if _rectifies(y) else rule.function(op, g, y, *inputs, **attributes)
+        return op.Relu(g) if _is_rectified(y) else rule.function(op, g, y, *inputs, **attributes)
 
     return replace(rule, function=function)
 
 
-def _deconvolved_format(rule: Rule) -> Rule:
-    """x̄ = relu(g) where a Relu was folded into the format, else g: where numbers reach the ends of their format is no
-    more asked than where a rectifier was active."""
+def _deconvolution_rule_of_format(rule: Rule) -> Rule:
+    """x̄ = relu(g) where a Relu was folded into the number format, else g.
+
+    Which numbers reach the ends of their format is not asked, just as it is not asked where a rectifier was active.
+    """
 
     def function(op: Builder, g: Value, y: Value, x: Value, *steps: Value | None, **attributes: Any) -> Value:
-        passed = op.Relu(g) if _rectifies(y) else g
-        return op.Cast(passed, to=x.dtype) if g.dtype != x.dtype else passed
+        cotangent = op.Relu(g) if _is_rectified(y) else g
+        return op.Cast(cotangent, to=x.dtype) if g.dtype != x.dtype else cotangent
 
     return replace(rule, function=function)
 
 
-def _overridden() -> dict[Key, Rule]:
+def _rectifier_rules() -> dict[Key, Rule]:
+    """Return the ordinary rules of all operators that may be rectifiers."""
     return {(name, i): rule for (name, i), rule in RULES.items() if name in RECTIFYING and i in (0, EACH)}
 
 
-GUIDED_RULES: dict[Key, Rule] = RULES | {key: _guided(rule) for key, rule in _overridden().items()}
-DECONVOLUTION_RULES: dict[Key, Rule] = RULES | {key: _deconvolution(rule) for key, rule in _overridden().items()}
-DECONVOLUTION_RULES["QuantizeLinear", 0] = _deconvolved_format(RULES["QuantizeLinear", 0])
+GUIDED_RULES: dict[Key, Rule] = RULES | {key: _guided_rule(rule) for key, rule in _rectifier_rules().items()}
+DECONVOLUTION_RULES: dict[Key, Rule] = RULES | {
+    key: _deconvolution_rule(rule) for key, rule in _rectifier_rules().items()
+}
+DECONVOLUTION_RULES["QuantizeLinear", 0] = _deconvolution_rule_of_format(RULES["QuantizeLinear", 0])
 
 
 @vjp(COMPOSITE, wrt=0, broadcasts=True, nested=True, table=GUIDED_RULES)
@@ -79,18 +85,20 @@ def guided_composite(op: Builder, g: Value, y: Value, x: Value, *, composite: Co
 
 @vjp(COMPOSITE, wrt=0, broadcasts=True, table=DECONVOLUTION_RULES)
 def deconvolved_composite(op: Builder, g: Value, y: Value, x: Value, *, composite: Composite) -> Value:
-    """x̄ = relu(g): the nodes are passed over."""
-    passed = op.Relu(g)
+    """x̄ = relu(g), whatever the nodes are."""
+    cotangent = op.Relu(g)
     is_cast = x.dtype is not None and x.dtype.is_floating_point() and x.dtype != g.dtype
-    return op.Cast(passed, to=x.dtype) if is_cast else passed
+    return op.Cast(cotangent, to=x.dtype) if is_cast else cotangent
 
 
 @dataclass(frozen=True)
 class Gating:
-    """The activations that a gradient passed through, by name, with how many there were of each.
+    """The activations that a gradient passed through: their names, and how many there were of each.
 
-    ``piecewise``: piecewise linear rectifiers that were gated; ``smooth``: others that were gated; ``left_alone``:
-    activations that have their gradient.
+    Attributes:
+        piecewise: piecewise linear rectifiers that were gated.
+        smooth: other rectifiers that were gated.
+        left_alone: activations that kept their gradient.
     """
 
     piecewise: Mapping[str, int]
@@ -98,39 +106,45 @@ class Gating:
     left_alone: Mapping[str, int]
 
 
-def noting(table: Rules, seen: MutableMapping[str, tuple[Activation, bool]]) -> Rules:
-    """``table``, with rules that write into ``seen`` which activations they are applied to, and whether they gate.
+def watch_activations(table: Rules, seen: MutableMapping[str, tuple[Activation, bool]]) -> Rules:
+    """Return ``table`` with rules that note the activations that they are applied to.
 
-    By the names of what these return: a body that is differentiated for several values counts once.
+    Args:
+        table: the VJP rules.
+        seen: where they note each activation, and whether it was gated, by the name of its output. So a body that is
+            differentiated for several values counts once.
     """
-    noted = {}
+    watched = {}
     for key, rule in table.items():
         if key[0] in RECTIFYING | OTHER | {COMPOSITE}:
-            noted[key] = _noting(rule, rule is not RULES.get(key), seen)
-    return {**table, **noted}
+            watched[key] = _watch(rule, rule is not RULES.get(key), seen)
+    return {**table, **watched}
 
 
-def _noting(rule: Rule, gates: bool, seen: MutableMapping[str, tuple[Activation, bool]]) -> Rule:
+def _watch(rule: Rule, gates: bool, seen: MutableMapping[str, tuple[Activation, bool]]) -> Rule:
+    """Return a rule that notes the activation in ``seen``, then does what ``rule`` does."""
+
     def function(op: Builder, g: Any, y: Any, *inputs: Value | None, **attributes: Any) -> Value:
         first: Value = y[0] if rule.multi else y
-        found = _activation(first, attributes.get("composite"))
-        if found is not None:
-            seen[first.name or ""] = (found, gates and found.kind != "other")
+        role = _activation_of(first, attributes.get("composite"))
+        if role is not None:
+            seen[first.name or ""] = (role, gates and role.kind != "other")
         return rule.function(op, g, y, *inputs, **attributes)
 
     return replace(rule, function=function)
 
 
-def _activation(y: Value, composite: Composite | None) -> Activation | None:
+def _activation_of(y: Value, composite: Composite | None) -> Activation | None:
+    """Return which activation made ``y``, or None."""
     if composite is not None:
         return Activation("piecewise" if composite.curve.piecewise else "smooth", composite.curve.name)
     node = y.producer()
     return None if node is None else activation(node)
 
 
-def summary(noted: Iterable[tuple[Activation, bool]]) -> Gating:
-    """The activations that ``noting`` wrote down, counted."""
+def summary(seen: Iterable[tuple[Activation, bool]]) -> Gating:
+    """Return the counts of the activations that ``watch_activations`` noted."""
     piecewise, smooth, left_alone = Counter[str](), Counter[str](), Counter[str]()
-    for (kind, name), gated in noted:
-        (left_alone if not gated else piecewise if kind == "piecewise" else smooth)[name] += 1
+    for (kind, name), is_gated in seen:
+        (left_alone if not is_gated else piecewise if kind == "piecewise" else smooth)[name] += 1
     return Gating(*(dict(sorted(c.items())) for c in (piecewise, smooth, left_alone)))

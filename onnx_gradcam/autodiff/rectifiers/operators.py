@@ -11,25 +11,25 @@ from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import TWINS, constant
 from onnx_gradcam.graph.quantization import MOVING, real_range
 
-STANDS_FOR = "onnx_gradcam.stands_for"  # in the meta of a lowered value: the deployed one
+STANDS_FOR = "onnx_gradcam.stands_for"  # key in the meta of a lowered value, for the deployed value
 
 Kind = Literal["piecewise", "smooth", "other"]
 
 PIECEWISE = frozenset("Relu LeakyRelu PRelu ThresholdedRelu".split())
 SMOOTH = frozenset("Celu Elu Gelu HardSwish Mish Selu Softplus Swish".split())
-# These cut off what is below a bound; they are rectifiers where that bound is zero.
+# Operators that cut off what is below a bound; they are rectifiers where that bound is zero.
 CUTTING = frozenset("Clip Max QuantizeLinear".split())
-# Activations that are not: they squash, choose or count.
+# Activations that are no rectifiers: they squash, choose or count.
 OTHER = frozenset("Erf GRU HardSigmoid LSTM LogSoftmax RNN Sigmoid Softmax Softsign Tanh".split())
 
 SQUASHING = frozenset("HardSigmoid Sigmoid Tanh".split())
-# No network rectifies a mean: a format that begins at zero there was chosen to fit the numbers.
+# No network rectifies a mean: where its format begins at zero, that was chosen to fit the numbers.
 AVERAGING = frozenset("AveragePool GlobalAveragePool LpPool Mean ReduceMean".split())
-# What these return is never negative.
-POSITIVE = frozenset(
+# Operators whose output is never negative.
+NON_NEGATIVE = frozenset(
     "Abs Exp HardSigmoid ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare Relu Sigmoid Softmax Softplus Sqrt".split()
 )
-# What these return is not negative where what they are given is not.
+# Operators whose output is not negative where their inputs are not.
 KEEPING = MOVING | set(
     "Add Cast DequantizeLinear Div Dropout GlobalMaxPool Mul QuantizeLinear ReduceMax ReduceSum Sum".split()
 )
@@ -37,19 +37,21 @@ PASSING = frozenset("Cast DequantizeLinear Identity QuantizeLinear".split())
 
 
 class Activation(NamedTuple):
-    """What a node does as an activation: a "piecewise" linear or a "smooth" rectifier, or an "other" one."""
+    """What a node is as an activation: a "piecewise" linear or a "smooth" rectifier, or an "other" activation."""
 
     kind: Kind
     name: str
 
 
 def activation(node: ir.Node) -> Activation | None:
-    """What ``node`` is as an activation by itself, or None where it is none.
+    """Return what ``node`` is as an activation by itself, or None where it is none.
 
     A Clip, a Max with a constant and a QuantizeLinear are rectifiers where they cut off at zero what may be negative.
-    Not one is a Clip to the range of the image's pixels, and a Relu or Clip that is a part of a hard sigmoid. A Clip
-    with another lower bound is an activation of another kind (it may guard a divisor); a QuantizeLinear with another
-    lower bound is a number format, and so is one of what a Sigmoid or its like reads next.
+
+    Two things only look like rectifiers: a Clip to the range of the image's pixels, and a Relu or Clip that is a part
+    of a hard sigmoid. A Clip with another lower bound is an activation of another kind (it may guard a divisor). A
+    QuantizeLinear with another lower bound is a number format, and so is the QuantizeLinear in front of a Sigmoid or
+    its like.
     """
     if node.domain not in ("", "ai.onnx") and (node.domain, node.op_type) not in TWINS:
         return None
@@ -72,20 +74,21 @@ class Clamp(NamedTuple):
 
 
 def _cuts_at_zero(node: ir.Node) -> bool:
-    cut = _cut(node)
-    if cut is None or (node.op_type == "QuantizeLinear" and _feeds_an_activation(node.outputs[0])):
+    """Tell whether ``node`` cuts off at zero what may be negative."""
+    clamp = _clamp(node)
+    if clamp is None or (node.op_type == "QuantizeLinear" and _feeds_an_activation(node.outputs[0])):
         return False
-    return cut.low == 0 < cut.high and _may_be_negative(cut.x)
+    return clamp.low == 0 < clamp.high and _may_be_negative(clamp.x)
 
 
 def _readers(value: Value) -> list[ir.Node]:
-    """Those of ``value``, and of the deployed value that it was lowered from."""
+    """Return the nodes that read ``value``, or the deployed value that it stands for."""
     deployed = value.meta.get(STANDS_FOR)
     return [*value.consumers(), *(deployed.consumers() if deployed is not None else ())]
 
 
 def _feeds_an_activation(value: Value) -> bool:
-    """Whether a squashing or smooth activation reads ``value``, dequantized or as it is."""
+    """Tell whether a squashing or smooth activation reads ``value``, dequantized or as it is."""
     for node in _readers(value):
         if node.op_type.removeprefix("QLinear") in SMOOTH | SQUASHING:
             return True
@@ -94,15 +97,15 @@ def _feeds_an_activation(value: Value) -> bool:
     return False
 
 
-def _cut(node: ir.Node) -> Clamp | None:
-    """What ``node`` cuts off with constant bounds, or None."""
+def _clamp(node: ir.Node) -> Clamp | None:
+    """Return the constant bounds to which ``node`` cuts its input, or None."""
     if node.op_type not in CUTTING | {"Relu", "Min"} or (x := node.inputs[0]) is None:
         return None
     if node.op_type == "Relu":
         return Clamp(x, 0.0, np.inf)
     if node.op_type == "QuantizeLinear":
-        held = real_range(node.outputs[0])
-        return None if held is None else Clamp(x, *held)
+        bounds_of_format = real_range(node.outputs[0])
+        return None if bounds_of_format is None else Clamp(x, *bounds_of_format)
     if node.op_type == "Clip":
         low, high = (_number(v, e) for v, e in zip([*node.inputs[1:], None, None], (-np.inf, np.inf), strict=False))
         return None if low is None or high is None else Clamp(x, low, high)
@@ -114,7 +117,7 @@ def _cut(node: ir.Node) -> Clamp | None:
 
 
 def _number(value: Value | None, absent: float) -> float | None:
-    """The single number that ``value`` holds, None where it is not constant or not single."""
+    """Return the single number that ``value`` holds; None where it is not constant or not single."""
     if value is None:
         return absent
     array = constant(value)
@@ -122,9 +125,9 @@ def _number(value: Value | None, absent: float) -> float | None:
 
 
 def _may_be_negative(value: Value) -> bool:
-    """Whether real numbers below zero can come out: not known to be excluded, and made by the network.
+    """Tell whether ``value`` may hold numbers below zero that the network has made.
 
-    An input of the model is what it is: its range is that of the pixels.
+    An input of the model does not count: its range is that of the pixels.
     """
     array = constant(value)
     if array is not None:
@@ -132,25 +135,25 @@ def _may_be_negative(value: Value) -> bool:
     if (bounds := real_range(value)) is not None and bounds[0] >= 0:
         return False
     node = value.producer()
-    if node is None or node.op_type in POSITIVE | AVERAGING:
+    if node is None or node.op_type in NON_NEGATIVE | AVERAGING:
         return False
-    if (cut := _cut(node)) is not None and cut.low >= 0:
+    if (clamp := _clamp(node)) is not None and clamp.low >= 0:
         return False
     if node.op_type not in KEEPING:
         return True
-    read = node.inputs[:1] if node.op_type not in ("Add", "Concat", "Div", "Max", "Min", "Mul", "Sum") else node.inputs
-    return any(v is not None and _may_be_negative(v) for v in read)
+    takes_all = node.op_type in ("Add", "Concat", "Div", "Max", "Min", "Mul", "Sum")
+    return any(v is not None and _may_be_negative(v) for v in (node.inputs if takes_all else node.inputs[:1]))
 
 
 def _is_hard_sigmoid(node: ir.Node) -> bool:
-    """Whether ``node`` bounds a sum x + c to (0, 2c): c at x = 0, as the Relu6(x + 3) of MobileNetV3."""
-    cut = _cut(node)
-    if cut is None or cut.low != 0:
+    """Tell whether ``node`` bounds a sum x + c to (0, 2c): c at x = 0, as the Relu6(x + 3) of MobileNetV3."""
+    clamp = _clamp(node)
+    if clamp is None or clamp.low != 0:
         return False
-    y, high, data = node.outputs[0], cut.high, cut.x
+    y, high, data = node.outputs[0], clamp.high, clamp.x
     if not np.isfinite(high):
-        cuts = [c for c in map(_cut, _readers(y)) if c is not None and c.x in (y, y.meta.get(STANDS_FOR))]
-        high = min((c.high for c in cuts), default=np.inf)
+        later = [c for c in map(_clamp, _readers(y)) if c is not None and c.x in (y, y.meta.get(STANDS_FOR))]
+        high = min((c.high for c in later), default=np.inf)
     while (maker := data.producer()) is not None and maker.op_type in PASSING and maker.inputs[0] is not None:
         data = maker.inputs[0]
     if maker is None or maker.op_type != "Add":

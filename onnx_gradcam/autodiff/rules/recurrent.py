@@ -12,7 +12,7 @@ from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, pull_through_time
 from onnx_gradcam.graph.attributes import Recurrent
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
-Activation = Callable[[Builder, Value], Value]
+ActivationFunction = Callable[[Builder, Value], Value]
 
 INITIAL_STATES = {5: "initial_h", 6: "initial_c"}
 
@@ -159,7 +159,7 @@ def lstm(
     return directions.pull_back(pull_back, cell, i)
 
 
-def _activation_functions(names: Sequence[str], at: Recurrent) -> list[Activation]:
+def _activation_functions(names: Sequence[str], at: Recurrent) -> list[ActivationFunction]:
     """Return the activations in their order; each takes the next alpha and beta if it has such a parameter."""
     numbers = {"alpha": iter(at.activation_alpha or ()), "beta": iter(at.activation_beta or ())}
     functions = []
@@ -171,7 +171,7 @@ def _activation_functions(names: Sequence[str], at: Recurrent) -> list[Activatio
     return functions
 
 
-def _activation(name: str, parameters: dict[str, float]) -> Activation:
+def _activation(name: str, parameters: dict[str, float]) -> ActivationFunction:
     """Return the activation as a function that writes it."""
 
     def affine(op: Builder, x: Value) -> Value:
@@ -183,11 +183,11 @@ def _activation(name: str, parameters: dict[str, float]) -> Activation:
     def operator(op: Builder, x: Value) -> Value:
         return op.node(ACTIVATION_OPERATORS[name], x, outputs=1, **parameters)[0]
 
-    composed: dict[str, Activation] = {"affine": affine, "scaledtanh": scaled_tanh}
+    composed: dict[str, ActivationFunction] = {"affine": affine, "scaledtanh": scaled_tanh}
     return composed.get(name, operator)
 
 
-def _clip_input(activation: Activation, clip: float | None) -> Activation:
+def _clip_input(activation: ActivationFunction, clip: float | None) -> ActivationFunction:
     """Return the activation with its input clipped to ±clip.
 
     As in onnxruntime, the last activation of an LSTM is not clipped.

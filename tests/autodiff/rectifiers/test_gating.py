@@ -13,7 +13,13 @@ from nets import BATCH, Net
 from onnx.reference import ReferenceEvaluator
 
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES, Gating, noting, summary
+from onnx_gradcam.autodiff.rectifiers.gating import (
+    DECONVOLUTION_RULES,
+    GUIDED_RULES,
+    Gating,
+    summary,
+    watch_activations,
+)
 from onnx_gradcam.autodiff.registry import RULES, Rules
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.engine.program import differentiate
@@ -262,7 +268,7 @@ def test_only_what_lies_between_input_and_score_is_counted() -> None:
 def test_the_noting_rules_are_the_same_rules() -> None:
     """Whoever notes changes no number, and whatever has no activation in its name is the very same rule."""
     seen: dict = {}
-    table = noting(GUIDED_RULES, seen)
+    table = watch_activations(GUIDED_RULES, seen)
     fed = {"x": np.array([0.25, 0.5]), "g": np.array(1.0)}
     assert pulled(NETWORK, table, fed, wrt="x").tolist() == [18, 6]
     assert summary(seen.values()) == Gating({"Clip": 1, "Relu": 1}, {}, {})
