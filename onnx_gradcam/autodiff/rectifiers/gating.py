@@ -54,7 +54,7 @@ def _deconvolution_rule(rule: Rule) -> Rule:
 def _deconvolution_rule_of_format(rule: Rule) -> Rule:
     """x̄ = relu(g) where a Relu was folded into the number format, else g.
 
-    Which numbers reach the ends of their format is not asked, just as it is not asked where a rectifier was active.
+    It ignores which numbers the format cut off, as deconvolution ignores where a rectifier was active.
     """
 
     def function(op: Builder, g: Value, y: Value, x: Value, *steps: Value | None, **attributes: Any) -> Value:

@@ -1,4 +1,4 @@
-"""Activation functions. Masks are read from the output where possible: Conv and activation stay fused."""
+"""Rules of activation functions. They read masks from the output where possible: Conv and activation stay fused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx_gradcam.graph.builder import Builder, Value
 
 
 def _blend(op: Builder, mask: Value, yes: Value, no: Value) -> Value:
-    """``yes`` where the mask is 1, ``no`` where it is 0."""
+    """Write ``yes`` where the mask is 1 and ``no`` where it is 0."""
     return op.Add(no, op.Mul(mask, op.Sub(yes, no)))
 
 
@@ -153,7 +153,7 @@ def gelu(op: Builder, g: Value, y: Value, x: Value, *, approximate: str = "none"
 
 
 def _normal(op: Builder, x: Value) -> tuple[Value, Value]:
-    """Φ(x) = (1 + erf(x/√2))/2 and φ(x) = exp(−x²/2)/√2π."""
+    """Write Φ(x) = (1 + erf(x/√2))/2 and φ(x) = exp(−x²/2)/√2π."""
     half = op.const(0.5, like=x)
     distribution = op.Add(op.Mul(op.Erf(op.Mul(x, op.const(math.sqrt(0.5), like=x))), half), half)
     bell = op.Exp(op.Mul(op.Mul(x, x), op.const(-0.5, like=x)))
@@ -161,7 +161,10 @@ def _normal(op: Builder, x: Value) -> tuple[Value, Value]:
 
 
 def _normal_tanh(op: Builder, x: Value) -> tuple[Value, Value]:
-    """(1 + t)/2 and its derivative; beyond ±10 t is ±1 in every dtype, and x³ would overflow float16."""
+    """Write (1 + t)/2 and its derivative.
+
+    Beyond ±10, t is ±1 in every dtype, and x³ would overflow float16: there x is clipped.
+    """
     half, one = op.const(0.5, like=x), op.const(1, like=x)
     x = op.Clip(x, op.const(-10, like=x), op.const(10, like=x))
     scale = math.sqrt(2 / math.pi)

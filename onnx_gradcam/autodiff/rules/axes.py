@@ -12,26 +12,26 @@ from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import constant
 
 END = 2**63 - 1  # an end that Slice clamps to the length of the axis
-MULTIPLICITY = 4  # elements that are added at one place by gathering them
+MULTIPLICITY = 4  # up to so many elements are added at one place by gathering them
 
 Dim = int | tuple[Value, int]  # a length, or (v, k): the length of axis k of v, known at run time only
 
 
 def dims(value: Value) -> list[Dim]:
-    """The lengths of the axes of ``value``."""
+    """Return the lengths of the axes of ``value``."""
     if value.shape is None:
         raise Unwritten(f"{value.name!r}, whose rank is not known,")
     return [d if isinstance(d, int) else (value, k) for k, d in enumerate(value.shape)]
 
 
 def length(value: Value, axis: int) -> int | None:
-    """The length of one axis where it is static, else None."""
+    """Return the length of one axis, None where it is known at run time only."""
     dim = dims(value)[axis]
     return dim if isinstance(dim, int) else None
 
 
 def vector(op: Builder, numbers: Sequence[Dim]) -> Value:
-    """An int64 vector; a constant where all numbers are known."""
+    """Write an int64 vector of lengths: a constant where all of them are known."""
     known = [d for d in numbers if isinstance(d, int)]
     if len(known) == len(numbers):
         return op.ints(*known)
@@ -40,7 +40,10 @@ def vector(op: Builder, numbers: Sequence[Dim]) -> Value:
 
 
 def reshape(op: Builder, g: Value, shape: Sequence[Dim]) -> Value:
-    """``g`` with another shape; a single unknown length is written as -1, so that the shape is a constant."""
+    """Write ``g`` with another shape.
+
+    A single unknown length is written as −1, so that the shape is a constant.
+    """
     unknown = [d for d in shape if not isinstance(d, int)]
     if len(unknown) == 1 and -1 not in shape:
         shape = [d if isinstance(d, int) else -1 for d in shape]
@@ -48,20 +51,26 @@ def reshape(op: Builder, g: Value, shape: Sequence[Dim]) -> Value:
 
 
 def reshape_like(op: Builder, g: Value, x: Value) -> Value:
-    """``g`` with the shape of ``x``."""
+    """Write ``g`` with the shape of ``x``."""
     unknown = [d for d in dims(x) if not isinstance(d, int)]
     return op.Reshape(g, op.shape_of(x)) if len(unknown) > 1 else reshape(op, g, dims(x))
 
 
 def zeros_like(op: Builder, x: Value) -> Value:
-    """Zeros in the shape of ``x``."""
+    """Write zeros in the shape of ``x``."""
     return op.Expand(op.const(0, like=x), op.shape_of(x))
 
 
 def pad(op: Builder, x: Value, amounts: Mapping[int, tuple[int, int]], fill: float = 0.0) -> Value:
-    """``x`` with (before, after) elements added along each axis of ``amounts``; a negative number takes some away.
+    """Write ``x`` with elements added along some axes.
 
-    Written as Pad, then Slice: not every runtime takes negative amounts in Pad.
+    That is a Pad, then a Slice: not every runtime takes negative amounts in Pad.
+
+    Args:
+        op: writes the nodes.
+        x: any tensor.
+        amounts: axis → (elements before, elements after); a negative number takes elements away.
+        fill: the value of what is added.
     """
     added = [max(amounts.get(k, (0, 0))[side], 0) for side in (0, 1) for k in range(rank(x))]
     if any(added):
@@ -75,13 +84,22 @@ def pad(op: Builder, x: Value, amounts: Mapping[int, tuple[int, int]], fill: flo
 
 
 def pad_at_run_time(op: Builder, x: Value, axis: int, before: Value, after: Value, fill: float = 0.0) -> Value:
-    """``x`` with elements added along one axis, whose numbers ≥ 0 are int64 vectors of length 1."""
+    """Write ``x`` with elements added along one axis, as many as is known at run time only.
+
+    Args:
+        op: writes the nodes.
+        x: any tensor.
+        axis: the axis.
+        before: how many come before, an int64 vector of length 1, 0 or more.
+        after: how many come after, likewise.
+        fill: the value of what is added.
+    """
     amounts = op.Concat(before, after, axis=0)
     return op.Pad(x, amounts, op.const(fill, like=x), op.ints(axis))
 
 
 def positions(op: Builder, size: Dim) -> Value:
-    """The int64 vector 0, 1, … of so many numbers."""
+    """Write the int64 vector 0, 1, … size − 1."""
     if isinstance(size, int):
         return op.array(np.arange(size))
     zero, one = op.array(np.array(0)), op.array(np.array(1))
@@ -89,7 +107,7 @@ def positions(op: Builder, size: Dim) -> Value:
 
 
 def one_hot(op: Builder, index: Value, size: Dim, like: Value) -> Value:
-    """[…, j] = 1 where j is the element […] of ``index``, which may count from the end, else 0."""
+    """Write […, j] = 1 where j is the element […] of ``index``, which may count from the end, else 0."""
     known = constant(index)
     if known is not None and isinstance(size, int):
         return op.const(np.eye(size)[known], like=like)
@@ -99,18 +117,28 @@ def one_hot(op: Builder, index: Value, size: Dim, like: Value) -> Value:
 
 
 def place(op: Builder, g: Value, index: np.ndarray, size: int, axis: int) -> Value | None:
-    """Zeros along an axis of length ``size``, with the elements of ``g`` added at ``index`` (a vector, from 0 up).
+    """Write zeros along an axis, with the elements of ``g`` added at given places.
 
-    A Gather from ``g``, of as many elements for each place as the place has in ``index``; None where these are many.
+    This is a Gather from ``g``, of as many elements for each place as ``index`` has of it.
+
+    Args:
+        op: writes the nodes.
+        g: any tensor.
+        index: the place of each element of ``g`` along the axis, counted from 0.
+        size: the length of the axis in the result.
+        axis: the axis.
+
+    Returns:
+        The result, or None where a place has more than MULTIPLICITY elements.
     """
     counts = np.bincount(index, minlength=size)
     most = int(counts.max(initial=1))
     if most > MULTIPLICITY:
         return None
     order = np.argsort(index, kind="stable")
-    rank_ = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    turn = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)  # number among those of its place
     sources = np.full((size, most), len(index))
-    sources[index[order], rank_] = order
+    sources[index[order], turn] = order
     if (counts < most).any():
         g = pad(op, g, {axis: (0, 1)})
     if most == 1:
@@ -119,7 +147,7 @@ def place(op: Builder, g: Value, index: np.ndarray, size: int, axis: int) -> Val
 
 
 def crop(op: Builder, g: Value, x: Value, starts: Mapping[int, int]) -> Value:
-    """The part of ``g`` that begins at ``starts`` (by axis) and has the lengths of ``x`` along these axes."""
+    """Write the part of ``g`` that begins at ``starts`` (axis → place) and is as long as ``x`` along these axes."""
     if not starts:
         return g
     begin, axes = op.ints(*starts.values()), op.ints(*starts)
@@ -131,7 +159,7 @@ def crop(op: Builder, g: Value, x: Value, starts: Mapping[int, int]) -> Value:
 
 
 def interleave(op: Builder, phases: Sequence[Value], axis: int, after: Sequence[Dim]) -> Value:
-    """z[…, s·q + i, …] = phases[i][…, q, …] for s phases; ``after``: the lengths of the later axes."""
+    """Write z[…, s·q + i, …] = phases[i][…, q, …] for s phases; ``after`` are the lengths of the later axes."""
     if len(phases) == 1:
         return phases[0]
     stacked = op.Concat(*[op.Unsqueeze(z, op.ints(axis + 1)) for z in phases], axis=axis + 1)
@@ -139,14 +167,14 @@ def interleave(op: Builder, phases: Sequence[Value], axis: int, after: Sequence[
 
 
 def repeat(op: Builder, g: Value, times: Sequence[int]) -> Value:
-    """Every element of ``g`` (N, C, …) so many times in a row along each spatial axis."""
+    """Write every element of ``g`` (N, C, *space) ``times`` in a row along each spatial axis."""
     scales = op.array(np.array([1, 1, *times], np.float32))
     attributes = {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
     return op.Resize(g, None, scales, **attributes)
 
 
 def contract(op: Builder, g: Value, matrix: Value, axis: int) -> Value:
-    """Σ_i g[…, i, …] · matrix[i, j]: in the place of axis ``axis`` come the columns of the matrix."""
+    """Write Σ_i g[…, i, …] · matrix[i, j]: the columns of the matrix take the place of the axis."""
     n = rank(g)
     if axis == n - 1:
         return op.MatMul(g, matrix)

@@ -1,4 +1,4 @@
-"""Rules of products and sums that an equation or the whole matrix defines."""
+"""Rules of Einsum and Det: sums of products that an equation or the whole matrix defines."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ def einsum(op: Builder, g: Value, y: Value, *Inputs: Value, equation: str, i: in
         raise Unwritten(f"the equation {equation!r}")
     operands = [(result, g), *((term, x) for k, (term, x) in enumerate(zip(terms, Inputs, strict=True)) if k != i)]
     fresh = _unused("".join([*terms, result]))
-    wanted = ""
+    target = ""
     for letter, size in zip(terms[i], dims(Inputs[i]), strict=True):
-        if letter in wanted:
+        if letter in target:
             operands.append((letter + next(fresh), one_hot(op, positions(op, size), size, like=g)))
             letter = operands[-1][0][1]
-        wanted += letter
+        target += letter
     present = {letter for term, _ in operands for letter in term}
-    for letter, size in zip(wanted, dims(Inputs[i]), strict=True):
+    for letter, size in zip(target, dims(Inputs[i]), strict=True):
         if letter not in present:
             operands.append((letter, op.Expand(op.const(1, like=g), vector(op, [size]))))
     left = ",".join(term for term, _ in operands)
-    product = op.Einsum(*(x for _, x in operands), equation=f"{left}->{wanted}")
-    product.shape = ir.Shape([_axis(letter, [(result, y), *operands[1:]]) for letter in wanted])
+    product = op.Einsum(*(x for _, x in operands), equation=f"{left}->{target}")
+    product.shape = ir.Shape([_axis(letter, [(result, y), *operands[1:]]) for letter in target])
     return sum_to(op, product, like=Inputs[i], full=product)
 
 
 def _explicit(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The letters of each operand and of the result, with letters for the axes of an ellipsis, which align right."""
+    """Return the letters of each operand and of the result; an ellipsis gets letters, which align to the right."""
     left, arrow, result = equation.replace(" ", "").partition("->")
-    given = left.split(",")
-    hidden = [n - len(term.replace("...", "")) if "..." in term else 0 for n, term in zip(ranks, given, strict=True)]
+    written = left.split(",")
+    hidden = [n - len(term.replace("...", "")) if "..." in term else 0 for n, term in zip(ranks, written, strict=True)]
     fresh = _unused(equation)
     ellipsis = "".join(next(fresh) for _ in range(max(hidden)))
-    terms = [term.replace("...", ellipsis[len(ellipsis) - n :]) for n, term in zip(hidden, given, strict=True)]
+    terms = [term.replace("...", ellipsis[len(ellipsis) - n :]) for n, term in zip(hidden, written, strict=True)]
     if not arrow:
         letters = left.replace(",", "").replace("...", "")
         result = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
@@ -58,13 +58,14 @@ def _explicit(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
 
 
 def _unused(text: str) -> Iterator[str]:
+    """Yield the letters that ``text`` does not have."""
     return (letter for letter in string.ascii_letters if letter not in text)
 
 
 def _axis(letter: str, operands: Sequence[Operand]) -> int | ir.SymbolicDim | None:
-    """The length that a letter stands for; axes of length 1 broadcast."""
-    found = [x.shape[term.index(letter)] for term, x in operands if x.shape is not None and letter in term]
-    longer = [d for d in found if d != 1]
+    """Return the length that a letter stands for; axes of length 1 broadcast."""
+    lengths = [x.shape[term.index(letter)] for term, x in operands if x.shape is not None and letter in term]
+    longer = [d for d in lengths if d != 1]
     if any(isinstance(d, int) for d in longer):
         return max(d for d in longer if isinstance(d, int))
     if not longer:

@@ -7,7 +7,7 @@ import numpy as np
 from onnx_gradcam.autodiff.registry import Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import dims, positions
 from onnx_gradcam.autodiff.rules.elementwise import indicator
-from onnx_gradcam.autodiff.rules.reduction import replaced_by_one
+from onnx_gradcam.autodiff.rules.reduction import replace_by_one
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
 
 
@@ -24,7 +24,7 @@ def cum_prod(op: Builder, g: Value, y: Value, x: Value, axis: Value, *, exclusiv
     if along is None:
         raise Unwritten("an axis that is not constant")
     k = along[0] % rank(x)
-    products = op.CumProd(replaced_by_one(op, x, k), op.array(np.array(k + 1)), exclusive=exclusive, reverse=reverse)
+    products = op.CumProd(replace_by_one(op, x, k), op.array(np.array(k + 1)), exclusive=exclusive, reverse=reverse)
     result = positions(op, dims(x)[k])
     factor = op.Unsqueeze(result, op.ints(1))
     earlier, later = (result, factor) if reverse else (factor, result)

@@ -51,29 +51,29 @@ def deform_conv(
     samples = Samples(axes, dims(X)[2:])
     image = op.Reshape(widened(op, X), vector(op, [-1, channels, *dims(X)[2:]]))
     elements = op.Reshape(image, op.ints(0, 0, -1))
-    kept = None if mask is None else op.Unsqueeze(op.Reshape(widened(op, mask), op.Shape(places[0])), op.ints(1))
+    weights = None if mask is None else op.Unsqueeze(op.Reshape(widened(op, mask), op.Shape(places[0])), op.ints(1))
     rows = op.Reshape(widened(op, g), op.ints(0, group, m // group, -1))  # (N, G, m, outputs)
     matrix = op.Reshape(widened(op, W), op.ints(group, m // group, c * taps))
     back = op.MatMul(op.Transpose(matrix, perm=[0, 2, 1]), rows)  # (N, G, c · taps, outputs)
     back = op.Reshape(op.Reshape(back, op.ints(-1, channels, taps, 0)), op.ints(0, 0, -1))
-    through = back if kept is None else op.Mul(back, kept)
+    through = back if weights is None else op.Mul(back, weights)
     if i == 0:
-        found = samples.add_back(op, through, image)
+        cotangent = samples.add_back(op, through, image)
     elif i == 2:
         shape = op.Concat(op.ints(-1, taps, 1), area, axis=0)
-        found = op.Concat(*[op.Reshape(slope, shape) for slope in samples.slopes(op, through, elements)], axis=2)
+        cotangent = op.Concat(*[op.Reshape(slope, shape) for slope in samples.slopes(op, through, elements)], axis=2)
     elif i == 4:
-        found = op.ReduceSum(op.Mul(back, samples.values(op, elements, op.Shape(back))), op.ints(1), keepdims=0)
+        cotangent = op.ReduceSum(op.Mul(back, samples.values(op, elements, op.Shape(back))), op.ints(1), keepdims=0)
     else:
         columns = samples.values(op, elements, op.Shape(back))
-        columns = columns if kept is None else op.Mul(columns, kept)
+        columns = columns if weights is None else op.Mul(columns, weights)
         columns = op.Reshape(columns, op.Concat(op.ints(-1, group, c * taps), area, axis=0))
-        found = op.ReduceSum(op.MatMul(rows, op.Transpose(columns, perm=[0, 1, 3, 2])), op.ints(0), keepdims=0)
-    return reshape_like(op, narrowed(op, found, target), target)
+        cotangent = op.ReduceSum(op.MatMul(rows, op.Transpose(columns, perm=[0, 1, 3, 2])), op.ints(0), keepdims=0)
+    return reshape_like(op, narrowed(op, cotangent, target), target)
 
 
 def _area(op: Builder, y: Value) -> Value:
-    """The number of outputs, as an int64 vector of one element."""
+    """Write the number of outputs, as an int64 vector of length 1."""
     height, width = dims(y)[2:]
     if isinstance(height, int) and isinstance(width, int):
         return op.ints(height * width)
@@ -90,7 +90,7 @@ def _places(
     pads: Sequence[int],
     area: Value,
 ) -> list[Value]:
-    """stride · o + dilation · t − pad + offset along both axes (N · G', taps · outputs)."""
+    """Write stride · o + dilation · t − pad + offset along both axes (N · G', taps · outputs)."""
     taps = np.array(list(np.ndindex(*kernel)))
     moves = op.Reshape(offset, op.Concat(op.ints(-1, len(taps), 2), area, axis=0))
     lattice = vector(op, dims(y)[2:])

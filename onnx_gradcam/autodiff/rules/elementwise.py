@@ -1,4 +1,4 @@
-"""Arithmetic, element by element. ``sum_to`` takes back what NumPy broadcasting spread."""
+"""Rules of arithmetic, element by element. ``sum_to`` takes back what NumPy broadcasting spread."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ LARGE = 3e38  # × the smallest normal float32 number is more than 1
 
 
 def indicator(op: Builder, condition: Value, like: Value) -> Value:
-    """1 where ``condition`` holds, else 0, in the dtype of ``like``."""
+    """Write 1 where ``condition`` holds, else 0, in the dtype of ``like``."""
     return op.Cast(condition, to=like.dtype)
 
 
 def positive(op: Builder, x: Value, below: float = 0.0, large: float = LARGE) -> Value:
-    """1 where x > 0, else ``below`` (from 0 to 1).
+    """Write 1 where x > 0, else ``below``.
 
-    ``large``: 1 / the smallest positive x that occurs, where x is a constant minus something: OpenVINO multiplies the
-    two apart, and ∞ − ∞ is no number.
+    In float32 that is one Mul and one Clip: the fastest form measured, and one that runtimes without booleans have. It
+    is exact except for x under 3.4e-39, which are subnormal.
 
-    In float32 one Mul and one Clip: the fastest form measured, and one that runtimes without booleans have.
-    Exact but for x under 3.4e-39, which are subnormal.
+    Args:
+        op: writes the nodes.
+        x: any tensor.
+        below: from 0 to 1.
+        large: 1 / the smallest positive x that occurs. It matters where x is a constant minus something: OpenVINO
+            multiplies both parts by ``large``, and ∞ − ∞ is not a number.
     """
     if x.dtype == ir.DataType.FLOAT:
         return step(op.Clip(op.Mul(x, op.const(large, like=x)), op.const(below, like=x), op.const(1, like=x)))
@@ -39,7 +43,7 @@ def positive(op: Builder, x: Value, below: float = 0.0, large: float = LARGE) ->
 
 
 def sign(op: Builder, x: Value) -> Value:
-    """−1, 0 or 1 as x is below, at or above 0; the operator Sign lacks kernels and is slow."""
+    """Write −1, 0 or 1 as x is below, at or above 0; the operator Sign lacks kernels and is slow."""
     if x.dtype == ir.DataType.FLOAT:
         return step(op.Clip(op.Mul(x, op.const(LARGE, like=x)), op.const(-1, like=x), op.const(1, like=x)))
     zero = op.const(0, like=x)
@@ -47,7 +51,7 @@ def sign(op: Builder, x: Value) -> Value:
 
 
 def nonzero(op: Builder, x: Value) -> Value:
-    """x, with 1 in place of 0: a divisor for quotients whose numerator is 0 there."""
+    """Write x with 1 in place of 0: a divisor for quotients whose numerator is 0 there."""
     return op.Add(x, indicator(op, op.Equal(x, op.const(0, like=x)), x))
 
 
@@ -213,7 +217,7 @@ def pow_y(op: Builder, g: Value, y: Value, x: Value, Y: Value) -> Value:
 
 
 def _exponent(op: Builder, n: Value, x: Value) -> Value:
-    """The exponent in the dtype of x (the specification lets the two differ)."""
+    """Write the exponent in the dtype of x; the specification lets the two differ."""
     if n.dtype == x.dtype:
         return n
     array = constant(n)

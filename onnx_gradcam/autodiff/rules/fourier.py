@@ -44,11 +44,11 @@ def dft(
         z = op.Div(z, count) if inverse else op.Mul(z, count)
     if length(input, -1) == 1:
         z = op.Slice(z, op.ints(0), op.ints(1), op.ints(-1))
-    return _fitted(op, z, input, along)
+    return _fit(op, z, input, along)
 
 
 def _axis(op: Builder, axis: Value | int | None, axes: int) -> int:
-    """The axis, an attribute before opset 20, where its default was 1."""
+    """Return the axis; before opset 20 it is an attribute, with the default 1."""
     if axis is None:
         return 1 if op.opset < 20 else axes - 2
     if isinstance(axis, Value):
@@ -60,23 +60,24 @@ def _axis(op: Builder, axis: Value | int | None, axes: int) -> int:
 
 
 def _transform(op: Builder, g: Value, n: Value, axis: int, inverse: int, onesided: int) -> Value:
+    """Write the Fourier transform of ``g`` over ``n`` places along ``axis``."""
     form = {"inverse": inverse, "onesided": onesided}
-    found = op.DFT(g, n, axis=axis, **form) if op.opset < 20 else op.DFT(g, n, op.array(np.array(axis)), **form)
-    if found.shape is None:  # as onnx before opset 20 where N is not a constant
-        found.shape = ir.Shape([None] * (rank(g) - 1) + [2])
-    return found
+    z = op.DFT(g, n, axis=axis, **form) if op.opset < 20 else op.DFT(g, n, op.array(np.array(axis)), **form)
+    if z.shape is None:  # as onnx before opset 20 where N is not a constant
+        z.shape = ir.Shape([None] * (rank(g) - 1) + [2])
+    return z
 
 
 def _weights(op: Builder, spectrum: Value, n: Value, axis: int) -> Value:
-    """2 for places that stand for two, 1 for the first and for the one in the middle of N."""
+    """Write 2 for places that stand for two, 1 for the first place and for the one in the middle of N."""
     place = positions(op, dims(spectrum)[axis])
     alone = op.Equal(op.Mod(op.Mul(place, op.ints(2)), op.Cast(n, to=ir.DataType.INT64)), op.ints(0))
     weights = op.Sub(op.const(2, like=spectrum), indicator(op, alone, spectrum))
     return op.Unsqueeze(weights, op.ints(*range(1, rank(spectrum) - axis)))
 
 
-def _fitted(op: Builder, z: Value, x: Value, axis: int) -> Value:
-    """``z`` cut, or continued with zeros, to the length of x along ``axis``."""
+def _fit(op: Builder, z: Value, x: Value, axis: int) -> Value:
+    """Write ``z`` cut, or continued with zeros, to the length of x along ``axis``."""
     have, want = length(z, axis), length(x, axis)
     if have is not None and want is not None:
         return pad(op, z, {axis: (0, want - have)})
@@ -114,4 +115,4 @@ def stft(
     taps = op.const(np.tile(np.eye(size)[:, None], (parts, 1, 1)), like=g)
     lines = op.Reshape(frames, op.ints(0, parts * size, -1))
     added = op.ConvTranspose(lines, taps, strides=[int(step)], group=parts)
-    return _fitted(op, op.Transpose(added, perm=[0, 2, 1]), signal, 1)
+    return _fit(op, op.Transpose(added, perm=[0, 2, 1]), signal, 1)

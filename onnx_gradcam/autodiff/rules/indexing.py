@@ -27,8 +27,8 @@ from onnx_gradcam.autodiff.rules.scatter import Places, put_back, put_elements
 from onnx_gradcam.graph.builder import Builder, Value, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 
-ONE_HOT = 2**15  # elements of a matrix of ones and zeros, up to which a product with it is as fast as to scatter
-UNKNOWN_LENGTH = 2**10  # what a length is taken for that is not known before the run
+ONE_HOT = 2**15  # elements; a product with a matrix of ones and zeros up to this size is as fast as a scatter
+UNKNOWN_LENGTH = 2**10  # stands for a length that is known at run time only
 
 
 @vjp("Gather", wrt=0)
@@ -59,14 +59,19 @@ def gather_elements(op: Builder, g: Value, y: Value, data: Value, indices: Value
     if shape is not None and index is not None:
         places: list[np.ndarray] = [*np.indices(index.shape)]
         places[axis : axis + 1 or None] = [index]
-        placed = place(op, op.Reshape(g, op.ints(-1)), _flat(places, shape), math.prod(shape), 0)
+        placed = place(op, op.Reshape(g, op.ints(-1)), _row_major(places, shape), math.prod(shape), 0)
         if placed is not None:
             return op.Reshape(placed, op.ints(*shape))
     return put_elements(op, zeros_like(op, data), indices, g, axis, "add")
 
 
-def _flat(places: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
-    """The row-major numbers of places, given by an array for each axis, whose elements may count from the end."""
+def _row_major(places: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:
+    """Return the row-major numbers of places.
+
+    Args:
+        places: an array of positions for each axis; they may count from the end.
+        shape: the lengths of these axes.
+    """
     from_start = tuple(place % size for place, size in zip(places, shape, strict=True))
     return np.ravel(np.ravel_multi_index(from_start, shape))
 
@@ -84,14 +89,14 @@ def gather_nd(op: Builder, g: Value, y: Value, data: Value, indices: Value, *, b
         if len(known) == depth:
             places = [*np.indices(index.shape[:-1])[:batch_dims], *np.moveaxis(index, -1, 0)]
             rows = reshape(op, g, [math.prod(index.shape[:-1]), *shape[depth:]])
-            placed = place(op, rows, _flat(places, known), math.prod(known), 0)
+            placed = place(op, rows, _row_major(places, known), math.prod(known), 0)
             if placed is not None:
                 return reshape_like(op, placed, data)
     return Places.slices(op, _with_batch(op, indices, batch_dims)).put(zeros_like(op, data), g, "add")
 
 
 def _with_batch(op: Builder, indices: Value, batch_dims: int) -> Value:
-    """Every place of ``indices`` with its own position along the first ``batch_dims`` axes before it."""
+    """Write every place of ``indices`` with its own position along the first ``batch_dims`` axes in front."""
     if batch_dims == 0:
         return indices
     lead = dims(indices)[:-1]
@@ -169,13 +174,14 @@ def unique(
 
 
 def _as_rows(op: Builder, x: Value, axis: int | None) -> Value:
-    """One row for each element of x, or for each slice along ``axis``."""
+    """Write one row for each element of x, or for each slice along ``axis``."""
     if axis is None:
         return op.Reshape(x, op.ints(-1, 1))
     return op.Reshape(op.Transpose(x, perm=_axis_first(x, axis)), op.ints(0, -1))
 
 
 def _axis_first(x: Value, axis: int) -> list[int]:
+    """Return the axes of x with ``axis`` as the first."""
     axis %= rank(x)
     return [axis, *(k for k in range(rank(x)) if k != axis)]
 

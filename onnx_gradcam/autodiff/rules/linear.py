@@ -1,4 +1,4 @@
-"""Matrix products."""
+"""Rules of matrix products."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ def matmul_a(op: Builder, g: Value, y: Value, a: Value, b: Value) -> Value:
 
     A vector a counts as a row, a vector b as a column.
     """
-    row = op.Unsqueeze(b, op.ints(0)) if rank(b) == 1 else _transposed(op, b)
+    row = op.Unsqueeze(b, op.ints(0)) if rank(b) == 1 else _transpose(op, b)
     product = op.MatMul(_cotangent(op, g, a, b), row)
-    return _unbatched(op, product, like=a, other=b)
+    return _sum_batch(op, product, like=a, other=b)
 
 
 @vjp("MatMul", wrt=1)
 def matmul_b(op: Builder, g: Value, y: Value, a: Value, b: Value) -> Value:
     """B̄ = Aᵀ·g, summed over the batch axes that broadcasting added to B."""
-    column = op.Unsqueeze(a, op.ints(1)) if rank(a) == 1 else _transposed(op, a)
+    column = op.Unsqueeze(a, op.ints(1)) if rank(a) == 1 else _transpose(op, a)
     product = op.MatMul(column, _cotangent(op, g, a, b))
     if rank(b) == 1:
         product = op.Squeeze(product, op.ints(-1))
-    return _unbatched(op, product, like=b, other=a)
+    return _sum_batch(op, product, like=b, other=a)
 
 
 def _cotangent(op: Builder, g: Value, a: Value, b: Value) -> Value:
-    """g with the axes that MatMul dropped for vectors back, as size 1."""
+    """Write g with the axes that MatMul dropped for vectors, as size 1."""
     if rank(b) == 1:
         g = op.Unsqueeze(g, op.ints(-1))
     return op.Unsqueeze(g, op.ints(-2)) if rank(a) == 1 else g
 
 
-def _transposed(op: Builder, x: Value) -> Value:
-    """x with its last two axes exchanged."""
+def _transpose(op: Builder, x: Value) -> Value:
+    """Write x with its last two axes exchanged."""
     *batch, row, column = range(rank(x))
     return op.Transpose(x, perm=[*batch, column, row])
 
 
-def _unbatched(op: Builder, product: Value, like: Value, other: Value) -> Value:
-    """Sum over the batch axes along which ``like`` was broadcast; nothing is written where none was."""
+def _sum_batch(op: Builder, product: Value, like: Value, other: Value) -> Value:
+    """Write the sum over the batch axes along which ``like`` was broadcast; nothing where none was."""
     assert like.shape is not None
     assert other.shape is not None
     own, others = like.shape[:-2], other.shape[:-2]

@@ -45,13 +45,13 @@ def max_roi_pool(
 
 
 def _cells(op: Builder, boxes: Value, k: int, count: int, scale: float, size: Dim) -> Value:
-    """Whether an element of the axis lies in a cell of a box (image, x₁, y₁, x₂, y₂): (R, count, size)."""
+    """Write whether an element of the axis lies in a cell of a box (image, x₁, y₁, x₂, y₂): (R, count, size)."""
 
     def const(value: object) -> Value:
         return op.const(value, like=boxes)
 
     first, last = (
-        _rounded(op, op.Mul(op.Gather(boxes, op.ints(column), axis=1), const(scale))) for column in (1 + k, 3 + k)
+        _round(op, op.Mul(op.Gather(boxes, op.ints(column), axis=1), const(scale))) for column in (1 + k, 3 + k)
     )
     cell = op.Div(op.Clip(op.Add(op.Sub(last, first), const(1)), const(1)), const(count))
     start = op.Add(op.Floor(op.Mul(cell, const(np.arange(count)))), first)
@@ -62,13 +62,13 @@ def _cells(op: Builder, boxes: Value, k: int, count: int, scale: float, size: Di
     return op.Greater(within, before)
 
 
-def _rounded(op: Builder, x: Value) -> Value:
-    """Half-way places away from zero."""
+def _round(op: Builder, x: Value) -> Value:
+    """Write x rounded to whole numbers, half-way places away from zero."""
     return op.Mul(sign(op, x), op.Floor(op.Add(op.Abs(x), op.const(0.5, like=x))))
 
 
 def _first(op: Builder, values: Value, peak: Value, axis: int, size: Dim) -> Value:
-    """1 at the first place along ``axis`` where ``values`` is ``peak``: of places numbered n … 1 the highest."""
+    """Write 1 at the first place along ``axis`` where ``values`` is ``peak``: of places numbered n … 1 the highest."""
     hit = indicator(op, op.Equal(values, peak), like=values)
     number = op.Cast(op.Sub(vector(op, [size]), positions(op, size)), to=values.dtype)
     numbered = op.Mul(hit, op.Unsqueeze(number, op.ints(*range(1, 5 - axis))) if axis < 4 else number)

@@ -161,7 +161,7 @@ def slice_data(
 
 
 def _place(op: Builder, g: Value, y: Value, axis: int, size: int, places: range) -> Value:
-    """Zeros along an axis of length ``size``, with the elements of ``g`` at ``places``."""
+    """Write zeros along an axis of length ``size``, with the elements of ``g`` at ``places``."""
     if places.step < 0:
         g, places = _reverse(op, g, axis), places[::-1]
     first = places[0] if places else 0
@@ -170,7 +170,17 @@ def _place(op: Builder, g: Value, y: Value, axis: int, size: int, places: range)
 
 
 def _place_at_run_time(op: Builder, g: Value, y: Value, x: Value, axis: int, start: Value, step: int) -> Value:
-    """The same where ``start`` (int64, one element; negative: from the end) or the length of x is not constant."""
+    """Write ``_place`` where the start or the length of x is known at run time only.
+
+    Args:
+        op: writes the nodes.
+        g: the cotangent of ``y``.
+        y: the output of the Slice.
+        x: its data.
+        axis: the axis.
+        start: int64, one element; a negative one counts from the end.
+        step: from one place to the next.
+    """
     size, count = vector(op, [dims(x)[axis]]), vector(op, [dims(y)[axis]])
     zero, one = op.ints(0), op.ints(1)
     from_end = op.Cast(op.Less(start, zero), to=ir.DataType.INT64)
@@ -185,11 +195,12 @@ def _place_at_run_time(op: Builder, g: Value, y: Value, x: Value, axis: int, sta
 
 
 def _reverse(op: Builder, g: Value, axis: int) -> Value:
+    """Write ``g`` in reverse order along ``axis``."""
     return op.Slice(g, op.ints(-1), op.ints(-END), op.ints(axis), op.ints(-1))
 
 
 def _space(op: Builder, g: Value, y: Value, axis: int, step: int) -> Value:
-    """step − 1 zeros behind every element of ``g`` along ``axis``."""
+    """Write step − 1 zeros behind every element of ``g`` along ``axis``."""
     return g if step == 1 else interleave(op, [g, *[zeros_like(op, g)] * (step - 1)], axis, dims(y)[axis + 1 :])
 
 
@@ -243,7 +254,7 @@ def pad_value(
 
 
 def _unpad_at_run_time(op: Builder, g: Value, pads: Value, along: Sequence[int]) -> Value:
-    """``g`` without borders of run-time widths; a negative width, which had cut x, is filled with zeros."""
+    """Write ``g`` without borders of run-time widths; where a negative width cut x, zeros fill the gap."""
     axes, zero, half = op.ints(*along), op.ints(0), op.ints(len(along))
     widths = op.Max(pads, zero)
     ends = op.Sub(op.Gather(op.shape_of(g), axes), op.Slice(widths, half, op.ints(END)))
@@ -252,8 +263,10 @@ def _unpad_at_run_time(op: Builder, g: Value, pads: Value, along: Sequence[int])
 
 
 def _add_borders(op: Builder, g: Value, x: Value, along: Sequence[int], pads: Value, mode: str) -> Value:
-    """Axis by axis. Where a length or a width is not known before the run, a product with the matrix [y's element, x's
-    element] = 1 where one is a copy of the other; that of a large image costs more than its convolutions.
+    """Write ``g`` without its borders, which are added to the elements that they copied, axis by axis.
+
+    Where a length or a width is known at run time only, this is a product with the matrix [element of y, element of x],
+    which is 1 where one is a copy of the other. That of a large image costs more than its convolutions.
     """
     amounts = ints_of(pads)
     for k, axis in enumerate(along):
@@ -269,22 +282,25 @@ def _add_borders(op: Builder, g: Value, x: Value, along: Sequence[int], pads: Va
 
 
 def _fold(op: Builder, g: Value, axis: int, size: int, border: tuple[int, int], mode: str) -> Value:
-    """The middle of ``g`` plus its two borders, each brought to the elements that it repeats."""
-    copied = _copied(size, border, mode)
-    inner, outer = max(border[0], 0), len(copied) - max(border[1], 0)
-    folded = pad(op, g, {axis: (-border[0], -border[1])})
-    for first, last in ((0, inner), (outer, len(copied))):
+    """Write the middle of ``g`` plus its two borders, each brought to the elements that it repeats."""
+    sources = _sources(size, border, mode)
+    inner, outer = max(border[0], 0), len(sources) - max(border[1], 0)
+    total = pad(op, g, {axis: (-border[0], -border[1])})
+    for first, last in ((0, inner), (outer, len(sources))):
         if first < last:
-            sources = copied[first:last]
-            low, high = int(sources.min()), int(sources.max()) + 1
+            copied = sources[first:last]
+            low, high = int(copied.min()), int(copied.max()) + 1
             part = op.Slice(g, op.ints(first), op.ints(last), op.ints(axis))
-            part = contract(op, part, op.const(np.eye(high - low)[sources - low], like=g), axis)
-            folded = op.Add(folded, pad(op, part, {axis: (low, size - high)}))
-    return folded
+            part = contract(op, part, op.const(np.eye(high - low)[copied - low], like=g), axis)
+            total = op.Add(total, pad(op, part, {axis: (low, size - high)}))
+    return total
 
 
-def _copied(size: int, border: tuple[int, int], mode: str) -> np.ndarray:
-    """Of which element each one is a copy; negative widths take away first, as in onnxruntime."""
+def _sources(size: int, border: tuple[int, int], mode: str) -> np.ndarray:
+    """Return the number of the element of which each element of y is a copy.
+
+    Negative widths take elements away first, as in onnxruntime.
+    """
     before, after = border
     kept = np.arange(size)[max(-before, 0) : size + min(after, 0)]
     return np.pad(kept, (max(before, 0), max(after, 0)), mode=mode)  # type: ignore[call-overload,no-any-return]

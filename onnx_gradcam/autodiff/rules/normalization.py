@@ -1,4 +1,4 @@
-"""Normalisations. Statistics are recomputed (few runtimes output them), in float32 for 16-bit models."""
+"""Rules of normalisations. They recompute statistics, which few runtimes output, in float32 for 16-bit models."""
 
 from __future__ import annotations
 
@@ -13,39 +13,41 @@ from onnx_gradcam.autodiff.rules.elementwise import nonzero, sign
 from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
 
 
-def _wide(op: Builder, x: Value) -> Value:
-    """x, in float32 where it is a 16-bit float: squares and statistics overflow those."""
+def _widen(op: Builder, x: Value) -> Value:
+    """Write x in float32 where it is a 16-bit float: squares and statistics overflow those."""
     return op.Cast(x, to=ir.DataType.FLOAT) if x.dtype in HALF_PRECISION else x
 
 
 def _narrow(op: Builder, g: Value, like: Value) -> Value:
+    """Write ``g`` in the dtype of ``like``."""
     return g if g.dtype == like.dtype else op.Cast(g, to=like.dtype)
 
 
 def _per_channel(op: Builder, v: Value, x: Value) -> Value:
-    """A vector over the channels (C,), shaped (C, 1, …) so that it broadcasts along axis 1 of x."""
+    """Write a vector over the channels (C,) as (C, 1, …), so that it broadcasts along axis 1 of x."""
     return op.Unsqueeze(v, op.ints(*range(1, rank(x) - 1))) if rank(x) > 2 else v
 
 
 def _mean(op: Builder, x: Value, axes: Sequence[int]) -> Value:
+    """Write the mean over ``axes``, which keep the length 1."""
     return op.ReduceMean(x, op.ints(*axes), keepdims=1)
 
 
-def _centred(op: Builder, x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
-    """x minus its mean, and its variance."""
+def _centre(op: Builder, x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
+    """Write x minus its mean, and its variance."""
     centred = op.Sub(x, _mean(op, x, axes))
     return centred, _mean(op, op.Mul(centred, centred), axes)
 
 
-def _standardized(op: Builder, g: Value, x: Value, axes: Sequence[int], epsilon: float) -> Value:
-    """The cotangent of x, where g is that of x̂ = (x − mean x) / √(var x + ε), over ``axes``."""
-    centred, variance = _centred(op, x, axes)
+def _standardize_back(op: Builder, g: Value, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+    """Write x̄ for x̂ = (x − mean x) / √(var x + ε) over ``axes``; ``g`` is the cotangent of x̂."""
+    centred, variance = _centre(op, x, axes)
     inverse = op.Reciprocal(op.Sqrt(op.Add(variance, op.const(epsilon, like=x))))
-    return _standardized_by(op, g, op.Mul(centred, inverse), inverse, axes)
+    return _standardize_back_by(op, g, op.Mul(centred, inverse), inverse, axes)
 
 
-def _standardized_by(op: Builder, g: Value, x_hat: Value, inverse: Value, axes: Sequence[int]) -> Value:
-    """x̄ = r · (g − mean g − x̂ · mean(g · x̂)) with r = 1/σ."""
+def _standardize_back_by(op: Builder, g: Value, x_hat: Value, inverse: Value, axes: Sequence[int]) -> Value:
+    """Write x̄ = r · (g − mean g − x̂ · mean(g · x̂)) with r = 1/σ."""
     along = op.Mul(x_hat, _mean(op, op.Mul(g, x_hat), axes))
     return op.Mul(op.Sub(op.Sub(g, _mean(op, g, axes)), along), inverse)
 
@@ -68,7 +70,7 @@ def batch_normalization(
     """y = (x − μ) · s/√(v + ε) + b with constant μ, v:  x̄ = g · s/√(v + ε)."""
     if training_mode:
         raise Refused("training_mode=1")
-    variance = _wide(op, input_var)
+    variance = _widen(op, input_var)
     deviation = op.Sqrt(op.Add(variance, op.const(epsilon, like=variance)))
     factor = op.Div(_narrow(op, scale, like=variance), deviation)
     return op.Mul(g, _per_channel(op, _narrow(op, factor, like=x), x))
@@ -89,8 +91,8 @@ def layer_normalization(
 ) -> Value:
     """y = x̂ · s + b, x̂ = x standardized over the axes from ``axis`` on:  the cotangent of x̂ is g · s."""
     axes = range(axis % rank(x), rank(x))
-    scaled = op.Mul(_wide(op, g), _wide(op, scale))
-    return _narrow(op, _standardized(op, scaled, _wide(op, x), axes, epsilon), like=x)
+    scaled = op.Mul(_widen(op, g), _widen(op, scale))
+    return _narrow(op, _standardize_back(op, scaled, _widen(op, x), axes, epsilon), like=x)
 
 
 @vjp("InstanceNormalization", wrt=0)
@@ -98,9 +100,9 @@ def instance_normalization(
     op: Builder, g: Value, y: Value, input: Value, scale: Value, b: Value, *, epsilon: float = 1e-5
 ) -> Value:
     """y = x̂ · s + b, x̂ = x standardized over space:  the cotangent of x̂ is g · s."""
-    scaled = op.Mul(_wide(op, g), _per_channel(op, _wide(op, scale), input))
+    scaled = op.Mul(_widen(op, g), _per_channel(op, _widen(op, scale), input))
     axes = range(2, rank(input))
-    return _narrow(op, _standardized(op, scaled, _wide(op, input), axes, epsilon), like=input)
+    return _narrow(op, _standardize_back(op, scaled, _widen(op, input), axes, epsilon), like=input)
 
 
 @vjp("GroupNormalization", wrt=0)
@@ -121,28 +123,28 @@ def group_normalization(
     s has one element for each group before opset 21, for each channel since.
     """
     grouped = op.ints(0, num_groups, -1)
-    g, scale = _wide(op, g), _wide(op, scale)
+    g, scale = _widen(op, g), _widen(op, scale)
     if op.opset < 21:
         scaled = op.Mul(op.Reshape(g, grouped), op.Unsqueeze(scale, op.ints(1)))
     else:
         scaled = op.Reshape(op.Mul(g, _per_channel(op, scale, x)), grouped)
-    pulled = _standardized(op, scaled, op.Reshape(_wide(op, x), grouped), [2], epsilon)
+    pulled = _standardize_back(op, scaled, op.Reshape(_widen(op, x), grouped), [2], epsilon)
     return _narrow(op, op.Reshape(pulled, op.shape_of(x)), like=x)
 
 
 @vjp("MeanVarianceNormalization", wrt=0)
 def mean_variance_normalization(op: Builder, g: Value, y: Value, x: Value, *, axes: Sequence[int] = (0, 2, 3)) -> Value:
     """y = (x − mean x) / (σ + 10⁻⁹):  as standardized by r = 1/(σ + 10⁻⁹), which is right to 10⁻⁹/σ."""
-    _, variance = _centred(op, _wide(op, x), axes)
+    _, variance = _centre(op, _widen(op, x), axes)
     inverse = op.Reciprocal(op.Add(op.Sqrt(variance), op.const(1e-9, like=variance)))
-    return _narrow(op, _standardized_by(op, _wide(op, g), _wide(op, y), inverse, axes), like=x)
+    return _narrow(op, _standardize_back_by(op, _widen(op, g), _widen(op, y), inverse, axes), like=x)
 
 
 @vjp("LpNormalization", wrt=0)
 def lp_normalization(op: Builder, g: Value, y: Value, input: Value, *, axis: int = -1, p: int = 2) -> Value:
     """y = x/‖x‖:  x̄ = (g − d · Σ g·y) / ‖x‖ with d = y for p = 2, sign(x) for p = 1; 0 where ‖x‖ is 0."""
-    x, wide_y, axes = _wide(op, input), _wide(op, y), op.ints(axis)
-    g = _wide(op, g)
+    x, wide_y, axes = _widen(op, input), _widen(op, y), op.ints(axis)
+    g = _widen(op, g)
     if p == 2:
         norm = op.Sqrt(op.ReduceSum(op.Mul(x, x), axes, keepdims=1))
         slope = wide_y
@@ -173,7 +175,7 @@ def lrn(
     """
     before = (size - 1) // 2
     after = size - 1 - before
-    wide, g = _wide(op, x), _wide(op, g)
+    wide, g = _widen(op, x), _widen(op, g)
     energy = _channel_sum(op, op.Mul(wide, wide), before, after)
     base = op.Add(op.Mul(energy, op.const(alpha / size, like=wide)), op.const(bias, like=wide))
     direct = op.Mul(g, op.Pow(base, op.const(-beta, like=wide)))
@@ -183,10 +185,10 @@ def lrn(
 
 
 def _channel_sum(op: Builder, x: Value, before: int, after: int) -> Value:
-    """Σ x[c − before … c + after] over the channels, zeros outside.
+    """Write Σ x[c − before … c + after] over the channels, zeros outside.
 
-    Shifted slices were faster than an average pool over channels and than a convolution with a band matrix, and the
-    number of channels need not be known.
+    Shifted slices were faster than an average pool over channels and than a convolution with a band matrix, and they do
+    not need the number of channels.
     """
     width = before + after
     padded = pad(op, x, {1: (before, after)})

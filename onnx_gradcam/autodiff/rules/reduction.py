@@ -1,4 +1,4 @@
-"""Reductions. A cotangent stays compact (size 1 along the reduced axes) where the derivative is constant."""
+"""Rules of reductions. A cotangent stays compact (size 1 along the reduced axes) where the derivative is constant."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from onnx_gradcam.autodiff.rules.axes import dims, positions
 from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero, sign
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
 
-# y = x without axes; where f(x) is summed, onnxruntime 1.20 returns x, and 1.31, as ONNX says, f(x)
+# These return x where there are no axes. Of the others onnxruntime 1.20 returns x, and 1.31, as ONNX says, f(x).
 UNREDUCED = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceProd"})
 
 
 @dataclass(frozen=True)
 class Axes:
-    """The axes of a reduction: ``known``, from 0 up, or None where the run gives them; ``value`` as an input."""
+    """The axes of a reduction.
+
+    Attributes:
+        known: the axes, counted from 0, or None where they are known at run time only.
+        value: the axes as an input.
+        noop: the attribute noop_with_empty_axes.
+    """
 
     known: Sequence[int] | None
     value: Value | None
     noop: int = 0
 
     def total(self, op: Builder, x: Value) -> Value:
-        """Σ x, of size 1 along the axes."""
+        """Write Σ x, of size 1 along the axes."""
         return op.ReduceSum(x, self.value, keepdims=1, noop_with_empty_axes=self.noop)
 
 
@@ -32,7 +38,10 @@ Formula = Callable[[Builder, Value, Value, Value, Axes], Value]
 
 
 def reduction(op_type: str) -> Callable[[Formula], Formula]:
-    """Make ``formula(op, g, y, x, axes)``, with g and y of x's rank, the rule."""
+    """Return a decorator that makes a formula the rule of a reduction.
+
+    The formula is called as ``formula(op, g, y, x, axes)``, with g and y of the rank of x.
+    """
 
     def register(formula: Formula) -> Formula:
         def rule(
@@ -45,11 +54,11 @@ def reduction(op_type: str) -> Callable[[Formula], Formula]:
             keepdims: int = 1,
             noop_with_empty_axes: int = 0,
         ) -> Value:
-            given = [] if axes is None else ints_of(axes)
-            if given is None:
+            constants = [] if axes is None else ints_of(axes)
+            if constants is None:
                 return _at_run_time(op, formula, g, y, data, Axes(None, axes, noop_with_empty_axes), keepdims)
-            known = sorted(a % rank(data) for a in given)
-            if not given and not noop_with_empty_axes:
+            known = sorted(a % rank(data) for a in constants)
+            if not constants and not noop_with_empty_axes:
                 known = list(range(rank(data)))
             if not known:
                 if op_type in UNREDUCED:
@@ -67,7 +76,10 @@ def reduction(op_type: str) -> Callable[[Formula], Formula]:
 
 
 def _at_run_time(op: Builder, formula: Formula, g: Value, y: Value, x: Value, axes: Axes, keepdims: int) -> Value:
-    """The axes, hence the shape of y, are not known before the run: another reduction tells the shape that y keeps."""
+    """Write the formula for axes that are known at run time only, and with them the shape of y.
+
+    Another reduction tells the shape that y has with keepdims.
+    """
     g = op.fill(g, y)
     if not keepdims:
         kept = op.shape_of(op.ReduceMax(x, axes.value, keepdims=1, noop_with_empty_axes=axes.noop))
@@ -76,7 +88,7 @@ def _at_run_time(op: Builder, formula: Formula, g: Value, y: Value, x: Value, ax
 
 
 def element_count(op: Builder, x: Value, axes: Sequence[int]) -> Value:
-    """The number of elements of x along ``axes``, in the dtype of x: a constant where these are static."""
+    """Write the number of elements of x along ``axes``, in the dtype of x: a constant where these are static."""
     assert x.shape is not None
     dims = [x.shape[a] for a in axes]
     count = op.const(math.prod(d for d in dims if isinstance(d, int)), like=x)
@@ -147,12 +159,12 @@ def reduce_prod(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
     for axis in axes.known[:-1]:
         partial.append(op.ReduceProd(partial[-1], op.ints(axis), keepdims=1))
     for factors, axis in reversed(list(zip(partial, axes.known, strict=False))):
-        g = op.Mul(g, op.ReduceProd(replaced_by_one(op, factors, axis), op.ints(axis + 1), keepdims=0))
+        g = op.Mul(g, op.ReduceProd(replace_by_one(op, factors, axis), op.ints(axis + 1), keepdims=0))
     return g
 
 
-def replaced_by_one(op: Builder, x: Value, axis: int) -> Value:
-    """z[…, j, k, …] = 1 for j = k, else x[…, k, …], the new axis before ``axis``."""
+def replace_by_one(op: Builder, x: Value, axis: int) -> Value:
+    """Write z[…, j, k, …] = 1 for j = k, else x[…, k, …], with a new axis before ``axis``."""
     size = dims(x)[axis]
     eye = op.Equal(op.Unsqueeze(positions(op, size), op.ints(1)), positions(op, size))
     after = range(2, rank(x) - axis + 1)
@@ -160,7 +172,10 @@ def replaced_by_one(op: Builder, x: Value, axis: int) -> Value:
 
 
 def _other_factors(op: Builder, g: Value, x: Value, axes: Axes) -> Value:
-    """g · P/xⱼ with P the product of all that are not 0 (and 1 for xⱼ = 0), and 0 where another one is 0."""
+    """Write g · the product of all other elements.
+
+    That is g · P/xⱼ with P the product of all that are not 0, and P for xⱼ = 0; it is 0 where another element is 0.
+    """
     zero = indicator(op, op.Equal(x, op.const(0, like=x)), x)
     factors = nonzero(op, x)
     product = op.ReduceProd(factors, axes.value, keepdims=1, noop_with_empty_axes=axes.noop)
