@@ -65,6 +65,21 @@ class Recurrent:
     hidden_size: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resizing:
+    """Resize."""
+
+    antialias: int = 0
+    axes: Sequence[int] | None = None
+    coordinate_transformation_mode: str = "half_pixel"
+    cubic_coeff_a: float = -0.75
+    exclude_outside: int = 0
+    extrapolation_value: float = 0.0
+    keep_aspect_ratio_policy: str = "stretch"
+    mode: str = "nearest"
+    nearest_mode: str = "round_prefer_floor"
+
+
 @functools.cache
 def signature_of(function: Callable[..., object]) -> inspect.Signature:
     """Return the signature of ``function``, in which the parameter ``at`` is annotated with the class of its record."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnx_gradcam.autodiff.registry import Refused, Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import contract, dims, length, vector
 from onnx_gradcam.autodiff.rules.elementwise import indicator
+from onnx_gradcam.graph.attributes import Resizing
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
 from onnx_gradcam.graph.constants import constant
 
@@ -28,116 +29,126 @@ def resize(
     scales: Value | None = None,
     sizes: Value | None = None,
     *,
-    antialias: int = 0,
-    axes: Sequence[int] | None = None,
-    coordinate_transformation_mode: str = "half_pixel",
-    cubic_coeff_a: float = -0.75,
-    exclude_outside: int = 0,
-    extrapolation_value: float = 0.0,
-    keep_aspect_ratio_policy: str = "stretch",
-    mode: str = "nearest",
-    nearest_mode: str = "round_prefer_floor",
+    at: Resizing,
 ) -> Value:
     """y = A x along every axis:  x̄ = Aᵀ g, axis by axis; where A only repeats elements, an AveragePool sums them."""
-    form: dict[str, Any] = {
-        "antialias": antialias,
-        "coordinate_transformation_mode": coordinate_transformation_mode,
-        "cubic_coeff_a": cubic_coeff_a,
-        "exclude_outside": exclude_outside,
-        "mode": mode,
-        "nearest_mode": nearest_mode,
-    }
-    along = [k % rank(x) for k in axes or range(rank(x))]
-    regions = _regions(roi, len(along)) if coordinate_transformation_mode == "tf_crop_and_resize" else {}
-    factors = _factors(x, y, along, scales, sizes, keep_aspect_ratio_policy)
-    lengths = [(length(x, k), length(y, k)) for k in along]
-    kept = [scale == 1 or (n is not None and n == count) for scale, (n, count) in zip(factors, lengths, strict=True)]
-    if all(kept):
+    lines = _lines(x, y, roi, scales, sizes, at)
+    if all(line.keeps_length for line in lines):
         return g  # onnxruntime copies x then, whatever the scales and the region are
-    changes = any(n is not None and count is not None and n != count for n, count in lengths)
+    is_changed = any(None not in (line.size, line.count) and line.size != line.count for line in lines)
     times = [1] * (rank(x) - 2)
     matrices: dict[int, Value] = {}
-    for i, k in enumerate(along):
-        scale, region, (size, count) = factors[i], regions.get(i, WHOLE), lengths[i]
-        if scale == 1 and region == WHOLE:
+    for i, line in enumerate(lines):
+        if line.scale == 1 and line.region == WHOLE:
             continue
-        if kept[i] and (antialias or not changes):
+        if line.keeps_length and (at.antialias or not is_changed):
             raise Unwritten("a scale that leaves the length as it was beside axes of unknown length or antialiased,")
-        if scale is not None and k > 1 and region == WHOLE and _repeats(scale, form):
-            times[k - 2] = int(scale)
-        elif scale is not None and size is not None and count is not None and not antialias:
-            matrices[k] = op.const(resize_matrix(size, count, scale, region, **_without_antialias(form)), like=g)
+        if line.axis > 1 and (repeats := _repeats(line, at)):
+            times[line.axis - 2] = repeats
+        elif line.scale is not None and line.size is not None and line.count is not None and not at.antialias:
+            matrix = resize_matrix(line.size, line.count, line.scale, line.region, at)
+            matrices[line.axis] = op.const(matrix, like=g)
         else:
-            by_scale = sizes is None and scales is not None
-            if keep_aspect_ratio_policy != "stretch":
+            if at.keep_aspect_ratio_policy != "stretch":
                 raise Unwritten("keep_aspect_ratio_policy with antialias, or for an image of unknown size,")
-            given = op.Gather(scales, op.ints(i)) if by_scale else None
-            matrices[k] = _matrix_at_run_time(op, y, x, k, given, region, form)
+            scale = op.Gather(scales, op.ints(i)) if sizes is None and scales is not None else None
+            matrices[line.axis] = _matrix_at_run_time(op, y, x, line, scale, at)
     if max(times, default=1) > 1:
         g = op.Mul(op.AveragePool(g, kernel_shape=times, strides=times), op.const(math.prod(times), like=g))
-    for k, matrix in matrices.items():
-        g = contract(op, g, matrix, k)
+    for axis, matrix_ in matrices.items():
+        g = contract(op, g, matrix_, axis)
     return g
 
 
-def _without_antialias(form: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in form.items() if name != "antialias"}
+@dataclass(frozen=True)
+class _Line:
+    """What is known of the Resize along one axis.
+
+    Attributes:
+        axis: the axis.
+        size: its length in x, None where it is known at run time only.
+        count: its length in y, likewise.
+        scale: the scale, likewise.
+        region: start and end of the part that is resized, as fractions of the axis.
+    """
+
+    axis: int
+    size: int | None
+    count: int | None
+    scale: float | None
+    region: tuple[float, float]
+
+    @property
+    def keeps_length(self) -> bool:
+        """Tell whether the axis is known to be as long in y as in x."""
+        return self.scale == 1 or (self.size is not None and self.size == self.count)
+
+
+def _lines(
+    x: Value, y: Value, roi: Value | None, scales: Value | None, sizes: Value | None, at: Resizing
+) -> list[_Line]:
+    """Return what is known along each axis that the node resizes."""
+    axes = [k % rank(x) for k in at.axes or range(rank(x))]
+    is_cropped = at.coordinate_transformation_mode == "tf_crop_and_resize"
+    regions = _regions(roi, len(axes)) if is_cropped else [WHOLE] * len(axes)
+    factors = _factors(x, y, axes, scales, sizes, at.keep_aspect_ratio_policy)
+    return [
+        _Line(k, length(x, k), length(y, k), scale, region)
+        for k, scale, region in zip(axes, factors, regions, strict=True)
+    ]
 
 
 def _factors(
-    x: Value, y: Value, along: Sequence[int], scales: Value | None, sizes: Value | None, policy: str
+    x: Value, y: Value, axes: Sequence[int], scales: Value | None, sizes: Value | None, policy: str
 ) -> list[float | None]:
-    """The scale of each resized axis, None where it is known at run time only."""
+    """Return the scale of each resized axis, None where it is known at run time only."""
     if sizes is None:
-        given = constant(scales)
-        return [None] * len(along) if given is None else [float(scale) for scale in given]
-    lengths = [(length(x, k), length(y, k)) for k in along]
-    wanted = ints_of(sizes)
+        factors = constant(scales)
+        return [None] * len(axes) if factors is None else [float(scale) for scale in factors]
+    lengths = [(length(x, k), length(y, k)) for k in axes]
+    targets = ints_of(sizes)
     if policy != "stretch":  # the smallest or largest ratio holds for all axes
         known = [n for n, _ in lengths if n]
-        if wanted is None or len(known) < len(along):
-            return [None] * len(along)
-        ratios = [np.float32(count) / np.float32(n) for count, n in zip(wanted, known, strict=True)]
-        return [float(min(ratios) if policy == "not_larger" else max(ratios))] * len(along)
+        if targets is None or len(known) < len(axes):
+            return [None] * len(axes)
+        ratios = [np.float32(count) / np.float32(n) for count, n in zip(targets, known, strict=True)]
+        return [float(min(ratios) if policy == "not_larger" else max(ratios))] * len(axes)
     return [count / n if n and count else None for n, count in lengths]
 
 
-def _regions(roi: Value | None, count: int) -> dict[int, tuple[float, float]]:
-    """Start and end of the part of each axis that is resized, as fractions of it."""
-    given = constant(roi)
-    if given is None:
+def _regions(roi: Value | None, count: int) -> list[tuple[float, float]]:
+    """Return start and end of the part of each axis that is resized, as fractions of it."""
+    ends = constant(roi)
+    if ends is None:
         raise Refused("tf_crop_and_resize with a region that is not constant")
-    return {i: (float(given[i]), float(given[count + i])) for i in range(count)}
+    return [(float(ends[i]), float(ends[count + i])) for i in range(count)]
 
 
-def _repeats(scale: float, form: Mapping[str, Any]) -> bool:
-    """Whether y is every element of x, ``scale`` times in a row."""
-    if scale != int(scale) or form["mode"] != "nearest":
-        return False
-    matrix = resize_matrix(PROBE, PROBE * int(scale), scale, **_without_antialias(form))
-    return np.array_equal(matrix, np.repeat(np.eye(PROBE), int(scale), axis=0))
+def _repeats(line: _Line, at: Resizing) -> int:
+    """Return how many times in a row y has every element of x; 0 where y is something else."""
+    scale = line.scale
+    if scale is None or scale != int(scale) or at.mode != "nearest" or line.region != WHOLE:
+        return 0
+    matrix = resize_matrix(PROBE, PROBE * int(scale), scale, WHOLE, at)
+    return int(scale) if np.array_equal(matrix, np.repeat(np.eye(PROBE), int(scale), axis=0)) else 0
 
 
-def _matrix_at_run_time(
-    op: Builder,
-    y: Value,
-    x: Value,
-    k: int,
-    scale: Value | None,
-    region: tuple[float, float],
-    form: Mapping[str, Any],
-) -> Value:
-    """The matrix of an antialiased Resize, or of a length that is not known before the run: what it makes of the
-    identity."""
-    size = vector(op, [dims(x)[k]])
+def _matrix_at_run_time(op: Builder, y: Value, x: Value, line: _Line, scale: Value | None, at: Resizing) -> Value:
+    """Write the matrix of an antialiased Resize, or of a length that is known at run time only.
+
+    It is what the Resize makes of the identity.
+    """
+    form = vars(replace(at, axes=None, extrapolation_value=0.0))
+    size = vector(op, [dims(x)[line.axis]])
     zero, one = op.array(np.array(0)), op.array(np.array(1))
     row = op.Unsqueeze(op.Range(zero, op.Squeeze(size, op.ints(0)), one), op.ints(0, 1, 2))
     identity = indicator(op, op.Equal(row, op.Transpose(row, perm=[0, 1, 3, 2])), like=x)
-    roi = None if region == WHOLE else op.array(np.array([0, 0, region[0], 0, 1, 1, region[1], 1], np.float32))
-    if form["coordinate_transformation_mode"] == "tf_crop_and_resize" and roi is None:
-        roi = op.array(np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32))
+    start, end = line.region
+    roi = None
+    if at.coordinate_transformation_mode == "tf_crop_and_resize":
+        roi = op.array(np.array([0, 0, start, 0, 1, 1, end, 1], np.float32))
     if scale is None:
-        sizes = op.Concat(op.ints(1, 1), vector(op, [dims(y)[k]]), size, axis=0)
+        sizes = op.Concat(op.ints(1, 1), vector(op, [dims(y)[line.axis]]), size, axis=0)
         return op.Squeeze(op.Resize(identity, roi, None, sizes, **form), op.ints(0, 1))
     ones = [op.array(np.ones(n, np.float32)) for n in (2, 1)]
     scales = op.Concat(ones[0], scale, ones[1], axis=0)
@@ -145,36 +156,33 @@ def _matrix_at_run_time(
 
 
 def resize_matrix(
-    size: int,
-    count: int,
-    scale: float,
-    region: tuple[float, float] = WHOLE,
-    *,
-    coordinate_transformation_mode: str = "half_pixel",
-    cubic_coeff_a: float = -0.75,
-    exclude_outside: int = 0,
-    mode: str = "nearest",
-    nearest_mode: str = "round_prefer_floor",
+    size: int, count: int, scale: float, region: tuple[float, float] = WHOLE, at: Resizing | None = None
 ) -> np.ndarray:
-    """Resize along one axis, from ``size`` to ``count`` elements, as a float64 matrix (count, size).
+    """Return Resize along one axis as a float64 matrix (count, size), by the formulas of the ONNX specification.
 
-    The formulas are the ONNX specification's. ``region``: what tf_crop_and_resize takes of the axis.
+    Args:
+        size: the length of the axis in x.
+        count: its length in y.
+        scale: the scale.
+        region: what tf_crop_and_resize takes of the axis.
+        at: the attributes, those of the specification by default; antialias is ignored.
     """
-    kind = np.float32 if mode == "nearest" else np.float64  # a rounding decides which element is the nearest
-    place = _places(size, count, scale, region, coordinate_transformation_mode, kind)
+    at = at or Resizing()
+    kind = np.float32 if at.mode == "nearest" else np.float64  # a rounding decides which element is the nearest
+    place = _places(size, count, scale, region, at.coordinate_transformation_mode, kind)
     inside = (place >= 0) & (place <= size - 1)
-    if mode == "nearest":
-        place = ROUNDINGS[nearest_mode](place)
-    if mode != "cubic":
+    if at.mode == "nearest":
+        place = ROUNDINGS[at.nearest_mode](place)
+    if at.mode != "cubic":
         place = np.clip(place, 0, size - 1)
     low = np.floor(place).astype(int)
     t = place - low
-    weights = _cubic(t, cubic_coeff_a) if mode == "cubic" else np.stack([1 - t, t], axis=1)
-    taps = low[:, None] + (np.arange(-1, 3) if mode == "cubic" else np.arange(2))
-    if exclude_outside:
+    weights = _cubic(t, at.cubic_coeff_a) if at.mode == "cubic" else np.stack([1 - t, t], axis=1)
+    taps = low[:, None] + (np.arange(-1, 3) if at.mode == "cubic" else np.arange(2))
+    if at.exclude_outside:
         weights = weights * ((taps >= 0) & (taps < size))
         weights = weights / weights.sum(axis=1, keepdims=True)
-    if coordinate_transformation_mode == "tf_crop_and_resize":
+    if at.coordinate_transformation_mode == "tf_crop_and_resize":
         weights = weights * inside[:, None]  # elsewhere y is the extrapolation_value, a constant
     matrix = np.zeros((count, size))
     np.add.at(matrix, (np.arange(count)[:, None], np.clip(taps, 0, size - 1)), weights)
@@ -194,7 +202,7 @@ ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def _places(
     size: int, count: int, scale: float, region: tuple[float, float], transformation: str, kind: type[np.floating]
 ) -> np.ndarray:
-    """Where in x each element of y is read (count,)."""
+    """Return where in x each element of y is read (count,)."""
     i, step, half = np.arange(count, dtype=kind), kind(scale), kind(0.5)
     places: np.ndarray = (i + half) / step - half
     if transformation == "asymmetric":
@@ -215,8 +223,7 @@ def _places(
 
 
 def _cubic(t: np.ndarray, a: float) -> np.ndarray:
-    """Keys' cubic convolution, 1981: the weights of the elements at −1, 0, 1 and 2 for a place t in [0, 1)."""
-
+    """Return the weights of the elements at −1, 0, 1 and 2 for a place t in [0, 1): Keys' cubic convolution, 1981."""
     far = np.stack([t + 1, 2 - t])
     near = np.stack([t, 1 - t])
     far = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a

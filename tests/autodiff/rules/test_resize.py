@@ -21,6 +21,7 @@ from vjp_check import (
 
 from onnx_gradcam.autodiff.rules.resize import resize_matrix
 from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.graph.attributes import Resizing
 
 RNG = np.random.default_rng(19)
 IMAGE = (1, 2, 4, 5)
@@ -146,13 +147,13 @@ def test_torch(id: str) -> None:
 
 
 def test_known_matrices() -> None:
-    twice = resize_matrix(2, 4, 2, mode="linear")
+    twice = resize_matrix(2, 4, 2, at=Resizing(mode="linear"))
     np.testing.assert_array_equal(twice, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
-    corners = resize_matrix(2, 3, 1.5, mode="linear", coordinate_transformation_mode="align_corners")
+    corners = resize_matrix(2, 3, 1.5, at=Resizing(**form("linear", "align_corners")))
     np.testing.assert_array_equal(corners, [[1, 0], [0.5, 0.5], [0, 1]])
-    half = resize_matrix(4, 2, 0.5, mode="nearest", coordinate_transformation_mode="asymmetric")
+    half = resize_matrix(4, 2, 0.5, at=Resizing(**form("nearest", "asymmetric")))
     np.testing.assert_array_equal(half, [[1, 0, 0, 0], [0, 0, 1, 0]])
-    cubic = resize_matrix(4, 8, 2, mode="cubic", coordinate_transformation_mode="asymmetric")[3]
+    cubic = resize_matrix(4, 8, 2, at=Resizing(**form("cubic", "asymmetric")))[3]
     np.testing.assert_allclose(cubic, [-0.09375, 0.59375, 0.59375, -0.09375], atol=1e-15)
 
 
@@ -180,9 +181,8 @@ def test_the_nearest_element_is_the_one_that_the_runtime_reads(coordinates: str,
         for count in (1, 2, 3, 4, 6, 7, 10, 16, 21, 26, 39):
             x = np.arange(size, dtype=np.float32)
             (y,) = session.run(None, {"x": x, "sizes": np.array([count])})
-            matrix = resize_matrix(
-                size, count, count / size, coordinate_transformation_mode=coordinates, nearest_mode=rounding
-            )
+            at = Resizing(coordinate_transformation_mode=coordinates, nearest_mode=rounding)
+            matrix = resize_matrix(size, count, count / size, at=at)
             np.testing.assert_array_equal(matrix @ x, y, err_msg=f"{size} to {count}")
 
 
