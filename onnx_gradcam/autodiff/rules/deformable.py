@@ -13,7 +13,7 @@ import numpy as np
 
 from onnx_gradcam.autodiff.registry import EACH, Unwritten, vjp
 from onnx_gradcam.autodiff.rules.axes import dims, length, positions, reshape_like, vector
-from onnx_gradcam.autodiff.rules.taps import Samples, as_float, linear, narrowed, widened
+from onnx_gradcam.autodiff.rules.taps import Samples, as_float, linear, narrow, widen
 from onnx_gradcam.graph.builder import Builder, Value
 
 
@@ -46,14 +46,14 @@ def deform_conv(
         raise Unwritten("weights of unknown size")
     channels, taps, area = c * group // offset_group, math.prod(kernel), _area(op, y)
     steps = (strides or (1, 1), dilations or (1, 1), pads or (0, 0))
-    places = _places(op, y, widened(op, offset), kernel, *steps, area)
+    places = _places(op, y, widen(op, offset), kernel, *steps, area)
     axes = [linear(op, place, as_float(op, dims(X)[2 + k], place), outside=False) for k, place in enumerate(places)]
     samples = Samples(axes, dims(X)[2:])
-    image = op.Reshape(widened(op, X), vector(op, [-1, channels, *dims(X)[2:]]))
+    image = op.Reshape(widen(op, X), vector(op, [-1, channels, *dims(X)[2:]]))
     elements = op.Reshape(image, op.ints(0, 0, -1))
-    weights = None if mask is None else op.Unsqueeze(op.Reshape(widened(op, mask), op.Shape(places[0])), op.ints(1))
-    rows = op.Reshape(widened(op, g), op.ints(0, group, m // group, -1))  # (N, G, m, outputs)
-    matrix = op.Reshape(widened(op, W), op.ints(group, m // group, c * taps))
+    weights = None if mask is None else op.Unsqueeze(op.Reshape(widen(op, mask), op.Shape(places[0])), op.ints(1))
+    rows = op.Reshape(widen(op, g), op.ints(0, group, m // group, -1))  # (N, G, m, outputs)
+    matrix = op.Reshape(widen(op, W), op.ints(group, m // group, c * taps))
     back = op.MatMul(op.Transpose(matrix, perm=[0, 2, 1]), rows)  # (N, G, c · taps, outputs)
     back = op.Reshape(op.Reshape(back, op.ints(-1, channels, taps, 0)), op.ints(0, 0, -1))
     through = back if weights is None else op.Mul(back, weights)
@@ -69,7 +69,7 @@ def deform_conv(
         columns = columns if weights is None else op.Mul(columns, weights)
         columns = op.Reshape(columns, op.Concat(op.ints(-1, group, c * taps), area, axis=0))
         cotangent = op.ReduceSum(op.MatMul(rows, op.Transpose(columns, perm=[0, 1, 3, 2])), op.ints(0), keepdims=0)
-    return reshape_like(op, narrowed(op, cotangent, target), target)
+    return reshape_like(op, narrow(op, cotangent, target), target)
 
 
 def _area(op: Builder, y: Value) -> Value:

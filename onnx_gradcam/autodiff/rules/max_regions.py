@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.registry import vjp
 from onnx_gradcam.autodiff.rules.axes import Dim, dims, one_hot, positions, reshape_like, vector
 from onnx_gradcam.autodiff.rules.elementwise import indicator, sign
-from onnx_gradcam.autodiff.rules.taps import narrowed, widened
+from onnx_gradcam.autodiff.rules.taps import narrow, widen
 from onnx_gradcam.graph.builder import LOWEST, Builder, Value
 
 
@@ -22,7 +22,7 @@ def max_roi_pool(
 
     As for MaxPool, rows are pooled first, then the columns of the result.
     """
-    boxes, image = widened(op, rois), widened(op, X)
+    boxes, image = widen(op, rois), widen(op, X)
     down, across = (
         _cells(op, boxes, k, pooled_shape[1 - k], spatial_scale, dims(X)[3 - k]) for k in (1, 0)
     )  # (R, P, H), (R, Q, W)
@@ -34,14 +34,14 @@ def max_roi_pool(
     by_row = op.Where(op.Unsqueeze(down, op.ints(1, 4)), op.Unsqueeze(op.Squeeze(peaks, op.ints(4)), op.ints(2)), low)
     peak = op.ReduceMax(by_row, op.ints(3), keepdims=1)  # (R, C, P, 1, Q)
     filled = indicator(op, op.Greater(peak, op.const(LOWEST / 2, like=image)), like=image)
-    share = op.Mul(op.Unsqueeze(widened(op, g), op.ints(3)), filled)
+    share = op.Mul(op.Unsqueeze(widen(op, g), op.ints(3)), filled)
     share = op.ReduceSum(op.Mul(share, _first(op, by_row, peak, 3, dims(X)[2])), op.ints(2), keepdims=0)
     share = op.Mul(op.Unsqueeze(share, op.ints(4)), _first(op, by_column, peaks, 4, dims(X)[3]))
     by_box = op.ReduceSum(share, op.ints(3), keepdims=0)  # (R, C, H, W)
     size = op.Mul(op.Mul(vector(op, [dims(X)[1]]), vector(op, [dims(X)[2]])), vector(op, [dims(X)[3]]))
     rows = op.Reshape(by_box, op.Concat(op.Shape(by_box, end=1), size, axis=0), allowzero=1)  # there may be no boxes
     images = op.Transpose(one_hot(op, number, dims(X)[0], like=image), perm=[1, 0])
-    return reshape_like(op, narrowed(op, op.MatMul(images, rows), X), X)
+    return reshape_like(op, narrow(op, op.MatMul(images, rows), X), X)
 
 
 def _cells(op: Builder, boxes: Value, k: int, count: int, scale: float, size: Dim) -> Value:

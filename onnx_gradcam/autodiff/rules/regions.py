@@ -12,14 +12,21 @@ from onnx_gradcam.autodiff.registry import vjp
 from onnx_gradcam.autodiff.rules.axes import Dim, dims, one_hot, positions, vector
 from onnx_gradcam.autodiff.rules.elementwise import indicator
 from onnx_gradcam.autodiff.rules.scatter import put_elements
-from onnx_gradcam.autodiff.rules.taps import Samples, Tap, as_float, linear, narrowed, widened
+from onnx_gradcam.autodiff.rules.taps import Samples, Tap, as_float, linear, narrow, widen
 from onnx_gradcam.graph.builder import LOWEST, Builder, Value
 
 
 @dataclass(frozen=True)
 class BoxSamples:
-    """Along one axis, for R boxes of P cells with S samples: where each sample stands (R, P, S), 1 where it exists, 1
-    where it lies on the image, the number of samples of a cell (R, 1, 1) or (1), and the axis's length."""
+    """The samples of R boxes along one axis, S for each of P cells.
+
+    Attributes:
+        place: where each sample lies (R, P, S).
+        exists: 1 where it exists, else 0.
+        inside: 1 where it lies on the image, else 0.
+        count: the number of samples of a cell (R, 1, 1) or (1).
+        size: the length of the axis.
+    """
 
     place: Value
     exists: Value
@@ -45,20 +52,20 @@ def roi_align(
     spatial_scale: float = 1.0,
 ) -> Value:
     """y = mean or maximum of samples in every cell of a box:  x̄ = Aᵀ g B, the samples' weights by row and column."""
-    wide, boxes = widened(op, g), widened(op, rois)
+    wide, boxes = widen(op, g), widen(op, rois)
     half = coordinate_transformation_mode == "half_pixel"
     rows, columns = (
-        _line(op, boxes, k, spatial_scale, cells, sampling_ratio, size, half=half)
+        _box_samples(op, boxes, k, spatial_scale, cells, sampling_ratio, size, half=half)
         for k, cells, size in ((1, output_height, dims(X)[2]), (0, output_width, dims(X)[3]))
     )
     back = _average if mode == "avg" else _maximum
-    return narrowed(op, back(op, wide, widened(op, X), batch_indices, rows, columns), X)
+    return narrow(op, back(op, wide, widen(op, X), batch_indices, rows, columns), X)
 
 
-def _line(
+def _box_samples(
     op: Builder, boxes: Value, k: int, scale: float, cells: int, ratio: int, size: Dim, *, half: bool
 ) -> BoxSamples:
-    """The samples of coordinate ``k`` of the boxes (x₁, y₁, x₂, y₂)."""
+    """Return the samples along coordinate ``k`` of the boxes (x₁, y₁, x₂, y₂)."""
 
     def const(value: object) -> Value:
         return op.const(value, like=boxes)
@@ -92,10 +99,10 @@ def _line(
 
 
 def _average(op: Builder, g: Value, x: Value, batch: Value, rows: BoxSamples, columns: BoxSamples) -> Value:
-    """x̄(b, c) = Σ Aᵀ g(r, c) B over the boxes r of image b: two products of matrices, without a scatter."""
+    """Write x̄(b, c) = Σ Aᵀ g(r, c) B over the boxes r of image b: two products of matrices, without a scatter."""
     down, across = _weights(op, rows), _weights(op, columns)  # (R, P, H), (R, Q, W)
     spread = op.MatMul(g, op.Unsqueeze(across, op.ints(1)))  # (R, C, P, W)
-    flat = op.Reshape(op.Transpose(spread, perm=[0, 2, 1, 3]), _joined(op, x, [1, 3], first=-1))
+    flat = op.Reshape(op.Transpose(spread, perm=[0, 2, 1, 3]), _product_shape(op, x, [1, 3], first=-1))
     hit = op.Transpose(one_hot(op, batch, dims(x)[0], like=g), perm=[1, 0])  # (N, R)
     own = op.Mul(op.Unsqueeze(hit, op.ints(2, 3)), down)  # (N, R, P, H)
     own = op.Reshape(op.Transpose(own, perm=[0, 3, 1, 2]), vector(op, [dims(x)[0], dims(x)[2], -1]))
@@ -104,7 +111,7 @@ def _average(op: Builder, g: Value, x: Value, batch: Value, rows: BoxSamples, co
 
 
 def _weights(op: Builder, line: BoxSamples) -> Value:
-    """How much each element of the axis counts in the mean of each cell (R, P, size)."""
+    """Write how much each element of the axis counts in the mean of each cell (R, P, size)."""
     one = op.const(1, like=line.place)
     element = op.Cast(positions(op, line.size), to=line.place.dtype)
     distance = op.Abs(op.Sub(op.Unsqueeze(line.place, op.ints(3)), element))
@@ -113,16 +120,17 @@ def _weights(op: Builder, line: BoxSamples) -> Value:
     return op.Div(op.ReduceSum(counted, op.ints(2), keepdims=0), op.Clip(line.count, one))
 
 
-def _joined(op: Builder, x: Value, axes: list[int], first: int) -> Value:
-    """The shape (first, product of the lengths of ``axes``)."""
+def _product_shape(op: Builder, x: Value, axes: list[int], first: int) -> Value:
+    """Write the shape (first, product of the lengths of ``axes``)."""
     product = functools.reduce(op.Mul, [vector(op, [dims(x)[k]]) for k in axes])
     return op.Concat(op.ints(first), product, axis=0)
 
 
 def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: BoxSamples, columns: BoxSamples) -> Value:
-    """x̄ gets g · w of the first sample's element whose w · x is the maximum (onnxruntime does not add the four up).
+    """Write x̄, which gets g · w of the first sample's element whose w · x is the maximum.
 
-    All boxes are taken as one: their cells are the places (1, R·P·Q·samples), the image is an axis of its own.
+    onnxruntime does not add the four elements around a sample up. All boxes are taken as one: their cells are the
+    places (1, R·P·Q·samples), and the image is an axis of its own.
     """
     image = op.Transpose(x, perm=[1, 0, 2, 3])
     image = op.Reshape(image, op.Concat(op.ints(1), vector(op, [dims(x)[1]]), op.ints(-1), axis=0))
@@ -147,25 +155,25 @@ def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: BoxSamples, co
     samples = Samples(axes, [dims(x)[0], dims(x)[2], dims(x)[3]])
     channels = vector(op, [dims(x)[1]])
     wide = op.Concat(op.ints(1), channels, op.Slice(op.Shape(exists), op.ints(1), op.ints(2)), axis=0)
-    found, weights, places = [], [], []
+    terms, weights, indices = [], [], []
     for (index, taps), (element, _) in zip(samples.each(op), samples.read(op, image, wide), strict=True):
         weight = op.Unsqueeze(functools.reduce(op.Mul, [t.weight for t in taps]), op.ints(1))
         absent = op.Mul(op.Sub(op.const(1, like=g), exists), op.const(LOWEST, like=g))
-        found.append(op.Add(op.Mul(op.Mul(element, weight), op.Unsqueeze(exists, op.ints(1))), absent))
+        terms.append(op.Add(op.Mul(op.Mul(element, weight), op.Unsqueeze(exists, op.ints(1))), absent))
         weights.append(weight)
-        places.append(index)
+        indices.append(index)
     number = op.Mul(op.Mul(op.Gather(full, op.ints(3)), op.Gather(full, op.ints(4))), op.ints(4))
     cells = op.Concat(channels, op.Slice(full, op.ints(0), op.ints(3)), number, axis=0)
 
     def by_cell(parts: list[Value]) -> Value:
-        """(C, R, P, Q, samples · 4)."""
+        """Write the parts by cell (C, R, P, Q, samples · 4)."""
         stacked = op.Concat(*[op.Unsqueeze(op.Expand(part, wide), op.ints(3)) for part in parts], axis=3)
         return op.Reshape(stacked, cells, allowzero=1)  # there may be no boxes
 
-    terms, weight, index = by_cell(found), by_cell(weights), by_cell(places)
+    term, weight, index = by_cell(terms), by_cell(weights), by_cell(indices)
     share = op.Unsqueeze(op.Transpose(g, perm=[1, 0, 2, 3]), op.ints(4))
-    peak = op.ReduceMax(terms, op.ints(4), keepdims=1)  # not y, whose last bit may be another
-    hit = op.Mul(indicator(op, op.Equal(terms, peak), like=g), _descending(op, terms))
+    peak = op.ReduceMax(term, op.ints(4), keepdims=1)  # not y, whose last bit may be another
+    hit = op.Mul(indicator(op, op.Equal(term, peak), like=g), _descending(op, term))
     first = op.Mul(
         indicator(op, op.Equal(hit, op.ReduceMax(hit, op.ints(4), keepdims=1)), like=g),
         indicator(op, op.Greater(peak, op.const(LOWEST / 2, like=g)), like=g),
@@ -177,7 +185,7 @@ def _maximum(op: Builder, g: Value, x: Value, batch: Value, rows: BoxSamples, co
 
 
 def _descending(op: Builder, terms: Value) -> Value:
-    """n, n − 1, … 1 along the last axis."""
+    """Write n, n − 1, … 1 along the last axis."""
     n = op.Gather(op.Shape(terms), op.array(np.array(4)))
     zero, step = op.array(np.array(0)), op.array(np.array(-1))
     return op.Cast(op.Range(n, zero, step), to=terms.dtype)

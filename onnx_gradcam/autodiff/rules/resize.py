@@ -46,8 +46,7 @@ def resize(
         if line.axis > 1 and (repeats := _repeats(line, at)):
             times[line.axis - 2] = repeats
         elif line.scale is not None and line.size is not None and line.count is not None and not at.antialias:
-            matrix = resize_matrix(line.size, line.count, line.scale, line.region, at)
-            matrices[line.axis] = op.const(matrix, like=g)
+            matrices[line.axis] = op.const(resize_matrix(line.size, line.count, line.scale, line.region, at), like=g)
         else:
             if at.keep_aspect_ratio_policy != "stretch":
                 raise Unwritten("keep_aspect_ratio_policy with antialias, or for an image of unknown size,")
@@ -55,8 +54,8 @@ def resize(
             matrices[line.axis] = _matrix_at_run_time(op, y, x, line, scale, at)
     if max(times, default=1) > 1:
         g = op.Mul(op.AveragePool(g, kernel_shape=times, strides=times), op.const(math.prod(times), like=g))
-    for axis, matrix_ in matrices.items():
-        g = contract(op, g, matrix_, axis)
+    for axis, matrix in matrices.items():
+        g = contract(op, g, matrix, axis)
     return g
 
 

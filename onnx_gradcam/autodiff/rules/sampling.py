@@ -1,4 +1,4 @@
-"""Rules of GridSample, which reads an image at places that another tensor holds."""
+"""The rules of GridSample, which reads an image at places that another tensor holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from onnx_gradcam.autodiff.registry import vjp
 from onnx_gradcam.autodiff.rules.axes import dims, reshape_like
 from onnx_gradcam.autodiff.rules.elementwise import indicator
-from onnx_gradcam.autodiff.rules.taps import Samples, Tap, as_float, linear, narrowed, tap, widened
+from onnx_gradcam.autodiff.rules.taps import Samples, Tap, as_float, linear, narrow, tap, widen
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
 CUBIC_A = -0.75  # Keys' parameter, as onnxruntime and torch have it
@@ -48,17 +48,17 @@ def grid_sample_grid(
     if mode == "nearest":
         return op.Mul(grid, op.const(0, like=grid))
     samples, steps = _samples(op, X, grid, align_corners, mode, padding_mode)
-    wide, image = (widened(op, op.Reshape(v, op.ints(0, 0, -1))) for v in (g, X))
-    by_axis = [op.Mul(found, step) for found, step in zip(samples.slopes(op, wide, image), steps, strict=True)]
-    columns = [op.Unsqueeze(found, op.ints(2)) for found in reversed(by_axis)]  # the grid has the last axis first
-    return reshape_like(op, narrowed(op, op.Concat(*columns, axis=2), grid), grid)
+    wide, image = (widen(op, op.Reshape(v, op.ints(0, 0, -1))) for v in (g, X))
+    by_axis = [op.Mul(slope, step) for slope, step in zip(samples.slopes(op, wide, image), steps, strict=True)]
+    columns = [op.Unsqueeze(slope, op.ints(2)) for slope in reversed(by_axis)]  # the grid has the last axis first
+    return reshape_like(op, narrow(op, op.Concat(*columns, axis=2), grid), grid)
 
 
 def _samples(
     op: Builder, x: Value, grid: Value, align_corners: int, mode: str, padding: str
 ) -> tuple[Samples, list[Value]]:
-    """The taps of all places, and by axis ∂place/∂grid."""
-    n, wide = rank(x) - 2, widened(op, grid)
+    """Return the taps of all places, and ∂place/∂grid for each axis."""
+    n, wide = rank(x) - 2, widen(op, grid)
     sizes = dims(x)[2:]
     axes, steps = [], []
     for k, dim in enumerate(sizes):
@@ -71,7 +71,7 @@ def _samples(
             continue
         if mode == "nearest":
             place = op.Round(place)
-        place, slope = _moved_inside(op, place, size, align_corners, padding)
+        place, slope = _move_inside(op, place, size, align_corners, padding)
         steps.append(step if slope is None else op.Mul(step, slope))
         outside = padding != "zeros"
         if mode == "nearest":
@@ -83,7 +83,7 @@ def _samples(
 
 
 def _place(op: Builder, grid: Value, size: Value, align_corners: int) -> tuple[Value, Value]:
-    """[−1, 1] stretched over the axis, to the centres of its outer elements or to their edges; and its derivative."""
+    """Write [−1, 1] stretched over the axis, to its outer elements' centres or edges, and the derivative."""
     one, half = op.const(1, like=grid), op.const(0.5, like=grid)
     if align_corners:
         step = op.Mul(op.Sub(size, one), half)
@@ -92,22 +92,25 @@ def _place(op: Builder, grid: Value, size: Value, align_corners: int) -> tuple[V
     return op.Sub(op.Mul(op.Add(grid, one), step), half), step
 
 
-def _moved_inside(
+def _move_inside(
     op: Builder, place: Value, size: Value, align_corners: int, padding: str
 ) -> tuple[Value, Value | None]:
-    """Where padding sends a place, and the derivative, which is 0 from the outer elements on (torch)."""
+    """Write where padding sends a place, and the derivative, which is 0 from the outer elements on (torch)."""
     if padding == "zeros":
         return place, None
     slope = None
     if padding == "reflection":
-        place, slope = _reflected(op, place, size, align_corners)
+        place, slope = _reflect(op, place, size, align_corners)
     zero, last = op.const(0, like=place), op.Sub(size, op.const(1, like=place))
     inside = op.Mul(indicator(op, op.Greater(place, zero), like=place), indicator(op, op.Less(place, last), like=place))
     return op.Clip(place, zero, last), inside if slope is None else op.Mul(slope, inside)
 
 
-def _reflected(op: Builder, place: Value, size: Value, align_corners: int) -> tuple[Value, Value]:
-    """A place mirrored until it lies between the outer elements' centres or edges; 1 or −1, its derivative."""
+def _reflect(op: Builder, place: Value, size: Value, align_corners: int) -> tuple[Value, Value]:
+    """Write a place mirrored until it lies between the outer elements' centres or edges, and the derivative.
+
+    The derivative is 1 or −1.
+    """
     one = op.const(1, like=place)
     low, length = (op.const(0, like=place), op.Sub(size, one)) if align_corners else (op.const(-0.5, like=place), size)
     period = op.Clip(op.Mul(length, op.const(2, like=place)), one)  # an axis of one element has the length 0
@@ -122,7 +125,7 @@ def _reflected(op: Builder, place: Value, size: Value, align_corners: int) -> tu
 
 
 def _cubic(op: Builder, place: Value, size: Value, align_corners: int, padding: str) -> list[Tap]:
-    """The four elements around each place; padding moves each of them."""
+    """Return taps at the four elements around each place; padding moves each of them."""
     low = op.Floor(place)
     t = op.Sub(place, low)
     taps = []
@@ -131,14 +134,14 @@ def _cubic(op: Builder, place: Value, size: Value, align_corners: int, padding: 
         weight, slope = _keys(op, distance, far=k in (-1, 2))
         index = op.Add(low, op.const(k, like=t))
         if padding == "reflection":
-            index, _ = _reflected(op, index, size, align_corners)
+            index, _ = _reflect(op, index, size, align_corners)
             index = op.Round(index)
         taps.append(tap(op, index, weight, slope if k <= 0 else op.Neg(slope), size, outside=padding != "zeros"))
     return taps
 
 
 def _keys(op: Builder, d: Value, *, far: bool) -> tuple[Value, Value]:
-    """Keys' cubic convolution, 1981: the weight of an element at distance d, and its derivative."""
+    """Write the weight of an element at distance d, and its derivative: Keys' cubic convolution, 1981."""
     a = CUBIC_A
     terms = (a, -5 * a, 8 * a, -4 * a) if far else (a + 2, -(a + 3), 0, 1)
     return _polynomial(op, d, terms), _polynomial(op, d, (3 * terms[0], 2 * terms[1], terms[2]))

@@ -25,7 +25,7 @@ class Places:
 
     @classmethod
     def elements(cls, op: Builder, indices: Value, axis: int) -> Places:
-        """Those of GatherElements and ScatterElements."""
+        """Return the places of GatherElements and ScatterElements."""
 
         def put(base: Value, updates: Value, reduction: str) -> Value:
             return put_elements(op, base, indices, updates, axis, reduction)
@@ -34,7 +34,7 @@ class Places:
 
     @classmethod
     def slices(cls, op: Builder, indices: Value) -> Places:
-        """Those of GatherND and ScatterND.
+        """Return the places of GatherND and ScatterND.
 
         ScatterND does not reduce here: onnxruntime's CPU kernel works in parallel, and loses some of the updates that
         share a place.
@@ -60,9 +60,16 @@ def put_elements(op: Builder, base: Value, indices: Value, updates: Value, axis:
 
 
 def put_back(op: Builder, base: Value, updates: Value, move: Move, reduction: str) -> Value:
-    """Updates written to where ``move``, an operator that only moves elements of ``base``, takes them from.
+    """Write updates to where ``move`` takes elements from.
 
-    What it makes of the elements' numbers tells the places.
+    The places are found by moving the numbers of the elements.
+
+    Args:
+        op: writes the nodes.
+        base: the tensor to write to.
+        updates: what is written, in the shape of ``move(base)``.
+        move: writes an operator that only moves elements.
+        reduction: as in ScatterElements.
     """
     zero, one = op.array(np.array(0)), op.array(np.array(1))
     numbers = op.Reshape(op.Range(zero, op.Size(base), one), op.shape_of(base))
@@ -120,6 +127,7 @@ def scatter_nd_updates(
 
 
 def _data(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduction: str) -> Value:
+    """Write the cotangent of the tensor that is written to."""
     match reduction:
         case "none":
             return at.put(g, zeros_like(op, u), "none")
@@ -134,6 +142,7 @@ def _data(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduc
 
 
 def _updates(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduction: str) -> Value:
+    """Write the cotangent of the updates."""
     match reduction:
         case "none" | "add":
             return at.take(g)
@@ -145,14 +154,16 @@ def _updates(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, re
 
 
 def _ties(op: Builder, y: Value, x: Value, u: Value, at: Places) -> tuple[Value, Value, Value]:
-    """1 where x, and where u, is the extremum y, and how many of them share each place."""
+    """Write 1 where x, and where u, is the extremum y, and how many of them share each place."""
     hits_x, hits_u = indicator(op, op.Equal(x, y), x), indicator(op, op.Equal(u, at.take(y)), u)
     return hits_x, hits_u, at.put(hits_x, hits_u, "add")
 
 
 def _other_factors(op: Builder, g: Value, x: Value, u: Value, at: Places) -> Value:
-    """g · x · Π of the other updates at the same place: P/u with P the product of those that are not 0, and 0 where
-    another one is 0."""
+    """Write g · x · Π of the other updates at the same place.
+
+    That is P/u with P the product of those that are not 0; it is 0 where another update is 0.
+    """
     zero = indicator(op, op.Equal(u, op.const(0, like=u)), u)
     divisor = nonzero(op, u)
     product = op.Mul(g, at.put(x, divisor, "mul"))
@@ -175,7 +186,7 @@ def tensor_scatter_past(
 ) -> Value:
     """y = the cache with the update in it, from a place of each row on:  x̄ = g, 0 where replaced."""
     axis %= rank(past_cache)
-    replaced = op.ReduceSum(_written(op, g, update, write_indices, axis), op.ints(1), keepdims=0)
+    replaced = op.ReduceSum(_placement(op, g, update, write_indices, axis), op.ints(1), keepdims=0)
     others = op.ints(*(k for k in range(1, rank(past_cache)) if k != axis))
     return op.Mul(g, op.Unsqueeze(op.Sub(op.const(1, like=g), replaced), others))
 
@@ -196,14 +207,17 @@ def tensor_scatter_update(
     axis %= rank(past_cache)
     order = [0, axis, *(k for k in range(1, rank(g)) if k != axis)]
     rows = op.Transpose(g, perm=order)
-    taken = op.MatMul(_written(op, g, update, write_indices, axis), op.Reshape(rows, op.ints(0, 0, -1)))
+    taken = op.MatMul(_placement(op, g, update, write_indices, axis), op.Reshape(rows, op.ints(0, 0, -1)))
     lengths = dims(update)
     taken = reshape(op, taken, [lengths[k] for k in order])
     return op.Transpose(taken, perm=[int(k) for k in np.argsort(order)])
 
 
-def _written(op: Builder, g: Value, update: Value, start: Value | None, axis: int) -> Value:
-    """[row, element of the update, element of the cache] = 1 where the one goes to the other; the end may run over."""
+def _placement(op: Builder, g: Value, update: Value, start: Value | None, axis: int) -> Value:
+    """Write [row, element of the update, element of the cache] = 1 where the one goes to the other.
+
+    The update may run over the end of the cache, and goes on at its start.
+    """
     places = op.Unsqueeze(positions(op, dims(update)[axis]), op.ints(0))
     if start is not None:
         places = op.Add(places, op.Unsqueeze(start, op.ints(1)))

@@ -1,4 +1,4 @@
-"""Trigonometric and hyperbolic functions and their inverses."""
+"""Rules of trigonometric and hyperbolic functions and their inverses."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def atanh(op: Builder, g: Value, y: Value, input: Value) -> Value:
 
 
 def _one_minus_square(op: Builder, x: Value) -> Value:
-    """1 − x² as (1 − x)(1 + x), which keeps its digits near 1."""
+    """Write 1 − x² as (1 − x)(1 + x), which keeps its digits near 1."""
     one = op.const(1, like=x)
     return op.Mul(op.Sub(one, x), op.Add(one, x))
