@@ -1,4 +1,4 @@
-"""The attributes of a node as arguments of a function: operators with many share a small frozen record of them.
+"""The attributes of a node as arguments of a function. Families of operators share a small frozen record.
 
 A function that handles an operator takes its attributes by keyword, by the names of the specification. What a family of
 operators has in common comes as one record, the keyword ``at``:
@@ -6,7 +6,7 @@ operators has in common comes as one record, the keyword ``at``:
     def conv(op, x, w, b=None, *, at: Convolution)
     def max_pool(op, x, *, at: Pool, storage_order: int = 0)
 
-Python itself refuses an attribute that nobody was written for: it is no parameter of the function, and no field of the
+Python itself refuses an attribute that the function was not written for: it is neither a parameter nor a field of the
 record. A test compares parameters and fields with the specification.
 """
 
@@ -22,7 +22,7 @@ RECORD = "at"  # the parameter that takes the record
 
 @dataclass(frozen=True, kw_only=True)
 class Windowed:
-    """What all operators have that move a window over an image."""
+    """The attributes of every operator that moves a window over an image."""
 
     auto_pad: str = "NOTSET"
     dilations: Sequence[int] | None = None
@@ -32,7 +32,7 @@ class Windowed:
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution(Windowed):
-    """Conv, and its fused, quantized and channels-last forms."""
+    """The attributes of Conv, and of its fused, quantized and channels-last forms."""
 
     group: int = 1
     kernel_shape: Sequence[int] | None = None
@@ -40,7 +40,7 @@ class Convolution(Windowed):
 
 @dataclass(frozen=True, kw_only=True)
 class TransposedConvolution(Convolution):
-    """ConvTranspose."""
+    """The attributes of ConvTranspose."""
 
     output_padding: Sequence[int] | None = None
     output_shape: Sequence[int] | None = None
@@ -48,7 +48,7 @@ class TransposedConvolution(Convolution):
 
 @dataclass(frozen=True, kw_only=True)
 class Pool(Windowed):
-    """MaxPool, AveragePool and LpPool."""
+    """The attributes that MaxPool, AveragePool and LpPool share."""
 
     kernel_shape: Sequence[int]
     ceil_mode: int = 0
@@ -56,7 +56,7 @@ class Pool(Windowed):
 
 @dataclass(frozen=True, kw_only=True)
 class Recurrent:
-    """RNN, GRU and LSTM, also with quantized weights."""
+    """The attributes that RNN, GRU and LSTM share with each other and with the quantized LSTM."""
 
     activation_alpha: Sequence[float] | None = None
     activation_beta: Sequence[float] | None = None
@@ -67,7 +67,7 @@ class Recurrent:
 
 @dataclass(frozen=True, kw_only=True)
 class Resizing:
-    """Resize."""
+    """The attributes of Resize."""
 
     antialias: int = 0
     axes: Sequence[int] | None = None

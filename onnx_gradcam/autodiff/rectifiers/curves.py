@@ -36,8 +36,7 @@ def _clip(x: Array, low: Array | None = None, high: Array | None = None) -> Arra
 def _quantize(x: Array, low: Array, high: Array) -> Array:
     """Return x clipped to the number format where a Clip was folded into it, else x.
 
-    A range that begins at zero is that of a folded Clip, if there is something to clip. Any other range fits the
-    numbers.
+    A range that begins at zero comes from a folded Clip, if it cuts off anything. Any other range fits the numbers.
     """
     return np.clip(x, low, high) if low == 0 and x.min() < 0 else x
 

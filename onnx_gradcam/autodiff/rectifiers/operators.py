@@ -127,7 +127,7 @@ def _number(value: Value | None, absent: float) -> float | None:
 def _may_be_negative(value: Value) -> bool:
     """Tell whether ``value`` may hold numbers below zero that the network has made.
 
-    An input of the model does not count: its range is that of the pixels.
+    An input of the model does not count: its range is the range of the pixels.
     """
     array = constant(value)
     if array is not None:

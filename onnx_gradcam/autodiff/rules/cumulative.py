@@ -35,5 +35,5 @@ def cum_prod(op: Builder, g: Value, y: Value, x: Value, axis: Value, *, exclusiv
 
 @vjp("Trilu", wrt=0)
 def trilu(op: Builder, g: Value, y: Value, input: Value, k: Value | None = None, *, upper: int = 1) -> Value:
-    """y = the triangle of x on one side of a diagonal:  x̄ = that of g."""
+    """y = the triangle of x on one side of a diagonal:  x̄ = the same triangle of g."""
     return op.Trilu(g, k, upper=upper)

@@ -26,8 +26,8 @@ def dft(
 ) -> Value:
     """y = F x over N places:  x̄ = Fᴴ g, that is N · the inverse transform of g (or, of an inverse one, F g / N).
 
-    One half of a spectrum is transformed back with zeros in place of the other, of which the real parts are x̄. Real
-    numbers from half a spectrum have the half of F g as their x̄, doubled for places that stand for two.
+    Where y is half a spectrum, g has zeros in place of the other half, and x̄ is the real part of the transform. Where
+    real numbers are made from half a spectrum, x̄ is F g at the places of that half, doubled where one stands for two.
     """
     along = _axis(op, axis, rank(input))
     n = dft_length

@@ -266,7 +266,7 @@ def _add_borders(op: Builder, g: Value, x: Value, along: Sequence[int], pads: Va
     """Write ``g`` without its borders, which are added to the elements that they copied, axis by axis.
 
     Where a length or a width is known at run time only, this is a product with the matrix [element of y, element of x],
-    which is 1 where one is a copy of the other. That of a large image costs more than its convolutions.
+    which is 1 where one is a copy of the other. For a large image this product costs more than its convolutions.
     """
     amounts = ints_of(pads)
     for k, axis in enumerate(along):
@@ -297,10 +297,11 @@ def _fold(op: Builder, g: Value, axis: int, size: int, border: tuple[int, int], 
 
 
 def _sources(size: int, border: tuple[int, int], mode: str) -> np.ndarray:
-    """Return the number of the element of which each element of y is a copy.
+    """Return for each element of y the number of the element that it copies.
 
     Negative widths take elements away first, as in onnxruntime.
     """
     before, after = border
     kept = np.arange(size)[max(-before, 0) : size + min(after, 0)]
-    return np.pad(kept, (max(before, 0), max(after, 0)), mode=mode)  # type: ignore[call-overload,no-any-return]
+    widths = max(before, 0), max(after, 0)
+    return np.pad(kept, widths, mode=mode)  # type: ignore[call-overload,no-any-return]  # NumPy's stubs want literal modes

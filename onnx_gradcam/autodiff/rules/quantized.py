@@ -1,4 +1,4 @@
-"""Rules of quantization. The cotangent of a quantized tensor is that of the real numbers that it stands for."""
+"""Rules of quantization. The cotangent of a quantized tensor belongs to the real numbers that it stands for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quantize_linear(
 ) -> Value:
     """q = clip(round(x/s) + z):  x̄ = g · [qmin < q < qmax], the straight-through gradient of the clip.
 
-    Read from q, never from x, which integer kernels do not make. A Relu that was folded into the clip lies at qmin.
+    The rule reads q, never x: integer kernels do not make x. A Relu that was folded into the clip lies at qmin.
     Bengio, Léonard and Courville 2013.
     """
     if y.dtype not in BOUNDS:

@@ -63,7 +63,7 @@ def reduction(op_type: str) -> Callable[[Formula], Formula]:
             if not known:
                 if op_type in UNREDUCED:
                     return g
-                raise Refused("noop_with_empty_axes without axes, of which runtimes make different things,")
+                raise Refused("noop_with_empty_axes without axes, which runtimes compute differently,")
             if not keepdims:
                 g, y = (op.Unsqueeze(v, op.ints(*known)) for v in (g, y))
             return formula(op, g, y, data, Axes(known, op.ints(*known)))

@@ -96,7 +96,7 @@ class Samples:
             yield op.Unsqueeze(flat, op.ints(1)), taps
 
     def add_back(self, op: Builder, g: Value, x: Value) -> Value:
-        """Write the cotangent of ``x``; ``g`` (N, C, L) is that of what the places read."""
+        """Write the cotangent of ``x``; ``g`` (N, C, L) is the cotangent of the values that the places read."""
         wide = widen(op, g)
         shape = op.Shape(wide)
         elements = functools.reduce(op.Mul, [vector(op, [size]) for size in self.sizes])

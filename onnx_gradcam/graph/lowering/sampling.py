@@ -1,4 +1,4 @@
-"""Grids of points to sample at, and inverses of what moves them."""
+"""Grids of points to sample at, and inverses of the matrices that move them."""
 
 from __future__ import annotations
 

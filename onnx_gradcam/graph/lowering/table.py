@@ -144,7 +144,7 @@ def has_body(op_type: str, opset: int) -> bool:
     if not onnx.defs.has(op_type, opset):
         return False
     schema = onnx.defs.get_schema(op_type, opset)
-    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]  # not in onnx's stubs
 
 
 def _expand(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
