@@ -44,7 +44,8 @@ def split(code: str) -> list[str]:
 
 COMMANDS = [
     pytest.param(command, id=f"{name(page)}: {command}")
-    for page in (ROOT / "README.md", DOCS / "limits.md")
+    for page in PAGES
+    if "decisions" not in page.parts
     for command in dict.fromkeys(commands(page))
 ]
 

@@ -62,3 +62,7 @@ def test_kernels_that_differ_in_one_type_are_one_entry() -> None:
 def test_merging_adds_no_combination() -> None:
     variants = [{"T": ("float",), "U": ("int32",)}, {"T": ("double",), "U": ("int64",)}]
     assert sorted(merged(variants), key=str) == sorted(variants, key=str)
+
+
+def test_the_table_is_written_where_the_package_reads_it() -> None:
+    assert placement.KERNELS.read_text("utf-8").startswith('{"onnxruntime": ')
