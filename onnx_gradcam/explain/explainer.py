@@ -217,31 +217,31 @@ class Explainer:
         targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
         network = self.network.on_branch(branch(targets))
         maps = make_maps(network, feeds, targets, recipe, frame)
-        settled, results, written = maps.rows, maps.results, maps.evaluation.score
+        map_rows, results, written = maps.rows, maps.results, maps.evaluation.score
         return Explanation(
             method=recipe.name,
             recipe=recipe,
-            image_index=rows.image_index(settled),
-            class_index=rows.class_index(settled),
-            score=rows.score(written, settled, results),
-            probability=rows.probability(written, settled, results),
+            image_index=rows.image_index(map_rows),
+            class_index=rows.class_index(map_rows),
+            score=rows.score(written, map_rows, results),
+            probability=rows.probability(written, map_rows, results),
             is_blank=maps.is_blank,
             heatmap=maps.heatmap,
-            seen=np.tile(np.array(_region(maps.frame), np.int64), (len(settled), 1)),
+            seen=np.tile(np.array(_region(maps.frame), np.int64), (len(map_rows), 1)),
             scale=maps.scale,
             layers=maps.layers,
             outputs={name: results[name] for name in maps.evaluation.output_names},
             labels=self.labels,
             frame=maps.frame,
             provenance=self._provenance(recipe, maps, network, choice),
-            cell=rows.cell(written, settled, results),
-            box=_in_photo(rows.box(settled), frame),
-            words=tuple(Words(*each) for each in rows.words(settled)),
+            cell=rows.cell(written, map_rows, results),
+            box=_in_photo(rows.box(map_rows), frame),
+            words=tuple(Words(*each) for each in rows.words(map_rows)),
             signed=recipe.signed,
             warnings=(
                 *(choice.warnings if choice else ()),
                 *self._warnings(maps),
-                *rows.warnings(settled),
+                *rows.warnings(map_rows),
                 *_padding_note(maps),
             ),
             attribution=maps.attribution,
