@@ -41,7 +41,7 @@ def biases(nodes: Sequence[ir.Node]) -> list[Bias]:
 
 
 def _added(node: ir.Node) -> np.ndarray | None:
-    return next((rule(node) for op_types, rule in RULES.items() if node.op_type in op_types), None)
+    return next((rule(node) for op_types, rule in BIAS_RULES.items() if node.op_type in op_types), None)
 
 
 def _of_convolution(node: ir.Node) -> np.ndarray | None:
@@ -77,7 +77,7 @@ def _per_channel(bias: np.ndarray, node: ir.Node) -> np.ndarray:
     return bias.reshape(-1, *[1] * (rank(node.outputs[0]) - 2))
 
 
-RULES: Mapping[tuple[str, ...], Callable[[ir.Node], np.ndarray | None]] = {
+BIAS_RULES: Mapping[tuple[str, ...], Callable[[ir.Node], np.ndarray | None]] = {
     ("Conv", "ConvTranspose"): _of_convolution,
     ("Gemm",): _of_gemm,
     ("BatchNormalization",): _of_batch_normalization,

@@ -19,7 +19,7 @@ from onnx_gradcam.graph.lowering.table import Unlowered, dequantize, is_lowered,
 from onnx_gradcam.graph.quantization import only_requantizes
 
 Gs = Sequence[Value | None]
-NONE: Set[Value] = frozenset()
+NO_VALUES: Set[Value] = frozenset()
 
 
 def pull_back(
@@ -28,7 +28,7 @@ def pull_back(
     seeds: Mapping[Value, Value],
     wrt: Sequence[Value],
     table: Mapping[Key, Rule] = RULES,
-    unsaturated: Set[Value] = NONE,
+    unsaturated: Set[Value] = NO_VALUES,
 ) -> list[Value]:
     """Append the nodes that carry cotangents of outputs back to every value of ``wrt``.
 
@@ -133,7 +133,7 @@ def pull_through(
     inputs: Sequence[int],
     gs: Gs,
     table: Mapping[Key, Rule] = RULES,
-    unsaturated: Set[Value] = NONE,
+    unsaturated: Set[Value] = NO_VALUES,
 ) -> Iterator[tuple[Value, Value]]:
     """Yield the shares that inputs of one node get of the cotangents of its outputs.
 
