@@ -48,7 +48,7 @@ def test_every_tutorial_is_run() -> None:
 def test_a_tutorial_prints_what_it_shows(page: str, tmp_path: Path) -> None:
     for package in RUN[page]:
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package}")
+            pytest.skip(f"{package}: the page needs it")
     command = [sys.executable, "-W", "ignore", str(ROOT / "tools" / "tutorials.py"), str(DOCS / page)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many processes run as there are cores
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
