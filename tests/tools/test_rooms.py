@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("importlinter", reason="import-linter: not installed")
-from rooms import is_allowed, parse, reach  # noqa: E402
+from rooms import is_allowed, parse, reach
 
 TABLE = parse(["errors:", "graph: errors", "photos: errors", "targets: graph photos.geometry", "engine: targets"])
 
