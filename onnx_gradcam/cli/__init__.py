@@ -53,7 +53,7 @@ def common(
         ),
     ] = False,
 ) -> None:
-    """Options of all commands."""
+    """Apply the options that stand before any command."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", force=True)
     silence()  # what cannot be decoded is told by our own message
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)

@@ -262,7 +262,7 @@ def lrn(op: Builder, node: ir.Node) -> Value:
 
 
 def dropout(op: Builder, node: ir.Node) -> Value:
-    """x, at inference."""
+    """Write x: at inference nothing is dropped."""
     if len([v for v in node.outputs if v.name]) > 1 or len(node.inputs) > 2:
         raise Unwritten("a mask")
     return op.Identity(node.inputs[0])

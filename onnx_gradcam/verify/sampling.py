@@ -88,7 +88,7 @@ def _read(x: np.ndarray, images: np.ndarray, axes: Sequence[Taps]) -> np.ndarray
 def roi_align(
     shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, rois: np.ndarray, batch: np.ndarray
 ) -> np.ndarray:
-    """Mean over samples in every cell of a box, or the largest weighted element of all samples."""
+    """Return the mean over samples in every cell of a box, or the largest weighted element of all samples."""
     mean = attributes.get("mode", "avg") == "avg"
     y = np.zeros(shape)
     for r, box in enumerate(rois):
@@ -120,7 +120,7 @@ def _line(
 
 
 def max_roi_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, rois: np.ndarray) -> np.ndarray:
-    """The largest element of every cell of a box (image, x₁, y₁, x₂, y₂); 0 for a cell without elements."""
+    """Return the largest element of every cell of a box (image, x₁, y₁, x₂, y₂); 0 for a cell without elements."""
     y = np.zeros(shape)
     for r, (image, *box) in enumerate(rois):
         scaled = np.array(box) * attributes.get("spatial_scale", 1.0)

@@ -49,7 +49,7 @@ def conv_transpose(
 
 
 def max_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
-    """The largest of each window; padding never counts."""
+    """Return the largest of each window; padding never counts."""
     taps = _taps(x, shape, attributes["kernel_shape"], attributes, fill=-np.inf)
     y = np.full(shape, -np.inf)
     for _, part in taps:
@@ -58,14 +58,14 @@ def max_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> n
 
 
 def lp_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
-    """The p-norm of each window."""
+    """Return the p-norm of each window."""
     p = attributes.get("p", 2)
     total = sum(np.abs(part) ** p for _, part in _taps(x, shape, attributes["kernel_shape"], attributes, fill=0))
     return np.asarray(total ** (1 / p))
 
 
 def average_pool(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray) -> np.ndarray:
-    """The mean of each window. With ``count_include_pad`` padding counts, but not what lies beyond it."""
+    """Return the mean of each window. With ``count_include_pad`` padding counts, but not what lies beyond it."""
     kernel = attributes["kernel_shape"]
     pads = attributes.get("pads") or [0] * 2 * len(kernel)
     around = list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))

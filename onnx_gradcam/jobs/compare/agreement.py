@@ -66,7 +66,7 @@ def pearson(a: Array, b: Array) -> float:
 
 
 def top_iou(a: Array, b: Array, share: float = TOP) -> float:
-    """|T(a) ∩ T(b)| / |T(a) ∪ T(b)|, T the ``share`` of points with the highest values, rounded, at least one.
+    """Return |T(a) ∩ T(b)| / |T(a) ∪ T(b)|, T the ``share`` of points with the highest values, rounded, at least one.
 
     Of equal values the first in row-major order comes first. A point that is not positive holds no evidence and is
     never in T: two maps that are 0 almost everywhere would agree on the zeros. Where both T are empty: 1.

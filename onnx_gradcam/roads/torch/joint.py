@@ -85,7 +85,7 @@ class _Recorder(torch.fx.Interpreter):  # type: ignore[misc]
         self.leaves, self.found = leaves, dict[Any, Any]()
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """How the program's tensors lay in memory when it was exported is no part of what it computes."""
+        """Return the result of a call; how tensors lay in memory at the export is no part of what is computed."""
         if target is torch.ops.aten.view.default:
             args = (args[0].contiguous(), *args[1:])
         if target is torch.ops.aten.as_strided.default and _is_in_place(*args):
