@@ -23,7 +23,7 @@ from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture import detail, figure, overlay
 from onnx_gradcam.results.provenance import Provenance
-from onnx_gradcam.results.records import Rectifiers, Words
+from onnx_gradcam.results.records import Rectifiers, Words, nan_to_none
 
 Array = npt.NDArray[Any]
 REPR_ROWS = 5
@@ -231,7 +231,7 @@ class Explanation:
             seen=self.region(row),
             box=self.box_of(row),
             signed=self.signed,
-            blank=_blank_note(self.method) if self.layers else BLANK_AT_INPUT,
+            blank=notes.blank_line(self.method) if self.layers else notes.BLANK_AT_INPUT,
             brightest=1.0 if self.layers else figure.brightest(self.heatmap[row], self.region(row)),
         )
 
@@ -265,9 +265,9 @@ class Explanation:
 
     def _detail_figure(self, row: int) -> Array:
         picture, seen = self.detail(row), self.region(row)
-        blank = [BLANK_AT_INPUT] if self.is_blank[row] else []
+        blank = [notes.BLANK_AT_INPUT] if self.is_blank[row] else []
         framed = [figure.FRAMED] if figure.unseen_note(picture, seen) else []
-        lines = [*blank, str(self.rectifiers), *SANITY, *framed]
+        lines = [*blank, str(self.rectifiers), *notes.SANITY, *framed]
         return figure.panels([figure.picture_panel(picture, seen=seen)], title=self.title(row), notes=lines)
 
     def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:
@@ -316,37 +316,25 @@ class Explanation:
             "target": self.target(row),
             "label": self.label(row),
             "score": float(self.score[row]),
-            "probability": _number(self.probability[row]),
+            "probability": nan_to_none(self.probability[row]),
             "cell": self._cell(row),
             "box": self.box_of(row),
             "is_blank": bool(self.is_blank[row]),
-            "scale": _number(self.scale[row]),
+            "scale": nan_to_none(self.scale[row]),
             "seen": [int(v) for v in self.seen[row]],
         }
 
     def account(self) -> dict[str, Any]:
         """Return what the manifest says of model, score, layers and method, ready for JSON."""
-        source, recipe = self.provenance, self.recipe
+        recipe = self.recipe
         return {
-            "versions": dict(source.versions),
-            "model": {"path": source.model, "sha256": source.sha256},
-            "providers": list(source.providers),
-            "provider_options": {name: dict(options) for name, options in source.provider_options.items()},
-            "precision": dict(source.precision),
-            "score": source.score,
-            "score_activation": source.score_activation,
-            "labels": source.labels,
-            "layers": list(source.layers),
-            "layer_reasons": list(source.layer_reasons),
+            **self.provenance.as_dict(),
             "attributed": self.attributed or None,
             "method": recipe.method,
             "counterfactual": recipe.counterfactual,
             "signed": recipe.signed,
-            "fusion": source.fusion,
             "smooth": list(recipe.smooth),
             "options": options_for_json(recipe),
-            "check_forward": source.check_forward,
-            "gradient_scale": source.gradient_scale,
             "rectifiers": None if self.rectifiers is None else asdict(self.rectifiers),
         }
 
@@ -410,20 +398,3 @@ class Explanation:
         if image is not None:
             return decode(image)
         return backdrop(self.frame, int(self.image_index[row]))
-
-
-SANITY = (
-    "guided backpropagation and deconvolution show edges whatever the class:",
-    "they fail sanity checks (Adebayo et al. 2018)",
-)
-BLANK_AT_INPUT = "blank map: it is 0 everywhere at the input"
-
-
-def _blank_note(method: str) -> str:
-    variants = method.split()[1:]
-    side = "for or against" if "signed" in variants else "against" if "counterfactual" in variants else "for"
-    return f"blank map: nothing at this layer speaks {side} this target"
-
-
-def _number(value: np.floating[Any]) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -36,9 +36,23 @@ SATURATED = (
 GATED_AWAY = "no positive share of that score comes back through all rectifiers; saliency keeps negative shares, too"
 COMPLETE = 0.02  # share of the score that may be missing from a sum that explains it
 INTEGRATED = 0.05  # the same for a difference of scores that is integrated numerically
-NOTHING = (
+CANCELLED = (
     "evidence for and against that class cancels everywhere at {layers}; try the method hirescam, or another layer"
 )
+
+
+SANITY = (
+    "guided backpropagation and deconvolution show edges whatever the class:",
+    "they fail sanity checks (Adebayo et al. 2018)",
+)
+BLANK_AT_INPUT = "blank map: it is 0 everywhere at the input"
+
+
+def blank_line(method: str) -> str:
+    """Return the line below the picture of a blank map; the method is followed by its variants."""
+    variants = method.split()[1:]
+    side = "for or against" if "signed" in variants else "against" if "counterfactual" in variants else "for"
+    return f"blank map: nothing at this layer speaks {side} this target"
 
 
 def tied_scores(scores: np.ndarray) -> list[str]:
@@ -98,7 +112,7 @@ def _why_blank(row: int, layers: Sequence[LayerResult], variants: Sequence[str])
     if all(layer.gradient is not None and not layer.gradient[row].any() for layer in layers):
         return FLAT
     if "signed" in variants:
-        return NOTHING
+        return CANCELLED
     return NOTHING_AGAINST if "counterfactual" in variants else NOTHING_FOR
 
 

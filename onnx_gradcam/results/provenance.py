@@ -46,3 +46,21 @@ class Provenance:
     check_forward: bool
     gradient_scale: float | None
     preprocess: Choice | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the manifest says of model and run, ready for JSON; preprocessing stands with each image."""
+        return {
+            "versions": dict(self.versions),
+            "model": {"path": self.model, "sha256": self.sha256},
+            "providers": list(self.providers),
+            "provider_options": {name: dict(options) for name, options in self.provider_options.items()},
+            "precision": dict(self.precision),
+            "score": self.score,
+            "score_activation": self.score_activation,
+            "labels": self.labels,
+            "layers": list(self.layers),
+            "layer_reasons": list(self.layer_reasons),
+            "fusion": self.fusion,
+            "check_forward": self.check_forward,
+            "gradient_scale": self.gradient_scale,
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,3 +54,8 @@ class Rectifiers:
 
 def _list_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def nan_to_none(value: float) -> float | None:
+    """Return the number, or None for NaN, which JSON does not know."""
+    return None if math.isnan(value) else float(value)

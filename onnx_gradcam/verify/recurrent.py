@@ -31,7 +31,7 @@ FORMULAS: dict[str, tuple[dict[str, float], Callable[..., Array]]] = {
     "elu": ({"alpha": 1.0}, lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))),
     "hardsigmoid": ({"alpha": 0.2, "beta": 0.5}, lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1)),
 }
-DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+DEFAULT_ACTIVATIONS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 
 
 def recurrent(op_type: str, attributes: Attributes, arrays: Sequence[Array | None]) -> list[Array]:
@@ -45,12 +45,12 @@ def recurrent(op_type: str, attributes: Attributes, arrays: Sequence[Array | Non
     states = [_directions(a, first) for a in ((h, c) if op_type == "LSTM" else (h,))]
     ways, steps, batch, hidden = len(w), len(x), x.shape[1], r.shape[2]
     lengths = np.full(batch, steps) if lengths is None else lengths
-    acts = _activations(op_type, attributes.get("activations", DEFAULTS[op_type] * ways), attributes)
+    acts = _activations(op_type, attributes.get("activations", DEFAULT_ACTIVATIONS[op_type] * ways), attributes)
     y = np.zeros((steps, ways, batch, hidden), x.dtype)
     last = [np.zeros((ways, batch, hidden), x.dtype) for _ in states]
     for d in range(ways):
         bias = np.zeros(2 * w.shape[1]) if b is None else b[d]
-        count = len(DEFAULTS[op_type])
+        count = len(DEFAULT_ACTIVATIONS[op_type])
         step = RECURRENT_STEPS[op_type](
             w[d], r[d], bias, None if p is None else p[d], acts[count * d : count * (d + 1)], attributes
         )
