@@ -153,7 +153,7 @@ def test_a_grid_by_the_user(exporter: str) -> None:
 def test_tokens_that_are_no_grid_are_refused_with_the_way_out() -> None:
     exported = exports.export(token_nets.Cropped(), torch.zeros(2, 3, *token_nets.ViT.size), "dynamo")
     with pytest.raises(ogc.LayerError, match="not a grid that could be found") as error:
-        _ = ogc.Explainer(exported).layers
+        _ = ogc.Explainer(exported).target_layers
     assert "--grid HxW" in error.value.hint
     with pytest.raises(ogc.LayerError, match="could not be found by following the graph"):
         ogc.Explainer(exported, error.value.name)
