@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
-from onnx_gradcam.engine.session import in_tf32, provider_settings, versions
+from onnx_gradcam.engine.session import in_tf32, provider_settings
 from onnx_gradcam.explain.maps import Maps, make_maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
@@ -268,7 +268,7 @@ class Explainer:
         return Provenance(
             model=self.source.name,
             sha256=network.sha256,
-            versions=versions(),
+            versions=network.versions,
             providers=tuple(providers),
             provider_options={name: dict(set_options[name]) for name in providers if set_options[name]},
             precision={"dtype": str(maps.evaluation.score.value.dtype).lower(), "tf32": in_tf32(options, providers)},

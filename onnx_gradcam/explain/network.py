@@ -22,7 +22,7 @@ from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
-from onnx_gradcam.engine.session import Options
+from onnx_gradcam.engine.session import Options, versions
 from onnx_gradcam.errors import InputError, LayerError
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
@@ -152,6 +152,11 @@ class Network:
     def sha256(self) -> str:
         """Return the sha256 of the model file, or of the model's bytes, as hex digits."""
         return self.source.sha256()
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the tool, onnx, NumPy and the runtime, looked up once: that takes milliseconds."""
+        return versions()
 
     @cached_property
     def score(self) -> Score:
