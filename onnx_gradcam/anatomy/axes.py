@@ -1,4 +1,4 @@
-"""How the axes of what an operator makes come from the axes of what it reads: one table that all finders share."""
+"""One table of how output axes come from input axes, operator by operator; all finders share it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Dim = int | ir.SymbolicDim
 
 
 class AxisEffect(Enum):
-    """What an operator does to the axes, and to the elements, of its first input."""
+    """The effect of an operator on the axes and the elements of its first input."""
 
     COPIED = auto()  # every element stays where it is, as it is
     REQUANTIZED = auto()  # the same, rounded to the integers that stand for real numbers, or back

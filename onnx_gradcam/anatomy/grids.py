@@ -1,4 +1,4 @@
-"""Which values are on the grid of a convolution, and which of their axes are what."""
+"""The values on the grid of a convolution, and the meaning of their axes."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerSearch:
-    """What the finders of layers look at.
+    """The graph and the score, as the finders of layers read them.
 
     Attributes:
         graph: a prepared graph.

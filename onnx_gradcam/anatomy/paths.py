@@ -1,4 +1,4 @@
-"""Which values the differentiable paths of a network go through."""
+"""The values that the differentiable paths of a network go through."""
 
 from __future__ import annotations
 

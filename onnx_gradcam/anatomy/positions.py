@@ -1,4 +1,4 @@
-"""Where on the image's grid the elements of every value lie, followed through the graph."""
+"""The places of the elements of every value on the grid of the image, followed through the graph."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUANTIZED_CONCAT = "QLinearConcat"  # joined here: the reference evaluator has s
 
 @dataclass(frozen=True)
 class SpatialLayout:
-    """How a value becomes (N, C, *space).
+    """The steps that bring a value into the form (N, C, *space).
 
     Attributes:
         axes: for each of (N, C, *space) the axis of the value that holds it; with a token grid for (N, C, tokens).

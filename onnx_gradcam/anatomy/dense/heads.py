@@ -1,4 +1,4 @@
-"""Which entries of a dense or detector output are scores: those that pass through a Sigmoid or Softmax, unmixed."""
+"""The entries of a dense or detector output that are scores: they pass through a Sigmoid or Softmax, unmixed."""
 
 from __future__ import annotations
 
