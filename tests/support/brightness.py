@@ -41,3 +41,7 @@ def brightness_model() -> onnx.ModelProto:
         [numpy_helper.from_array(v, k) for k, v in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+# What tests of the command line start with, in the folder of the fixture ``folder``.
+EXPLAIN = ("explain", "model.onnx", "photos", "--preprocess", "good.json")

@@ -1,6 +1,8 @@
-"""How far two arrays are apart, one number for each row (image)."""
+"""How far two arrays are apart."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -20,3 +22,13 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     """Return the correlation of all elements of two arrays."""
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def close(found: Any, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max(), rtol=0)
+
+
+def scaled(maps: np.ndarray) -> np.ndarray:
+    """Each divided by its largest magnitude, a blank one left at 0."""
+    peak = np.abs(maps).max(axis=(1, 2), keepdims=True)
+    return maps / np.where(peak == 0, 1, peak)
