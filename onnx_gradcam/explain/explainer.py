@@ -16,7 +16,7 @@ from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.decode import MAX_PIXELS, decode
 from onnx_gradcam.photos.inputs import check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike, choose
@@ -159,6 +159,7 @@ class Explainer:
         signed: bool = False,
         fusion: str = "mean",
         smooth: str | Sequence[str] = (),
+        max_pixels: int = MAX_PIXELS,
         **options: Any,
     ) -> Explanation:
         """Explain a photo. The heatmap is in the photo's pixels, and so are places in targets.
@@ -174,6 +175,7 @@ class Explainer:
             signed: as in ``explain``.
             fusion: as in ``explain``.
             smooth: as in ``explain``.
+            max_pixels: the largest photo that is decoded; a larger one is refused before anything is allocated.
             **options: as in ``explain``.
 
         Returns:
@@ -185,7 +187,7 @@ class Explainer:
             OnnxGradcamError: as in ``explain``.
         """
         recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
-        photo = decode(image)
+        photo = decode(image, max_pixels)
         choice = preprocess if isinstance(preprocess, Choice) else self.preprocessing(preprocess)
         x, geometry = to_tensor(photo, choice.preprocess)
         feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)

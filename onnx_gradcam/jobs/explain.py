@@ -12,7 +12,8 @@ from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.plan import Plan, is_array, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import against_truth
-from onnx_gradcam.photos.decode import list_images, load_tensor
+from onnx_gradcam.photos.decode import load_tensor
+from onnx_gradcam.photos.listing import list_images
 from onnx_gradcam.results import files
 from onnx_gradcam.results.contrast import SideBySide, explain_both
 from onnx_gradcam.results.explanation import Explanation

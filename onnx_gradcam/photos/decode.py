@@ -2,79 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.errors import InputError, nearest
-from onnx_gradcam.photos import exif
+from onnx_gradcam.photos import exif, headers
 from onnx_gradcam.photos.opencv import cv2
 
 Photo = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, upright."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".npy")
-"""The files that are taken from a folder."""
+MAX_PIXELS = 200_000_000
+"""How many pixels a photo may have before it is decoded, unless the caller allows more."""
 
 
-def list_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the files that ``paths`` name, each once.
-
-    Args:
-        paths: files, folders (their images and .npy files, sorted, without subfolders) and globs. A file that does not
-            exist is in the list all the same: later it fails alone, and not the whole list.
-
-    Raises:
-        InputError: a folder without images, a glob without files, or no paths at all.
-    """
-    files = [file for path in paths for file in _expand(os.fspath(path))]
-    if not files:
-        raise InputError("no images given", hint="name a file, a folder or a glob such as 'photos/*.jpg'")
-    return list(dict.fromkeys(files))
-
-
-def _expand(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        candidates = [f for f in path.iterdir() if f.suffix.lower() in SUFFIXES]
-    elif path.exists() or not any(c in name for c in "*?["):
-        return [path]
-    else:  # shells on Windows leave globs to the program
-        root = Path(path.anchor)
-        candidates = list(root.glob(str(path.relative_to(root))))
-    files = sorted(f for f in candidates if f.is_file() and not f.name.startswith("."))
-    if not files:
-        what = f"no images in folder '{name}'" if path.is_dir() else f"no file matches '{name}'"
-        raise InputError(what, hint=f"images are files ending in {', '.join(SUFFIXES)}", path=name)
-    return files
-
-
-def decode(source: object) -> Photo:
+def decode(source: object, max_pixels: int = MAX_PIXELS) -> Photo:
     """Return a photo as (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
     Values of 16 bits become 8 bits (v / 257, rounded). Transparent pixels are drawn on white: the colour that is stored
     for them, often black, does not show.
 
     Args:
-        source: the path of a JPEG, PNG, WebP or BMP file, its bytes, a PIL image, or a uint8 array: (H, W, 3) RGB,
-            (H, W, 4) RGBA or (H, W) grey.
+        source: the path of an image file, its bytes, a PIL image, or a uint8 array: (H, W, 3) RGB, (H, W, 4) RGBA or
+            (H, W) grey. JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 and Netpbm files can be read as far as the
+            installed OpenCV decodes them; of several frames the first is taken.
+        max_pixels: the largest number of pixels that is decoded. The header of a file says its size, so that a file
+            that is too large is refused before anything is allocated for it.
 
     Raises:
-        InputError: the file does not exist, is empty, cut off, corrupt or not an image, or the array has another shape
-            or dtype.
+        InputError: the file does not exist, is empty, cut off, corrupt, too large or not an image, or the array has
+            another shape or dtype.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if hasattr(source, "getexif") and hasattr(source, "convert"):
-        return _from_pil(source)
+        return _from_pil(source, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_bytes(bytes(source), f"{len(bytes(source))} bytes")
+        return _from_bytes(bytes(source), f"{len(bytes(source))} bytes", max_pixels)
     if isinstance(source, str | os.PathLike):
-        return _from_bytes(_read(Path(source)), f"'{os.fspath(source)}'")
+        return _from_bytes(_read(Path(source)), f"'{os.fspath(source)}'", max_pixels)
     kind = type(source).__name__
     raise InputError(f"cannot use a {kind} as an image", hint="a path, bytes, a PIL image or a uint8 array", kind=kind)
 
@@ -89,6 +60,7 @@ def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
     _check_exists(path)
     try:
         with path.open("rb") as file:
+            _check_length(file)
             array = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         hint = "numpy.save(path, array) writes one"
@@ -96,6 +68,18 @@ def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
     if array.dtype.kind not in "fiub":
         raise InputError(f"'{path}' holds {array.dtype}, not numbers", hint="save a numeric array", path=path)
     return np.asarray(array)
+
+
+def _check_length(file: BinaryIO) -> None:
+    """Raise ``ValueError`` for a .npy file that is shorter than its header says, before an array is allocated."""
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version in header:
+        shape, _, dtype = header[version](file)
+        size = math.prod(shape) * dtype.itemsize
+        if size > os.fstat(file.fileno()).st_size - file.tell() and not dtype.hasobject:
+            raise ValueError(f"its header says {size} bytes of values, and the file has fewer: it is cut off")
+    file.seek(0)
 
 
 def _check_exists(path: Path) -> None:
@@ -107,6 +91,9 @@ def _check_exists(path: Path) -> None:
             f"in that folder: {nearest(path.name, siblings)}" if siblings else f"no folder '{path.parent}' with files"
         )
         raise InputError(f"no such file: '{path}'", hint=hint, path=path)
+    if not path.is_file():
+        what = f"'{path}' is no regular file, but a pipe, a socket or a device"
+        raise InputError(what, hint="write what comes out of it to a file first", path=path)
 
 
 def _read(path: Path) -> bytes:
@@ -117,24 +104,40 @@ def _read(path: Path) -> bytes:
         raise InputError(f"cannot read '{path}': {error.strerror}", hint="check its permissions", path=path) from None
 
 
-def _from_bytes(data: bytes, name: str) -> Photo:
+def _from_bytes(data: bytes, name: str, max_pixels: int) -> Photo:
     if not data:
         raise InputError(f"{name} is empty", hint="copy or download the file again", source=name)
     blocks = list(exif.blocks(data))
     if blocks and blocks[-1][0] != b"end":
         raise InputError(f"{name} is cut off or corrupt", hint="copy or download the file again", source=name)
+    size = headers.size(data)
+    if size is not None:
+        _check_size(size, name, max_pixels)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = None if size is None else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InputError(
             f"cannot decode {name}: {error.err}", hint="make the image smaller, or save it again", source=name
         ) from None
     if pixels is None:
-        hint = "JPEG, PNG, WebP and BMP can be read: convert other formats, or save the file again"
+        hint = "JPEG, PNG, WebP, GIF, BMP and TIFF can be read: convert other formats, or save the file again"
         raise InputError(f"{name} is not an image, or it is cut off or corrupt", hint=hint, source=name)
     if pixels.ndim == 3:
         pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
     return _turn(_rgb(pixels, name), exif.orientation(dict(blocks).get(b"exif", b"")))
+
+
+def _check_size(size: headers.Size, name: str, max_pixels: int) -> None:
+    """Raise ``InputError`` for an image that is too large to be decoded."""
+    width, height = size
+    if width * height > max_pixels:
+        raise InputError(
+            f"{name} has {width} × {height} pixels, more than the limit of {max_pixels:,}",
+            hint=f"a smaller copy, or --max-pixels {width * height} (in Python max_pixels={width * height})",
+            source=name,
+            size=size,
+            max_pixels=max_pixels,
+        )
 
 
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
@@ -169,7 +172,8 @@ def _from_array(array: NDArray[Any]) -> Photo:
     return _rgb(array, "the array")
 
 
-def _from_pil(image: Any) -> Photo:
+def _from_pil(image: Any, max_pixels: int) -> Photo:
+    _check_size(image.size, "the PIL image", max_pixels)
     try:
         orientation, mode = image.getexif().get(0x0112, 1), image.mode
         if mode == "I" or mode.startswith("I;16"):  # 16-bit grey, which convert() would clip at 255

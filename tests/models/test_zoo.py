@@ -16,7 +16,8 @@ from localisation import declared
 from repository import MODELS
 
 import onnx_gradcam as ogc
-from onnx_gradcam.photos.decode import decode, list_images
+from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.listing import list_images
 from onnx_gradcam.photos.tensor import to_tensor
 from onnx_gradcam.results.explanation import Explanation
 

@@ -21,7 +21,7 @@ from photos import (
 from PIL import Image
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.photos.decode import decode, list_images, load_tensor
+from onnx_gradcam.photos.decode import decode, load_tensor
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -171,33 +171,6 @@ def test_truncated_pil_image() -> None:
         pytest.raises(InputError, match="truncated"),
     ):
         decode(opened)
-
-
-def test_list_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("b.JPG", "a.png", "c.npy", "notes.txt", "._a.png", "x[1].png"):
-        (tmp_path / name).touch()
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "d.webp").touch()
-    folder = [tmp_path / n for n in ("a.png", "b.JPG", "c.npy", "x[1].png")]
-    assert list_images([str(tmp_path)]) == folder
-    assert list_images([str(tmp_path / "*.png")]) == [tmp_path / "a.png", tmp_path / "x[1].png"]
-    assert list_images([str(tmp_path / "**" / "*.webp")]) == [tmp_path / "sub" / "d.webp"]
-    assert list_images([str(tmp_path / "x[1].png")]) == [tmp_path / "x[1].png"]  # a file of that name, no glob
-    assert list_images([str(tmp_path / "notes.txt"), str(tmp_path / "gone.png")]) == [
-        tmp_path / "notes.txt",
-        tmp_path / "gone.png",
-    ]
-    assert list_images([str(tmp_path / "b.JPG"), str(tmp_path)]) == [folder[1], folder[0], *folder[2:]]
-    monkeypatch.chdir(tmp_path)
-    assert list_images(["*.png"]) == [Path("a.png"), Path("x[1].png")]
-    (tmp_path / "empty").mkdir()
-    for paths, what in {
-        ("empty",): "no images in folder 'empty'",
-        ("*.gif",): r"'\*.gif'",
-        (): "no images",
-    }.items():
-        with pytest.raises(InputError, match=what):
-            list_images(paths)
 
 
 def test_load_tensor(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from photos import (
 )
 from PIL import Image, ImageOps
 
-from onnx_gradcam.photos.decode import decode, list_images
+from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.listing import list_images
 from onnx_gradcam.photos.preprocess.choice import PRESETS, Preprocess
 from onnx_gradcam.photos.tensor import to_tensor
 

@@ -19,8 +19,8 @@ from onnx_gradcam.jobs.compare.requirements import Requirement
 from onnx_gradcam.jobs.compare.sides import SideLike, check_scores, open_side
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.photos.decode import list_images
 from onnx_gradcam.photos.labels import LabelsLike
+from onnx_gradcam.photos.listing import list_images
 from onnx_gradcam.photos.preprocess.choice import PreprocessLike
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.targets import Target
