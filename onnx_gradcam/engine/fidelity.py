@@ -42,7 +42,7 @@ def differences(
 
     The session is opened for this and closed again. Outputs that the deployed model does not have are passed over.
     """
-    deployed = Session(source.path or source.data or b"", options)
+    deployed = Session(source.deployed, options)
     names = [name for name in deployed.outputs if name in found]
     original = run_in_pieces(deployed.run, names, feeds, batch)
     return [
@@ -56,7 +56,7 @@ def own_difference(source: Source, options: Options, feeds: Mapping[str, np.ndar
 
     A quantized model rounds: whether kernels are fused decides which way.
     """
-    sessions = [Session(source.path or source.data or b"", each) for each in (options, unoptimised(options))]
+    sessions = [Session(source.deployed, each) for each in (options, unoptimised(options))]
     fused, plain = (run_in_pieces(session.run, session.outputs, feeds, batch) for session in sessions)
     return max(relative_difference(fused[name], plain[name]) for name in fused)
 

@@ -119,7 +119,7 @@ class Session:
     def _serialize(self, model: ir.Model) -> str | bytes:
         size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
         if size < IN_MEMORY_LIMIT:
-            data: bytes = ir.to_proto(_in_memory(model)).SerializeToString()
+            data: bytes = ir.to_proto(model).SerializeToString()
             return data
         folder = tempfile.mkdtemp(prefix="onnx-gradcam-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -147,16 +147,6 @@ def session_options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return options
-
-
-def _in_memory(model: ir.Model) -> ir.Model:
-    """Return the model with its weights in memory. The mapped file stays open: arrays elsewhere may be views of it."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                value.const_value = ir.Tensor(tensor.numpy().copy(), name=tensor.name, dtype=tensor.dtype)
-    return model
 
 
 def _onnxruntime() -> ModuleType:

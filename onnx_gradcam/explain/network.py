@@ -151,7 +151,7 @@ class Network:
     @cached_property
     def sha256(self) -> str:
         """Return the sha256 of the model file, or of the model's bytes, as hex digits."""
-        return self.source.sha256()
+        return self.source.sha256
 
     @cached_property
     def versions(self) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,34 +12,45 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.external_data import external_tensors, location, read_external_data
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
+FileState = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
 class Source:
     """A model as it was given: the deployed artefact, untouched.
 
-    ``path`` is None for models from memory, then ``data`` holds the serialized model.
+    Attributes:
+        model: the model as it was read. It holds all its weights, and reads no file any more.
+        name: what the model is called in messages: its path as it was given.
+        sha256: the hash of the file, without its external data, or of the serialized bytes, as hex digits.
+        path: the absolute path of the file; None for models from memory.
+        data: the serialized model, for models from memory; None for files.
+        files: of the file and those of its external data size and time, as they were when they were read.
     """
 
     model: ir.Model
-    path: Path | None
-    data: bytes | None
+    name: str
+    sha256: str
+    path: Path | None = None
+    data: bytes | None = None
+    files: tuple[tuple[Path, FileState], ...] = ()
 
     @property
-    def name(self) -> str:
-        """Return what the model is called in messages."""
-        return str(self.path) if self.path else "the model given in memory"
+    def deployed(self) -> Path | bytes | ir.Model:
+        """Return what a runtime opens to run the untouched model.
 
-    def sha256(self) -> str:
-        """Return the SHA-256 of the file (without its external data) or of the serialized bytes."""
-        content = self.path.read_bytes() if self.path else self.data or b""
-        return hashlib.sha256(content).hexdigest()
+        It is the file, as long as it is there as it was read. After that it is the model as it was read.
+        """
+        if self.path is not None and all(_state(file) == state for file, state in self.files):
+            return self.path
+        return self.model if self.data is None else self.data
 
 
 def load(model: ModelLike | Source) -> Source:
-    """Read ``model``; external data is mapped, not read. A ``Source`` is returned as it is.
+    """Read ``model`` with its external data. A ``Source`` is returned as it is.
 
     Raises ``ModelError`` for a file that is missing, not ONNX, truncated, or lacks its external data.
     """
@@ -50,14 +60,41 @@ def load(model: ModelLike | Source) -> Source:
         return _from_bytes(bytes(model.SerializeToString()), "the ModelProto")
     if isinstance(model, bytes):
         return _from_bytes(model, "the bytes given")
-    path = Path(model)
-    parsed = _parse(_decode(_read(path), repr(str(path))), repr(str(path)))
-    _attach_external_data(parsed, path)
-    return Source(parsed, path, None)
+    return _from_file(Path(model))
+
+
+def _from_file(given: Path) -> Source:
+    data = _read(given)
+    path = given.absolute()  # the working folder may change before a session is opened
+    proto = _decode(data, repr(str(given)))
+    files = [path, *read_external_data(proto, path)]
+    states = tuple((file, _state(file)) for file in files)
+    return Source(_parse(proto, repr(str(given))), str(given), _sha256(data), path=path, files=states)
 
 
 def _from_bytes(data: bytes, name: str) -> Source:
-    return Source(_self_contained(_decode(data, name), name), None, data)
+    proto = _decode(data, name)
+    for tensor, owner in external_tensors(proto):
+        raise ModelError(
+            f"{name} keeps weights in another file: {location(tensor)!r}",
+            where=owner,
+            hint="the path of the .onnx file, or onnx.load(path), which reads that file, too",
+            location=location(tensor),
+        )
+    return Source(_parse(proto, name), "the model given in memory", _sha256(data), data=data)
+
+
+def _state(file: Path) -> FileState:
+    """Return size and time of a file, None where it is gone."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _read(path: Path) -> bytes:
@@ -129,45 +166,3 @@ def _without_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _holds_map(kind: onnx.TypeProto) -> bool:
     inner = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind
     return bool(inner.HasField("map_type"))
-
-
-def _self_contained(proto: onnx.ModelProto, name: str) -> ir.Model:
-    model = _parse(proto, name)
-    for value, tensor in _external(model):
-        raise ModelError(
-            f"{name} keeps weights in another file: {str(tensor.location)!r}",
-            where=f"weights of {value.name!r}",
-            hint="the path of the .onnx file, or onnx.load(path), which reads that file, too",
-            location=str(tensor.location),
-        )
-    return model
-
-
-def _external(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            yield value, value.const_value
-
-
-def _attach_external_data(model: ir.Model, path: Path) -> None:
-    folder = path.parent.resolve()
-    ir.external_data.set_base_dir(model.graph, folder)
-    for value, tensor in _external(model):
-        file = folder / tensor.location
-        if not file.is_file():
-            raise ModelError(
-                f"the external data of {str(path)!r} is missing: {str(tensor.location)!r}",
-                where=f"weights of {value.name!r}; looked in {folder}",
-                hint="copy that file next to the model; export writes the two together",
-                path=path,
-                location=str(tensor.location),
-            )
-        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if file.stat().st_size < needed:
-            raise ModelError(
-                f"the external data of {str(path)!r} is truncated: {str(tensor.location)!r}",
-                where=f"{file.stat().st_size} bytes, {needed} are needed for {value.name!r}",
-                hint="copy that file again",
-                path=path,
-                location=str(tensor.location),
-            )

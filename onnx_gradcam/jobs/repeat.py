@@ -66,7 +66,7 @@ def repeat(manifest: Path) -> list[Repeat]:
     request, model_sha256, images = _read(manifest)
     with open_explainer(request) as explainer:
         plan = settle(request, explainer, [image.path for image in images])
-        note = "" if explainer.source.sha256() == model_sha256 else "the model file has changed"
+        note = "" if explainer.source.sha256 == model_sha256 else "the model file has changed"
         return [row for image in images for row in _repeat_image(explainer, plan, manifest.parent, image, note)]
 
 

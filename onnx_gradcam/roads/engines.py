@@ -20,7 +20,6 @@ from onnx_gradcam.roads import ort_training
 def by_rules(network: Network, names: Sequence[str]) -> onnx.ModelProto:
     """Return the model of a network with the gradients that the rules of this package write."""
     whole = differentiate(network.scored_model, network.written_score, names)
-    ir.external_data.load_to_model(whole.model)
     whole.model.metadata_props.update(whole.names.as_metadata())
     return ir.to_proto(whole.model)
 

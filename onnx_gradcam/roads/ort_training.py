@@ -67,7 +67,6 @@ def as_it_is(model: ir.Model, names: GradientNames) -> onnx.ModelProto:
     total.name = op.claim(TOTAL_OUTPUT)
     graph.outputs.append(total)
     RemoveUnusedNodesPass()(model)
-    ir.external_data.load_to_model(model)
     model.ir_version = min(model.ir_version, IR)
     written = onnx.load_from_string(_build(make, ir.to_proto(model), list(names.gradients), total.name))
     onnx.helper.set_model_props(written, model.metadata_props | names.as_metadata())
