@@ -31,6 +31,8 @@ class Rule:
     A rule that ``broadcasts`` takes a cotangent whose size-1 axes still broadcast to y; for all others it is expanded.
     A ``multi`` rule is given the cotangents and values of all outputs, as tuples with None where no cotangent arrives.
     A ``nested`` rule differentiates the nodes of a body, and is given the walk for them as the keyword ``pull_back``.
+    A rule that is not the gradient for some activations has ``gates``, which tells which: it takes the activation's
+    output and, for an activation that is written as several nodes, these.
     """
 
     function: Callable[..., Value]
@@ -38,6 +40,7 @@ class Rule:
     broadcasts: bool
     multi: bool
     nested: bool
+    gates: Callable[..., bool] | None = None
 
 
 Rules = Mapping[Key, Rule]

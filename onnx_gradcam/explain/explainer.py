@@ -249,6 +249,7 @@ class Explainer:
             attribution=maps.attribution,
             attributed=maps.attributed,
             rectifiers=maps.rectifiers,
+            completeness=maps.completeness,
         )
 
     def _warnings(self, maps: Maps) -> list[str]:

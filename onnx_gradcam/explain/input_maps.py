@@ -13,10 +13,12 @@ from onnx_gradcam.anatomy.biases import Bias
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult, Targets
 from onnx_gradcam.engine.rows import Row, Rows, hold_targets
 from onnx_gradcam.engine.rows import score as scores
-from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, INTEGRALS, LOCAL_METHODS, baseline_of
+from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, LOCAL_METHODS
 from onnx_gradcam.methods.copies import batches
+from onnx_gradcam.methods.integration import PATH_METHODS, baselines
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.results import notes
+from onnx_gradcam.results.records import Completeness
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +28,7 @@ class AttributionTask:
     """What an attribution needs: how to evaluate the model, with respect to which value, for which images and targets.
 
     Attributes:
-        evaluation: runs the model forward, and backward to the value called ``name``.
+        evaluation: runs the model forward, and backward to the value called ``name`` and to the inputs in ``moving``.
         feeds: arrays by input name, for N images.
         targets: for each image what is explained.
         image_input: the input that is explained.
@@ -34,6 +36,8 @@ class AttributionTask:
         space: which axes of both are space.
         biases: the biases of the network, each with the axes (N, C, *space) of its value, or None where that lies on no
             grid over the image.
+        moving: the inputs that move together from a baseline, the explained one first.
+        shared: the names of the inputs without a batch axis.
     """
 
     evaluation: Evaluation
@@ -43,6 +47,8 @@ class AttributionTask:
     name: str
     space: tuple[int, ...]
     biases: Sequence[tuple[Bias, tuple[int, ...] | None]] = ()
+    moving: Sequence[str] = ()
+    shared: Sequence[str] = ()
 
     @property
     def x(self) -> Array:
@@ -59,12 +65,14 @@ class Attributions:
         rows: for each row its image and its target.
         attribution: (R, *input shape) float32.
         notes: what the user should know, one sentence each.
+        completeness: how far the attributions add up to a difference of scores; None for methods without this promise.
     """
 
     results: Mapping[str, Any]
     rows: tuple[Row, ...]
     attribution: Array
     notes: tuple[str, ...] = ()
+    completeness: Completeness | None = None
 
 
 def attribute_locally(task: AttributionTask, recipe: Recipe) -> Attributions:
@@ -93,35 +101,59 @@ def attribute_over_copies(task: AttributionTask, recipe: Recipe) -> Attributions
     """
     run = task.evaluation.evaluate(task.feeds, task.targets, False)
     images = np.array([row.image for row in run.rows])
-    targets = hold_targets(run.rows, len(task.x))
-    shared = [name for name, x in task.feeds.items() if not x.ndim or len(x) != len(task.x)]
 
     def gradients_at(copies: Iterable[Array]) -> Iterator[Array]:
-        for feeds, of_copies, count in batches(copies, task.feeds, task.image_input, targets, shared):
-            gradients = task.evaluation.evaluate(feeds, of_copies, True).gradients
-            assert gradients is not None
-            gradient = gradients.of[task.name].astype(np.float32)
-            yield gradient.reshape(count, len(run.rows), *gradient.shape[1:])
+        for gradients in _gradients_at(task, run.rows, ({task.image_input: copy} for copy in copies), [task.name]):
+            yield gradients[task.name]
 
     attribution = AVERAGED_METHODS[recipe.method](task.x, images, gradients_at, **recipe.options)
-    is_integral = recipe.method in INTEGRALS
-    sentences = _check_integral(task, run, attribution, recipe.options) if is_integral else []
-    return Attributions(run.results, run.rows, attribution, tuple(sentences))
+    return Attributions(run.results, run.rows, attribution)
 
 
-def _check_integral(task: AttributionTask, run: RunResult, attribution: Array, options: Mapping[str, Any]) -> list[str]:
-    """Return a note where an integral from a baseline does not add up to the difference of the scores at its ends.
+def attribute_along_path(task: AttributionTask, recipe: Recipe) -> Attributions:
+    """Return the attributions of a method that integrates gradients on the way from a baseline to the inputs.
 
-    Dense scores are not checked: the most probable cell may be another one at the baseline.
+    All points are run for the targets that the inputs themselves settle.
+    """
+    run = task.evaluation.evaluate(task.feeds, task.targets, False)
+    images = np.array([row.image for row in run.rows])
+    x = {name: task.feeds[name] for name in task.moving}
+
+    def gradients_at(points: Iterable[Mapping[str, Array]]) -> Iterator[Mapping[str, Array]]:
+        return _gradients_at(task, run.rows, points, task.moving)
+
+    of_inputs = PATH_METHODS[recipe.method](x, images, gradients_at, **recipe.options)
+    completeness = _completeness(task, run, of_inputs, baselines(recipe.options.get("baseline", 0.0), x))
+    sentences = [] if completeness is None else notes.integration_error(completeness)
+    return Attributions(run.results, run.rows, of_inputs[task.image_input], tuple(sentences), completeness)
+
+
+def _gradients_at(
+    task: AttributionTask, rows: Rows, copies: Iterable[Mapping[str, Array]], names: Sequence[str]
+) -> Iterator[dict[str, Array]]:
+    """Yield the gradients of the rows' scores at copies of inputs, several copies at a time: (copies, R, …)."""
+    targets = hold_targets(rows, len(task.x))
+    for feeds, of_copies, count in batches(copies, task.feeds, task.image_input, targets, task.shared):
+        gradients = task.evaluation.evaluate(feeds, of_copies, True).gradients
+        assert gradients is not None
+        of = {name: gradients.of[name].astype(np.float32) for name in names}
+        yield {name: gradient.reshape(count, len(rows), *gradient.shape[1:]) for name, gradient in of.items()}
+
+
+def _completeness(
+    task: AttributionTask, run: RunResult, of_inputs: Mapping[str, Array], begin: Mapping[str, Array]
+) -> Completeness | None:
+    """Return how far integrals add up to the difference of the scores at the ends of their path.
+
+    Dense scores are not compared: the most probable cell may be another one at the baseline.
     """
     score = task.evaluation.score
     if score.dense is not None:
-        return []
-    baseline = baseline_of(options.get("baseline", 0.0), task.x)
-    feeds = {**task.feeds, task.image_input: baseline}
-    at_baseline = task.evaluation.evaluate(feeds, hold_targets(run.rows, len(task.x)), False)
-    difference = scores(score, run.rows, run.results) - scores(score, at_baseline.rows, at_baseline.results)
-    return notes.integration_error(_sum_of_rows(attribution), difference)
+        return None
+    at_baseline = task.evaluation.evaluate({**task.feeds, **begin}, hold_targets(run.rows, len(task.x)), False)
+    sums = {name: _sum_of_rows(attribution) for name, attribution in of_inputs.items()}
+    ends = [scores(score, of.rows, of.results).astype(np.float64) for of in (run, at_baseline)]
+    return Completeness(sums, ends[0] - ends[1])
 
 
 def _evaluate_at_x(task: AttributionTask) -> tuple[Mapping[str, Any], tuple[Row, ...], dict[str, Array]]:
@@ -144,6 +176,7 @@ def _sum_of_rows(array: Array) -> Array:
 
 ATTRIBUTE: Mapping[str, Callable[[AttributionTask, Recipe], Attributions]] = {
     **dict.fromkeys(LOCAL_METHODS, attribute_locally),
+    **dict.fromkeys(PATH_METHODS, attribute_along_path),
     **dict.fromkeys(AVERAGED_METHODS, attribute_over_copies),
     **dict.fromkeys(BIAS_METHODS, attribute_with_biases),
 }

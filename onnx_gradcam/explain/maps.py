@@ -19,13 +19,14 @@ from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.smoothing import CamTask, compute_cams
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
+from onnx_gradcam.methods.integration import PATH_METHODS, moving_inputs
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.drawing import draw
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
-from onnx_gradcam.results.records import Rectifiers
+from onnx_gradcam.results.records import Completeness, Rectifiers
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, np.ndarray]
@@ -46,6 +47,7 @@ class Maps:
         layers: the results at the target layers; empty for methods of the input.
         attribution: (R, *input shape) of the value called ``attributed``; None for cams.
         rectifiers: what the backward pass gated, for methods that gate.
+        completeness: how far attributions add up to a difference of scores, for methods that promise it.
         notes: what the user should know.
     """
 
@@ -60,6 +62,7 @@ class Maps:
     attribution: Array | None = None
     attributed: str = ""
     rectifiers: Rectifiers | None = None
+    completeness: Completeness | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -101,11 +104,13 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: R
     if start.note:
         attribution.check_floats(method, start.note)
     biases = network.biases if method in attribution.BIAS_METHODS else ()
-    names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in biases)]))
-    backward = attribution.GATED_METHODS.get(method, "gradient")
-    evaluation = network.evaluation(names, backward + " counterfactual" * recipe.counterfactual)
+    shared = inputs.inputs_without_batch(feeds, network.inputs, network.image_input)
+    moving = _moving_inputs(network, recipe, shared) if method in PATH_METHODS else ()
+    names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in biases), *moving]))
+    evaluation = network.evaluation(names, methods.backward_of(recipe))
     space = inputs.input_space(network.image_input)
-    task = AttributionTask(evaluation, feeds, targets, network.image_input.name, start.name, space, biases)
+    image = network.image_input.name
+    task = AttributionTask(evaluation, feeds, targets, image, start.name, space, biases, moving, shared)
     with _name_methods_that_apply(network):
         attributions = ATTRIBUTE[method](task, recipe)
     raw = attribution.reduce_to_space(method, attributions.attribution, space, recipe.signed)
@@ -124,8 +129,15 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: R
         attribution=attributions.attribution,
         attributed=start.name,
         rectifiers=gating,
+        completeness=attributions.completeness,
         notes=tuple(filter(None, sentences)),
     )
+
+
+def _moving_inputs(network: Network, recipe: Recipe, shared: Sequence[str]) -> tuple[str, ...]:
+    candidates = [name for name in network.differentiable_inputs if name not in shared]
+    image = network.image_input.name
+    return moving_inputs(recipe.options.get("baseline", 0.0), list(dict.fromkeys([image, *candidates])), image)
 
 
 def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:

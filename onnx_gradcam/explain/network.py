@@ -19,14 +19,14 @@ from onnx_gradcam.anatomy.linear_head import has_linear_head
 from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
-from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES
+from onnx_gradcam.autodiff.rectifiers.gating import GATES, deconvolution_rules, guided_rules
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options, versions
 from onnx_gradcam.errors import InputError, LayerError
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
-from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float
+from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, is_float, upstream
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
@@ -37,10 +37,12 @@ from onnx_gradcam.targets import WrittenScore, write_score
 BACKWARD_PASSES: Mapping[str, Backward] = {
     "gradient": Backward(),
     "curvature": Backward(second_order=True),
-    "guided": Backward(GUIDED_RULES),
-    "guided counterfactual": Backward(GUIDED_RULES, sign=-1),
-    "deconvolution": Backward(DECONVOLUTION_RULES),
-    "deconvolution counterfactual": Backward(DECONVOLUTION_RULES, sign=-1),
+    **{
+        f"{name} of {which}{side}": Backward(rules(gate), sign=sign)
+        for name, rules in (("guided", guided_rules), ("deconvolution", deconvolution_rules))
+        for which, gate in GATES.items()
+        for side, sign in (("", 1), (" counterfactual", -1))
+    },
 }
 
 
@@ -256,6 +258,13 @@ class Network:
     def entrance(self) -> FirstFloat:
         """Return the image input, or the first floating-point value that is computed from it."""
         return first_float(self.scored_model.graph, self.image_input.name, self.written_score.value)
+
+    @cached_property
+    def differentiable_inputs(self) -> tuple[str, ...]:
+        """Return the names of the floating-point inputs on which the score depends differentiably."""
+        graph = self.scored_model.graph
+        before = upstream(graph, self.written_score.value)
+        return tuple(v.name or "" for v in graph.inputs if is_float(v) and v in before)
 
     @cached_property
     def biases(self) -> tuple[tuple[Bias, tuple[int, ...] | None], ...]:

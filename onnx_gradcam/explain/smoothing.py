@@ -131,7 +131,8 @@ class CopyRun:
 def _run_copies(
     task: CamTask, targets: list[tuple[BoundTarget, ...]], copies: Iterable[Array], needs_gradient: bool
 ) -> Iterator[CopyRun]:
-    for feeds, of_copies, count in batches(copies, task.feeds, task.image.name, targets, task.shared):
+    copied = ({task.image.name: copy} for copy in copies)
+    for feeds, of_copies, count in batches(copied, task.feeds, task.image.name, targets, task.shared):
         yield CopyRun(count, task.evaluate(feeds, of_copies, needs_gradient))
 
 

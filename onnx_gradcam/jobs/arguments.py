@@ -13,26 +13,33 @@ from onnx_gradcam.photos.decode import load_tensor
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Read texts ``NAME=VALUE``, where a value is a whole number, a number, or the array in a .npy file.
+    """Read texts ``NAME=VALUE``, where a value is a whole number, a number, a word, or the array in a .npy file.
+
+    ``NAME.INPUT=VALUE`` is the value for one input of the model: the option is then {input: value}.
 
     Raises:
-        MethodError: a text has another form.
+        MethodError: a text has another form, or an option is there twice.
         InputError: a file cannot be read.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise MethodError(f"--option {text!r} is not NAME=VALUE", hint="--option steps=100", option=text)
-        found[name.strip()] = load_tensor(value) if value.endswith(".npy") else _number(name, value)
-    return found
+        name, dot, of_input = name.strip().partition(".")
+        within = options.setdefault(name, {}) if dot else options
+        key = of_input if dot else name
+        if not isinstance(within, dict) or key in within:
+            raise MethodError(f"--option {name} is there twice", hint="one value, or one for each input", option=text)
+        within[key] = load_tensor(value) if value.endswith(".npy") else _number_or_word(value)
+    return options
 
 
-def _number(name: str, text: str) -> int | float:
+def _number_or_word(text: str) -> int | float | str:
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
-    raise MethodError(f"option {name!r} is {text!r}", hint="a number, or an .npy file", option=name)
+    return text.strip()
 
 
 def read_arrays(texts: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,8 +1,9 @@
 """The input-space methods: from the input x and the gradient ∂y/∂x to an attribution, one value for each value of x.
 
-x is (N, …), N images; attributions and gradients have one row per (image, target), (R, …). There are three kinds of
-methods, each with its table: ``LOCAL_METHODS`` look at the gradient at x; ``AVERAGED_METHODS`` at gradients at many
-copies of x; ``BIAS_METHODS`` at the gradients at x and at every place where a bias is added. The gradient of
+x is (N, …), N images; attributions and gradients have one row per (image, target), (R, …). There are four kinds of
+methods, each with its table: ``LOCAL_METHODS`` look at the gradient at x; ``PATH_METHODS`` at gradients on the way from
+a baseline to x; ``AVERAGED_METHODS`` at gradients at many copies of x; ``BIAS_METHODS`` at the gradients at x and at
+every place where a bias is added. The gradient of
 ``GATED_METHODS`` is not the true one: rectifiers have another rule. The first line of the docstring of a method is its
 formula and its source: the table of methods in the documentation is made of these lines.
 """
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods.copies import Noise, noisy_copies
 from onnx_gradcam.methods.heatmap import upsample
+from onnx_gradcam.methods.integration import PATH_METHODS
 
 Array = npt.NDArray[Any]
 GradientsAt = Callable[[Iterable[Array]], Iterable[Array]]
@@ -41,6 +43,9 @@ def guided_backprop(x: Array, gradient: Array) -> Array:
     It comes close to a picture of the edges in x, whatever the class: it fails the sanity checks of Adebayo et al. 2018
     (arXiv:1810.03292), in which trained weights are replaced by random ones. Its product with a cam says more:
     guided-gradcam.
+
+    ``rectifiers``: "all" gates every rectifier, smooth ones such as SiLU and bounded ones such as ReLU6 included;
+    "relu" gates max(x, 0) alone, as captum and pytorch-grad-cam do, and leaves all others their gradient.
     """
     return gradient
 
@@ -48,26 +53,9 @@ def guided_backprop(x: Array, gradient: Array) -> Array:
 def deconvolution(x: Array, gradient: Array) -> Array:
     """∂y/∂x with x̄ = relu(g) at every rectifier.   Zeiler & Fergus 2014, arXiv:1311.2901.
 
-    Like guided backpropagation it shows edges in x rather than what the class depends on.
+    Like guided backpropagation it shows edges in x rather than what the class depends on. ``rectifiers`` as there.
     """
     return gradient
-
-
-def integrated_gradients(
-    x: Array, images: Array, gradients_at: GradientsAt, *, steps: int = 50, baseline: float | Array = 0.0
-) -> Array:
-    """(x − b) · mean_k ∂y/∂x at b + (k − ½)/m · (x − b), k = 1 … m.   Sundararajan et al. 2017, eq. 3.
-
-    m is ``steps``. The paper's sum takes the right ends k/m of the steps; their midpoints come nearer to the integral.
-    b is ``baseline``, a number or an array that broadcasts to x, in the space of the model's input, behind the
-    preprocessing: 0 is a black photo for a model that takes 0 to 1, the mean colour for one that subtracts it.
-    """
-    if not isinstance(steps, (int, np.integer)) or isinstance(steps, bool) or steps < 1:
-        raise MethodError(f"integrated gradients in {steps!r} steps", hint="a whole number from 1", steps=steps)
-    wide = x.astype(np.promote_types(x.dtype, np.float32))
-    away = wide - baseline_of(baseline, wide)
-    path = ((wide - away * (1 - (k + 0.5) / steps)).astype(x.dtype) for k in range(steps))
-    return away[images] * _mean(gradients_at(path))
 
 
 def smoothgrad(
@@ -127,16 +115,21 @@ LOCAL_METHODS: Mapping[str, Local] = {
     "deconvolution": deconvolution,
 }
 AVERAGED_METHODS: Mapping[str, Callable[..., Array]] = {
-    "integrated-gradients": integrated_gradients,
     "smoothgrad": smoothgrad,
     "squaregrad": squaregrad,
     "vargrad": vargrad,
 }
 BIAS_METHODS: Mapping[str, Callable[..., Array]] = {"fullgrad": fullgrad}
-ATTRIBUTIONS: Mapping[str, Callable[..., Array]] = {**LOCAL_METHODS, **AVERAGED_METHODS, **BIAS_METHODS}
+ATTRIBUTIONS: Mapping[str, Callable[..., Any]] = {
+    **LOCAL_METHODS,
+    **PATH_METHODS,
+    **AVERAGED_METHODS,
+    **BIAS_METHODS,
+}
 GATED_METHODS: Mapping[str, str] = {"guided-backprop": "guided", "deconvolution": "deconvolution"}
-INTEGRALS = frozenset({"integrated-gradients"})
-NEEDS_FLOATS = INTEGRALS
+GATED = ("all", "relu")
+"""The values of the option ``rectifiers``: which of them are gated; the first is the default."""
+NEEDS_FLOATS = frozenset(PATH_METHODS)
 UNSIGNED = frozenset({"squaregrad", "vargrad", "fullgrad"})
 
 
@@ -201,24 +194,6 @@ def put_on_axes(maps: Array, space: Sequence[int], rank: int) -> Array:
     """Return maps (R, *space) as an array of ``rank`` axes, with space at the axes ``space`` and 1 at all others."""
     expanded = maps.reshape(*maps.shape, *[1] * (rank - maps.ndim))
     return np.moveaxis(expanded, range(1, 1 + len(space)), space)
-
-
-def baseline_of(baseline: float | Array, x: Array) -> Array:
-    """Return a baseline in the shape and dtype of ``x``.
-
-    Raises ``MethodError`` for a baseline that is not finite, or does not broadcast to ``x``.
-    """
-    try:
-        values = np.broadcast_to(np.asarray(baseline, x.dtype), x.shape)
-    except (TypeError, ValueError) as error:
-        raise MethodError(
-            f"this baseline does not fit an input of shape {x.shape}: {error}",
-            hint="a number, or an array that broadcasts to the input",
-            baseline=baseline,
-        ) from None
-    if not np.isfinite(values).all():
-        raise MethodError("the baseline holds NaN or infinity", hint="finite numbers", baseline=baseline)
-    return values
 
 
 def _mean(pieces: Iterable[Array]) -> Array:

@@ -95,17 +95,22 @@ def _convert(x: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def batches(
-    copies: Iterable[Array], feeds: Mapping[str, Array], name: str, targets: list[T], shared: Sequence[str] = ()
+    copies: Iterable[Mapping[str, Array]],
+    feeds: Mapping[str, Array],
+    name: str,
+    targets: list[T],
+    shared: Sequence[str] = (),
 ) -> Iterator[tuple[dict[str, Array], list[T], int]]:
-    """Yield what is run for ``copies`` of the input ``name``: feeds, targets, and how many copies they hold.
+    """Yield what is run for ``copies`` of inputs: feeds, targets, and how many copies they hold.
 
     A batch holds at most ``MAX_IMAGES`` images and ``MAX_VALUES`` numbers, but always at least one copy. The copies lie
     one behind the other: a result with one row for each (image, target) reshapes to (copies, rows, …).
 
     Args:
-        copies: arrays of the shape of ``feeds[name]``, (N, …).
+        copies: arrays by input name, each of the shape that it has in ``feeds``, (N, …); all copies are of the same
+            inputs.
         feeds: arrays by input name, for the N images.
-        name: the input that is copied.
+        name: the input that holds the images.
         targets: for each of the N images its targets.
         shared: the inputs without a batch axis, which are passed on as they are; all others are repeated.
     """
@@ -113,12 +118,13 @@ def batches(
     each = max(1, min(MAX_IMAGES // len(feeds[name]), MAX_VALUES // feeds[name].size))
     while batch := list(islice(remaining, each)):
         count = len(batch)
+        copied = {key: np.concatenate([copy[key] for copy in batch]) for key in batch[0]}
         others = {
             key: value if key in shared else np.concatenate([value] * count)
             for key, value in feeds.items()
-            if key != name
+            if key not in copied
         }
-        yield {**others, name: np.concatenate(batch)}, targets * count, count
+        yield {**others, **copied}, targets * count, count
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 NAMES = (*cam.CAMS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS)
 SMOOTHINGS = (*SMOOTHING_COPIES, *(name for name in cam.COMBINATIONS if name != "sum"))
 NOISE_DEFAULTS = {"samples": Noise.samples, "noise": Noise.scale, "seed": Noise.seed}
+GATE_DEFAULTS = {"rectifiers": attribution.GATED[0]}
 WITHOUT_GRADIENT = tuple(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT)
 
 
@@ -45,6 +46,18 @@ def check(recipe: Recipe) -> None:
                 method=method,
                 option=name,
             )
+        _check_value(name, recipe.options[name], known[name])
+
+
+def _check_value(name: str, value: object, default: object) -> None:
+    """Raise ``MethodError`` for a word in the place of a number, and for an unknown word."""
+    if name == "rectifiers" and value not in attribution.GATED:
+        hint = nearest(str(value), attribution.GATED)
+    elif isinstance(value, str) and not isinstance(default, str) and name != "baseline":
+        hint = "a number"
+    else:
+        return
+    raise MethodError(f"option {name!r} is {value!r}", hint=hint, option=name)
 
 
 def cam_method(method: str) -> str:
@@ -78,7 +91,21 @@ def check_smoothing(recipe: Recipe) -> None:
 def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
     """Return the options of a method and of smoothings, by name, with their defaults."""
     needs_noise = cam_method(method) in cam.NEEDS_NOISE or "noise" in smooth
-    return {**attribution.options_of(method), **(NOISE_DEFAULTS if needs_noise else {})}
+    is_gated = method in attribution.GATED_METHODS or method in GUIDED_CAMS
+    return {
+        **attribution.options_of(method),
+        **(GATE_DEFAULTS if is_gated else {}),
+        **(NOISE_DEFAULTS if needs_noise else {}),
+    }
+
+
+def backward_of(recipe: Recipe) -> str:
+    """Return which backward pass an attribution needs, by its name in ``explain.network.BACKWARD_PASSES``."""
+    if recipe.method not in attribution.GATED_METHODS:
+        return "gradient"
+    rectifiers = recipe.options.get("rectifiers", attribution.GATED[0])
+    name = f"{attribution.GATED_METHODS[recipe.method]} of {rectifiers}"
+    return name + " counterfactual" * recipe.counterfactual
 
 
 def noise_of(recipe: Recipe) -> Noise:
@@ -95,4 +122,12 @@ def needs_gradient(method: str) -> bool:
 def options_for_json(recipe: Recipe) -> dict[str, Any]:
     """Return all options of a recipe, also those with their defaults, ready for JSON: an array becomes its shape."""
     options = {**options_of(recipe.method, recipe.smooth), **recipe.options}
-    return {name: f"array {value.shape}" if np.ndim(value) else value for name, value in options.items()}
+    return {name: _for_json(value) for name, value in options.items()}
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _for_json(each) for name, each in value.items()}
+    if np.ndim(value):
+        return f"array {np.shape(value)}"
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,15 @@ import numpy.typing as npt
 
 from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.methods.table import options_for_json
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results import files, notes
+from onnx_gradcam.results import account, files, notes
 from onnx_gradcam.results.drawing import backdrop, draw_attribution
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture import detail, figure, overlay
 from onnx_gradcam.results.provenance import Provenance
-from onnx_gradcam.results.records import Rectifiers, Words, nan_to_none
+from onnx_gradcam.results.records import Completeness, Rectifiers, Words
 
 Array = npt.NDArray[Any]
 REPR_ROWS = 5
@@ -81,6 +80,8 @@ class Explanation:
             computed from it; "" for other methods.
         rectifiers: how many activations guided backpropagation or deconvolution gated, and how many it left alone; None
             for other methods.
+        completeness: how far integrated gradients add up to the score's difference from the baseline; None for other
+            methods and for dense scores.
     """
 
     method: str
@@ -106,6 +107,7 @@ class Explanation:
     attribution: Array | None = None
     attributed: str = ""
     rectifiers: Rectifiers | None = None
+    completeness: Completeness | None = None
 
     def __repr__(self) -> str:
         rows = ", ".join(self.name(row) for row in range(min(len(self), REPR_ROWS)))
@@ -131,6 +133,7 @@ class Explanation:
             layers=tuple(layer.rows(which) for layer in self.layers),
             words=tuple(self._words(int(row)) for row in which),
             frame=self.frame.rows(which),
+            completeness=None if self.completeness is None else self.completeness.rows(which),
         )
         return replace(some, warnings=(*self.other_warnings, *some.about_blank))
 
@@ -310,38 +313,16 @@ class Explanation:
 
     def record(self, row: int) -> dict[str, Any]:
         """Return what the manifest says of a row, ready for JSON."""
-        return {
-            "image_index": int(self.image_index[row]),
-            "class_index": int(self.class_index[row]),
-            "target": self.target(row),
-            "label": self.label(row),
-            "score": float(self.score[row]),
-            "probability": nan_to_none(self.probability[row]),
-            "cell": self._cell(row),
-            "box": self.box_of(row),
-            "is_blank": bool(self.is_blank[row]),
-            "scale": nan_to_none(self.scale[row]),
-            "seen": [int(v) for v in self.seen[row]],
-        }
+        return account.row_record(self, row)
 
     def account(self) -> dict[str, Any]:
         """Return what the manifest says of model, score, layers and method, ready for JSON."""
-        recipe = self.recipe
-        return {
-            **self.provenance.as_dict(),
-            "attributed": self.attributed or None,
-            "method": recipe.method,
-            "counterfactual": recipe.counterfactual,
-            "signed": recipe.signed,
-            "smooth": list(recipe.smooth),
-            "options": options_for_json(recipe),
-            "rectifiers": None if self.rectifiers is None else asdict(self.rectifiers),
-        }
+        return account.account(self)
 
-    def _cell(self, row: int) -> list[int] | None:
-        if self.cell is None or (self.cell[row] < 0).any():
-            return None
-        return [int(k) for k in self.cell[row]]
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the arrays, ready for JSON: the account of the run, one record for each row, the warnings."""
+        rows = [self.record(row) for row in range(len(self))]
+        return {**self.account(), "rows": rows, "warnings": list(self.warnings)}
 
     @property
     def score_name(self) -> str:
@@ -353,8 +334,12 @@ class Explanation:
         """Return the Softmax, LogSoftmax or Sigmoid behind the scores that was walked back over, or ""."""
         return self.provenance.score_activation
 
-    def _repr_png_(self) -> bytes:
-        return overlay.encode_png(self.figure())
+    def to_png(self, row: int = 0) -> bytes:
+        """Return the figure of a row as a PNG file. Raises ``OutputError`` as ``figure`` does."""
+        return overlay.encode_png(self.figure(row=row))
+
+    def _repr_html_(self) -> str:
+        return account.page(self)
 
     def title(self, row: int) -> list[str]:
         """Return the lines above the figure: method and target, score, layer."""

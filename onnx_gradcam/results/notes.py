@@ -11,7 +11,7 @@ from collections.abc import Sequence, Set
 import numpy as np
 
 from onnx_gradcam.results.layer import LayerResult
-from onnx_gradcam.results.records import Rectifiers
+from onnx_gradcam.results.records import Completeness, Rectifiers
 
 DEAD = (
     "the activation of {layers} is 0 everywhere for that image; check that the preprocessing is the model's own "
@@ -136,15 +136,16 @@ def missing_evidence(explained: np.ndarray, scores: np.ndarray) -> list[str]:
     ]
 
 
-def integration_error(integrals: np.ndarray, differences: np.ndarray) -> list[str]:
-    """Warn where integrals (R,) are not the differences (R,) of the scores at their ends."""
-    share = np.abs(integrals - differences) / np.maximum(np.abs(differences), 1e-6)
+def integration_error(completeness: Completeness) -> list[str]:
+    """Warn where integrals are not the differences of the scores at their ends."""
+    difference = completeness.difference
+    share = np.abs(completeness.error) / np.maximum(np.abs(difference), 1e-6)
     worst = int(share.argmax())
     if share[worst] <= INTEGRATED:
         return []
     return [
-        f"the attributions add up to {integrals[worst]:.3g}, but the score is {differences[worst]:.3g} above that of "
-        "the baseline: more steps come nearer (--option steps=200)"
+        f"the attributions add up to {completeness.total[worst]:.3g}, but the score is {difference[worst]:.3g} above "
+        "that of the baseline: more steps come nearer (--option steps=200)"
     ]
 
 

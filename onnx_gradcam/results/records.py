@@ -1,10 +1,17 @@
-"""Small records in results: a target in words, and the activations that guided backpropagation gated."""
+"""Small records in results: a target in words, the activations that guided backpropagation gated, and whether
+attributions add up."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,46 @@ class Rectifiers:
 
 def _list_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Completeness:
+    """How far the attributions of R rows add up to the score's difference from the baseline.
+
+    >>> of_two_rows = Completeness({"x": np.array([1.5, 2.0]), "size": np.array([0.5, 0.25])}, np.array([2.0, 2.0]))
+    >>> of_two_rows.error.tolist()
+    [0.0, 0.25]
+
+    Attributes:
+        sums: for each input that moved along the path (R,) float64, the sum of its attributions.
+        difference: (R,) float64, the score at the inputs minus the score at the baseline.
+    """
+
+    sums: Mapping[str, Array]
+    difference: Array
+
+    @property
+    def total(self) -> Array:
+        """Return (R,) float64, the sum of the attributions of all inputs."""
+        return np.asarray(np.sum(list(self.sums.values()), axis=0))
+
+    @property
+    def error(self) -> Array:
+        """Return (R,) float64, ``total`` − ``difference``: 0 for an exact integral."""
+        return np.asarray(self.total - self.difference)
+
+    def rows(self, which: Array) -> Completeness:
+        """Return the same of some of the rows."""
+        return Completeness({name: each[which] for name, each in self.sums.items()}, self.difference[which])
+
+    def of_row(self, row: int) -> dict[str, Any]:
+        """Return what the manifest says of a row, ready for JSON."""
+        return {
+            "sum": float(self.total[row]),
+            "difference": float(self.difference[row]),
+            "error": float(self.error[row]),
+            "inputs": {name: float(each[row]) for name, each in self.sums.items()},
+        }
 
 
 def nan_to_none(value: float) -> float | None:

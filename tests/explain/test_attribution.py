@@ -231,7 +231,10 @@ def test_one_and_three_dimensions(method: str, space: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("method", ["saliency", "integrated-gradients", "smoothgrad"])
 @pytest.mark.parametrize("target", [1, ogc.TopK(2)])
 def test_other_inputs_keep_their_row(method: str, target: Any) -> None:
-    """The scores are ± weight · mean of the image: ∂/∂pixel is ± weight / 108."""
+    """The scores are ± weight · mean of the image: ∂/∂pixel is ± weight / 108.
+
+    On the way from 0 the weight grows with the image: the integral ∫ α · weight dα is half of it.
+    """
     net = Net()
     x = net.op("Conv", net.input("image", ["N", 3, 6, 6]), net.array(np.full((1, 3, 1, 1), 1 / 3, np.float32)))
     x = net.op("Flatten", net.op("GlobalAveragePool", net.op("Identity", x, out="map")))
@@ -241,7 +244,7 @@ def test_other_inputs_keep_their_row(method: str, target: Any) -> None:
     with ogc.Explainer(net.model({"scores": ["N", 2]}), providers=["cpu"]) as explainer:
         found = explainer.explain({"image": X, "weight": weight}, target, method)
     slope = (1 - 2 * found.class_index) * weight[found.image_index, 0] / 108
-    expected = slope[:, None, None, None] * (X[found.image_index] if method == "integrated-gradients" else 1)
+    expected = slope[:, None, None, None] * (X[found.image_index] / 2 if method == "integrated-gradients" else 1)
     close(found.attribution, np.broadcast_to(expected, found.attribution.shape))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import naive_net
 import numpy as np
+import onnx
 import pytest
 from measures import close, scaled
 from nets import Net
@@ -114,3 +115,29 @@ def test_the_picture_of_guided_backpropagation(explainer: Any) -> None:
     assert (picture == 128).all(axis=2).sum() < picture.shape[0] * picture.shape[1] / 2
     with pytest.raises(ogc.OutputError, match="has no picture of its own"):
         explainer.explain(X, TARGETS, "saliency").detail()
+
+
+def bounded_net() -> onnx.ModelProto:
+    """A Conv, a Relu6, a Conv, a Relu, and a linear head."""
+    net = Net()
+    bounds = net.array(np.float32(0)), net.array(np.float32(6))
+    x = net.op("Clip", net.conv(net.input("x", ["N", 3, 6, 6]), (3, 4)), *bounds, out="bounded")
+    net.head(net.op("Relu", net.conv(x, (4, 4)), out="relu"), 4)
+    return net.model({"logits": ["N", 5]})
+
+
+def test_which_rectifiers_are_gated_is_an_option() -> None:
+    with ogc.Explainer(bounded_net(), providers=["cpu"]) as explainer:
+        of_all = explainer.explain(X, TARGETS, "guided-backprop")
+        of_relu = explainer.explain(X, TARGETS, "guided-backprop", rectifiers="relu")
+        product = explainer.explain(X, TARGETS, "guided-gradcam", rectifiers="relu")
+        where = explainer.explain(X, TARGETS, "gradcam")
+        with pytest.raises(ogc.MethodError, match="option 'rectifiers' is 'relu6'") as error:
+            explainer.explain(X, TARGETS, "guided-gradcam", rectifiers="relu6")
+    assert "'relu'" in error.value.hint
+    assert of_all.rectifiers == ogc.Rectifiers({"Clip": 1, "Relu": 1}, {}, {})
+    assert of_relu.rectifiers == product.rectifiers == ogc.Rectifiers({"Relu": 1}, {}, {"Clip": 1})
+    assert of_relu.account()["options"] == {"rectifiers": "relu"}
+    assert of_all.account()["options"] == {"rectifiers": "all"}
+    assert np.abs(of_all.attribution - of_relu.attribution).max() > 0.1 * np.abs(of_relu.attribution).max()
+    close(product.attribution, where.heatmap[:, None] * of_relu.attribution)

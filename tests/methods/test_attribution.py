@@ -3,52 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
 
 from onnx_gradcam.methods import attribution as methods
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
-
-X = np.array([[[1.0, 2.0, -1.0]], [[0.5, 0.0, 4.0]]], np.float32)  # two images, one channel, three positions
-BOTH = np.array([0, 1])
-
-
-def cubes(copies: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The gradient 3x² of Σ x³, two copies at a time."""
-    found = [3 * x.astype(np.float64) ** 2 for x in copies]
-    yield from (np.stack(found[k : k + 2]) for k in range(0, len(found), 2))
-
-
-def test_integrated_gradients_of_a_cube() -> None:
-    """∫ 3(αx)² · x dα = x³; the midpoint rule lacks x³/(4m²)."""
-    for steps in (1, 2, 5):
-        found = methods.integrated_gradients(X, BOTH, cubes, steps=steps)
-        np.testing.assert_allclose(found, X**3 * (1 - 1 / (4 * steps**2)), rtol=1e-6)
-
-
-def test_rows_of_several_classes_take_their_own_image() -> None:
-    def gradients(copies: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for x in copies:
-            yield np.stack([x[0], 2 * x[0], x[1]])[None]
-
-    found = methods.integrated_gradients(X, np.array([0, 0, 1]), gradients, steps=4)
-    np.testing.assert_allclose(found, np.stack([X[0] ** 2 / 2, X[0] ** 2, X[1] ** 2 / 2]), rtol=1e-6)
-
-
-def test_half_precision_is_fed_but_not_computed_with() -> None:
-    fed = []
-
-    def gradients(copies: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        for x in copies:
-            fed.append(x)
-            yield np.full((1, *x.shape), 1 / 3, np.float32)
-
-    x = np.full((1, 1, 3), 0.1, np.float16)
-    found = methods.integrated_gradients(x, np.array([0]), gradients, steps=3)
-    assert {copy.dtype for copy in fed} == {np.dtype(np.float16)}
-    np.testing.assert_allclose(found, x.astype(np.float32) / 3, rtol=1e-6)
 
 
 def test_the_variance_survives_a_large_mean() -> None:

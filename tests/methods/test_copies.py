@@ -112,7 +112,7 @@ def test_batches_hold_copy_after_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.arange(2.0)[:, None]
     feeds = {"image": x, "size": np.array([[10.0], [20.0]]), "scale": np.array(3.0)}
     copies = [x + 100 * s for s in range(5)]
-    found = list(batches(copies, feeds, "image", [(1,), (2, 3)], shared=["scale"]))
+    found = list(batches([{"image": c} for c in copies], feeds, "image", [(1,), (2, 3)], shared=["scale"]))
     assert [count for _, _, count in found] == [2, 2, 1]
     fed = np.concatenate([each["image"] for each, _, _ in found])
     np.testing.assert_array_equal(fed.reshape(5, 2, 1), copies)
@@ -126,10 +126,10 @@ def test_large_images_are_run_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     """Two images of 60 values: two copies are 240."""
     monkeypatch.setattr(sampling, "MAX_VALUES", 300)
     x = np.zeros((2, 60))
-    assert [count for _, _, count in batches([x] * 5, {"image": x}, "image", [(0,)] * 2)] == [2, 2, 1]
+    assert [count for _, _, count in batches([{"image": x}] * 5, {"image": x}, "image", [(0,)] * 2)] == [2, 2, 1]
 
 
 def test_a_copy_of_more_images_than_run_together_is_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "MAX_IMAGES", 1)
     x = np.zeros((3, 1))
-    assert [count for _, _, count in batches([x, x], {"image": x}, "image", [(0,)] * 3)] == [1, 1]
+    assert [count for _, _, count in batches([{"image": x}] * 2, {"image": x}, "image", [(0,)] * 3)] == [1, 1]

@@ -7,7 +7,7 @@ import copy
 import functools
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ from nets import session
 from reference import evaluator
 
 from onnx_gradcam.anatomy.score import find_score
-from onnx_gradcam.autodiff.rectifiers.gating import DECONVOLUTION_RULES, GUIDED_RULES, Gating
+from onnx_gradcam.autodiff.rectifiers.gating import (
+    DECONVOLUTION_RULES,
+    GATES,
+    GUIDED_RULES,
+    Gating,
+    deconvolution_rules,
+    guided_rules,
+)
 from onnx_gradcam.autodiff.registry import Rules
 from onnx_gradcam.engine.program import differentiate
 from onnx_gradcam.graph.load import load
@@ -49,6 +56,7 @@ SMOOTH = {
     "Softplus": "Softplus",
 }
 OTHERS = {"Sigmoid": "Sigmoid", "Hardsigmoid": "HardSigmoid", "Tanh": "Tanh"}
+RELU_TABLES = {"guided": guided_rules(GATES["relu"]), "deconvolution": deconvolution_rules(GATES["relu"])}
 every_table = pytest.mark.parametrize("table", TABLES)
 
 
@@ -82,13 +90,20 @@ class Deconvolution(Guided):
         return Gate.apply(x) + (self.rectifier(x) - x).detach()
 
 
-def torch_gated(network: Any, table: str, x: np.ndarray, class_index: Sequence[int], dtype: Any) -> np.ndarray:
-    """The gradient of the chosen logits with respect to ``x``, all rectifiers gated."""
+def torch_gated(
+    network: Any,
+    table: str,
+    x: np.ndarray,
+    class_index: Sequence[int],
+    dtype: Any,
+    gated: Collection[str] = PIECEWISE | SMOOTH,
+) -> np.ndarray:
+    """The gradient of the chosen logits with respect to ``x``, the modules of the ``gated`` classes gated."""
     network = copy.deepcopy(network).to(dtype)
     wrapper = {"guided": Guided, "deconvolution": Deconvolution}[table]
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if type(child).__name__ in PIECEWISE | SMOOTH:
+            if type(child).__name__ in gated:
                 setattr(module, name, wrapper(child))
     images = torch.tensor(x, dtype=dtype, requires_grad=True)
     score = network(images).gather(1, torch.tensor(class_index)[:, None]).sum()
@@ -189,6 +204,38 @@ def test_every_activation_of_torch(name: str, exporter: str, opset: int | None, 
     found = in_onnxruntime(proto, x, class_index)
     expected = torch_gated(chain(name), table, x, class_index, torch.float64)
     assert relative(found, expected).max() <= 1e-5
+
+
+def relu_gating(network: Any) -> Gating:
+    """By the modules: torch's ReLU is gated, all else left alone."""
+    counts = collections.Counter(type(m).__name__ for m in network.modules())
+    left = {name: counts[m] for m, name in (PIECEWISE | SMOOTH | OTHERS).items() if counts[m] and m != "ReLU"}
+    return Gating({"Relu": counts["ReLU"]} if counts["ReLU"] else {}, {}, dict(sorted(left.items())))
+
+
+@every_table
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3", "efficientnet_b0"])
+def test_relu_alone_in_mobile_networks(name: str, exporter: str, table: str) -> None:
+    """ReLU6, SiLU, HardSwish and the gates of squeeze and excitation keep their gradient, as in libraries of torch."""
+    x, class_index, network = exports.images(name)[:2], exports.ranked(name)[:2], exports.small(name)
+    proto, gating = written(exports.small_model(name, exporter), RELU_TABLES[table])
+    assert gating == relu_gating(network)
+    expected, of_all = (
+        torch_gated(network, table, x, class_index, torch.float64, g) for g in (["ReLU"], PIECEWISE | SMOOTH)
+    )
+    assert cosine(in_onnxruntime(proto, x, class_index), expected).min() >= 0.9999
+    assert relative(of_all, expected).min() > 0.1  # gating all is another thing
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@every_table
+def test_relu_alone_among_every_activation(name: str, table: str) -> None:
+    x, class_index = np.random.default_rng(1).standard_normal((3, 3, 8, 8)).astype(np.float32), (4, 0, 2)
+    proto, gating = written(chain_model(name, "torchscript", 17), RELU_TABLES[table])
+    assert gating == relu_gating(chain(name))
+    expected = torch_gated(chain(name), table, x, class_index, torch.float64, ["ReLU"])
+    assert relative(in_onnxruntime(proto, x, class_index), expected).max() <= 1e-5
 
 
 @pytest.mark.parametrize(

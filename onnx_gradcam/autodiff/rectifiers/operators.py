@@ -65,6 +65,13 @@ def activation(node: ir.Node) -> Activation | None:
     return Activation("other", op_type) if op_type == "Clip" else None
 
 
+def is_relu(node: ir.Node) -> bool:
+    """Tell whether ``node`` is a rectifier y = max(x, 0), or a number format that one was folded into."""
+    if (role := activation(node)) is None or role.kind != "piecewise" or (clamp := _clamp(node)) is None:
+        return False
+    return clamp.low == 0 and (clamp.high == np.inf or node.op_type == "QuantizeLinear")
+
+
 class Clamp(NamedTuple):
     """y = min(max(x, low), high)."""
 

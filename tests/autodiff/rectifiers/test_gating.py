@@ -15,8 +15,11 @@ from onnx.reference import ReferenceEvaluator
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.autodiff.rectifiers.gating import (
     DECONVOLUTION_RULES,
+    GATES,
     GUIDED_RULES,
     Gating,
+    deconvolution_rules,
+    guided_rules,
     summary,
     watch_activations,
 )
@@ -82,6 +85,18 @@ def test_every_rectifier(body: str) -> None:
     assert np.abs(gradient[::2]).max() > 1  # g is −3 there: the gradient is not guided already
     np.testing.assert_array_equal(guided, positive)
     np.testing.assert_array_equal(deconvolution, np.maximum(G, 0))
+
+
+RELUS = {"Relu", "Clip from zero", "Max with zero", "zero with Max"}
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+def test_relu_alone(name: str) -> None:
+    """Every form of max(x, 0) is gated; a bound above, a slope below and a curve keep the gradient."""
+    all_or_none = (GUIDED_RULES, DECONVOLUTION_RULES) if name in RELUS else (RULES, RULES)
+    for rules, expected in zip((guided_rules, deconvolution_rules), all_or_none, strict=True):
+        pulled_back = of_one(RECTIFIERS[name], rules(GATES["relu"]))
+        np.testing.assert_array_equal(pulled_back, of_one(RECTIFIERS[name], expected))
 
 
 @pytest.mark.parametrize("body", RECTIFIERS.values(), ids=RECTIFIERS.keys())
