@@ -41,7 +41,7 @@ from onnx_gradcam.results.files import MapFile, Sheet
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.provenance import Provenance
-from onnx_gradcam.results.records import Rectifiers, Words
+from onnx_gradcam.results.records import Completeness, Rectifiers, Words
 from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.targets import (
     Box,
@@ -69,6 +69,7 @@ __all__ = [
     "Choice",
     "Classes",
     "Comparison",
+    "Completeness",
     "Custom",
     "Difference",
     "Each",

@@ -13,7 +13,7 @@ from typing import Any
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Box", "Check", "Choice", "Classes", "Comparison", "Custom", "Difference", "Each", "Explainer",
+    "Box", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Each", "Explainer",
     "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "InputError", "InputSpec",
     "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError", "ModelError",
     "Network", "NoGradientPath", "NodeCheck", "OnnxGradcamError", "Opening", "Options", "Output", "OutputError",
