@@ -36,6 +36,7 @@ from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
 from onnx_gradcam.results.contrast import SideBySide, both, contrast
+from onnx_gradcam.results.doubts import Doubt
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.files import MapFile, Sheet
 from onnx_gradcam.results.frame import Frame
@@ -72,6 +73,7 @@ __all__ = [
     "Completeness",
     "Custom",
     "Difference",
+    "Doubt",
     "Each",
     "Explainer",
     "Explanation",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.engine.scores import by_class, probabilities
-from onnx_gradcam.targets import BoundTarget, RowTarget, fixed_target
+from onnx_gradcam.targets import BACKGROUND, BoundTarget, RowTarget, fixed_target
 from onnx_gradcam.targets.written import WrittenScore
 
 Array = npt.NDArray[Any]
@@ -48,9 +48,9 @@ def words(rows: Rows) -> list[tuple[str, str]]:
     return [(row.target.text, row.target.title) for row in rows]
 
 
-def kinds(rows: Rows) -> set[str]:
-    """Return the names of the kinds of target."""
-    return {row.target.kind.name for row in rows}
+def kinds(rows: Rows) -> list[str]:
+    """Return the name of the kind of target of each row."""
+    return [row.target.kind.name for row in rows]
 
 
 def warnings(rows: Rows) -> list[str]:
@@ -70,11 +70,27 @@ def score(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array:
 
 def probability(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array:
     """Return (R,) float32: the probability of the class, or of the cell that was picked; NaN where there is neither."""
-    if of.dense is None:
-        columns = probabilities(of, by_class(of, results[of.value.name or ""]))
-    else:
-        columns = np.asarray(results[of.dense.probability.name or ""], np.float32)
+    columns = _class_probabilities(of, results)
     return np.array([_probability(row.target, columns[row.image]) for row in rows], np.float32)
+
+
+def top_probability(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array:
+    """Return (R,) float32: the probability of the most probable class of each row's image, whatever the row explains.
+
+    A background is left out. It is NaN for a regression.
+    """
+    columns = _class_probabilities(of, results)
+    if of.dense is not None:
+        columns = np.where(np.asarray(results[of.dense.ranking.name or ""]) <= BACKGROUND, 0, columns)
+    top: Array = columns.max(axis=1)
+    return top[image_index(rows)]
+
+
+def _class_probabilities(of: WrittenScore, results: Mapping[str, Any]) -> Array:
+    """Return (N, K) float32, the probability of each class; of many scores for each image that of its best cell."""
+    if of.dense is None:
+        return probabilities(of, by_class(of, results[of.value.name or ""]))
+    return np.asarray(results[of.dense.probability.name or ""], np.float32)
 
 
 def _probability(target: RowTarget, of_classes: Array) -> float:

@@ -21,12 +21,12 @@ from onnx_gradcam.photos.inputs import check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike, choose
 from onnx_gradcam.photos.tensor import to_tensor
-from onnx_gradcam.results import notes
+from onnx_gradcam.results import cautions, doubts, notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Words
-from onnx_gradcam.targets import Context, Target, bind_targets, branch, in_input, resolve
+from onnx_gradcam.targets import Context, Target, bind_targets, branch, in_input, is_exclusive, resolve
 
 IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
 
@@ -220,13 +220,16 @@ class Explainer:
         network = self.network.on_branch(branch(targets))
         maps = make_maps(network, feeds, targets, recipe, frame)
         map_rows, results, written = maps.rows, maps.results, maps.evaluation.score
+        probability = rows.probability(written, map_rows, results)
+        about_rows = self._doubts(context, maps, probability)
+        lines = _cautions(maps, choice, self.labels_source)
         return Explanation(
             method=recipe.name,
             recipe=recipe,
             image_index=rows.image_index(map_rows),
             class_index=rows.class_index(map_rows),
             score=rows.score(written, map_rows, results),
-            probability=rows.probability(written, map_rows, results),
+            probability=probability,
             is_blank=maps.is_blank,
             heatmap=maps.heatmap,
             seen=np.tile(np.array(_region(maps.frame), np.int64), (len(map_rows), 1)),
@@ -238,19 +241,32 @@ class Explainer:
             provenance=self._provenance(recipe, maps, network, choice),
             cell=rows.cell(written, map_rows, results),
             box=_in_photo(rows.box(map_rows), frame),
-            words=tuple(Words(*each) for each in rows.words(map_rows)),
+            words=tuple(
+                Words(text, title, doubt=doubt, cautions=beside)
+                for (text, title), doubt, beside in zip(rows.words(map_rows), about_rows, lines, strict=True)
+            ),
             signed=recipe.signed,
             warnings=(
                 *(choice.warnings if choice else ()),
+                *doubts.sentences(about_rows),
                 *self._warnings(maps),
                 *rows.warnings(map_rows),
-                *_padding_note(maps),
+                *notes.beside_photo(_is_beside(maps)),
             ),
             attribution=maps.attribution,
             attributed=maps.attributed,
             rectifiers=maps.rectifiers,
             completeness=maps.completeness,
         )
+
+    def _doubts(self, context: Context, maps: Maps, probability: np.ndarray) -> list[doubts.Doubt | None]:
+        """Return the doubt about each row, whose ``probability`` is (R,)."""
+        if context.kind == "regression":
+            return [None] * len(probability)
+        exclusive = is_exclusive(self.score) or context.kind == "binary"
+        least = doubts.least_probability(context.kind, self.score.count, exclusive, None)
+        top = rows.top_probability(maps.evaluation.score, maps.rows, maps.results)
+        return doubts.find_doubts(context.kind, exclusive, least, top, probability)
 
     def _warnings(self, maps: Maps) -> list[str]:
         written = maps.evaluation.score
@@ -307,10 +323,20 @@ def _in_photo(boxes: np.ndarray | None, frame: Frame) -> np.ndarray | None:
     return boxes if boxes is None or frame.geometry is None else frame.geometry.corners_in_photo(boxes)
 
 
-def _padding_note(maps: Maps) -> list[str]:
-    """Warn where the strongest evidence lies outside of the photo."""
+def _is_beside(maps: Maps) -> np.ndarray:
+    """Return (R,) bool, whether the strongest evidence of each row lies in the padding around the photo."""
     if maps.frame.geometry is None:
-        return []
-    faint = np.abs(maps.heatmap).max(axis=(1, 2)) < IN_PADDING
-    beside = "the strongest evidence lies in the padding around the photo, which the model saw too"
-    return [beside] if (faint & ~maps.is_blank).any() else []
+        return np.zeros(len(maps.rows), bool)
+    faint: np.ndarray = np.abs(maps.heatmap).max(axis=(1, 2)) < IN_PADDING
+    return faint & ~maps.is_blank
+
+
+def _cautions(maps: Maps, choice: Choice | None, labels_source: str) -> list[tuple[str, ...]]:
+    """Return for each row the lines that must stand in its picture."""
+    count = len(maps.rows)
+    return cautions.by_row(
+        cautions.guessed_preprocessing(choice, count),
+        cautions.guessed_labels(labels_source, count),
+        cautions.beside_photo(_is_beside(maps)),
+        cautions.loose_places(rows.kinds(maps.rows), maps.layers),
+    )

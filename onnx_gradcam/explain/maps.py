@@ -92,7 +92,7 @@ def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe,
     heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
     sentences = (
         *cams.notes,
-        *notes.loose_places(kinds(rows), cams.layers),
+        *notes.loose_places(frozenset(kinds(rows)), cams.layers),
         *notes.blank_maps(blank, cams.layers, recipe.name),
     )
     return Maps(evaluation, results, rows, frame, heatmap, scale, blank, tuple(cams.layers), notes=sentences)

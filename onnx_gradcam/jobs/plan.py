@@ -93,12 +93,11 @@ def _preprocessing(request: Request, explainer: Explainer) -> Choice | InputErro
         choice = explainer.preprocessing(request.preprocess)
     except InputError as error:
         return error
-    guessed = [name for name, source in choice.sources.items() if source.startswith("guessed")]
-    if request.strict and guessed:
+    if request.strict and choice.guessed:
         raise PreprocessError(
-            f"the preprocessing is guessed: {', '.join(guessed)}",
+            f"the preprocessing is guessed: {', '.join(choice.guessed)}",
             where=f"input {explainer.image_input}",
             hint="--preprocess NAME or FILE.json settles it; without --strict a guess is a warning",
-            guessed=tuple(guessed),
+            guessed=choice.guessed,
         )
     return choice

@@ -31,6 +31,8 @@ def row_record(explanation: Explanation, row: int) -> dict[str, Any]:
         "label": e.label(row),
         "score": float(e.score[row]),
         "probability": nan_to_none(e.probability[row]),
+        "made_of": e.made_of(row) or None,
+        "cautions": list(e.cautions(row)),
         "cell": _cell(e, row),
         "box": e.box_of(row),
         "is_blank": bool(e.is_blank[row]),

@@ -87,6 +87,10 @@ class SideBySide:
         notes = [*remarks, f"{scale}; {REMARKS[self.kind]}", *figure.unseen_note(photo, seen)]
         return figure.panels(panels, title=self._title(row), notes=notes)
 
+    def cautions(self, row: int) -> tuple[str, ...]:
+        """Return the lines that must stand in the picture of a row, since they change how its maps are read."""
+        return tuple(dict.fromkeys(line for part in self.parts.values() for line in part.cautions(row)))
+
     @property
     def provenance(self) -> Provenance:
         """Return the record of the model and the run that the parts come from."""
@@ -333,7 +337,8 @@ def _difference(a: Explanation, b: Explanation) -> Explanation:
 
 
 def _against(a: Explanation, b: Explanation, row: int) -> Words:
-    return Words(f"{a.target(row)}-vs-{b.target(row)}", f"{a.label(row)} − {b.label(row)}")
+    text, title = f"{a.target(row)}-vs-{b.target(row)}", f"{a.label(row)} − {b.label(row)}"
+    return Words(text, title, cautions=tuple(dict.fromkeys([*a.cautions(row), *b.cautions(row)])))
 
 
 def _check_alike(a: Explanation, b: Explanation) -> None:

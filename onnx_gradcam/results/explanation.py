@@ -16,7 +16,7 @@ from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results import account, files, notes
+from onnx_gradcam.results import account, doubts, files, notes
 from onnx_gradcam.results.drawing import backdrop, draw_attribution
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
@@ -25,8 +25,7 @@ from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Completeness, Rectifiers, Words
 
 Array = npt.NDArray[Any]
-REPR_ROWS = 5
-"""How many rows ``repr`` names."""
+REPR_ROWS = 5  # the rows that ``repr`` names
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,13 +70,12 @@ class Explanation:
             stands before it. None for models with one score per class; −1 where the target is no single cell.
         box: (R, 4) float32, x1, y1, x2, y2 in the heatmap's pixels, for targets with a box: a detector's own box, or
             the requested part of a segmenter's map; NaN for a target without a box, None where no target has one.
-        words: for each row the target as text for ``--target`` and as a title; both are "" for a class.
+        words: for each row its target, what its probability is made of, and the cautions for its picture, in words.
         signed: whether the maps have negative values, which are evidence against the target.
         warnings: what the user should know, one sentence each.
         attribution: (R, *input shape) float32, the result of methods of the input, in the layout of the input; None for
             other methods.
-        attributed: the ONNX value that ``attribution`` belongs to: the input, or the first floating-point value that is
-            computed from it; "" for other methods.
+        attributed: the ONNX value that ``attribution`` is of: the input, or the first float value made of it; else "".
         rectifiers: how many activations guided backpropagation or deconvolution gated, and how many it left alone; None
             for other methods.
         completeness: how far integrated gradients add up to the score's difference from the baseline; None for other
@@ -135,17 +133,18 @@ class Explanation:
             frame=self.frame.rows(which),
             completeness=None if self.completeness is None else self.completeness.rows(which),
         )
-        return replace(some, warnings=(*self.other_warnings, *some.about_blank))
+        return replace(some, warnings=(*self.other_warnings, *some.about_rows))
 
     @property
-    def about_blank(self) -> tuple[str, ...]:
-        """Return why some of the maps are blank, and what to do, one sentence for each reason."""
-        return tuple(notes.blank_maps(self.is_blank, self.layers, self.method))
+    def about_rows(self) -> list[str]:
+        """Return the warnings that count rows: what the model is not sure of, and why maps are blank."""
+        unsure = doubts.sentences([words.doubt for words in self.words])
+        return unsure + notes.blank_maps(self.is_blank, self.layers, self.method)
 
     @property
     def other_warnings(self) -> tuple[str, ...]:
-        """Return the warnings that are not about blank maps."""
-        return tuple(w for w in self.warnings if w not in self.about_blank)
+        """Return the warnings that count no rows."""
+        return tuple(w for w in self.warnings if w not in self.about_rows)
 
     def label(self, row: int) -> str:
         """Return what a row explains: the label of a class, its index without labels, or the title of a target."""
@@ -154,6 +153,14 @@ class Explanation:
     def target(self, row: int) -> str:
         """Return what a row explains as text for ``--target``: the index of a class, or a form such as ``prob:281``."""
         return self._words(row).text or str(int(self.class_index[row]))
+
+    def made_of(self, row: int) -> str:
+        """Return what the probability of a row is a product of: "objectness 0.91 × class 0.88"; "" for no product."""
+        return self._words(row).probability
+
+    def cautions(self, row: int) -> tuple[str, ...]:
+        """Return the lines that must stand in the picture of a row, since they change how its map is read."""
+        return self._words(row).lines
 
     def _words(self, row: int) -> Words:
         return self.words[row] if self.words else Words()

@@ -179,15 +179,28 @@ def loose_places(kinds: Set[str], layers: Sequence[LayerResult]) -> list[str]:
         kinds: the kinds of the targets.
         layers: the results at the target layers.
     """
-    is_averaged = any(layer.weights is not None and set(layer.weights.shape[2:]) == {1} for layer in layers)
-    if "iou" in kinds:
+    loose = says_little_of_places(kinds, layers)
+    if "iou" in loose:
         return [
             "a cam says little about the place of a box, and may lie beside it: take an attribution of the input "
             "(--method saliency)"
         ]
-    if is_averaged and kinds & {"region", "objectness"}:
+    if loose:
         return [
             "weights averaged over space say which channels speak for this part, and the map shows all places where "
             "these channels are active: --method hirescam or layercam keeps to the part"
         ]
     return []
+
+
+def says_little_of_places(kinds: Set[str], layers: Sequence[LayerResult]) -> Set[str]:
+    """Return which of these kinds of targets have maps that say little about places; see ``loose_places``."""
+    is_averaged = any(layer.weights is not None and set(layer.weights.shape[2:]) == {1} for layer in layers)
+    loose = {"iou"} | ({"region", "objectness"} if is_averaged else set())
+    return kinds & loose if layers else frozenset()
+
+
+def beside_photo(is_beside: np.ndarray) -> list[str]:
+    """Warn of rows, (R,) bool, whose strongest evidence lies outside of the photo."""
+    beside = "the strongest evidence lies in the padding around the photo, which the model saw too"
+    return [beside] if is_beside.any() else []

@@ -1,5 +1,5 @@
-"""Small records in results: a target in words, the activations that guided backpropagation gated, and whether
-attributions add up."""
+"""Small records in results: a row in words, the activations that guided backpropagation gated, and whether attributions
+add up."""
 
 from __future__ import annotations
 
@@ -11,20 +11,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.results.doubts import Doubt
+
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Words:
-    """A target in words; both fields are "" for a class, which has an index and a label.
+    """A row in words.
 
     Attributes:
-        text: the target as ``--target`` takes it.
-        title: the target for readers.
+        text: the target as ``--target`` takes it; "" for a class, which has an index.
+        title: the target for readers; "" for a class, which has a label.
+        probability: what the probability is made of: "objectness 0.91 × class 0.88"; "" where it is of one piece.
+        doubt: why the map is no evidence of anything: nothing was detected, say; None for a sure model.
+        cautions: other lines that must stand in the picture, since they change how the map is read.
     """
 
     text: str = ""
     title: str = ""
+    probability: str = ""
+    doubt: Doubt | None = None
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return all lines that must stand in the picture, that of the doubt first."""
+        return self.cautions if self.doubt is None else (self.doubt.line, *self.cautions)
 
 
 @dataclass(frozen=True)

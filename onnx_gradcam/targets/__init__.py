@@ -10,18 +10,19 @@ from onnx_gradcam.targets.bound import (
     fixed_target,
     ranked_target,
 )
-from onnx_gradcam.targets.boxes import Box
+from onnx_gradcam.targets.boxes import BACKGROUND, Box
 from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index
 from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
 from onnx_gradcam.targets.kinds import CLASS, Kind
 from onnx_gradcam.targets.outputs import Custom, Similar, Tokens
 from onnx_gradcam.targets.regions import Region
 from onnx_gradcam.targets.resolve import Each, Target, bind_targets, branch, in_input, resolve
-from onnx_gradcam.targets.scoring import class_score
+from onnx_gradcam.targets.scoring import class_score, is_exclusive
 from onnx_gradcam.targets.text import help_text, parse
 from onnx_gradcam.targets.written import WrittenScore, write_score
 
 __all__ = [
+    "BACKGROUND",
     "CLASS",
     "TOP1",
     "BoundTarget",
@@ -53,6 +54,7 @@ __all__ = [
     "fixed_target",
     "help_text",
     "in_input",
+    "is_exclusive",
     "parse",
     "ranked_target",
     "resolve",

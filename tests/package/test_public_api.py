@@ -13,8 +13,8 @@ from typing import Any
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Box", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Each", "Explainer",
-    "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "InputError", "InputSpec",
+    "Box", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Doubt", "Each",
+    "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "InputError", "InputSpec",
     "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError", "ModelError",
     "Network", "NoGradientPath", "NodeCheck", "OnnxGradcamError", "Opening", "Options", "Output", "OutputError",
     "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",

@@ -65,6 +65,11 @@ class Choice:
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
 
+    @property
+    def guessed(self) -> tuple[str, ...]:
+        """Return the names of the fields that are guessed."""
+        return tuple(name for name, source in self.sources.items() if source.startswith("guessed"))
+
 
 PreprocessLike = str | os.PathLike[str] | Mapping[str, object] | Preprocess
 """A preset's name or "auto", the path of a JSON form, its content, or the settings themselves."""

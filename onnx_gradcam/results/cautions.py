@@ -1,0 +1,47 @@
+"""Cautions: short lines that must stand in the picture of a row, since they change how its map is read.
+
+Each function returns one line for each of R rows, "" for a row that it has nothing to say of. What a user should know
+beside that stands in the warnings (``notes``), in whole sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from onnx_gradcam.photos.preprocess.choice import Choice
+from onnx_gradcam.results.layer import LayerResult
+from onnx_gradcam.results.notes import says_little_of_places
+
+Array = npt.NDArray[Any]
+GUESSED_PREPROCESSING, GUESSED_LABELS = "guessed preprocessing", "guessed labels"
+BESIDE = "the strongest evidence lies outside the photo"
+LOOSE = "this map says little about the place"
+
+
+def by_row(*cautions: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return for each row all that there is to say of it; each of the ``cautions`` has one line a row."""
+    return [tuple(dict.fromkeys(filter(None, lines))) for lines in zip(*cautions, strict=True)]
+
+
+def guessed_preprocessing(choice: Choice | None, rows: int) -> list[str]:
+    """Return the line for photos whose way to a tensor is guessed, in part or as a whole."""
+    return [GUESSED_PREPROCESSING if choice is not None and choice.guessed else ""] * rows
+
+
+def guessed_labels(source: str, rows: int) -> list[str]:
+    """Return the line for class names that are not the model's own."""
+    return [GUESSED_LABELS if source.startswith("guessed") else ""] * rows
+
+
+def beside_photo(is_beside: Array) -> list[str]:
+    """Return the line for rows, (R,) bool, whose strongest evidence lies in the padding around the photo."""
+    return [BESIDE if beside else "" for beside in is_beside]
+
+
+def loose_places(kinds: Sequence[str], layers: Sequence[LayerResult]) -> list[str]:
+    """Return the line for rows whose map says little about places, by the kind of the target of each."""
+    loose = says_little_of_places(frozenset(kinds), layers)
+    return [LOOSE if kind in loose else "" for kind in kinds]
