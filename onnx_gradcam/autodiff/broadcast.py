@@ -30,7 +30,7 @@ def sum_to(op: Builder, g: Value, like: Value, full: Value) -> Value:
     if any(not isinstance(a, int) and not same_dim(a, b) and b != 1 for a, b in pairs):
         return _sum_to_dynamic(op, g, like, full)
     if axes := [k for k, (a, b) in enumerate(pairs) if a == 1 and b != 1]:
-        g = op.ReduceSum(_fill(op, g, full, axes), op.ints(*axes), keepdims=1)
+        g = op.ReduceSum(fill(op, g, full, axes), op.ints(*axes), keepdims=1)
     return op.Squeeze(g, op.ints(*range(lead))) if lead else g
 
 
@@ -40,14 +40,14 @@ def _sum_to_dynamic(op: Builder, g: Value, like: Value, full: Value) -> Value:
     if lead := rank(full) - rank(like):
         small = op.Concat(op.ints(*[1] * lead), small, axis=0)
     axes = op.Squeeze(op.NonZero(op.Not(op.Equal(small, large))), op.ints(0))
-    g = op.ReduceSum(_fill(op, g, full, range(rank(full))), axes, keepdims=1, noop_with_empty_axes=1)
+    g = op.ReduceSum(fill(op, g, full, range(rank(full))), axes, keepdims=1, noop_with_empty_axes=1)
     g.shape = ir.Shape([*[1] * lead, *(like.shape or ())])  # which inference cannot tell
     summed = op.Reshape(g, op.shape_of(like))
     summed.shape = like.shape
     return summed
 
 
-def _fill(op: Builder, g: Value, full: Value, axes: Sequence[int]) -> Value:
+def fill(op: Builder, g: Value, full: Value, axes: Sequence[int]) -> Value:
     """Write ``g`` with the size of ``full`` along ``axes``: a size that is not known now may be 1 in the run."""
     if g is full or (
         g.shape is not None

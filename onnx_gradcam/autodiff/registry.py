@@ -9,9 +9,11 @@ from typing import Protocol, TypeVar
 
 import onnx_ir as ir
 
+from onnx_gradcam.autodiff import guard
+from onnx_gradcam.autodiff.broadcast import fill, sum_to
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.attributes import keyword_arguments, signature_of
-from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import TWINS
 from onnx_gradcam.graph.flow import carriers
 
@@ -119,13 +121,40 @@ def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value |
     if match is None:
         raise refusal(node, i, "no VJP rule")
     rule, extra = match
-    ys = node.outputs
     if not rule.multi and any(g is not None for g in gs[1:]):
         raise refusal(node, i, "no VJP rule for an output other than the first")
     if not rule.broadcasts:
-        gs = [None if g is None else op.expand(g, y) for g, y in zip(gs, ys, strict=True)]
-    first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
+        gs = [None if g is None else op.expand(g, y) for g, y in zip(gs, node.outputs, strict=True)]
+    ys, inputs = _operands(op, node, rule)
+    g, x = gs[0], inputs[i] if guard.is_singular(node, i) else None
+    if g is None or x is None:
+        return _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back)
+    inputs[i] = fill(op, x, ys[0], range(rank(ys[0])))  # the sum over broadcast axes comes after the mask
+    share = guard.mask(op, g, _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back))
+    return sum_to(op, share, like=x, full=ys[0])
+
+
+def _operands(op: Builder, node: ir.Node, rule: Rule) -> tuple[list[Value], list[Value | None]]:
+    """Return the outputs and inputs of ``node`` as its rule shall read them."""
     inputs = [op.exact(v) for v in node.inputs]
+    if rule.multi:
+        return list(node.outputs), inputs
+    ys = [guard.repair(op, node, y) for y in node.outputs]
+    return ys, [None if v is None else guard.repair(op, node, v) for v in inputs]
+
+
+def _call(
+    rule: Rule,
+    op: Builder,
+    node: ir.Node,
+    i: int,
+    values: tuple[Sequence[Value | None], Sequence[Value], Sequence[Value | None]],
+    extra: Mapping[str, int],
+    pull_back: PullBack,
+) -> Value:
+    """Return what a rule writes for input ``i``, given the cotangents, outputs and inputs of ``node``."""
+    gs, ys, inputs = values
+    first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
     walk = {"pull_back": pull_back} if rule.nested else {}
     try:
         attributes = keyword_arguments(rule.signature, {a.name: a.value for a in node.attributes.values()})

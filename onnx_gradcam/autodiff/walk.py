@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff import registry
+from onnx_gradcam.autodiff import guard, registry
 from onnx_gradcam.autodiff.rectifiers.composites import Composite, composites
 from onnx_gradcam.autodiff.rectifiers.operators import STANDS_FOR
 from onnx_gradcam.autodiff.registry import COMPOSITE, Key, Rule
@@ -91,6 +91,7 @@ def _walk(
 ) -> dict[Value, Value]:
     """Return the cotangents of all values between ``wrt`` and the outputs that have seeds."""
     path = downstream(nodes, wrt)
+    guard.mark_replaced(nodes, path)
     by_last_node = _composites(nodes, wrt) if (COMPOSITE, 0) in table else {}
     cotangents = dict(seeds)
     for node in reversed(nodes):
@@ -189,6 +190,7 @@ def _through_lowered(
     for y, output in deployed.items():
         y.shape = output.shape or y.shape
         y.meta[STANDS_FOR] = output
+        y.meta.update({key: mark for key, mark in output.meta.items() if key == guard.REPLACED})
     same_dtype = {y: v if y.dtype == v.dtype else dequantize(op, v) for y, v in deployed.items()}
     seeds = {y: g for y, g in zip(lowered, gs, strict=True) if y is not None and g is not None}
     also_unsaturated = {y for y, output in deployed.items() if output in unsaturated}

@@ -39,10 +39,16 @@ def _centre(op: Builder, x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
     return centred, _mean(op, op.Mul(centred, centred), axes)
 
 
+def _deviation(op: Builder, variance: Value, epsilon: float) -> Value:
+    """Write √(v + ε); 1 where that is 0, so that what is not read of a constant row has the gradient 0."""
+    deviation = op.Sqrt(op.Add(variance, op.const(epsilon, like=variance)))
+    return deviation if epsilon else nonzero(op, deviation)
+
+
 def _standardize_back(op: Builder, g: Value, x: Value, axes: Sequence[int], epsilon: float) -> Value:
     """Write x̄ for x̂ = (x − mean x) / √(var x + ε) over ``axes``; ``g`` is the cotangent of x̂."""
     centred, variance = _centre(op, x, axes)
-    inverse = op.Reciprocal(op.Sqrt(op.Add(variance, op.const(epsilon, like=x))))
+    inverse = op.Reciprocal(_deviation(op, variance, epsilon))
     return _standardize_back_by(op, g, op.Mul(centred, inverse), inverse, axes)
 
 
@@ -71,8 +77,7 @@ def batch_normalization(
     if training_mode:
         raise Refused("training_mode=1")
     variance = _widen(op, input_var)
-    deviation = op.Sqrt(op.Add(variance, op.const(epsilon, like=variance)))
-    factor = op.Div(_narrow(op, scale, like=variance), deviation)
+    factor = op.Div(_narrow(op, scale, like=variance), _deviation(op, variance, epsilon))
     return op.Mul(g, _per_channel(op, _narrow(op, factor, like=x), x))
 
 
@@ -178,6 +183,7 @@ def lrn(
     wide, g = _widen(op, x), _widen(op, g)
     energy = _channel_sum(op, op.Mul(wide, wide), before, after)
     base = op.Add(op.Mul(energy, op.const(alpha / size, like=wide)), op.const(bias, like=wide))
+    base = base if bias else nonzero(op, base)
     direct = op.Mul(g, op.Pow(base, op.const(-beta, like=wide)))
     spread = _channel_sum(op, op.Div(op.Mul(direct, wide), base), after, before)
     indirect = op.Mul(op.Mul(wide, spread), op.const(2 * alpha * beta / size, like=wide))

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from onnx_gradcam.autodiff.guard import mask
 from onnx_gradcam.autodiff.registry import Refused, vjp
 from onnx_gradcam.autodiff.rules.axes import dims, positions
 from onnx_gradcam.autodiff.rules.elementwise import indicator, nonzero, sign
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
+from onnx_gradcam.graph.ranges import Trust, range_of
 
 # These return x where there are no axes. Of the others onnxruntime 1.20 returns x, and 1.31, as ONNX says, f(x).
 UNREDUCED = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceProd"})
@@ -140,13 +142,16 @@ def reduce_sum_square(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> 
 
 @reduction("ReduceLogSum")
 def reduce_log_sum(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
-    """y = ln Σ x:  x̄ = g · e⁻ʸ."""
-    return op.Mul(g, op.Exp(op.Neg(y)))
+    """y = ln Σ x:  x̄ = g · e⁻ʸ; 0 where g is 0, at Σ x = 0 too."""
+    share = op.Mul(g, op.Exp(op.Neg(y)))
+    return mask(op, g, share) if range_of(x).has(0) else share
 
 
 @reduction("ReduceLogSumExp")
 def reduce_log_sum_exp(op: Builder, g: Value, y: Value, x: Value, axes: Axes) -> Value:
-    """y = ln Σ eˣ:  x̄ = g · eˣ⁻ʸ."""
+    """y = ln Σ eˣ:  x̄ = g · eˣ⁻ʸ; 0 where all x are −∞."""
+    if range_of(x).trust != Trust.FINITE:
+        y = op.Where(op.Equal(y, op.const(-math.inf, like=y)), op.const(0, like=y), y)
     return op.Mul(g, op.Exp(op.Sub(x, y)))
 
 

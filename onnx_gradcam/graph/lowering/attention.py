@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_gradcam.graph.builder import Builder, Value, rank, same_dim
 from onnx_gradcam.graph.lowering.activation import multiply
 from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
+from onnx_gradcam.graph.ranges import Trust, range_of
 
 FILTER = -10000.0  # is added where a key is masked
 
@@ -107,10 +108,28 @@ def standard_attention(
     assert k.shape is not None
     if not same_dim(q.shape[1], k.shape[1]):
         raise Unlowered("no VJP rule of its own")
-    if attn_mask is not None and attn_mask.dtype == ir.DataType.BOOL:
-        attn_mask = op.Where(attn_mask, op.const(0, like=q), op.const(-math.inf, like=q))
-    y, _ = _attend(op, q, k, v, scale, [] if attn_mask is None else [attn_mask])
+    if attn_mask is None:
+        y, _ = _attend(op, q, k, v, scale, [])
+    else:
+        y = _attend_masked(op, q, k, v, scale, attn_mask)
     return _side_by_side(op, y) if flat else y
+
+
+def _attend_masked(op: Builder, q: Value, k: Value, v: Value, scale: float, mask: Value) -> Value:
+    """Write Softmax(s · Q·Kᵀ + mask) · V, and 0 for a query for which all keys are masked."""
+    assert mask.shape is not None
+    assert k.shape is not None
+    width, keys = mask.shape[-1], k.shape[2]
+    if isinstance(width, int) and isinstance(keys, int) and width != keys:
+        raise Unlowered("no VJP rule of its own")
+    if mask.dtype == ir.DataType.BOOL:
+        mask = op.Where(mask, op.const(0, like=q), op.const(-math.inf, like=q))
+    if range_of(mask).trust == Trust.FINITE:
+        return _attend(op, q, k, v, scale, [mask])[0]
+    zero = op.const(0, like=q)
+    is_empty = op.Equal(op.ReduceMax(mask, op.ints(-1), keepdims=1), op.const(-math.inf, like=mask))
+    _, probability = _attend(op, q, k, v, scale, [op.Where(is_empty, zero, mask)])
+    return op.MatMul(op.Where(is_empty, zero, probability), v)
 
 
 def _attend(op: Builder, q: Value, k: Value, v: Value, scale: float, added: Sequence[Value]) -> tuple[Value, Value]:
