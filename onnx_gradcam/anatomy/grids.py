@@ -6,18 +6,9 @@ from collections.abc import Collection, Mapping, Sequence, Set
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import (
-    CONVOLUTIONS,
-    IN_PLACE,
-    JOINS,
-    AxisEffect,
-    convolution_axes,
-    joined_axis,
-    listed_axes,
-    operators,
-    permutation,
-)
+from onnx_gradcam.anatomy.axes import convolution_axes, joined_axis, listed_axes, permutation
 from onnx_gradcam.graph.flow import results
+from onnx_gradcam.graph.operators import CONVOLUTIONS, IN_PLACE, JOINS, AxisEffect, operators
 
 Axes = tuple[int, ...]
 

@@ -24,6 +24,7 @@ class Verdict(Enum):
     BOTTLENECK = auto()
     LEVEL = auto()
     ONLY_LEVEL = auto()
+    PARALLEL = auto()
     NAMED = auto()
     ONE_POSITION = auto()
     BYPASSED = auto()
@@ -32,7 +33,15 @@ class Verdict(Enum):
 
 
 TAKEN = frozenset(
-    (Verdict.LAST_STAGE, Verdict.LAST_BLOCK, Verdict.BOTTLENECK, Verdict.LEVEL, Verdict.ONLY_LEVEL, Verdict.NAMED)
+    (
+        Verdict.LAST_STAGE,
+        Verdict.LAST_BLOCK,
+        Verdict.BOTTLENECK,
+        Verdict.LEVEL,
+        Verdict.ONLY_LEVEL,
+        Verdict.PARALLEL,
+        Verdict.NAMED,
+    )
 )
 REASONS: Mapping[Verdict, str] = {
     Verdict.LAST_STAGE: "the end of the last convolutional stage",
@@ -40,6 +49,7 @@ REASONS: Mapping[Verdict, str] = {
     Verdict.BOTTLENECK: "the deepest value of lowest resolution",
     Verdict.LEVEL: "the deepest value that feeds level {level}",
     Verdict.ONLY_LEVEL: "the deepest value that feeds the scores",
+    Verdict.PARALLEL: "the end of one of several parallel parts; all paths to the score go through one of these",
     Verdict.NAMED: "named by the user",
     Verdict.ONE_POSITION: "has one spatial position only",
     Verdict.BYPASSED: "some paths to the score go around it",

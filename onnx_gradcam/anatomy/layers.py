@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import CONVOLUTIONS, POOLINGS
 from onnx_gradcam.anatomy.dense.layers import bottleneck_layers, level_layers
 from onnx_gradcam.anatomy.grids import Axes, grids
 from onnx_gradcam.anatomy.layer import REASONS, Layer, LayerSearch, Verdict
@@ -19,6 +18,7 @@ from onnx_gradcam.anatomy.tokens import TokenGrid, TokenPositions
 from onnx_gradcam.errors import LayerError, nearest
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream
 from onnx_gradcam.graph.names import values_by_name
+from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS
 from onnx_gradcam.graph.quantization import real_form
 
 Finder = Callable[[LayerSearch], list[Layer]]
@@ -76,6 +76,7 @@ def choose(
     if not ranked or not ranked[0].chosen:
         _refuse_broken_path(graph, score)
         _refuse_unplaced_tokens(ranked)
+        _refuse_bypassed_layers(ranked)
         raise LayerError(
             "no convolutional stage was found between the input and the score",
             where=f"score {score.value.name!r}",
@@ -111,6 +112,18 @@ def _refuse_unplaced_tokens(ranked: Sequence[Layer]) -> None:
                 f"the tokens of {layer.name!r} are not a grid that could be found by following the graph",
                 where=f"shape {layer.value.shape}, {REASONS[Verdict.LAST_BLOCK]}",
                 hint="--grid HxW, or HxW+1 with one token before it; or another layer: --layer NAME",
+                name=layer.name,
+            )
+
+
+def _refuse_bypassed_layers(ranked: Sequence[Layer]) -> None:
+    """Raise ``LayerError``, naming the deepest, where there are layers and a path goes around all of them."""
+    for layer in ranked:
+        if layer.verdict is Verdict.BYPASSED:
+            raise LayerError(
+                "some paths to the score go around every layer",
+                where=f"the deepest is {layer.name!r}",
+                hint=f"its part of the score: --layer {layer.name}; or a method of the input (--method saliency)",
                 name=layer.name,
             )
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import COPIES, REORDERS
 from onnx_gradcam.anatomy.grids import Axes, grids
 from onnx_gradcam.graph.builder import ints_of
 from onnx_gradcam.graph.flow import downstream, upstream
+from onnx_gradcam.graph.operators import COPIES, REORDERS
 
 CARRYING = COPIES | REORDERS | {"Add"}
 

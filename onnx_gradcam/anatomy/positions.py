@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import IN_PLACE, PRODUCTS, QUANTIZED_WEIGHT, AxisEffect, joined_axis, operators
+from onnx_gradcam.anatomy.axes import joined_axis, listed_axes
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.constants import constant, evaluate
+from onnx_gradcam.graph.operators import IN_PLACE, PRODUCTS, QUANTIZED_WEIGHT, AxisEffect, operators
 
 # For each of the batch and the spatial axes the coordinate of every element; NaN where an element has no position.
 Positions = tuple[np.ndarray, ...]
@@ -28,6 +29,9 @@ MOVES = operators(
     AxisEffect.PICKED,
 )
 KEEPS_POSITIONS = IN_PLACE - MOVES
+# Operators that put another grid in the place of the one that they read.
+CHANGES_GRID = operators(AxisEffect.POOLED, AxisEffect.RESIZED)
+REDUCES = operators(AxisEffect.REDUCED)
 QUANTIZED_CONCAT = "QLinearConcat"  # joined here: the reference evaluator has standard operators only
 
 
@@ -55,9 +59,9 @@ def follow(
     """Return the positions of all values that hold elements of a grid in known positions.
 
     Reshapes, transposes, slices and joins move the positions as they move the elements. A linear layer over the last
-    axis puts what it makes at the mean position of what it read, which is how patches are embedded and merged; where
-    that is the same for all, positions are mixed and none is left. Attention mixes them, and the Add behind it keeps
-    those of the stream.
+    axis puts what it makes at the mean position of what it read, which is how patches are embedded and merged, and so
+    does a reduction; where that is the same for all, positions are mixed and none is left. Attention mixes them, and
+    the Add behind it keeps those of the stream. What pads, pools or resizes a grid begins a new one.
 
     Args:
         nodes: the nodes of a graph, in topological order; all shapes must be static.
@@ -95,8 +99,39 @@ def _positions_after(node: ir.Node, known: Mapping[ir.Value, Positions]) -> dict
     if node.op_type in KEEPS_POSITIONS:
         same = [v for v in sources if static_dims(v) == static_dims(value)]
         return dict.fromkeys((v for v in node.outputs if v.name), known[same[0]]) if same else {}
-    positions = _contracted(node, known[sources[0]]) if is_linear(node) and node.inputs[0] in known else ()
+    positions = _on_another_grid(node, sources[0], known[sources[0]]) if node.inputs[0] is sources[0] else ()
     return {value: positions} if positions else {}
+
+
+def _on_another_grid(node: ir.Node, source: ir.Value, positions: Positions) -> Positions:
+    """Return the positions of what ``node`` makes of its first input, which has those; () where none are left."""
+    dims = static_dims(node.outputs[0])
+    if dims is None:
+        return ()
+    if is_linear(node):
+        return () if node.attributes.get_int("transA", 0) == 1 else _means(positions, [positions[0].ndim - 1], dims)
+    if node.op_type in REDUCES:
+        axes = listed_axes(node, source)
+        return () if axes is None else _means(positions, sorted(axes), dims)
+    if node.op_type not in CHANGES_GRID | {"Pad"}:
+        return ()
+    layout = layout_of(positions)
+    if layout is not None and layout.token_grid is None and len(dims) == positions[0].ndim:
+        return _unless_mixed(positions, grid_positions(node.outputs[0], layout.axes))
+    return _padded(node, positions) if node.op_type == "Pad" else ()
+
+
+def _padded(node: ir.Node, positions: Positions) -> Positions:
+    """Return the positions behind a Pad of what is no grid: what it adds has none."""
+    steering = {k: constant(v) for k, v in enumerate(node.inputs) if k and v is not None}
+    if node.attributes.get_string("mode", "constant") != "constant" or any(a is None for a in steering.values()):
+        return ()
+    numbers = np.arange(1, positions[0].size + 1, dtype=np.float64).reshape(positions[0].shape)
+    arrays = {0: numbers, **steering} | ({2: np.zeros((), np.float64)} if 2 in steering else {})
+    named = {v.name or "": arrays[k] for k, v in enumerate(node.inputs) if v is not None}
+    (taken,) = evaluate(node, {name: array for name, array in named.items() if array is not None}, node.outputs)
+    index = np.maximum(taken, 1).astype(np.int64) - 1
+    return tuple(np.where(taken == 0, np.nan, p.reshape(-1)[index]) for p in positions)
 
 
 def is_linear(node: ir.Node) -> bool:
@@ -134,17 +169,20 @@ def _without_position(value: ir.Value) -> np.ndarray | None:
     return None if dims is None else np.broadcast_to(np.float64(np.nan), dims)
 
 
-def _contracted(node: ir.Node, positions: Positions) -> Positions:
-    """Return the mean positions over the last axis, or () where positions are mixed."""
-    dims = static_dims(node.outputs[0])
-    if dims is None or node.attributes.get_int("transA", 0) == 1:
-        return ()
-    last = positions[0].ndim - 1
-    means = [p[..., :1] if not varies(p, last) else p.mean(axis=-1, keepdims=True) for p in positions]
-    before = any(_distinct(p) > 1 for p in positions[1:])
-    if before and all(_distinct(m) <= 1 for m in means[1:]):
-        return ()
-    return tuple(np.broadcast_to(m, dims) for m in means)
+def _means(positions: Positions, axes: Sequence[int], dims: Sequence[int]) -> Positions:
+    """Return the mean positions over some axes, as those of a value of the shape ``dims``; () where they are mixed."""
+    means = positions
+    for axis in axes:
+        means = tuple(p.mean(axis=axis, keepdims=True) if varies(p, axis) else p.take([0], axis=axis) for p in means)
+    if len(dims) < means[0].ndim:
+        means = tuple(np.squeeze(m, tuple(axes)) for m in means)
+    return _unless_mixed(positions, tuple(np.broadcast_to(m, dims) for m in means))
+
+
+def _unless_mixed(before: Positions, after: Positions) -> Positions:
+    """Return the positions ``after`` an operator; () where it brings all elements to one position."""
+    is_mixed = any(_distinct(p) > 1 for p in before[1:]) and all(_distinct(p) <= 1 for p in after[1:])
+    return () if is_mixed else after
 
 
 def _distinct(array: np.ndarray) -> int:

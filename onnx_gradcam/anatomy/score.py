@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import AxisEffect, operators
 from onnx_gradcam.anatomy.dense.scores import Batches, DenseScores, dense_scores
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
 from onnx_gradcam.graph.names import values_by_name
+from onnx_gradcam.graph.operators import AxisEffect, operators
 from onnx_gradcam.graph.prepare.site import INSERTED
 from onnx_gradcam.graph.quantization import quantized_form, real_form
 

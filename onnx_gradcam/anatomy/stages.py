@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import CONVOLUTIONS
 from onnx_gradcam.anatomy.grids import Axes, grids, has_space
 from onnx_gradcam.anatomy.layer import TAKEN, Layer, LayerSearch, Verdict
-from onnx_gradcam.anatomy.paths import bottlenecks, upstream_of_any
+from onnx_gradcam.anatomy.paths import bottlenecks, smallest_cut, upstream_of_any
 from onnx_gradcam.anatomy.positions import SpatialLayout
 from onnx_gradcam.anatomy.tokens import TokenGrid, TokenPositions, TokenStream, is_open, may_have_tokens
 from onnx_gradcam.graph.flow import beginnings, downstream
+from onnx_gradcam.graph.operators import CONVOLUTIONS
 from onnx_gradcam.graph.quantization import real_form
 
 
@@ -31,6 +31,7 @@ class Blocks:
         search: what is looked at.
         on_grid: the values on a convolution's grid, with their axes.
         streams: the streams of tokens, by the value that a block reads.
+        begin: the values where the paths from the image begin.
         path: the values on a differentiable path from the image to the score.
         required: those that every such path goes through.
     """
@@ -38,18 +39,36 @@ class Blocks:
     search: LayerSearch
     on_grid: Mapping[ir.Value, Axes]
     streams: Mapping[ir.Value, TokenStream]
+    begin: Sequence[ir.Value]
     path: set[ir.Value]
     required: set[ir.Value]
+
+    def is_placed(self, value: ir.Value) -> bool:
+        """Tell whether the positions of a value are known: it lies on a grid, or its tokens form one."""
+        named = self.search.token_grid is not None
+        return value not in self.streams or named or self.streams[value].layout is not None
 
 
 def classifier_layers(search: LayerSearch) -> list[Layer]:
     """Return the ends of convolutional blocks and the beginnings of blocks of tokens, the deepest first.
 
     Taken is the deepest with more than one spatial position that every path from the image to the score goes through.
-    What is taken comes first.
+    Where there is none, it is the smallest set of them that all paths go through, of several such sets the deepest: the
+    ends of parallel parts. What is taken comes first.
     """
     blocks = _blocks(search)
-    return _ranked({**stage_ends(blocks), **token_blocks(blocks)}, search.nodes)
+    layers = {**stage_ends(blocks), **token_blocks(blocks)}
+    if not any(layer.verdict in TAKEN or layer.verdict is Verdict.NO_TOKEN_GRID for layer in layers.values()):
+        return _with_parallel_ends(blocks, layers)
+    return _ranked(layers, search.nodes)
+
+
+def _with_parallel_ends(blocks: Blocks, layers: Mapping[ir.Value, Layer]) -> list[Layer]:
+    """Return all layers ranked, where no path goes through a single one: the ends of parallel parts are taken."""
+    places = [v for v, layer in layers.items() if layer.verdict is Verdict.BYPASSED and blocks.is_placed(v)]
+    ends = smallest_cut(blocks.search.nodes, blocks.begin, blocks.search.sinks, places)
+    ranked = _ranked({v: layer for v, layer in layers.items() if v not in ends}, blocks.search.nodes)
+    return [replace(layers[v], verdict=Verdict.PARALLEL) for v in reversed(ends)] + ranked
 
 
 def stage_ends(blocks: Blocks) -> dict[ir.Value, Layer]:
@@ -74,7 +93,7 @@ def _blocks(search: LayerSearch) -> Blocks:
     images = [v for v in graph.inputs if search.image in (None, v.name)]
     begin = [v for v in beginnings(nodes, images) if downstream(nodes, [v]) & {*on_grid, *streams}]
     path = downstream(nodes, begin) & upstream_of_any(nodes, search.sinks)
-    return Blocks(search, on_grid, streams, path, set(bottlenecks(nodes, begin, search.sinks)))
+    return Blocks(search, on_grid, streams, begin, path, set(bottlenecks(nodes, begin, search.sinks)))
 
 
 def _stage_end(blocks: Blocks, value: ir.Value) -> Layer:

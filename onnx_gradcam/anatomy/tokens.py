@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import CONVOLUTIONS, COPIES, PRODUCTS, AxisEffect, convolution_axes, operators
+from onnx_gradcam.anatomy.axes import convolution_axes
 from onnx_gradcam.anatomy.grids import Axes, grids, input_axes
 from onnx_gradcam.anatomy.positions import (
     KEEPS_POSITIONS,
@@ -25,6 +25,7 @@ from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.flow import carriers, downstream, upstream
 from onnx_gradcam.graph.names import values_by_name
+from onnx_gradcam.graph.operators import CONVOLUTIONS, COPIES, PRODUCTS, AxisEffect, operators
 from onnx_gradcam.graph.prepare.prepare import with_shapes
 
 RESIDUAL_SUMS = frozenset(("Add", "Sum", "SkipLayerNormalization", "QLinearAdd"))
@@ -117,8 +118,9 @@ class TokenPositions:
     def streams(self) -> list[TokenStream]:
         """Return what the blocks of tokens read, in graph order.
 
-        A block ends in an Add of two values of one shape that both depend on the image: one whose elements are still in
-        their positions, the stream, and one that was mixed on the way from the stream.
+        A block ends in an Add of two values of one shape that both depend on the image: the stream, whose elements are
+        still in their positions, and one that was mixed on the way from the stream. Where the positions of a stream are
+        not known it is one all the same: what it holds cannot be placed, and no stream before it is the last.
         """
         reached = downstream(self._nodes, [v for v, p in self._positions.items() if p])
         mixed = {v for node in self._nodes if self._mixes(node, reached) for v in node.outputs}
@@ -131,11 +133,14 @@ class TokenPositions:
         value = node.outputs[-1]  # the last output of SkipLayerNormalization is the sum
         terms = [v for v in node.inputs if v in reached and v is not None and _may_be_alike(v, value)]
         placed = [v for v in terms if self._of(v)]
-        others = [v for v in terms if not self._of(v)]
-        if not placed or not any(mixed & upstream(self._nodes, v) & self._behind(placed[0]) for v in others):
-            return None
-        names = placed[0].name or "", value.name or ""
-        return TokenStream(self._original[names[0]], self._original[names[1]], self.layout(names[0]))
+        begin = placed[:1] or [v for v in terms if _has_tokens(v)]
+        for before in begin:
+            behind = self._behind(before)
+            others = [v for v in terms if v is not before and (v in behind if not placed else not self._of(v))]
+            if any(mixed & upstream(self._nodes, v) & behind for v in others):
+                names = before.name or "", value.name or ""
+                return TokenStream(self._original[names[0]], self._original[names[1]], self.layout(names[0]))
+        return None
 
     def _behind(self, value: ir.Value) -> set[ir.Value]:
         """Return what depends on ``value``, or on the value that it is a quantized or dequantized copy of."""
@@ -172,6 +177,12 @@ def _image_axes(nodes: Sequence[ir.Node], value: ir.Value) -> Axes:
     last = len(dims) - 1
     by_size = (0, last, *range(1, last)) if dims[last] in (1, 3, 4) and dims[1] not in (1, 3, 4) else range(last + 1)
     return input_axes(nodes, value) or tuple(by_size)
+
+
+def _has_tokens(value: ir.Value) -> bool:
+    """Tell whether ``value`` may hold several tokens: two of its axes, beside that of the batch, are longer than 1."""
+    dims = static_dims(value)
+    return dims is not None and sum(d != 1 for d in dims[1:]) > 1
 
 
 def _may_be_alike(a: ir.Value, b: ir.Value) -> bool:

@@ -296,7 +296,7 @@ class Explainer:
             labels=self.labels_source,
             layers=tuple(layer.name for layer in layers),
             layer_reasons=tuple(layer.reason for layer in layers),
-            fusion=None if len(layers) < 2 else "the level of the cell" if network.is_by_level else recipe.fusion,
+            fusion=_fusion(network, recipe) if len(layers) > 1 else None,
             check_forward=options.check_forward,
             gradient_scale=maps.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
             preprocess=choice,
@@ -310,6 +310,13 @@ def _recipe(
     recipe = Recipe(method, counterfactual, signed, fusion, options, names)
     methods.check(recipe)
     return recipe
+
+
+def _fusion(network: Network, recipe: Recipe) -> str:
+    """Return how several layers become one map."""
+    if network.is_by_level:
+        return "the level of the cell"
+    return "the sum of parallel parts" if network.is_summed else recipe.fusion
 
 
 def _region(frame: Frame) -> tuple[int, int, int, int]:

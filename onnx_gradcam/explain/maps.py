@@ -24,7 +24,7 @@ from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.drawing import draw
-from onnx_gradcam.results.frame import Frame
+from onnx_gradcam.results.frame import ALL_LEVELS, Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.records import Completeness, Rectifiers
 
@@ -88,6 +88,8 @@ def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe,
     axes = inputs.spatial_axes(network.image_input, cams.layers[0].cam.ndim - 1)
     size = tuple(feeds[network.image_input.name].shape[k] for k in axes)
     level = levels(evaluation.score, rows, results) if network.is_by_level else None
+    if network.is_summed:
+        level = np.full(len(rows), ALL_LEVELS)
     frame = replace(frame, size=size, fusion=recipe.fusion, level=level)
     heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
     sentences = (

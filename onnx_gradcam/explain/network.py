@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy import layers as layer_choice
 from onnx_gradcam.anatomy.biases import Bias, biases
 from onnx_gradcam.anatomy.grids import grids
-from onnx_gradcam.anatomy.layer import Layer
+from onnx_gradcam.anatomy.layer import Layer, Verdict
 from onnx_gradcam.anatomy.layers import at_size
 from onnx_gradcam.anatomy.linear_head import has_linear_head
 from onnx_gradcam.anatomy.paths import upstream_of_any
@@ -242,6 +242,11 @@ class Network:
         """Return whether each level of a detector has its own layer; then only the level of the cell is drawn."""
         levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
         return self.is_automatic and len(self.layers) == len(levels)
+
+    @property
+    def is_summed(self) -> bool:
+        """Return whether the layers are the ends of parallel parts, each of which holds a part of the score."""
+        return any(layer.verdict is Verdict.PARALLEL for layer in self.layers)
 
     @cached_property
     def is_quantized(self) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_gradcam.anatomy.axes import OPERATORS, AxisEffect, axis_after, axis_before, operators, reshaped_axis
+from onnx_gradcam.anatomy.axes import axis_after, axis_before, reshaped_axis
+from onnx_gradcam.graph.operators import OPERATORS, AxisEffect, operators
 
 
 def test_each_operator_stands_once() -> None:

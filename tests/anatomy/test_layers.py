@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import builders
 import numpy as np
@@ -10,16 +9,14 @@ import onnx_ir as ir
 import pytest
 from nets import BATCH, Net
 
-from onnx_gradcam.anatomy.axes import OPERATORS
 from onnx_gradcam.anatomy.grids import grids
 from onnx_gradcam.anatomy.layers import candidates, choose
 from onnx_gradcam.anatomy.linear_head import CARRYING
-from onnx_gradcam.anatomy.paths import bottlenecks
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.errors import LayerError
-from onnx_gradcam.graph.flow import carriers
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.lowering.table import LOWERINGS, MICROSOFT
+from onnx_gradcam.graph.operators import OPERATORS
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 F = ir.DataType.FLOAT
@@ -276,56 +273,37 @@ def test_all_parts_of_a_split_stay_on_the_grid() -> None:
     assert {"a", "b"} <= found
 
 
-# -------------------------------------------------------------------------------------------- bottlenecks
-
-
-def random_graph(rng: np.random.Generator) -> tuple[list[ir.Node], list[ir.Value], ir.Value]:
-    """Up to twelve nodes of one to three inputs, some of two outputs, some without gradient."""
-    inputs = [ir.val(f"x{i}", dtype=F) for i in range(rng.integers(1, 3))]
-    values, nodes = list(inputs), []
-    for k in range(rng.integers(3, 13)):
-        chosen = [values[i] for i in rng.integers(max(len(values) - 4, 0), len(values), rng.integers(1, 4))]
-        outputs = [ir.val(f"v{k}_{i}", dtype=F) for i in range(1 + int(rng.random() < 0.15))]
-        nodes.append(ir.node("Floor" if rng.random() < 0.1 else "Sum", chosen, outputs=outputs))
-        values.extend(outputs)
-    return nodes, inputs, values[-1]
-
-
-def paths(value: ir.Value, inputs: list[ir.Value]) -> Iterator[list[ir.Value]]:
-    """Every differentiable path from an input to ``value``, one after the other."""
-    if value in inputs:
-        yield [value]
-    node = value.producer()
-    if node is not None:
-        for _, before in carriers(node):
-            yield from ([*path, value] for path in paths(before, inputs))
-
-
-def test_bottlenecks_are_on_every_path() -> None:
-    rng = np.random.default_rng(0)
-    found_some = 0
-    for _ in range(300):
-        nodes, inputs, score = random_graph(rng)
-        every = [set(path) for path in paths(score, inputs)]
-        expected = set.intersection(*every) - set(inputs) if every else set()
-        found = bottlenecks(nodes, inputs, [score])
-        assert set(found) == expected
-        assert found == [v for node in nodes for v in node.outputs if v in expected], "in graph order"
-        found_some += len(expected) > 1
-    assert found_some > 50
-
-
-def test_bottlenecks_of_a_deep_dense_network_are_counted_quickly() -> None:
-    """2⁴⁰⁰ paths."""
-    x = value = ir.val("x", dtype=F)
-    nodes = []
-    for k in range(400):
-        nodes.append(ir.node("Add", [value, value], outputs=[ir.val(f"v{k}", dtype=F)]))
-        value = nodes[-1].outputs[0]
-    assert bottlenecks(nodes, [x], [value]) == [node.outputs[0] for node in nodes]
-
-
 def test_everything_named_here_is_an_operator() -> None:
     without_lowering = {"GroupQueryAttention", "QAttention", "SimplifiedLayerNormalization"}  # onnxruntime's own
     for name in {*itertools.chain(*OPERATORS.values()), *CARRYING} - without_lowering:
         assert onnx.defs.has(name) or (MICROSOFT, name) in LOWERINGS, name
+
+
+def token_block(net: Net, x: str, width: int, out: str) -> str:
+    """x + attention(x), without projections."""
+    y = net.op("Softmax", net.op("MatMul", x, net.op("Transpose", x, perm=[0, 2, 1])), axis=-1)
+    return net.op("Add", x, net.op("MatMul", net.op("MatMul", y, x), net.random(width, width)), out=out)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tokens_that_were_mixed_into_others(count: int) -> None:
+    """Three that each image mixes of its own: a block of them is the last, and its places are not known.
+
+    One is no grid to be placed: the block before it is taken.
+    """
+    net = Net()
+    x = net.conv(net.input("x", [2, 3, 8, 8]), (3, 6), kernel=2, stride=2)
+    x = net.op("Transpose", net.op("Reshape", x, net.ints(2, 6, 16)), perm=[0, 2, 1], out="tokens")
+    x = token_block(net, x, 6, "block1")
+    shares = net.op("Softmax", net.op("Transpose", net.op("MatMul", x, net.random(6, count)), perm=[0, 2, 1]), axis=-1)
+    mixed = net.op("MatMul", shares, x, out="mixed")
+    y = token_block(net, token_block(net, mixed, 6, "block2"), 6, "block3")
+    net.linear(net.op("ReduceMean", y, net.ints(1), keepdims=0), 6, 5, out="logits")
+    proto = net.model({"logits": [2, 5]})
+    if count == 1:
+        assert auto(proto) == ("tokens", (0, 2, 1))
+        return
+    with pytest.raises(LayerError, match="the tokens of 'block2' are not a grid") as error:
+        auto(proto)
+    assert "--grid HxW" in error.value.hint
+    assert ranked(proto)["tokens"] == (False, "a deeper one is there")

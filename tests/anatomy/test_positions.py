@@ -96,6 +96,45 @@ def test_mixed_places_are_none() -> None:
         assert layout(net, name) is None
 
 
+@pytest.mark.parametrize("change", ["Pad", "MaxPool", "AveragePool", "Resize", "ReduceMean"])
+def test_what_changes_the_grid_begins_another(change: str) -> None:
+    """Merged behind it, the tokens lie in the rows and columns of the new grid."""
+    net = Net()
+    x = net.input("x", [2, 4, 4, 6])
+    half = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    if change == "Pad":
+        y = net.op("Pad", x, net.ints(0, 0, 0, 0, 0, 0, 1, 1), out="y")
+    elif change == "Resize":
+        y = net.op("Resize", x, "", net.array(np.array([1, 1, 0.5, 1.5], np.float32)), out="y")
+    elif change == "ReduceMean":
+        y = net.op("ReduceMean", net.op("Reshape", x, net.ints(2, 4, 2, 2, 3, 2)), net.ints(3, 5), keepdims=0, out="y")
+    else:
+        y = net.op(change, x, **half, out="y")
+    height, width = {"Pad": (5, 7), "Resize": (2, 9)}.get(change, (2, 3))
+    net.op("Transpose", net.op("Reshape", y, net.ints(2, 4, -1)), perm=[0, 2, 1], out="tokens")
+    check(layout(net, "y"), (0, 1, 2, 3))
+    check(layout(net, "tokens"), (0, 2, 1), np.arange(height * width).reshape(height, width).tolist())
+
+
+def test_one_number_for_a_grid_has_no_position() -> None:
+    net, x = start()
+    net.op("GlobalAveragePool", x, out="pooled")
+    net.op("ReduceMean", x, net.ints(2, 3), out="mean")
+    net.op("ReduceMax", x, net.ints(2), keepdims=0, out="columns")
+    assert layout(net, "pooled") is None
+    assert layout(net, "mean") is None
+    check(layout(net, "columns"), (0, 1, 2), [[0, 1, 2]])
+
+
+def test_tokens_that_padding_adds_have_no_position() -> None:
+    net, x = start()
+    tokens = net.op("Reshape", net.op("Transpose", x, perm=[0, 2, 3, 1]), net.ints(2, -1, 4))
+    net.op("Pad", tokens, net.ints(0, 2, 0, 0, 3, 0), net.array(np.array(1, np.float32)), out="padded")
+    net.op("Pad", tokens, net.ints(2, 3), "", net.ints(1), out="by_axis")
+    check(layout(net, "padded"), (0, 2, 1), [[2, 3, 4], [5, 6, 7]])
+    check(layout(net, "by_axis"), (0, 2, 1), [[2, 3, 4], [5, 6, 7]])
+
+
 def test_windows_are_no_grid() -> None:
     net = Net()
     x = net.op("Transpose", net.input("x", [2, 4, 4, 6]), perm=[0, 2, 3, 1])

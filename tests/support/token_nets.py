@@ -282,6 +282,49 @@ class Swin(Network):
         return x.reshape(len(x), 2, 4, -1).transpose(0, 3, 1, 2)
 
 
+class Padded(Network):
+    """Two stages of two blocks on a grid of odd sides, which is padded to even ones before patches are merged."""
+
+    stream = "blocks.4.norm1"
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.patch, wide = nn.Conv2d(3, width, PATCH, PATCH), 2 * width
+        first = [Block(width, Attention(width, 2)) for _ in range(2)]
+        second = [Block(wide, Attention(wide, 2)) for _ in range(2)]
+        self.blocks = nn.Sequential(*first, Merge(width), *second)
+        self.last_norm, self.head = norm(wide), nn.Linear(wide, CLASSES)
+        self.finish()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x)
+        h, w = x.shape[2:]
+        x = self.blocks[:2](x.flatten(2).transpose(1, 2))
+        x = F.pad(x.reshape(x.shape[0], h, w, -1), (0, 0, 0, w % 2, 0, h % 2))
+        x = self.blocks[3:](self.blocks[2](x).flatten(1, 2))
+        return self.head(self.last_norm(x).mean(1))
+
+    def to_grid(self, x: Any) -> Any:
+        return x.transpose(0, 2, 1).reshape(len(x), -1, 2, 3)
+
+
+class PaddedByNothing(Padded):
+    """The same on a grid of even sides: the padding has no width."""
+
+    size = (4 * PATCH, 6 * PATCH)
+
+
+class Pooled(Padded):
+    """The same with a pooling between the stages in the place of merging."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x)
+        h, w = x.shape[2:]
+        x = self.blocks[:2](x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape[0], -1, h, w)
+        x = F.avg_pool2d(x, 2, ceil_mode=True).flatten(2).transpose(1, 2).repeat(1, 1, 2)
+        return self.head(self.last_norm(self.blocks[3:](x)).mean(1))
+
+
 class MobileViT(Network):
     """Mehta 2022: a transformer over the pixels of the same place in patches of 2 × 2, between convolutions."""
 
@@ -324,6 +367,9 @@ NETS = {
     "mixer_of_convolutions": lambda: ViT(leading=0, attention=ConvolutionOverTokens),
     "swin": Swin,
     "swin_flat": lambda: Swin(flat=True),
+    "padded": Padded,
+    "padded_by_nothing": PaddedByNothing,
+    "pooled": Pooled,
     "mobilevit": MobileViT,
 }
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import IN_PLACE, joined_axis
+from onnx_gradcam.anatomy.axes import joined_axis
 from onnx_gradcam.anatomy.dense.tensors import Joined, Tensor, source_axis, step_back
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.operators import IN_PLACE
 
 
 @dataclass(frozen=True, eq=False)

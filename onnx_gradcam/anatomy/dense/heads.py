@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import (
+from onnx_gradcam.anatomy.axes import axis_after, joined_axis
+from onnx_gradcam.anatomy.dense.tensors import Joined, Repeated, Tensor, columns_of
+from onnx_gradcam.graph.builder import Value
+from onnx_gradcam.graph.flow import captured, is_float, upstream
+from onnx_gradcam.graph.operators import (
     CONVOLUTIONS,
     COPIES,
     IN_PLACE,
@@ -15,13 +19,8 @@ from onnx_gradcam.anatomy.axes import (
     REORDERS,
     RESHAPES,
     AxisEffect,
-    axis_after,
-    joined_axis,
     operators,
 )
-from onnx_gradcam.anatomy.dense.tensors import Joined, Repeated, Tensor, columns_of
-from onnx_gradcam.graph.builder import Value
-from onnx_gradcam.graph.flow import captured, is_float, upstream
 
 MAKES_PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
 # Operators that keep the axis of the features where it is.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import CONVOLUTIONS, IN_PLACE, POOLINGS
 from onnx_gradcam.anatomy.dense.heads import PICKING
 from onnx_gradcam.anatomy.dense.tensors import sources
 from onnx_gradcam.anatomy.grids import Axes, grids, has_space
@@ -17,6 +16,7 @@ from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream
+from onnx_gradcam.graph.operators import CONVOLUTIONS, IN_PLACE, POOLINGS
 from onnx_gradcam.graph.quantization import real_form
 
 # Operators by which a cell of a map depends on the cells about it, and on no others.

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import COPIES, REORDERS, Dim
+from onnx_gradcam.anatomy.axes import Dim
 from onnx_gradcam.anatomy.dense import heads
 from onnx_gradcam.anatomy.dense.cells import Level, levels
 from onnx_gradcam.anatomy.dense.heads import BOX, Entries
@@ -28,6 +28,7 @@ from onnx_gradcam.anatomy.dense.tensors import (
     sources,
 )
 from onnx_gradcam.graph.builder import Value
+from onnx_gradcam.graph.operators import COPIES, REORDERS
 
 Batches = Set[Dim | None]
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import COPIES, REORDERS, Dim, axis_before, joined_axis, permutation, reshaped_axis
+from onnx_gradcam.anatomy.axes import Dim, axis_before, joined_axis, permutation, reshaped_axis
 from onnx_gradcam.graph.builder import HALF_PRECISION, rank
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.operators import COPIES, REORDERS
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,87 @@
+"""Networks of parallel parts: their ends are the layers, and the map is the sum of what each holds of the score."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from nets import BATCH, Net
+
+import onnx_gradcam as ogc
+from onnx_gradcam.methods.heatmap import upsample
+
+
+def tower(net: Net, x: str, k: int, stride: int = 1) -> str:
+    y = net.op("Relu", net.conv(x, (3, 4), out=f"conv{k}"))
+    y = net.op("Relu", net.conv(y, (4, 6), stride=stride), out=f"end{k}")
+    return net.linear(net.op("Flatten", net.op("GlobalAveragePool", y)), 6, 5, out=f"logits{k}")
+
+
+def ensemble(parts: int = 2, join: str = "Mean") -> onnx.ModelProto:
+    """The mean, or another function, of the logits of some CNNs of one image; the grids differ."""
+    net = Net()
+    x = net.input("x", [BATCH, 3, 8, 8])
+    each = [tower(net, x, k, 1 + k % 2) for k in range(parts)]
+    if join == "Gemm":
+        net.linear(net.op("Concat", *each, axis=1), 5 * parts, 5, out="logits")
+    else:
+        net.op(join, *each, out="logits")
+    return net.model({"logits": [BATCH, 5]})
+
+
+X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("join", ["Mean", "Sum", "Gemm", "Max"])
+@pytest.mark.parametrize("parts", [2, 3])
+def test_the_ends_of_all_parts_are_the_layers(parts: int, join: str) -> None:
+    with ogc.Explainer(ensemble(parts, join), providers=["cpu"]) as explainer:
+        assert sorted(explainer.target_layers) == [f"end{k}" for k in range(parts)]
+    taken = [layer for layer in ogc.layers(ensemble(parts, join)) if layer.chosen]
+    assert {layer.reason for layer in taken} == {
+        "the end of one of several parallel parts; all paths to the score go through one of these"
+    }
+
+
+def test_the_map_is_the_sum_of_the_parts() -> None:
+    """The cam of each part is half of that of the part alone, since the score is the mean of both."""
+    whole = ensemble()
+    with ogc.Explainer(whole, providers=["cpu"]) as explainer:
+        found = explainer.explain(X, 3)
+    total = np.zeros((2, 8, 8), np.float64)
+    for k in range(2):
+        part = onnx.ModelProto()
+        part.CopyFrom(whole)
+        part.graph.output[0].name = f"logits{k}"
+        del part.graph.node[-1]
+        with ogc.Explainer(part, f"end{k}", score=f"logits{k}", providers=["cpu"]) as explainer:
+            total += upsample(explainer.explain(X, 3).cam, (8, 8)) / 2
+    np.testing.assert_allclose(found.heatmap * found.scale[:, None, None], total, atol=1e-6)
+    np.testing.assert_allclose(found.scale, total.max((1, 2)), rtol=1e-5)
+    assert found.provenance.fusion == "the sum of parallel parts"
+
+
+def test_layers_by_name_are_fused_as_before() -> None:
+    with ogc.Explainer(ensemble(), ["end0", "end1"], providers=["cpu"]) as explainer:
+        found = explainer.explain(X, 3, fusion="max")
+    assert found.provenance.fusion == "max"
+    assert np.isnan(found.scale).all()
+
+
+def test_one_value_for_all_paths_goes_before_parallel_ends() -> None:
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 3)), out="stem")
+    net.op("Mean", tower(net, x, 0), tower(net, x, 1), out="logits")
+    with ogc.Explainer(net.model({"logits": [BATCH, 5]}), providers=["cpu"]) as explainer:
+        assert explainer.target_layers == ("stem",)
+
+
+def test_a_path_around_every_layer_is_named_with_the_layers_that_are_there() -> None:
+    net = Net()
+    x = net.input("x", [BATCH, 3, 8, 8])
+    beside = net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 3, 5)
+    net.op("Add", tower(net, x, 0), beside, out="logits")
+    explainer = ogc.Explainer(net.model({"logits": [BATCH, 5]}), providers=["cpu"])
+    with pytest.raises(ogc.LayerError, match="some paths to the score go around every layer") as error:
+        explainer.explain(X)
+    assert "--layer end0" in error.value.hint
