@@ -158,9 +158,12 @@ class Evaluation:
         if self.apart is not None:
             targets = self._as_deployed(feeds, targets)
         together = _known_ahead(targets) if needs_gradient else None
-        if together is not None:
-            return self._in_one_run(feeds, together)
-        return self._in_two_runs(feeds, targets, needs_gradient)
+        if together is None:
+            run = self._in_two_runs(feeds, targets, needs_gradient)
+        else:
+            run = self._in_one_run(feeds, together)
+        explained = {name: feeds[name] for name in self._layers if name in self._inputs}
+        return replace(run, results={**run.results, **explained})
 
     def _in_one_run(self, feeds: Arrays, targets: Sequence[RowTarget]) -> RunResult:
         passes = self.passes(targets[0].kind)

@@ -320,10 +320,11 @@ def _fusion(network: Network, recipe: Recipe) -> str:
 
 
 def _region(frame: Frame) -> tuple[int, int, int, int]:
-    """Return (x1, y1, x2, y2), the part of the frame that the model saw; of one spatial axis its only row."""
+    """Return (x1, y1, x2, y2), the part of the frame that the model saw; an axis that is missing counts as 1."""
     if frame.geometry is not None:
         return frame.geometry.seen
-    return 0, 0, frame.size[-1], frame.size[-2] if len(frame.size) > 1 else 1
+    height, width = (1, 1, *frame.size)[-2:]
+    return 0, 0, width, height
 
 
 def _in_photo(boxes: np.ndarray | None, frame: Frame) -> np.ndarray | None:

@@ -175,6 +175,7 @@ def _from_array(array: NDArray[Any]) -> Photo:
 def _from_pil(image: Any, max_pixels: int) -> Photo:
     _check_size(image.size, "the PIL image", max_pixels)
     try:
+        image.load()  # Pillow turns a TIFF when it is loaded, and takes the orientation out of its EXIF data
         orientation, mode = image.getexif().get(0x0112, 1), image.mode
         if mode == "I" or mode.startswith("I;16"):  # 16-bit grey, which convert() would clip at 255
             pixels = np.asarray(image).clip(0, 65535).astype(np.uint16)

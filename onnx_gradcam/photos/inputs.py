@@ -17,11 +17,20 @@ Array = npt.NDArray[Any]
 def image_input(specs: Mapping[str, InputSpec], name: str | None = None) -> InputSpec:
     """Return the input that takes the image: the one called ``name``, or else the first with the most axes.
 
-    Raises ``InputError`` for a name that does not exist.
+    Raises ``InputError`` for a name that does not exist, and where there is no input with axes.
     """
+    if not specs:
+        raise InputError("the model has no inputs: there is nothing to explain", hint="a model that reads an image")
     if name is not None and name not in specs:
         raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, specs)}", name=name)
-    return specs[name] if name is not None else max(specs.values(), key=lambda spec: len(spec.shape))
+    spec = specs[name] if name is not None else max(specs.values(), key=lambda spec: len(spec.shape))
+    if not spec.shape:
+        raise InputError(
+            f"input {spec} is a single number: it has no batch axis, and no places to explain",
+            hint="an input of shape (N, …)",
+            name=spec.name,
+        )
+    return spec
 
 
 def image_candidates(specs: Mapping[str, InputSpec]) -> list[str]:

@@ -18,7 +18,7 @@ from photos import (
     noise,
     smooth,
 )
-from PIL import Image
+from PIL import Image, ImageOps
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.photos.decode import decode, load_tensor
@@ -73,6 +73,20 @@ def test_transparency_is_laid_on_white() -> None:
     np.testing.assert_array_equal(decode(transparent), [[[255, 255, 255], [9, 8, 7]]])
     with Image.open(io.BytesIO(transparent)) as opened:
         np.testing.assert_array_equal(decode(opened), [[[255, 255, 255], [9, 8, 7]]])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG", "WEBP"])
+def test_an_opened_file_is_turned_once(kind: str, orientation: int) -> None:
+    """Pillow turns a TIFF by itself when it is loaded, other files never; both before and after that."""
+    photo = smooth(9, 14)
+    data = encoded(photo, kind, orientation)
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened.copy() if kind == "TIFF" else opened).convert("RGB"))
+    with Image.open(io.BytesIO(data)) as opened:
+        np.testing.assert_array_equal(decode(opened), expected)
+        np.testing.assert_array_equal(decode(opened), expected)
+    np.testing.assert_allclose(decode(data), expected, atol=JPEG_LOSS if kind == "JPEG" else 0)
 
 
 def test_alpha_that_is_zero_everywhere_means_nothing() -> None:

@@ -38,7 +38,7 @@ def encoded(image: Array | Image.Image, kind: str, orientation: int | None = Non
         exif[0x0112] = orientation
         options["exif"] = exif
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(buffer, kind, **{**FORMATS[kind], **options})
+    picture.save(buffer, kind, **{**FORMATS.get(kind, {}), **options})
     return buffer.getvalue()
 
 
