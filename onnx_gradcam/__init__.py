@@ -41,6 +41,7 @@ from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.files import MapFile, Sheet
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
+from onnx_gradcam.results.picture.style import Style
 from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Completeness, Rectifiers, Words
 from onnx_gradcam.roads.engines import gradient_model
@@ -117,6 +118,7 @@ __all__ = [
     "Side",
     "SideBySide",
     "Similar",
+    "Style",
     "TargetError",
     "TargetObject",
     "Tokens",

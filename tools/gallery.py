@@ -6,14 +6,16 @@ python tools/gallery.py
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 import onnx_gradcam as ogc
-from onnx_gradcam.results.picture.figure import Panel, map_panel, panels, picture_panel
+from onnx_gradcam.results.picture.figure import Panel, map_panel, panel_size, panels, picture_panel
 from onnx_gradcam.results.picture.overlay import Picture
+from onnx_gradcam.results.portrait import level_of
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -90,7 +92,8 @@ def _explained(
 
 def _map(explanation: ogc.Explanation, caption: str) -> Panel:
     picture, seen = explanation.picture(0), explanation.region(0)
-    return map_panel(picture, explanation.heatmap[0], seen=seen, long_side=SIDE, caption=[caption])
+    level = level_of(explanation, 0, panel_size(picture, SIDE))
+    return replace(map_panel(picture, level, seen=seen, long_side=SIDE, caption=[caption]), bar=None)
 
 
 def _detail(target: str, method: str) -> Panel:

@@ -80,14 +80,15 @@ class Geometry:
         )
         return rows[:, None] | columns[None, :]
 
-    def to_photo(self, heatmap: NDArray[Any]) -> NDArray[np.float32]:
+    def to_photo(self, heatmap: NDArray[Any], interpolation: str = "linear") -> NDArray[np.float32]:
         """Return a map over the model's input as a map over the photo.
 
-        The interpolation is linear and half-pixel; cells at the border keep their value out to the border. A cam can be
+        The interpolation is half-pixel; cells at the border keep their value out to the border. A cam can be
         passed as it comes from the target layer: it is interpolated once, not twice, and so keeps its peaks.
 
         Args:
             heatmap: (h, w) at any resolution.
+            interpolation: the kernel, "linear" or "cubic".
 
         Returns:
             (H, W) float32, 0 outside ``seen``.
@@ -100,6 +101,6 @@ class Geometry:
         step = (self.scale[0] * cell[0], self.scale[1] * cell[1])
         start = (y1 * step[0] + self.offset[0] * cell[0], x1 * step[1] + self.offset[1] * cell[1])
         photo = np.zeros(self.photo, np.float32)
-        values = resample(heatmap, (y2 - y1, x2 - x1), step, start, "linear")
+        values = resample(heatmap, (y2 - y1, x2 - x1), step, start, interpolation)
         photo[y1:y2, x1:x2] = values.clip(heatmap.min(), heatmap.max())  # rounding must not leave the map's range
         return photo

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from onnx_gradcam.errors import InputError, MethodError
 from onnx_gradcam.methods.cam import NEEDS, as_float32, compute_cam
-from onnx_gradcam.results import files, notes
+from onnx_gradcam.results import files, notes, portrait, titles
 from onnx_gradcam.results.drawing import draw_together
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import ALL_LEVELS, Frame
@@ -22,8 +22,10 @@ from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture import figure
 from onnx_gradcam.results.picture.figure import Panel
 from onnx_gradcam.results.picture.overlay import Picture, encode_png
+from onnx_gradcam.results.picture.style import PLAIN, Style
 from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Words
+from onnx_gradcam.results.scales import join_peaks
 
 Array = npt.NDArray[Any]
 BOTH, CONTRAST = "both", "contrast"
@@ -63,11 +65,13 @@ class SideBySide:
         """Return the first explanation, which the others are compared with."""
         return next(iter(self.parts.values()))
 
-    def figure(self, row: int = 0) -> Picture:
+    def figure(self, row: int = 0, style: Style = PLAIN) -> Picture:
         """Return the maps of a row in one picture, with captions and colour bars.
 
         Args:
             row: which row.
+            style: how photo and maps are drawn, and whether there are captions. The photo is grey by default: one of
+                the maps is signed.
 
         Returns:
             (height, width, 3) uint8 RGB.
@@ -75,17 +79,24 @@ class SideBySide:
         Raises:
             OutputError: the maps do not have two spatial axes.
         """
+        style = replace(style, photo=style.photo_under(signed=True))
         photo, seen = self.first.picture(row), self.first.region(row)
-        scale = "one scale" if self._units(row) is None else "one scale, in the score's units"
-        panels = [self._panel(row, part, self._caption(name, row)) for name, part in self.parts.items()]
-        last = list(self.parts.values())[-1]
+        size = figure.panel_size(photo, figure.LONG_SIDE_IN_A_ROW)
+        levels = portrait.levels_of(list(self.parts.values()), row, size)
+        panels = [
+            self._panel(row, part, level, self._caption(name, row), style)
+            for (name, part), level in zip(self.parts.items(), levels, strict=True)
+        ]
+        last, level = list(self.parts.values())[-1], levels[-1]
         peak = float(np.abs(last.heatmap[row]).max())
         if 0 < peak < WEAK:
             caption = ["the same, with its own scale:", f"colours {1 / peak:.1f} times as strong"]
-            panels.append(self._panel(row, last, caption, peak))
-        remarks = [self.remark] if self.remark else []
-        notes = [*remarks, f"{scale}; {REMARKS[self.kind]}", *figure.unseen_note(photo, seen)]
-        return figure.panels(panels, title=self._title(row), notes=notes)
+            panels.append(self._panel(row, last, np.clip(level / peak, -1, 1), caption, style, peak))
+        if not style.caption:
+            return figure.bare(panels, ())
+        notes = [f"one scale; {REMARKS[self.kind]}", *portrait.cells_note(self.first), *figure.unseen_note(photo, seen)]
+        notes = [self.remark, *notes] if self.remark else notes
+        return figure.panels(panels, figure.Lines(self._title(row), notes))
 
     def cautions(self, row: int) -> tuple[str, ...]:
         """Return the lines that must stand in the picture of a row, since they change how its maps are read."""
@@ -110,7 +121,7 @@ class SideBySide:
                 method=f"{method}-both" if self.kind == BOTH else method,
                 target=self._sheet_target(row),
                 images=int(self.first.image_index.max(initial=0)) + 1,
-                figure=partial(self.figure, row=row) if draws else None,
+                figure=partial(self.figure, row) if draws else None,
                 maps={name: part.map_file(row) for name, part in self.parts.items()},
             )
             for row in range(len(self))
@@ -125,47 +136,60 @@ class SideBySide:
         first, second = (files.slug(part.target(row)) for part in (a, b))
         return first if self.kind == BOTH else f"{first}-vs-{second}"
 
-    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        overwrite: bool = False,
+        scale: str | float = "image",
+        style: Style = PLAIN,
+    ) -> Path:
         """Write a PNG for each row and an NPY for each map, and ``manifest.json`` last.
 
         Args:
             folder: where to write; it is made where it does not exist.
             overwrite: whether existing results are replaced.
+            scale: what the maps are divided by: the largest maximum of each row ("image") or of all rows ("shared"), or
+                a number in the score's units.
+            style: how photo and maps are drawn, and whether there are captions.
 
         Returns:
             The path of the manifest.
 
         Raises:
             OutputError: the folder cannot be written, or holds results already.
+            MethodError: the scale is unknown, or the maps have no scale in the score's units.
         """
-        return files.save([self], Path(folder), overwrite=overwrite)
+        return files.save([self], Path(folder), scale=scale, overwrite=overwrite, style=style)
+
+    def at_scale(self, scale: float | Mapping[str, float]) -> SideBySide:
+        """Return the same maps with another scale, as ``Explanation.at_scale``."""
+        return replace(self, parts={k: part.at_scale(scale) for k, part in self.parts.items()})
+
+    def peaks(self) -> Mapping[str, float]:
+        """Return for each unit of the maps their largest scale, as ``Explanation.peaks``."""
+        return join_peaks(part.peaks() for part in self.parts.values())
 
     def _repr_png_(self) -> bytes:
         return encode_png(self.figure())
 
-    def _panel(self, row: int, part: Explanation, caption: Sequence[str], peak: float = 1) -> Panel:
-        units = self._units(row)
+    def _panel(
+        self, row: int, part: Explanation, level: Array, caption: Sequence[str], style: Style, peak: float = 1
+    ) -> Panel:
         return figure.map_panel(
             self.first.picture(row),
-            part.heatmap[row] / peak,
+            level,
             seen=self.first.region(row),
             signed=part.signed,
             long_side=figure.LONG_SIDE_IN_A_ROW,
             caption=caption,
-            top=f"{peak if units is None else units * peak:.3g}",
+            scale=portrait.scale_of(self.first, row, peak),
+            style=style,
         )
 
-    def _units(self, row: int) -> float | None:
-        """Return what 1 in the heatmaps of a row is in the score's units, or None where layers were fused."""
-        scale = self.first.scale[row]
-        return None if np.isnan(scale) else float(scale)
-
     def _title(self, row: int) -> list[str]:
-        first, *rest = self.first.title(row)
-        if self.kind == BOTH:
-            return [first, *rest]
         names = [f"{name} {part.name(row)}" for name, part in list(self.parts.items())[:2]]
-        return [f"{self.first.method}: {', '.join(names)}", rest[-1]]
+        first, how, *where = titles.title(self.first, row)
+        return [first, how, *where] if self.kind == BOTH else [", ".join(names), self.first.method, *where]
 
     def _caption(self, name: str, row: int) -> list[str]:
         blank = " (blank)" * bool(self.parts[name].is_blank[row])

@@ -16,11 +16,12 @@ from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results import account, doubts, files, notes
-from onnx_gradcam.results.drawing import backdrop, draw_attribution
+from onnx_gradcam.results import account, doubts, files, notes, portrait, scales, titles
+from onnx_gradcam.results.drawing import backdrop
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
-from onnx_gradcam.results.picture import detail, figure, overlay
+from onnx_gradcam.results.picture.overlay import encode_png
+from onnx_gradcam.results.picture.style import PLAIN, Style
 from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Completeness, Rectifiers, Words
 
@@ -198,12 +199,15 @@ class Explanation:
         """Return the cam of the only target layer before scaling, (R, *space) float32, in the score's units."""
         return self.layer.cam
 
-    def overlay(self, image: Any = None, row: int = 0) -> Array:
-        """Return the heatmap of a row drawn over its photo.
+    def overlay(self, image: Any = None, row: int = 0, style: Style = PLAIN) -> Array:
+        """Return the map of a row drawn over its photo.
+
+        The map of a layer is drawn with a smooth kernel, ``heatmap`` holds the numbers.
 
         Args:
             image: another picture to draw on: a path, bytes, a PIL image or a uint8 array; None: the photo itself.
             row: which row.
+            style: how photo and map are drawn.
 
         Returns:
             (H, W, 3) uint8 RGB.
@@ -212,11 +216,10 @@ class Explanation:
             OutputError: the map does not have two spatial axes.
             InputError: ``image`` cannot be decoded, or does not have the size of the heatmap.
         """
-        picture = self.picture(row, image)
-        return overlay.overlay(picture, self.heatmap[row], seen=self.region(row), signed=self.signed)
+        return portrait.draw_overlay(self, image, row, style)
 
-    def figure(self, image: Any = None, row: int = 0) -> Array:
-        """Return the overlay of a row with a caption (method, target, score, layer) and a colour bar.
+    def figure(self, image: Any = None, row: int = 0, style: Style = PLAIN) -> Array:
+        """Return the overlay of a row with a caption (target, method, score, layer) and a colour bar.
 
         For methods with guided backpropagation or deconvolution the picture is ``detail``. For other methods of the
         input the strongest 0.5 % of the pixels get the same colour: beside a single peak the rest would be black.
@@ -224,6 +227,7 @@ class Explanation:
         Args:
             image: another picture to draw on: a path, bytes, a PIL image or a uint8 array; None: the photo itself.
             row: which row.
+            style: how photo and map are drawn, and whether there is a caption.
 
         Returns:
             (height, width, 3) uint8 RGB.
@@ -232,18 +236,7 @@ class Explanation:
             OutputError: the map does not have two spatial axes.
             InputError: ``image`` cannot be decoded, or does not have the size of the heatmap.
         """
-        if self.has_detail:
-            return self._detail_figure(row)
-        return figure.figure(
-            self.picture(row, image),
-            self.heatmap[row],
-            title=self.title(row),
-            seen=self.region(row),
-            box=self.box_of(row),
-            signed=self.signed,
-            blank=notes.blank_line(self.method) if self.layers else notes.BLANK_AT_INPUT,
-            brightest=1.0 if self.layers else figure.brightest(self.heatmap[row], self.region(row)),
-        )
+        return portrait.draw_figure(self, image, row, style)
 
     def box_of(self, row: int) -> tuple[float, float, float, float] | None:
         """Return (x1, y1, x2, y2), the box of a row, or None where its target has no box."""
@@ -266,21 +259,15 @@ class Explanation:
         Raises:
             OutputError: the picture of this method is its heatmap.
         """
-        if not self.has_detail or self.attribution is None:
-            raise OutputError(
-                f"{self.method} has no picture of its own",
-                hint="explanation.overlay(); guided-backprop, deconvolution and guided-gradcam have one",
-            )
-        return detail.picture(draw_attribution(self.frame, self.attribution[row]), self.region(row))
+        return portrait.draw_detail(self, row)
 
-    def _detail_figure(self, row: int) -> Array:
-        picture, seen = self.detail(row), self.region(row)
-        blank = [notes.BLANK_AT_INPUT] if self.is_blank[row] else []
-        framed = [figure.FRAMED] if figure.unseen_note(picture, seen) else []
-        lines = [*blank, str(self.rectifiers), *notes.SANITY, *framed]
-        return figure.panels([figure.picture_panel(picture, seen=seen)], title=self.title(row), notes=lines)
-
-    def save(self, folder: str | os.PathLike[str], scale: str | float = "image", overwrite: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        scale: str | float = "image",
+        overwrite: bool = False,
+        style: Style = PLAIN,
+    ) -> Path:
         """Write a PNG and an NPY for each row, and ``manifest.json`` last.
 
         Args:
@@ -288,6 +275,7 @@ class Explanation:
             scale: what each map is divided by: its own maximum ("image"), the largest maximum of all maps ("shared"),
                 or a number in the score's units.
             overwrite: whether existing results are replaced.
+            style: how photo and map are drawn, and whether there is a caption.
 
         Returns:
             The path of the manifest.
@@ -296,7 +284,22 @@ class Explanation:
             OutputError: the folder cannot be written, or holds results already.
             MethodError: the scale is unknown, or the maps have no scale in the score's units.
         """
-        return files.save([self], Path(folder), scale=scale, overwrite=overwrite)
+        return files.save([self], Path(folder), scale=scale, overwrite=overwrite, style=style)
+
+    def at_scale(self, scale: float | Mapping[str, float]) -> Explanation:
+        """Return the same maps with another scale: heatmap · scale stays the cam, but larger values are clipped.
+
+        Args:
+            scale: the value that becomes 1 in the heatmaps, in the score's units; or one for each unit (``peaks``).
+
+        Raises:
+            MethodError: the scale is not positive, or several layers were fused.
+        """
+        return scales.at_scale(self, scale)
+
+    def peaks(self) -> Mapping[str, float]:
+        """Return for each unit of the maps ("logit") their largest scale. Raises ``MethodError`` for fused layers."""
+        return scales.peaks(self)
 
     def sheets(self) -> list[files.Sheet]:
         """Return what is written: for each row its figure and its heatmap."""
@@ -307,7 +310,7 @@ class Explanation:
                 method=self.method.replace(" ", "-"),
                 target=files.slug(self.target(row)),
                 images=int(self.image_index.max(initial=0)) + 1,
-                figure=partial(self.figure, row=row) if draws else None,
+                figure=partial(self.figure, None, row) if draws else None,
                 maps={"": self.map_file(row)},
             )
             for row in range(len(self))
@@ -341,26 +344,20 @@ class Explanation:
         """Return the Softmax, LogSoftmax or Sigmoid behind the scores that was walked back over, or ""."""
         return self.provenance.score_activation
 
-    def to_png(self, row: int = 0) -> bytes:
+    def to_png(self, row: int = 0, style: Style = PLAIN) -> bytes:
         """Return the figure of a row as a PNG file. Raises ``OutputError`` as ``figure`` does."""
-        return overlay.encode_png(self.figure(row=row))
+        return encode_png(self.figure(None, row, style))
 
     def _repr_html_(self) -> str:
         return account.page(self)
 
+    def unit(self, row: int) -> str:
+        """Return what the score of a row is: "logit" before a softmax, "probability", "cosine" …, else "score"."""
+        return titles.unit_of_score(self.target(row), self.score_activation)
+
     def title(self, row: int) -> list[str]:
-        """Return the lines above the figure: method and target, score, layer."""
-        layers = " + ".join(layer.name for layer in self.layers)
-        probability = float(self.probability[row])
-        suffix = "" if np.isnan(probability) else f"  p {probability:.3f}"
-        value = f"{float(self.score[row]):.3g}"
-        before = f", before {self.score_activation}" if self.score_activation else ""
-        if self._words(row).text:
-            score = f"value {value}, computed from {self.score_name}{before}"
-        else:
-            score = f"score {self.score_name} = {value}{before}"
-        where = [f"layer {layers}" if self.layers else "", f"input {self.attributed}" if self.attributed else ""]
-        return [f"{self.method}: {self.name(row)}{suffix}", score, ", ".join(filter(None, where))]
+        """Return the lines above the figure: target and probability, method and score, where they were taken."""
+        return titles.title(self, row)
 
     def name(self, row: int) -> str:
         """Return what a row explains: label and index of a class, or its index, or the title of a target."""

@@ -15,12 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.errors import MethodError, OnnxGradcamError, OutputError
-from onnx_gradcam.methods.heatmap import normalise
+from onnx_gradcam.errors import OnnxGradcamError, OutputError
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
+from onnx_gradcam.results.picture.style import PLAIN, Style
 from onnx_gradcam.results.provenance import Provenance
+from onnx_gradcam.results.scales import IMAGE, SHARED, Scales, join_peaks, read_scale
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -83,7 +84,7 @@ class MapFile:
         heatmap: (*size) float32 in [−1, 1].
         attribution: (*input shape) float32 for methods of the input; None for others.
         method: the method that made it, for messages.
-        record: what the manifest says of it; "scale", "is_blank" and "image_index" among it are read here, too.
+        record: what the manifest says of it; "image_index" among it is read here, too.
     """
 
     heatmap: npt.NDArray[Any]
@@ -101,7 +102,7 @@ class Sheet:
         method: the method as it stands in file names.
         target: the target as it stands in file names.
         images: how many images the result has; where there are several, their numbers stand in file names.
-        figure: a function that draws the picture; None where maps cannot be drawn.
+        figure: a function that draws the picture in a style; None where maps cannot be drawn.
         maps: the maps, by the part of the file name before ``.npy``; "" for a single map.
     """
 
@@ -109,7 +110,7 @@ class Sheet:
     method: str
     target: str
     images: int
-    figure: Callable[[], Picture] | None
+    figure: Callable[[Style], Picture] | None
     maps: Mapping[str, MapFile]
 
 
@@ -130,14 +131,21 @@ class Result(Protocol):
     def sheets(self) -> Sequence[Sheet]:
         """Return the files of each row."""
 
+    def peaks(self) -> Scales:
+        """Return for each unit of the maps their largest scale."""
+
+    def at_scale(self, scale: float | Scales) -> Result:
+        """Return the same maps with another scale."""
+
 
 def save(
     results: Sequence[Result],
     folder: Path,
     *,
     of: Sequence[Subject] | None = None,
-    scale: str | float = "image",
+    scale: str | float = IMAGE,
     overwrite: bool = False,
+    style: Style = PLAIN,
     errors: Sequence[tuple[str, OnnxGradcamError]] = (),
     request: dict[str, Any] | None = None,
 ) -> Path:
@@ -147,10 +155,10 @@ def save(
     """
     check_folder(folder, overwrite)
     of = of or [Subject("explanation" if len(results) == 1 else f"explanation-{i}") for i in range(len(results))]
-    if scale == "shared":
-        maps = [entry for result in results for sheet in result.sheets() for entry in sheet.maps.values()]
-        scale = max((_units(entry) for entry in maps), default=0.0) or 1.0
-    written = [write_rows(r, subject, folder, scale, overwrite) for r, subject in zip(results, of, strict=True)]
+    scale = read_scale(scale)
+    scales = join_peaks(result.peaks() for result in results) if scale == SHARED else scale
+    scaled = results if isinstance(scales, str) else [result.at_scale(scales) for result in results]
+    written = [write_rows(r, subject, folder, overwrite, style) for r, subject in zip(scaled, of, strict=True)]
     return write_manifest(folder, results, written, errors=errors, request=request or {})
 
 
@@ -158,18 +166,18 @@ def write_rows(
     result: Result,
     subject: Subject,
     folder: Path,
-    scale: str | float = "image",
     overwrite: bool = False,
+    style: Style = PLAIN,
 ) -> dict[str, Any]:
     """Write the PNG and the NPYs of every row, and return the manifest's entry for the subject."""
     rows = []
     for sheet in result.sheets():
         stem = _stem(sheet, subject)
         if sheet.figure is not None:
-            _write(folder / f"{stem}.png", overlay.encode_png(sheet.figure()), overwrite)
+            _write(folder / f"{stem}.png", overlay.encode_png(sheet.figure(style)), overwrite)
         for part, entry in sheet.maps.items():
             name = f"{stem}.{part}.npy" if part else f"{stem}.npy"
-            _write(folder / name, _npy(_rescale(entry, scale)), overwrite)
+            _write(folder / name, _npy(entry.heatmap), overwrite)
             files = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
             if entry.attribution is not None:
                 beside = f"{name.removesuffix('.npy')}.attribution.npy"
@@ -190,26 +198,6 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
-
-
-def _rescale(entry: MapFile, scale: str | float) -> npt.NDArray[Any]:
-    if scale == "image" or entry.record["is_blank"]:
-        return entry.heatmap
-    rescaled: npt.NDArray[Any] = normalise(entry.heatmap[None] * np.float32(_units(entry)), float(scale))[0]
-    return rescaled
-
-
-def _units(entry: MapFile) -> float:
-    """Return what 1 in a heatmap is in the score's units. Raises ``MethodError`` for fused layers."""
-    scale: float | None = entry.record["scale"]
-    if scale is None:
-        raise MethodError(
-            f"these maps of {entry.method} have no scale in the score's units",
-            where="several layers were fused",
-            hint="scale='image', or a single target layer",
-            scale=scale,
-        )
-    return scale
 
 
 def _stem(sheet: Sheet, subject: Subject) -> str:

@@ -42,14 +42,16 @@ CANCELLED = (
 
 
 SANITY = (
-    "guided backpropagation and deconvolution show edges whatever the class:",
-    "they fail sanity checks (Adebayo et al. 2018)",
+    "guided backpropagation and deconvolution show edges whatever the class: they fail sanity checks (Adebayo et al. "
+    "2018)",
 )
 BLANK_AT_INPUT = "blank map: it is 0 everywhere at the input"
 
 
-def blank_line(method: str) -> str:
-    """Return the line below the picture of a blank map; the method is followed by its variants."""
+def blank_line(method: str, layers: Sequence[LayerResult]) -> str:
+    """Return what the picture of a blank map says; the method is followed by its variants."""
+    if not layers:
+        return BLANK_AT_INPUT
     variants = method.split()[1:]
     side = "for or against" if "signed" in variants else "against" if "counterfactual" in variants else "for"
     return f"blank map: nothing at this layer speaks {side} this target"

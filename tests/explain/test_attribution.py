@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 import onnx_gradcam as ogc
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS, options_of
 from onnx_gradcam.methods.copies import Noise, noisy_copies
-from onnx_gradcam.results.picture import figure
+from onnx_gradcam.results.picture.overlay import scale_colours
 
 W = naive_net.weights()
 X = np.random.default_rng(1).standard_normal((3, 3, 6, 6)).astype(np.float32)
@@ -339,5 +339,10 @@ def test_maps_of_the_input_are_drawn_up_to_their_brightest_part(method: str, bri
     x[0, :, :40], x[0, :, 50, 60] = 0.1, 1
     with ogc.Explainer(brightness_model()) as bright:
         found = bright.explain(x, 0, method)
-    drawn = figure.figure(found.picture(0), found.heatmap[0], title=found.title(0), brightest=brightest)
-    np.testing.assert_array_equal(found.figure(), drawn)
+    drawn = found.figure(style=ogc.Style(caption=False, alpha=1, photo="grey"))
+    assert drawn.shape[1] == 4 * (SIDE + CELL)
+    for y, x in [(8, 8), (88, 24)]:
+        level = min(float(found.heatmap[0, y, x]) / brightest, 1)
+        share, colour = (1 + 3 * level) / 4, scale_colours(256)[round(255 * level)]
+        expected = share * colour + (1 - share) * found.picture(0)[y, x]
+        np.testing.assert_allclose(drawn[4 * y, 4 * x], expected, atol=5)

@@ -19,7 +19,7 @@ NAMES = [
     "Network", "NoGradientPath", "NodeCheck", "OnnxGradcamError", "Opening", "Options", "Output", "OutputError",
     "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
     "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
-    "SideBySide", "Similar", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient", "Words",
+    "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient", "Words",
     "both", "compare", "contrast", "gradient_model", "layers", "roads", "verify",
 ]  # fmt: skip
 

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from onnx_gradcam.results.picture import figure as figure_module
+from onnx_gradcam.results.picture import text
 from onnx_gradcam.results.picture.figure import (
     BAR,
+    CAUTION_PAPER,
     LONG_SIDE,
     LONG_SIDE_IN_A_ROW,
     MARGIN,
     MIN_WIDTH,
     Bar,
+    Lines,
     Panel,
+    Scale,
     brightest,
     figure,
     map_panel,
     panels,
 )
 from onnx_gradcam.results.picture.overlay import overlay
+from onnx_gradcam.results.picture.style import Style
 
 Array = NDArray[Any]
-TITLE = ["gradcam: tabby (281)  p 0.873", "score 12.3", "layer /layer4/Relu"]
+TITLE = ["tabby (281)  p 0.873", "gradcam, logit 12.3", "score logits", "layer /layer4/Relu"]
+TITLED = Lines(TITLE)
 
 
 def ramp(height: int, width: int) -> Array:
@@ -47,7 +53,7 @@ def test_figure_shows_the_whole_overlay(size: tuple[int, int]) -> None:
     """At the size it has, reduced or enlarged; beside it a bar from 1 at the top to 0 at the bottom."""
     image = np.full((*size, 3), 90, np.uint8)
     heatmap = np.ones(size, np.float32)
-    picture = figure(image, heatmap, title=TITLE)
+    picture = figure(image, heatmap, TITLED)
     height, width = (np.array(size) * np.clip(max(size), *LONG_SIDE) / max(size)).round().clip(1).astype(int)
     expected = overlay(image[:1, :1], heatmap[:1, :1])[0, 0].astype(int)
     shown = abs(picture - expected).max(axis=2) <= 1
@@ -68,7 +74,7 @@ def test_figure_puts_the_map_where_it_belongs() -> None:
     image = np.zeros((20, 64, 3), np.uint8)
     heatmap = np.zeros((20, 64), np.float32)
     heatmap[15, 50] = 1
-    picture = figure(image, heatmap, title=[])
+    picture = figure(image, heatmap, Lines())
     body = picture.astype(int).sum(axis=2)
     top = int(np.nonzero(ink(picture)[:, 20])[0].min())  # a column through the photo
     photo = body[top : top + 140, 16 : 16 + 448]
@@ -78,10 +84,10 @@ def test_figure_puts_the_map_where_it_belongs() -> None:
 
 def test_title_lines_are_in_the_caption() -> None:
     image, heatmap = np.zeros((300, 451, 3), np.uint8), np.ones((300, 451), np.float32)
-    plain, titled = figure(image, heatmap, title=[]), figure(image, heatmap, title=TITLE)
+    plain, titled = figure(image, heatmap, Lines()), figure(image, heatmap, TITLED)
     head = titled[: len(titled) - len(plain) + 8]
     rows = ink(head).any(axis=1)
-    assert np.count_nonzero(np.diff(np.r_[False, rows, False].astype(int)) == 1) >= 3  # three lines of text
+    assert np.count_nonzero(np.diff(np.r_[False, rows, False].astype(int)) == 1) >= 4  # four lines of text
     np.testing.assert_array_equal(titled[-len(plain) + 8 :], plain[8:])
 
 
@@ -89,7 +95,7 @@ def test_long_names_lose_their_middle() -> None:
     image, heatmap = np.zeros((300, 300, 3), np.uint8), np.ones((300, 300), np.float32)
     long = "layer /" + "block/" * 60
     ends = [
-        figure(image, heatmap, title=[name])[:40] for name in (long + "Relu", long + "Gelu", "L" + long[1:] + "Relu")
+        figure(image, heatmap, Lines([name]))[:40] for name in (long + "Relu", long + "Gelu", "L" + long[1:] + "Relu")
     ]
     for head in ends:
         assert not ink(head)[:, :14].any()
@@ -100,17 +106,15 @@ def test_long_names_lose_their_middle() -> None:
     assert (ends[0] != ends[2]).any(), "the first letter is not shown"
 
 
-def test_figure_says_that_a_map_is_blank_and_that_parts_were_not_seen() -> None:
+def test_figure_says_what_two_colours_mean_and_that_parts_were_not_seen() -> None:
     image, heatmap = np.full((100, 100, 3), 90, np.uint8), ramp(100, 100)
-    full = figure(image, heatmap, title=TITLE)
-    assert len(figure(image, heatmap, title=TITLE, signed=True)) > len(full) + 10, "what the two colours mean"
-    assert figure(image, heatmap, title=TITLE, seen=(0, 0, 100, 100)).shape == full.shape
-    blank = figure(image, 0 * heatmap, title=TITLE)
-    cropped = figure(image, heatmap, title=TITLE, seen=(10, 0, 90, 100))
-    for noted in (blank, cropped):
-        extra = len(noted) - len(full)
-        assert extra > 10
-        assert ink(noted[-extra:]).sum() > 200
+    full = figure(image, heatmap, TITLED)
+    assert len(figure(image, heatmap, TITLED, signed=True)) > len(full) + 10
+    assert figure(image, heatmap, TITLED, seen=(0, 0, 100, 100)).shape == full.shape
+    cropped = figure(image, heatmap, TITLED, seen=(10, 0, 90, 100))
+    extra = len(cropped) - len(full)
+    assert extra > 10
+    assert ink(cropped[-extra:]).sum() > 200
     # the outline of what was seen, at the enlarged size
     outline = (cropped == 255).all(axis=2)
     top = int(np.nonzero(ink(cropped)[:, 20])[0].max()) - 300
@@ -118,12 +122,75 @@ def test_figure_says_that_a_map_is_blank_and_that_parts_were_not_seen() -> None:
     assert columns.tolist() == [round(10 * 4.48), round(90 * 4.48) - 1]
 
 
+@pytest.mark.parametrize("caption", [True, False])
+def test_cautions_stand_in_the_picture_on_a_band_of_colour(caption: bool) -> None:
+    """Also without a caption: only the overlay, and below it the cautions; each of them can be read."""
+    image, heatmap = np.full((100, 100, 3), 90, np.uint8), ramp(100, 100)
+    style = Style(caption=caption)
+    plain = figure(image, heatmap, TITLED, style=style)
+    warned = figure(image, heatmap, Lines(TITLE, cautions=["nothing detected"]), style=style)
+    longer = figure(
+        image, heatmap, Lines(TITLE, cautions=["nothing detected", "guessed preprocessing " * 4]), style=style
+    )
+    assert plain.shape[1] == warned.shape[1] >= 448
+    band = (warned == CAUTION_PAPER).all(axis=2)
+    assert not (plain == CAUTION_PAPER).all(axis=2).any()
+    np.testing.assert_array_equal(warned[: len(plain)], plain)
+    assert band[len(plain) :, 0].all()
+    assert (~band[len(plain) :]).sum() > 200, "letters"
+    assert len(longer) > len(warned) + 10, "another line"
+
+
+def test_without_caption_there_is_only_the_overlay() -> None:
+    image, heatmap = np.full((300, 451, 3), 90, np.uint8), ramp(300, 451)
+    picture = figure(image, heatmap, TITLED, style=Style(caption=False))
+    np.testing.assert_array_equal(picture, overlay(image, heatmap))
+
+
+@pytest.mark.parametrize(("width", "size"), [(40, 19), (448, 19), (800, 29), (1280, 34)])
+def test_letters_grow_with_the_photo(width: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    write = text.write
+
+    def noted(picture: Array, line: str, place: tuple[int, int], size: int, ink: text.Colour = text.INK) -> None:
+        sizes.append(size)
+        write(picture, line, place, size, ink)
+
+    monkeypatch.setattr(text, "write", noted)
+    monkeypatch.setattr(figure_module, "write", noted)
+    figure(np.zeros((448, width, 3), np.uint8), np.zeros((448, width), np.float32), TITLED)
+    title, how, where, layer = sizes[4:8]  # after the colour bar
+    assert title == size
+    assert title > how > where == layer >= 12, "class and p first, names of tensors small"
+
+
+@pytest.mark.parametrize(
+    ("scale", "signed", "ticks", "unit"),
+    [
+        (Scale(), False, ("0", "0.5", "1"), "share of the maximum"),
+        (Scale(0.1318, "logit"), False, ("0", "0.066", "0.132"), "logit"),
+        (Scale(0.1318, "logit"), True, ("-0.132", "0", "0.132"), "logit"),
+        (Scale(1234.5, "score"), False, ("0", "6.2e+02", "1.23e+03"), "score"),
+    ],
+)
+def test_the_bar_has_numbers_and_their_unit(scale: Scale, signed: bool, ticks: tuple[str, ...], unit: str) -> None:
+    bar = scale.bar(120, signed)
+    assert (tuple(bar.ticks), bar.unit) == (ticks, unit)
+
+
+def test_pixels_of_a_tiny_photo_stay_squares() -> None:
+    """28 × 28 pixels, each 16 × 16 in the figure."""
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    picture = figure(image, np.zeros((28, 28), np.float32), Lines(), style=Style(caption=False))
+    np.testing.assert_array_equal(picture, image.repeat(16, axis=0).repeat(16, axis=1))
+
+
 def test_text_of_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenCV before 5 draws ASCII only: accents are dropped there, and nothing fails."""
     image, heatmap = np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.float32)
-    figure(image, heatmap, title=["tulipán 猫"])
-    monkeypatch.delattr(cv2, "FontFace", raising=False)
-    folded, plain = (figure(image, heatmap, title=[t]) for t in ("tulipán 猫", "tulipan ?"))
+    figure(image, heatmap, Lines(["tulipán 猫"]))
+    monkeypatch.setattr(text, "_typeface", lambda: None)
+    folded, plain = (figure(image, heatmap, Lines([t])) for t in ("tulipán 猫", "tulipan ?"))
     np.testing.assert_array_equal(folded, plain)
 
 
@@ -140,7 +207,7 @@ def places(picture: Array, colour: tuple[int, int, int]) -> tuple[int, int, int,
 def test_panels_stand_in_a_row_as_they_are() -> None:
     red, green = (200, 10, 10), (10, 200, 10)
     row = [Panel(flat(red)), Panel(flat(green, 300, 350), caption=["one line", "and another"])]
-    picture = panels(row, title=["a title"], notes=["a note"])
+    picture = panels(row, Lines(["a title"], ["a note"]))
     a, b = places(picture, red), places(picture, green)
     assert (a[2] - a[0], a[3] - a[1]) == (400, 40)
     assert (b[2] - b[0], b[3] - b[1]) == (350, 300)
@@ -188,14 +255,6 @@ def test_a_map_with_a_single_peak_is_drawn_up_to_its_brightest_part() -> None:
     assert brightest(heatmap, whole) == 0.2
     assert brightest(-heatmap, whole) == 0.2
     assert brightest(heatmap, (0, 20, 50, 40)) == 0.1
-    photo = np.full((40, 50, 3), 90, np.uint8)
-    drawn = figure(photo, heatmap, title=TITLE, brightest=0.2)
-    expected = figure(photo, np.clip(heatmap * 5, 0, 1), title=TITLE)
-    middle = slice(None, drawn.shape[1] // 2)
-    np.testing.assert_array_equal(
-        drawn[: len(expected) - 12, middle], expected[: len(drawn), middle][: len(expected) - 12]
-    )
-    assert len(drawn) > len(expected)  # the note
 
 
 def test_blank_and_plain_maps_have_no_outliers() -> None:
