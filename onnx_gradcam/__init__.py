@@ -35,7 +35,7 @@ from onnx_gradcam.jobs.inspect import LayerInfo, layers
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
-from onnx_gradcam.results.contrast import SideBySide, both, contrast
+from onnx_gradcam.results.contrast import both, contrast
 from onnx_gradcam.results.doubts import Doubt
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.files import MapFile, Sheet
@@ -44,6 +44,7 @@ from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.picture.style import Style
 from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Completeness, Rectifiers, Words
+from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.targets import (
     Box,

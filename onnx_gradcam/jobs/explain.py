@@ -15,8 +15,9 @@ from onnx_gradcam.jobs.truth import against_truth
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.photos.listing import list_images
 from onnx_gradcam.results import files
-from onnx_gradcam.results.contrast import SideBySide, explain_both
+from onnx_gradcam.results.contrast import explain_both
 from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.targets import Target
 
 

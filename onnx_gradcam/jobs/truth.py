@@ -12,8 +12,9 @@ import numpy as np
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results.contrast import SideBySide, contrast, explain_both, has_both_sides
+from onnx_gradcam.results.contrast import contrast, explain_both, has_both_sides
 from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.targets import Classes, Difference, TopK, class_index
 
 TABLE = ".csv"

@@ -1,11 +1,12 @@
 """Cautions: short lines that must stand in the picture of a row, since they change how its map is read.
 
-Each function returns one line for each of R rows, "" for a row that it has nothing to say of. What a user should know
+Functions of R rows return one line for each, "" for a row that they have nothing to say of. What a user should know
 beside that stands in the warnings (``notes``), in whole sentences.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ Array = npt.NDArray[Any]
 GUESSED_PREPROCESSING, GUESSED_LABELS = "guessed preprocessing", "guessed labels"
 BESIDE = "the strongest evidence lies outside the photo"
 LOOSE = "this map says little about the place"
+FEW_CELLS = 36
+"""A map with fewer cells is called coarse: a cell covers more than a sixth of the photo on each side."""
 
 
 def by_row(*cautions: Sequence[str]) -> list[tuple[str, ...]]:
@@ -45,3 +48,16 @@ def loose_places(kinds: Sequence[str], layers: Sequence[LayerResult]) -> list[st
     """Return the line for rows whose map says little about places, by the kind of the target of each."""
     loose = says_little_of_places(frozenset(kinds), layers)
     return [LOOSE if kind in loose else "" for kind in kinds]
+
+
+def coarse_map(layers: Sequence[LayerResult], is_cam: bool) -> list[str]:
+    """Return the line for a cam with few cells, each of which covers a large part of the photo; none for others."""
+    if not (layers and is_cam):
+        return []
+    finest = max((layer.cam.shape[1:] for layer in layers), key=math.prod)
+    return [f"coarse map: {' × '.join(map(str, finest))} cells"] if math.prod(finest) < FEW_CELLS else []
+
+
+def clipped(is_clipped: bool, scale: float) -> list[str]:
+    """Return the line for a map with values above its scale; none for others."""
+    return [f"values above {scale:.3g} have the same colour"] if is_clipped else []

@@ -16,7 +16,7 @@ from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results import account, doubts, files, notes, portrait, scales, titles
+from onnx_gradcam.results import account, cautions, doubts, files, notes, portrait, scales, titles
 from onnx_gradcam.results.drawing import backdrop
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
@@ -73,6 +73,7 @@ class Explanation:
             the requested part of a segmenter's map; NaN for a target without a box, None where no target has one.
         words: for each row its target, what its probability is made of, and the cautions for its picture, in words.
         signed: whether the maps have negative values, which are evidence against the target.
+        is_clipped: (R,) bool, whether a map has values above its scale, which are 1 in the heatmap; None: no map has.
         warnings: what the user should know, one sentence each.
         attribution: (R, *input shape) float32, the result of methods of the input, in the layout of the input; None for
             other methods.
@@ -102,6 +103,7 @@ class Explanation:
     box: Array | None = None
     words: tuple[Words, ...] = ()
     signed: bool = False
+    is_clipped: Array | None = None
     warnings: tuple[str, ...] = ()
     attribution: Array | None = None
     attributed: str = ""
@@ -125,7 +127,8 @@ class Explanation:
         """
         which = np.atleast_1d(np.arange(len(self))[rows])
         names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen", "scale")
-        optional = tuple(name for name in ("cell", "box", "attribution") if getattr(self, name) is not None)
+        some_have = ("cell", "box", "attribution", "is_clipped")
+        optional = tuple(name for name in some_have if getattr(self, name) is not None)
         some = replace(
             self,
             **{name: getattr(self, name)[which] for name in (*names, *optional)},
@@ -161,7 +164,8 @@ class Explanation:
 
     def cautions(self, row: int) -> tuple[str, ...]:
         """Return the lines that must stand in the picture of a row, since they change how its map is read."""
-        return self._words(row).lines
+        clipped = cautions.clipped(self.is_clipped is not None and bool(self.is_clipped[row]), float(self.scale[row]))
+        return (*self._words(row).lines, *clipped, *cautions.coarse_map(self.layers, self.attribution is None))
 
     def _words(self, row: int) -> Words:
         return self.words[row] if self.words else Words()

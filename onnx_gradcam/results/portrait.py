@@ -112,7 +112,8 @@ def scale_of(explanation: Explanation, row: int, top: float = 1.0) -> Scale:
 
 def cautions(explanation: Explanation, row: int) -> list[str]:
     """Return what changes how the picture of a row must be read, a few words each."""
-    return [notes.blank_line(explanation.method, explanation.layers)] if explanation.is_blank[row] else []
+    blank = [notes.blank_line(explanation.method, explanation.layers)] if explanation.is_blank[row] else []
+    return [*blank, *explanation.cautions(row)]
 
 
 def cells_note(explanation: Explanation) -> list[str]:

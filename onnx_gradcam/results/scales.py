@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx_gradcam.results.explanation import Explanation
 
 IMAGE, SHARED = "image", "shared"
+ROUNDING = 1e-6
 Scales = Mapping[str, float]
 """For each unit that maps are in, the value that is 1 in their heatmaps."""
 
@@ -75,7 +76,11 @@ def at_scale(explanation: Explanation, scale: float | Scales) -> Explanation:
     by_unit = scale if isinstance(scale, Mapping) else dict.fromkeys(units, float(read_scale(scale)))
     new = np.array([by_unit.get(unit, before) for unit, before in zip(units, own, strict=True)], np.float32)
     factor = (own / new).reshape(-1, *[1] * (explanation.heatmap.ndim - 1))
-    return replace(explanation, heatmap=np.clip(explanation.heatmap * factor, -1, 1), scale=new)
+    is_clipped = ~explanation.is_blank & (own > new * (1 + ROUNDING))
+    if explanation.is_clipped is not None:
+        is_clipped |= explanation.is_clipped
+    heatmap = np.clip(explanation.heatmap * factor, -1, 1)
+    return replace(explanation, heatmap=heatmap, scale=new, is_clipped=is_clipped)
 
 
 def map_unit(explanation: Explanation, row: int) -> str:

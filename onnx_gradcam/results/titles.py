@@ -65,9 +65,10 @@ def title(explanation: Explanation, row: int) -> list[str]:
     suffix = "" if np.isnan(probability) else f"   p {probability:.3f}"
     before = f", before {explanation.score_activation}" if explanation.score_activation else ""
     score = f"{explanation.unit(row)} {float(explanation.score[row]):.3g}"
+    made_of = f", p = {explanation.made_of(row)}" if explanation.made_of(row) else ""
     return [
         f"{explanation.name(row)}{suffix}",
-        f"{explanation.method}, {score}",
+        f"{explanation.method}, {score}{made_of}",
         f"score {explanation.score_name}{before}",
         place(explanation),
     ]

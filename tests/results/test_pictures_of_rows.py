@@ -13,8 +13,9 @@ from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.methods.heatmap import upsample
+from onnx_gradcam.results.picture.figure import CAUTION_PAPER
 from onnx_gradcam.results.picture.overlay import scale_colours
-from onnx_gradcam.results.portrait import level_of, scale_of
+from onnx_gradcam.results.portrait import cautions, level_of, scale_of
 from onnx_gradcam.results.titles import unit_of_map, unit_of_score
 
 PHOTO = MODELS / "images" / "cross.png"
@@ -197,3 +198,30 @@ def test_photos_of_any_shape(size: tuple[int, int]) -> None:
     assert found.overlay().shape == (*size, 3)
     picture: Any = found.figure()
     assert picture.shape[1] >= 448
+
+
+def test_what_changes_how_a_map_is_read_stands_in_its_picture(top2: ogc.Explanation, explainer: ogc.Explainer) -> None:
+    """A clipped scale, a blank map, a coarse one, and what the row itself says; with and without caption."""
+    clipped = top2.at_scale(float(top2.scale[0]) / 2)
+    assert clipped.cautions(0) == (f"values above {clipped.scale[0]:.3g} have the same colour",)
+    assert clipped.cautions(1) == ()
+    assert cautions(top2, 0) == []
+    x = np.zeros((1, 3, SIDE, SIDE + CELL), np.float32)
+    with ogc.Explainer(brightness_model()) as bright:
+        blank = bright.explain(x, 1)
+    assert cautions(blank, 0)[0] == "blank map: nothing at this layer speaks for this target"
+    coarse = explainer.explain(np.ones((1, 2, 2, 2), np.float32), 0)
+    assert cautions(coarse, 0)[-1] == "coarse map: 2 × 2 cells"
+    for row, explanation in ((0, clipped), (0, blank), (0, coarse)):
+        for caption in (True, False):
+            picture = explanation.figure(None, row, ogc.Style(caption=caption))
+            assert (picture[-1] == CAUTION_PAPER).all(), "a band at the foot, over the whole width"
+
+
+def test_two_sides_are_drawn_at_a_scale_of_their_own(top2: ogc.Explanation) -> None:
+    clipped = top2.at_scale(float(top2.scale[0]) / 2)
+    assert ogc.both(clipped).cautions(0) == ()
+    half = ogc.both(top2).at_scale(float(top2.scale[0]) / 2)
+    assert half.cautions(0) == clipped.cautions(0)
+    assert (half.figure()[-1] == CAUTION_PAPER).all()
+    assert clipped[1:].cautions(0) == ()
