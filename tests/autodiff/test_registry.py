@@ -20,8 +20,9 @@ from onnx_gradcam.graph.attributes import RECORD
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import NO_GRADIENT
 from onnx_gradcam.graph.lowering.table import LOWERINGS
+from onnx_gradcam.graph.prepare.prepare import NEWEST
 
-OPSETS = range(18, 27)
+OPSETS = range(18, NEWEST + 1)
 EVERY = sorted(RULES)
 
 
@@ -68,7 +69,7 @@ def holds_floats(parameters: Sequence[OpSchema.FormalParameter]) -> bool:
 def schemas(op_type: str) -> list[OpSchema]:
     """The operator in each of the opsets that has it, oldest first."""
     found = [onnx.defs.get_schema(op_type, v) for v in OPSETS if onnx.defs.has(op_type, v)]
-    assert found, f"no opset from 18 to 26 has {op_type}"
+    assert found, f"no opset from 18 to {NEWEST} has {op_type}"
     return found
 
 

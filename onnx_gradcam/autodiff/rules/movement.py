@@ -125,11 +125,16 @@ def depth_to_space(op: Builder, g: Value, y: Value, input: Value, *, blocksize: 
 
 
 @vjp("SpaceToDepth", wrt=0)
-def space_to_depth(op: Builder, g: Value, y: Value, input: Value, *, blocksize: int) -> Value:
-    """Blocks of b × b elements become blocks of b² channels: y is (n, b₁, b₂, c, h, w), x is (n, c, h, b₁, w, b₂)."""
+def space_to_depth(op: Builder, g: Value, y: Value, input: Value, *, blocksize: int, mode: str = "DCR") -> Value:
+    """Blocks of b × b elements become blocks of b² channels; x̄ puts them back.
+
+    As axes, x is (n, c, h, b₁, w, b₂), y is (n, b₁, b₂, c, h, w) for DCR and (n, c, b₁, b₂, h, w) for CRD.
+    """
     batch, channels, height, width = *dims(input)[:2], *dims(y)[2:]
-    blocks = reshape(op, g, [batch, blocksize, blocksize, channels, height, width])
-    return reshape_like(op, op.Transpose(blocks, perm=[0, 3, 4, 1, 5, 2]), input)
+    order = [0, 3, 4, 1, 5, 2] if mode == "DCR" else [0, 1, 4, 2, 5, 3]
+    depth = [blocksize, blocksize, channels] if mode == "DCR" else [channels, blocksize, blocksize]
+    blocks = reshape(op, g, [batch, *depth, height, width])
+    return reshape_like(op, op.Transpose(blocks, perm=order), input)
 
 
 @vjp("Slice", wrt=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import (
     InlinePass,
@@ -23,7 +24,7 @@ from onnx_gradcam.graph.prepare.unfuse import write_out_sums
 from onnx_gradcam.graph.prepare.upgrade import raise_opset
 from onnx_gradcam.graph.quantization import add_real_forms
 
-NEWEST = 26  # the highest ai.onnx opset that onnxruntime runs
+NEWEST = onnx.defs.onnx_opset_version()  # the highest ai.onnx opset that the installed onnx knows
 
 
 def prepare(model: ir.Model) -> ir.Model:
@@ -37,7 +38,8 @@ def prepare(model: ir.Model) -> ir.Model:
         model: the model; it is left as it is.
 
     Raises:
-        ModelError: onnx-gradcam wrote the model itself, its layout is blocked, or no runtime runs its opset.
+        ModelError: onnx-gradcam wrote the model itself, its layout is blocked, or the installed onnx does not know
+            its opset.
     """
     _refuse_own(model)
     _refuse_blocked(model)
@@ -58,8 +60,8 @@ def prepare(model: ir.Model) -> ir.Model:
     opset = copy.graph.opset_imports.setdefault("", copy.graph.opset_imports.pop("ai.onnx", 1))
     if opset > NEWEST:
         raise ModelError(
-            f"the model needs ai.onnx opset {opset}; onnxruntime runs up to {NEWEST}",
-            hint="export it again with an opset between 18 and 21",
+            f"the model needs ai.onnx opset {opset}; the installed onnx {onnx.__version__} knows up to {NEWEST}",
+            hint=f"a newer onnx (pip install -U onnx), or export it again with an opset between 18 and {NEWEST}",
             opset=opset,
         )
     infer(copy)

@@ -63,6 +63,8 @@ SHAPES = [
     one("DepthToSpace", "crd-3", (1, 18, 2, 1), blocksize=3, mode="CRD", free=(0, 2)),
     one("SpaceToDepth", "by-2", (2, 3, 4, 6), blocksize=2),
     one("SpaceToDepth", "by-3", (1, 2, 3, 6), blocksize=3, free=(0,)),
+    one("SpaceToDepth", "dcr", (2, 3, 4, 6), blocksize=2, mode="DCR", opset=28),
+    one("SpaceToDepth", "crd", (2, 3, 4, 6), blocksize=2, mode="CRD", opset=28),
 ]
 JOINTS = [
     Case("Concat", [tensor(2, 3, 4), tensor(2, 1, 4), tensor(2, 2, 4)], {"axis": -2}, (0, 1, 2), id="negative-axis"),
@@ -160,6 +162,7 @@ TWINS = {
     "Expand-leading": lambda torch, x, _: x.expand(2, 3, 4),
     "Tile-three-axes": lambda torch, x, _: x.tile(2, 1, 3),
     "DepthToSpace-crd": lambda torch, x: torch.nn.functional.pixel_shuffle(x, 2),
+    "SpaceToDepth-crd": lambda torch, x: torch.nn.functional.pixel_unshuffle(x, 2),
     "Slice-space-to-depth": lambda torch, x, *_: x[:, :, ::2, 1::2],
     "Slice-negative-steps": lambda torch, x, *_: x.flip(2)[:, :, 1:6:2].flip(3)[..., ::3],
     "Pad-reflect": lambda torch, x, _: torch.nn.functional.pad(x, (2, 0, 1, 3), mode="reflect"),
