@@ -16,7 +16,7 @@ PYTEST = -m pytest -n auto --dist loadfile
 # `make test` leaves out what is marked slow, and skips what needs torch or the zoo; `make check` runs it all.
 EVERYTHING = -m "not oracles and not heavy and not gpu"
 
-.PHONY: demo test check sweep bench oracles placement crosscheck test-gpu bench-gpu docs site clean
+.PHONY: demo test check sweep bench oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
@@ -48,6 +48,10 @@ bench: $(CHECK_ENV)/.ready
 
 oracles: $(ORACLES_ENV)/.ready
 	$(ORACLES_ENV)/bin/python -m pytest -m oracles tests/oracles_env
+
+# The gradient of every one of ONNX's own backend cases against differences, into docs/backend-tests.md.
+backend-tests: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/backend_tests.py --again --update
 
 placement: $(CHECK_ENV)/.ready $(PLACEMENT_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/sweep.py --export $(EXPORTS)
