@@ -17,6 +17,7 @@ SHORT_NAMES = {
     "webgpu": "WebGpuExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
 }
+ALIASES = {"gpu": "cuda"}  # what users write for a provider that is called otherwise
 CPU, CUDA, TENSORRT = SHORT_NAMES["cpu"], SHORT_NAMES["cuda"], SHORT_NAMES["tensorrt"]
 DEFAULTS: dict[str, dict[str, str]] = {CUDA: {"use_tf32": "0"}}  # the gradient's precision is float32's own
 DEVICES = {  # the provider option that chooses the device
@@ -27,8 +28,12 @@ MEMORY = {CUDA: "cuda", TENSORRT: "cuda"}  # where a run's inputs are put and it
 
 
 def known_name(provider: str) -> str | None:
-    """Return the full name of a provider in ``SHORT_NAMES``, of either form and in any case; None for another."""
+    """Return the full name of a provider in ``SHORT_NAMES``, of either form and in any case; None for another.
+
+    "gpu" is CUDA.
+    """
     name = provider.partition(":")[0].casefold()
+    name = ALIASES.get(name, name)
     return SHORT_NAMES.get(name) or {full.casefold(): full for full in SHORT_NAMES.values()}.get(name)
 
 

@@ -102,6 +102,9 @@ class Explainer:
         """
         return self.network.layer_names
 
+    def __repr__(self) -> str:
+        return f"Explainer({self.source.name!r})"
+
     # --- explaining -----------------------------------------------------------------------------------------
 
     def explain(
@@ -123,7 +126,7 @@ class Explainer:
             target: what is explained: None (the top-1 class), a class index, a label, a target object
                 (``docs/targets.md``), a list with one of these per image, or ``TopK(k)``, ``Classes([...])``,
                 ``Each([...])`` for every image. Places are in pixels of the input.
-            method: a name from ``docs/methods.md``.
+            method: a name from ``docs/methods.md``; "GradCAM" and "grad-cam" are "gradcam".
             counterfactual: whether to show what speaks against the target.
             signed: whether to show negative evidence, too, in [−1, 1].
             fusion: how the maps of several layers become one: "mean", "max" or "product".
@@ -142,7 +145,7 @@ class Explainer:
             NoGradientPath: the score does not depend on the layer.
             ProviderError: a session cannot be opened.
         """
-        recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
+        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
         feeds = check_feeds(x, self.inputs)
         frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
         return self._explain(feeds, target, recipe, frame)
@@ -186,7 +189,7 @@ class Explainer:
             PreprocessError: the preprocessing is unknown, or does not fit the model's input.
             OnnxGradcamError: as in ``explain``.
         """
-        recipe = _recipe(method, counterfactual, signed, fusion, smooth, options)
+        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
         photo = decode(image, max_pixels)
         choice = preprocess if isinstance(preprocess, Choice) else self.preprocessing(preprocess)
         x, geometry = to_tensor(photo, choice.preprocess)
@@ -301,15 +304,6 @@ class Explainer:
             gradient_scale=maps.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
             preprocess=choice,
         )
-
-
-def _recipe(
-    method: str, counterfactual: bool, signed: bool, fusion: str, smooth: str | Sequence[str], options: dict[str, Any]
-) -> Recipe:
-    names = (smooth,) if isinstance(smooth, str) else tuple(smooth)
-    recipe = Recipe(method, counterfactual, signed, fusion, options, names)
-    methods.check(recipe)
-    return recipe
 
 
 def _fusion(network: Network, recipe: Recipe) -> str:

@@ -12,7 +12,9 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph import foreign
 from onnx_gradcam.graph.external_data import external_tensors, location, read_external_data
+from onnx_gradcam.graph.foreign import Foreign
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
 FileState = tuple[int, int] | None
@@ -58,22 +60,31 @@ def load(model: ModelLike | Source) -> Source:
         return model
     if isinstance(model, onnx.ModelProto):  # onnx_ir would rename tensors in the user's own
         return _from_bytes(bytes(model.SerializeToString()), "the ModelProto")
-    if isinstance(model, bytes):
-        return _from_bytes(model, "the bytes given")
-    return _from_file(Path(model))
+    if isinstance(model, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(model), "the bytes given")
+    if isinstance(model, str | os.PathLike):
+        return _from_file(Path(model))
+    kind = foreign.of_object(model)
+    raise ModelError(
+        f"{kind.kind if kind else 'an object'} is no ONNX model: {type(model).__name__}",
+        hint=kind.way if kind else "the path of an .onnx file, its bytes, or an onnx.ModelProto",
+        kind=type(model).__name__,
+    )
 
 
 def _from_file(given: Path) -> Source:
     data = _read(given)
     path = given.absolute()  # the working folder may change before a session is opened
-    proto = _decode(data, repr(str(given)))
+    kind = foreign.of_file(path, data)
+    proto = _decode(data, repr(str(given)), kind)
     files = [path, *read_external_data(proto, path)]
     states = tuple((file, _state(file)) for file in files)
-    return Source(_parse(proto, repr(str(given))), str(given), _sha256(data), path=path, files=states)
+    return Source(_parse(proto, repr(str(given)), kind), str(given), _sha256(data), path=path, files=states)
 
 
 def _from_bytes(data: bytes, name: str) -> Source:
-    proto = _decode(data, name)
+    kind = foreign.of_file(None, data)
+    proto = _decode(data, name, kind)
     for tensor, owner in external_tensors(proto):
         raise ModelError(
             f"{name} keeps weights in another file: {location(tensor)!r}",
@@ -81,7 +92,7 @@ def _from_bytes(data: bytes, name: str) -> Source:
             hint="the path of the .onnx file, or onnx.load(path), which reads that file, too",
             location=location(tensor),
         )
-    return Source(_parse(proto, name), "the model given in memory", _sha256(data), data=data)
+    return Source(_parse(proto, name, kind), "the model given in memory", _sha256(data), data=data)
 
 
 def _state(file: Path) -> FileState:
@@ -100,7 +111,7 @@ def _sha256(data: bytes) -> str:
 def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise ModelError(f"{str(path)!r} is a folder, not an .onnx file", hint=_siblings(path / "x"), path=path)
+            raise _folder(path)
         return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"no such model file: {str(path)!r}", hint=_siblings(path), path=path) from None
@@ -108,12 +119,20 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"cannot read {str(path)!r}: {error}", hint="the path of an .onnx file", path=path) from None
 
 
+def _folder(path: Path) -> ModelError:
+    kind = foreign.of_folder(path)
+    what = f"{kind.kind}, not" if kind else "a folder, not"
+    return ModelError(
+        f"{str(path)!r} is {what} an .onnx file", hint=kind.way if kind else _siblings(path / "x"), path=path
+    )
+
+
 def _siblings(path: Path) -> str:
     found = sorted(p.name for p in path.parent.glob("*.onnx"))[:5] if path.parent.is_dir() else []
     return f"one of the models there: {', '.join(found)}" if found else "the path of an .onnx file"
 
 
-def _decode(data: bytes, name: str) -> onnx.ModelProto:
+def _decode(data: bytes, name: str, kind: Foreign | None) -> onnx.ModelProto:
     if not data:
         raise ModelError(f"{name} is empty", hint="export or copy the model again")
     if data[4:8] == b"ORTM":
@@ -124,22 +143,24 @@ def _decode(data: bytes, name: str) -> onnx.ModelProto:
     try:
         return onnx.load_model_from_string(data)
     except DecodeError:
-        raise ModelError(
-            f"{name} is not an ONNX model, or is truncated",
-            where=f"{len(data)} bytes, which do not parse as a ModelProto",
-            hint="check that the whole file was copied (git-lfs pointers and web pages are common mistakes)",
-        ) from None
+        where = f"{len(data)} bytes, which do not parse as a ModelProto"
+        raise _no_model(f"{name} is not an ONNX model, or is truncated", name, kind, where) from None
 
 
-def _parse(proto: onnx.ModelProto, name: str) -> ir.Model:
+def _no_model(what: str, name: str, kind: Foreign | None, where: str = "") -> ModelError:
+    """Return the error for a file that is of another ``kind``, or broken."""
+    if kind is not None:
+        return ModelError(f"{name} is {kind.kind}, not an ONNX model", hint=kind.way)
+    hint = "check that the whole file was copied (git-lfs pointers and web pages are common mistakes)"
+    return ModelError(what, where=where, hint=hint)
+
+
+def _parse(proto: onnx.ModelProto, name: str, kind: Foreign | None) -> ir.Model:
     lacks = "graph with nodes and outputs" if not proto.graph.node or not proto.graph.output else ""
     if not lacks and not proto.opset_import and proto.ir_version >= 3:  # it stands behind the graph
         lacks = "opset version"
     if lacks:
-        raise ModelError(
-            f"{name} is not an ONNX model, or is truncated: it holds no {lacks}",
-            hint="check that the whole file was copied (git-lfs pointers and web pages are common mistakes)",
-        )
+        raise _no_model(f"{name} is not an ONNX model, or is truncated: it holds no {lacks}", name, kind)
     try:
         return ir.from_proto(_without_maps(proto))
     except ir.serde.SerdeError as error:

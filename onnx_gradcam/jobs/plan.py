@@ -15,6 +15,7 @@ from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import true_classes
+from onnx_gradcam.methods.table import recipe_of
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.targets import Target, parse
 
@@ -59,20 +60,23 @@ def settle(request: Request, explainer: Explainer, paths: Sequence[Path]) -> Pla
 
     Raises:
         TargetError: a target or a true label does not fit the model.
-        MethodError, InputError: an option or another input cannot be read.
+        MethodError: the method does not exist or does not have the requested variants, or an option cannot be read.
+        InputError: another input cannot be read.
         PreprocessError: the preprocessing cannot be used, or is guessed and may not be.
     """
     count = explainer.score.count
+    options = read_options(request.options)
     keywords = {
         "counterfactual": request.counterfactual,
         "signed": request.signed,
         "fusion": request.fusion,
         "smooth": request.smooth,
-        **read_options(request.options),
+        **options,
     }
+    recipe = recipe_of(request.method, request.counterfactual, request.signed, request.fusion, request.smooth, options)
     return Plan(
         target=parse(request.targets, count, explainer.labels),
-        method=request.method,
+        method=recipe.method,
         keywords=keywords,
         inputs=read_arrays(request.inputs),
         preprocess=None if all(is_array(path) for path in paths) else _preprocessing(request, explainer),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
+from onnx_gradcam.methods.heatmap import FUSIONS
 from onnx_gradcam.methods.recipe import Recipe
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
@@ -17,15 +20,71 @@ GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 NAMES = (*cam.CAMS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS)
 SMOOTHINGS = (*SMOOTHING_COPIES, *(name for name in cam.COMBINATIONS if name != "sum"))
 NOISE_DEFAULTS = {"samples": Noise.samples, "noise": Noise.scale, "seed": Noise.seed}
+SPELLINGS: Mapping[str, str] = {
+    "gradcamelementwise": "elementwise",
+    "elementwisegradcam": "elementwise",
+    "guidedbackpropagation": "guided-backprop",
+    "deconvnet": "deconvolution",
+    "inputtimesgradient": "input-x-gradient",
+    "gradientxinput": "input-x-gradient",
+    "integratedgradient": "integrated-gradients",
+}
+"""Names that other tools and papers use, without hyphens → ours."""
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 GATE_DEFAULTS = {"rectifiers": attribution.GATED[0]}
 WITHOUT_GRADIENT = tuple(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT)
 
 
+def recipe_of(
+    method: str,
+    counterfactual: bool = False,
+    signed: bool = False,
+    fusion: str = "mean",
+    smooth: str | Sequence[str] = (),
+    options: Mapping[str, Any] = NO_OPTIONS,
+) -> Recipe:
+    """Return the recipe of a request, checked.
+
+    Args:
+        method: the name of a method; upper case, hyphens, underscores and "plus" do not matter: "GradCAM",
+            "grad_cam_plus_plus".
+        counterfactual: see ``Recipe``.
+        signed: see ``Recipe``.
+        fusion: see ``Recipe``.
+        smooth: the name of a smoothing, or several.
+        options: see ``Recipe``.
+
+    Raises:
+        MethodError: the method does not exist, or does not have these variants, smoothings and options.
+    """
+    names = (smooth,) if isinstance(smooth, str) else tuple(smooth)
+    recipe = Recipe(canonical(method), counterfactual, signed, fusion, dict(options), names)
+    check(recipe)
+    return recipe
+
+
+def canonical(method: str) -> str:
+    """Return the name of a method that is spelled in another way, such as "GradCAM++" or "grad_cam_plus_plus".
+
+    Raises ``MethodError`` for a name that is none.
+    """
+    by_spelling: dict[str, str] = {**{_folded(known): known for known in NAMES}, **SPELLINGS}
+    name = by_spelling.get(_folded(str(method)))
+    if name is None:
+        raise MethodError(f"unknown method {method!r}", hint=nearest(str(method), NAMES), method=method)
+    return name
+
+
+def _folded(name: str) -> str:
+    text = re.sub(r"[^a-z0-9+]", "", name.casefold()).replace("plusplus", "++")
+    return re.sub(r"pp$", "++", text)
+
+
 def check(recipe: Recipe) -> None:
-    """Raise ``MethodError`` unless the method exists and has the requested variants, smoothings and options."""
+    """Raise ``MethodError`` unless the method has the requested variants, smoothings, options and fusion."""
     method = recipe.method
-    if method not in NAMES:
-        raise MethodError(f"unknown method {method!r}", hint=nearest(method, NAMES), method=method)
+    if recipe.fusion not in FUSIONS:
+        raise MethodError(f"unknown fusion {recipe.fusion!r}", hint=nearest(recipe.fusion, FUSIONS), how=recipe.fusion)
     check_smoothing(recipe)
     if method in attribution.ATTRIBUTIONS:
         attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,13 +92,10 @@ def _check(array: np.ndarray, spec: InputSpec) -> np.ndarray:
         if array.dtype == np.uint8 and dtype.kind == "f":
             hint = "explain_image(), which takes photos and applies the model's preprocessing"
         raise InputError(f"input {spec} cannot take {array.dtype} values", hint=hint, name=spec.name)
-    fits = array.ndim == len(spec.shape) and all(
-        d is None or d == n for d, n in zip(spec.shape[1:], array.shape[1:], strict=True)
-    )
-    if not fits or array.size == 0:
+    if not _fits(array.shape, spec) or array.size == 0:
         raise InputError(
             f"input {spec} cannot take an array of shape {array.shape}",
-            hint="the shape that the model declares, with the batch axis first",
+            hint=_way_to(array.shape, spec),
             name=spec.name,
             shape=array.shape,
         )
@@ -111,6 +109,46 @@ def _check(array: np.ndarray, spec: InputSpec) -> np.ndarray:
             name=spec.name,
         )
     return array
+
+
+def _way_to(shape: tuple[int, ...], spec: InputSpec) -> str:
+    """Return what makes an array of this shape one that the input takes."""
+    ways = _rearranged(shape)
+    for note, code, moved in ways:
+        if _fits(moved, spec):
+            return f"{code}: {note}"
+    sizes = replace(spec, shape=tuple(d if k == _channel_axis(spec) else None for k, d in enumerate(spec.shape)))
+    if spec.shape[_channel_axis(spec) :][:1] in ((1,), (3,), (4,)) and not _fits(shape, sizes):
+        for note, code, moved in ways:
+            if _fits(moved, sizes):
+                return f"{code}: {note}; then its sizes must be those that the model declares (explain_image resizes)"
+    return "the shape that the model declares, with the batch axis first; explain_image resizes and arranges photos"
+
+
+def _channel_axis(spec: InputSpec) -> int:
+    return 1 if spec.axes is None else spec.axes[1]
+
+
+def _rearranged(shape: tuple[int, ...]) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Return the mistakes that are common, each in words, with its remedy and the shape after that."""
+    channels_last, channels_first = "channels come last (NHWC)", "channels come second (NCHW)"
+    no_batch, grey = "the batch axis is missing", "the axes of batch and channels are missing"
+    ways = [(no_batch, "x[None]", (1, *shape)), (grey, "x[None, None]", (1, 1, *shape))]
+    if len(shape) >= 3:
+        n, *rest = shape
+        ways += [
+            (f"its {channels_last}, and the model takes NCHW", "numpy.moveaxis(x, -1, 1)", (n, rest[-1], *rest[:-1])),
+            (f"its {channels_first}, and the model takes NHWC", "numpy.moveaxis(x, 1, -1)", (n, *rest[1:], rest[0])),
+            (f"{no_batch}, and its {channels_last}", "numpy.moveaxis(x, -1, 0)[None]", (1, rest[-1], n, *rest[:-1])),
+            (f"{no_batch}, and its {channels_first}", "numpy.moveaxis(x, 0, -1)[None]", (1, *rest, n)),
+        ]
+    return ways
+
+
+def _fits(shape: tuple[int, ...], spec: InputSpec) -> bool:
+    """Tell whether the input takes arrays of this shape; the batch is not compared."""
+    known = [d is None or d == n for d, n in zip(spec.shape[1:], shape[1:], strict=False)]
+    return len(shape) == len(spec.shape) and all(known)
 
 
 def inputs_without_batch(feeds: Mapping[str, Array], specs: Mapping[str, InputSpec], image: InputSpec) -> list[str]:

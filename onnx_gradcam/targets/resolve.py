@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import BoundTarget, Context, class_target, ranked_target
-from onnx_gradcam.targets.classes import TARGET_FORMS, TOP1, Classes, TopK, class_index
+from onnx_gradcam.targets.classes import TARGET_FORMS, TOP1, Classes, TopK, class_index, plain
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,12 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
     def one(each: OneTarget) -> int | TargetObject:
         return each if isinstance(each, TargetObject) else class_index(each, count, labels)
 
+    target = plain(target)
     if isinstance(target, TopK):
-        if not isinstance(target.k, (int, np.integer)) or not 1 <= target.k <= count:
-            raise TargetError(f"top-{target.k} of {count} classes", hint=f"a number from 1 to {count}", target=target)
-        return target
+        k = plain(target.k)
+        if not isinstance(k, int) or not 1 <= k <= count:
+            raise TargetError(f"top-{k} of {count} classes", hint=f"a number from 1 to {count}", target=target)
+        return TopK(k)
     if target is None:
         return [(TOP1,)] * images
     if isinstance(target, Classes | Each):
@@ -65,9 +65,9 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
             name, thing = (type(target).__name__, "class" if isinstance(target, Classes) else "target")
             raise TargetError(f"{name}([]) names no {thing}", hint="at least one", target=target)
         return [tuple(one(t) for t in several)] * images
-    if isinstance(target, (int, np.integer, str, TargetObject)):
+    if isinstance(target, int | str | TargetObject):
         return [(one(target),)] * images
-    if not isinstance(target, Sequence) and not (isinstance(target, np.ndarray) and target.ndim == 1):
+    if not isinstance(target, Sequence):
         raise TargetError(f"{target!r} is not a target", hint=TARGET_FORMS, target=target)
     listed = list(target)
     if len(listed) != images:

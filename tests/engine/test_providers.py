@@ -30,6 +30,8 @@ TENSORRT = "TensorrtExecutionProvider"
     [
         ("cpu", CPU),
         ("CUDA", CUDA),
+        ("gpu", CUDA),
+        ("GPU:1", CUDA),
         ("CUDAExecutionProvider", CUDA),
         ("cudaexecutionprovider", CUDA),
         ("tensorrt", TENSORRT),

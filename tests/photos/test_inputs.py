@@ -187,7 +187,7 @@ def test_a_float_for_a_model_of_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 4, 5), (2, 1, 4, 5), (2, 3, 5, 5), (2, 3, 4, 5, 1), (0, 3, 4, 5), (), (2, 3, 4, 0)]
+    "shape", [(4, 5, 5), (2, 1, 4, 5), (2, 3, 5, 5), (2, 3, 4, 5, 1), (0, 3, 4, 5), (), (2, 3, 4, 0)]
 )
 def test_another_shape(shape: tuple[int, ...]) -> None:
     error = refusal(np.zeros(shape, np.float32))
@@ -195,6 +195,52 @@ def test_another_shape(shape: tuple[int, ...]) -> None:
     assert "'image' (?, 3, 4, ?)" in error.what
     assert "batch axis first" in error.hint
     assert error.shape == shape
+
+
+NCHW, NHWC = (None, 3, 4, 5), (None, 4, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("declared", "shape", "way"),
+    [
+        (NCHW, (3, 4, 5), "x[None]"),
+        (NCHW, (2, 4, 5, 3), "numpy.moveaxis(x, -1, 1)"),
+        (NCHW, (4, 5, 3), "numpy.moveaxis(x, -1, 0)[None]"),
+        (NHWC, (2, 3, 4, 5), "numpy.moveaxis(x, 1, -1)"),
+        (NHWC, (4, 5, 3), "x[None]"),
+        (NHWC, (3, 4, 5), "numpy.moveaxis(x, 0, -1)[None]"),
+        ((None, 1, 4, 5), (4, 5), "x[None, None]"),
+        ((None, 3, None, None), (2, 4, 5, 3), "numpy.moveaxis(x, -1, 1)"),
+        ((1, 3, 2, 4, 5), (1, 2, 4, 5, 3), "numpy.moveaxis(x, -1, 1)"),
+        ((None, 7), (7,), "x[None]"),
+    ],
+)
+def test_the_way_to_another_layout(declared: tuple[int | None, ...], shape: tuple[int, ...], way: str) -> None:
+    """The remedy, applied, gives an array that the input takes."""
+    spec = InputSpec("image", declared, "float32")
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    code, note = refusal(x, {"image": spec}).hint.split(": ")
+    assert code == way
+    assert "axis" in note or "axes" in note or "channels" in note
+    remedied = {
+        "x[None]": lambda x: x[None],
+        "x[None, None]": lambda x: x[None, None],
+        "numpy.moveaxis(x, -1, 1)": lambda x: np.moveaxis(x, -1, 1),
+        "numpy.moveaxis(x, 1, -1)": lambda x: np.moveaxis(x, 1, -1),
+        "numpy.moveaxis(x, -1, 0)[None]": lambda x: np.moveaxis(x, -1, 0)[None],
+        "numpy.moveaxis(x, 0, -1)[None]": lambda x: np.moveaxis(x, 0, -1)[None],
+    }[code](x)
+    assert inputs.check_feeds(remedied, {"image": spec})["image"].shape == remedied.shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "way"),
+    [((1, 9, 8, 3), "numpy.moveaxis(x, -1, 1): "), ((3, 9, 8), "x[None]: "), ((1, 3, 9, 8), "the shape ")],
+)
+def test_another_layout_and_another_size(shape: tuple[int, ...], way: str) -> None:
+    hint = refusal(np.zeros(shape, np.float32), {"image": InputSpec("image", NCHW, "float32")}).hint
+    assert hint.startswith(way)
+    assert "explain_image" in hint
 
 
 def test_a_fixed_batch_takes_any_number_of_images() -> None:

@@ -126,6 +126,43 @@ def test_resolve(target: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (np.int64(3), [(3,), (3,)]),
+        (np.array(3, np.uint8), [(3,), (3,)]),
+        (np.array([3, 1]), [(3,), (1,)]),
+        ([np.array(3), np.int32(1)], [(3,), (1,)]),
+        (Classes(np.array([3, 1])), [(3, 1)] * 2),  # type: ignore[arg-type]
+        (TopK(np.array(2)), TopK(2)),  # type: ignore[arg-type]
+        (np.array(["lynx", "tabby cat"]), [(3,), (1,)]),
+    ],
+)
+def test_what_is_like_an_integer(target: Any, expected: Any) -> None:
+    assert resolve(target, 2, 5, BIRDS) == expected
+
+
+def test_scalars_of_torch() -> None:
+    torch = pytest.importorskip("torch", reason="torch: not installed")
+    assert resolve(torch.tensor(3), 2, 5, None) == [(3,), (3,)]
+    assert resolve(torch.tensor([3, 1]), 2, 5, None) == [(3,), (1,)]
+    assert resolve([torch.tensor(3), 1], 2, 5, None) == [(3,), (1,)]
+    assert resolve(Classes(torch.tensor([3, 1])), 1, 5, None) == [(3, 1)]
+    with pytest.raises(TargetError, match=r"3\.0 is not a target"):
+        resolve(torch.tensor(3.0), 2, 5, None)
+
+
+def test_an_unknown_label_names_those_that_hold_it() -> None:
+    """As a word first, then inside of words; nearest() alone would name none of the cats."""
+    labels = ["catamount", "tiger cat", "dog", "Egyptian cat, cats of Egypt", "car"]
+    with pytest.raises(TargetError, match="no label 'cat'") as error:
+        resolve("cat", 1, 5, labels)
+    assert error.value.hint == "one of 'tiger cat', 'Egyptian cat, cats of Egypt', 'catamount'"
+    with pytest.raises(TargetError) as error:
+        resolve("label:owl", 1, 20, [f"owl {k}" for k in range(20)])
+    assert error.value.hint.endswith("'owl 7' and 12 more that hold it")
+
+
+@pytest.mark.parametrize(
     ("target", "words"),
     [
         ([1], "1 targets for 2 images"),
@@ -145,7 +182,9 @@ def test_resolve(target: Any, expected: Any) -> None:
         ([None, 2], "None is not a target"),
         ([[1], [2, 3]], "[1] is not a target"),
         ({1: 2}, "{1: 2} is not a target"),
-        (np.array(3), "array(3) is not a target"),
+        (np.array([[1], [2]]), "[1] is not a target"),
+        (np.array(2.0), "2.0 is not a target"),
+        (np.bool_(True), "True is not a target"),
         ("dog", "no label 'dog'"),
         ("", "no label ''"),
         ("²", "no label '²'"),

@@ -18,7 +18,6 @@ from onnx_gradcam.jobs.compare.questions import Answers, Bench, is_array_file, p
 from onnx_gradcam.jobs.compare.requirements import Requirement
 from onnx_gradcam.jobs.compare.sides import SideLike, check_scores, open_side
 from onnx_gradcam.methods import table as methods
-from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.labels import LabelsLike
 from onnx_gradcam.photos.listing import list_images
 from onnx_gradcam.photos.preprocess.choice import PreprocessLike
@@ -86,16 +85,14 @@ def compare(
         OnnxGradcamError: all else that ``Explainer``, ``explain`` and ``explain_image`` raise.
     """
     requirements = tuple(Requirement.parse(clause) for clause in require)
-    names = (smooth,) if isinstance(smooth, str) else tuple(smooth)
-    recipe = Recipe(method, counterfactual, signed, fusion, dict(options), names)
-    methods.check(recipe)
+    recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
     subjects = _listed(images)
     keywords = {
-        "method": method,
+        "method": recipe.method,
         "counterfactual": counterfactual,
         "signed": signed,
         "fusion": fusion,
-        "smooth": names,
+        "smooth": recipe.smooth,
         **options,
     }
     with (
