@@ -20,9 +20,13 @@ Each error says what happened, where, and what to try next, and carries its data
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+BRIEF = 100  # characters of a value in a line
 
 
 class OnnxGradcamError(Exception):
@@ -123,6 +127,24 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     folded = {k.casefold(): k for k in known}
     close = [folded[k] for k in difflib.get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)]
     return ", ".join(repr(k) for k in (close or known[: 2 * count]))
+
+
+def one_line(record: Any) -> str:
+    """Return the ``repr`` of a dataclass in one line, in which an array is its dtype and its shape.
+
+    Long values are cut. A message, a log and a notebook can hold the line.
+    """
+    shown = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.repr}
+    return f"{type(record).__name__}({', '.join(f'{name}={_brief(value)}' for name, value in shown.items())})"
+
+
+def _brief(value: Any) -> str:
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"<{value.dtype} {tuple(value.shape)}>"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_brief(each)}" for key, each in value.items()) + "}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
 def reinstall(module: str) -> str:

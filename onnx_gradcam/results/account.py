@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -57,21 +58,29 @@ def account(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def page(explanation: Explanation) -> str:
-    """Return an explanation as HTML: the picture of every row with its words, then the warnings."""
-    rows = "".join(_cell_of_page(explanation, row) for row in range(len(explanation)))
-    warnings = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in explanation.warnings)
-    below = f"<ul>{warnings}</ul>" if warnings else ""
-    return f'<div><div style="display:flex;flex-wrap:wrap;gap:8px">{rows}</div>{below}</div>'
+def explanation_page(explanation: Explanation) -> str:
+    """Return an explanation as HTML: the picture of every row, or its words where it has none, and the warnings."""
+    draws = explanation.heatmap.ndim == 3
+    numbers = range(len(explanation))
+    rows = ((explanation.title(row), explanation.figure(row=row) if draws else None) for row in numbers)
+    return page(rows, explanation.warnings)
 
 
-def _cell_of_page(explanation: Explanation, row: int) -> str:
-    words = html.escape(" · ".join(filter(None, explanation.title(row))))
-    if explanation.heatmap.ndim != 3:
-        return f"<figure style='margin:0'><figcaption>{words}</figcaption></figure>"
-    data = base64.b64encode(overlay.encode_png(_shrunk(explanation.figure(row=row)))).decode()
-    image = f'<img style="max-width:100%" alt="{words}" src="data:image/png;base64,{data}">'
-    return f"<figure style='margin:0'>{image}</figure>"
+def page(rows: Iterable[tuple[Sequence[str], Picture | None]], warnings: Sequence[str]) -> str:
+    """Return rows, each with its words and its picture, as HTML, and the warnings below them."""
+    figures = "".join(_figure(" · ".join(filter(None, words)), picture) for words, picture in rows)
+    sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in warnings)
+    below = f"<ul>{sentences}</ul>" if warnings else ""
+    return f'<div><div style="display:flex;flex-wrap:wrap;gap:8px">{figures}</div>{below}</div>'
+
+
+def _figure(words: str, picture: Picture | None) -> str:
+    text = html.escape(words)
+    if picture is None:
+        return f'<figure style="margin:0"><figcaption>{text}</figcaption></figure>'
+    data = base64.b64encode(overlay.encode_png(_shrunk(picture))).decode()
+    image = f'<img style="max-width:100%" alt="{text}" src="data:image/png;base64,{data}">'
+    return f'<figure style="margin:0">{image}</figure>'
 
 
 def _shrunk(picture: Picture) -> Picture:

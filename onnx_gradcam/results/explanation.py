@@ -113,7 +113,7 @@ class Explanation:
     def __repr__(self) -> str:
         rows = ", ".join(self.name(row) for row in range(min(len(self), REPR_ROWS)))
         more = f" and {len(self) - REPR_ROWS} more" if len(self) > REPR_ROWS else ""
-        return f"<Explanation by {self.method} of {rows}{more}>"
+        return " ".join(f"<Explanation by {self.method} of {rows}{more}>".split())
 
     def __len__(self) -> int:
         return len(self.image_index)
@@ -353,7 +353,7 @@ class Explanation:
         return encode_png(self.figure(None, row, style))
 
     def _repr_html_(self) -> str:
-        return account.page(self)
+        return account.explanation_page(self)
 
     def unit(self, row: int) -> str:
         """Return what the score of a row is: "logit" before a softmax, "probability", "cosine" …, else "score"."""

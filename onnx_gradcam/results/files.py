@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.errors import OnnxGradcamError, OutputError
+from onnx_gradcam.errors import OnnxGradcamError, OutputError, one_line
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
@@ -76,7 +76,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         ) from None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MapFile:
     """One map as it is written to a file.
 
@@ -91,6 +91,9 @@ class MapFile:
     attribution: npt.NDArray[Any] | None
     method: str
     record: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from onnx_gradcam.errors import one_line
 from onnx_gradcam.photos.decode import Photo
 from onnx_gradcam.photos.geometry import Geometry
 
@@ -14,7 +15,7 @@ Array = npt.NDArray[Any]
 ALL_LEVELS = -1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Frame:
     """The frame in which the maps of R rows are drawn: the pixels of the model's input, or of a photo.
 
@@ -39,6 +40,9 @@ class Frame:
     x: Array | None = None
     space: tuple[int, ...] = ()
     channels: str = "RGB"
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def rows(self, rows: Array) -> Frame:
         """Return the frame of some of the rows."""

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy.typing as npt
 
+from onnx_gradcam.errors import one_line
+
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerResult:
     """Activation, gradient, weights and cam of R rows at one target layer.
 
@@ -29,6 +31,9 @@ class LayerResult:
     gradient: Array | None
     weights: Array | None
     cam: Array
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def rows(self, rows: Array) -> LayerResult:
         """Return some of the rows."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.errors import one_line
 from onnx_gradcam.results.doubts import Doubt
 
 Array = npt.NDArray[Any]
@@ -76,7 +77,7 @@ def _list_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Completeness:
     """How far the attributions of R rows add up to the score's difference from the baseline.
 
@@ -91,6 +92,9 @@ class Completeness:
 
     sums: Mapping[str, Array]
     difference: Array
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     @property
     def total(self) -> Array:

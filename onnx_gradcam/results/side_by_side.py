@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.results import files, portrait, titles
+from onnx_gradcam.errors import one_line
+from onnx_gradcam.results import account, files, portrait, titles
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.picture import figure
 from onnx_gradcam.results.picture.figure import Panel
@@ -31,7 +32,7 @@ REMARKS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SideBySide:
     """Three maps of each photo, drawn at one scale; R rows, one for each (image, target).
 
@@ -160,8 +161,22 @@ class SideBySide:
         """Return for each unit of the maps their largest scale, as ``Explanation.peaks``."""
         return join_peaks(part.peaks() for part in self.parts.values())
 
-    def _repr_png_(self) -> bytes:
-        return encode_png(self.figure())
+    def to_png(self, row: int = 0, style: Style = PLAIN) -> bytes:
+        """Return the figure of a row as a PNG file. Raises ``OutputError`` as ``figure`` does."""
+        return encode_png(self.figure(row, style))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the arrays, ready for JSON: the account of the run, one record for each map, the warnings."""
+        rows = [{**part.record(k), "part": name} for k in range(len(self)) for name, part in self.parts.items()]
+        return {**self.account(), "rows": rows, "warnings": list(self.warnings)}
+
+    def __repr__(self) -> str:
+        return one_line(self)
+
+    def _repr_html_(self) -> str:
+        draws = self.first.heatmap.ndim == 3
+        rows = ((self._title(row), self.figure(row) if draws else None) for row in range(len(self)))
+        return account.page(rows, self.warnings)
 
     def _panel(
         self, row: int, part: Explanation, level: Array, caption: Sequence[str], style: Style, peak: float = 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.errors import TargetError
+from onnx_gradcam.errors import TargetError, one_line
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.targets.base import TargetObject, reading
@@ -60,7 +60,7 @@ class Tokens(TargetObject):
         return BoundTarget(TOKENS, row)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Similar(TargetObject):
     """The cosine of the model's embedding with another one.
 
@@ -69,6 +69,9 @@ class Similar(TargetObject):
     """
 
     embedding: Any
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def bind(self, context: Context) -> BoundTarget:
         """Return the target that explains cos(e, q)."""

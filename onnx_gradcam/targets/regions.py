@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.errors import TargetError
+from onnx_gradcam.errors import TargetError, one_line
 from onnx_gradcam.photos.decode import decode, load_tensor
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.resample import areas, coverage
@@ -22,7 +22,7 @@ from onnx_gradcam.targets.scoring import is_exclusive
 Corners = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Region(TargetObject):
     """The score of a class in a segmenter's map: the mean of its logits over a part of the pixels.
 
@@ -39,6 +39,9 @@ class Region(TargetObject):
     mask: Any = None
     box: Corners | None = None
     place_text: str = field(default="", repr=False)  # form and place in pixels of the photo, as --target has them
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
     def in_input(self, geometry: Geometry) -> Region:
         """Return the same with mask and box in the pixels of the model's input."""

@@ -75,7 +75,7 @@ class Check:
         return max(self.scans, key=lambda scan: scan.error or 0).plateau
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The outcome of ``verify``.
 
@@ -100,6 +100,9 @@ class Report:
     nodes: tuple[NodeCheck, ...]
     alike: int
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Report on {self}>"
 
     @property
     def ok(self) -> bool:

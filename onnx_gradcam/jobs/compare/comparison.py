@@ -63,7 +63,7 @@ class Pair:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What two models see in the same images, explained with the same method and target.
 
@@ -83,6 +83,9 @@ class Comparison:
     errors: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.a.model!r} and {self.b.model!r}: {self}>"
 
     @property
     def agreement(self) -> float:
