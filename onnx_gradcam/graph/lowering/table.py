@@ -6,12 +6,11 @@ Only the derivative is taken from the standard operators: the node itself and it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import onnx
-import onnx.inliner
 import onnx_ir as ir
 
 from onnx_gradcam.graph.attributes import keyword_arguments, signature_of
@@ -74,9 +73,9 @@ def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
         try:
             return _call(function, op, node)
         except Unlowered:
-            if not _has_body(node):
+            if not _has_body(node) or (body := _expand(op, node)) is None:
                 raise
-            return _expand(op, node)
+            return body
     if works_on_quantized(node):
         attributes = {a.name: a.value for a in node.attributes.values()}
         inputs = [None if v is None else dequantize(op, v) for v in node.inputs]
@@ -151,20 +150,42 @@ def _expand(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
     """Write the function body of ``node``; return None where that is not possible.
 
     Small values that do not depend on the inputs of the node become constants.
+
+    Raises:
+        Unlowered: onnx has no body for this form of the operator.
     """
-    body = _body(op.opset, node)
-    if any(proto.op_type == node.op_type or _has_graphs(proto) for proto in body):
+    alone = _with_defaults(node, op.opset)
+    body = _body(op.opset, alone, node.inputs)
+    if any(proto.op_type == node.op_type or _has_graphs(proto) for proto in body.node):
         return None
-    known: dict[str, Value | None] = {v.name or "": v for v in node.inputs if v is not None} | {"": None}
-    for proto in body:
-        attributes = {a.name: ir.serde.deserialize_attribute(a).value for a in proto.attribute}
+    inputs = [*node.inputs, *[None] * (len(body.input) - len(node.inputs))]
+    known: dict[str, Value | None] = {"": None, **dict(zip(body.input, inputs, strict=True))}
+    for proto in body.node:
+        attributes = _attributes(proto, alone)
         if proto.op_type == "Constant":
             known[proto.output[0]] = op.array(_constant(attributes))
             continue
-        inputs = [known[name] for name in proto.input]
-        results = op.node(proto.op_type, *inputs, outputs=len(proto.output), **attributes)
-        known.update(zip(proto.output, (_fold(op, value) for value in results), strict=True))
-    return tuple(known[v.name or ""] for v in node.outputs)
+        operands = [known[name] for name in proto.input]
+        results = op.node(proto.op_type, *operands, outputs=len(proto.output), **attributes)
+        known |= {name: _fold(op, value) for name, value in zip(proto.output, results, strict=True) if name}
+    return tuple(known[name] if v.name else None for v, name in zip(node.outputs, body.output, strict=False))
+
+
+def _with_defaults(node: ir.Node, opset: int) -> onnx.NodeProto:
+    """Return a node with the defaults of the attributes that it leaves out: bodies refer to them."""
+    alone = ir.serde.serialize_node(node)
+    names = {a.name for a in alone.attribute}
+    defaults = onnx.defs.get_schema(node.op_type, opset).attributes.values()
+    alone.attribute.extend(a.default_value for a in defaults if a.default_value.name and a.name not in names)
+    return alone
+
+
+def _attributes(proto: onnx.NodeProto, caller: onnx.NodeProto) -> dict[str, Any]:
+    """Return the attributes of a node of a body; those that refer to one of ``caller`` have its value, or are left
+    out."""
+    given = {a.name: a for a in caller.attribute}
+    pairs = [(a.name, given.get(a.ref_attr_name) if a.ref_attr_name else a) for a in proto.attribute]
+    return {name: ir.serde.deserialize_attribute(a).value for name, a in pairs if a is not None}
 
 
 def _constant(attributes: Mapping[str, Any]) -> np.ndarray:
@@ -184,21 +205,39 @@ def _fold(op: Builder, value: Value) -> Value:
     return value if array is None else op.array(array)
 
 
-def _body(opset: int, node: ir.Node) -> list[onnx.NodeProto]:
-    """Return the nodes of the function body of ``node``.
+def _body(opset: int, node: onnx.NodeProto, inputs: Sequence[Value | None]) -> onnx.FunctionProto:
+    """Return the function body by which ONNX defines ``node``, in the newest form up to ``opset``.
 
-    They are inlined in a model of this node alone, so that all types are known. Only the outermost body is expanded,
-    not those in it.
+    Some bodies depend on which inputs there are and on their types; one that is left out has an empty type.
     """
-    values = [ir.serde.serialize_value(v) for v in dict.fromkeys(node.inputs) if v is not None]
-    alone = ir.serde.serialize_node(node)
-    names = {a.name for a in alone.attribute}
-    defaults = onnx.defs.get_schema(node.op_type, opset).attributes.values()  # the inliner leaves them out
-    alone.attribute.extend(a.default_value for a in defaults if a.default_value.name and a.name not in names)
-    outputs = [onnx.ValueInfoProto(name=v.name) for v in node.outputs if v.name]
-    graph = onnx.helper.make_graph([alone], "body", values, outputs)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
-    inlined = onnx.inliner.inline_selected_functions(
-        model, [(alone.domain, alone.op_type)], exclude=False, inline_schema_functions=True
-    )
-    return list(inlined.graph.node)
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    types = [_type_of(value).SerializeToString() for value in inputs]
+    try:
+        if schema.has_function:  # type: ignore[attr-defined]  # not in onnx's stubs
+            versions = schema.function_opset_versions  # type: ignore[attr-defined]
+            body = schema.get_function_with_opset_version(_newest(versions, opset))  # type: ignore[attr-defined]
+        else:
+            versions = schema.context_dependent_function_opset_versions  # type: ignore[attr-defined]
+            body = schema.get_context_dependent_function_with_opset_version(  # type: ignore[attr-defined]
+                _newest(versions, opset), node.SerializeToString(), types
+            )
+    except (RuntimeError, ValueError, onnx.defs.SchemaError) as error:
+        raise Unlowered(f"no VJP rule, and onnx fails to write its function body ({_line(error)})") from None
+    if not body:
+        raise Unlowered("no VJP rule, and no function body in onnx for these inputs,")
+    proto: onnx.FunctionProto = onnx.FunctionProto.FromString(body)
+    return proto
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _newest(versions: Sequence[int], opset: int) -> int:
+    return max((v for v in versions if v <= opset), default=opset)
+
+
+def _type_of(value: Value | None) -> onnx.TypeProto:
+    if value is None or value.type is None:
+        return onnx.TypeProto()
+    return ir.serde.serialize_value(value).type

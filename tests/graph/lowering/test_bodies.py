@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from vjp_check import Case, check_float16, check_torch, check_vjp
+
+from onnx_gradcam.autodiff.walk import pull_back
+from onnx_gradcam.errors import UnsupportedGradient
+from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.lowering.table import Unlowered, lower
 
 RNG = np.random.default_rng(23)
 
@@ -19,7 +25,8 @@ def attention(id: str, *rest: np.ndarray | None, heads: tuple[int, int] = (2, 2)
     """Of 5 queries and 4 keys of size 16: the factor 1/√√16 is exact in float32, in which ONNX defines it."""
     inputs = [normal(2, heads[0], 5, 16), normal(2, heads[1], 4, 16), normal(2, heads[1], 4, 3), *rest]
     floats = [i for i, x in enumerate(inputs) if x is not None and x.dtype.kind == "f"]
-    return Case("Attention", inputs, more, wrt=floats, opset=opset, id=id)
+    outputs = more.pop("outputs", 1)
+    return Case("Attention", inputs, more, wrt=floats, opset=opset, outputs=outputs, id=id)
 
 
 EMPTY = RNG.random((5, 4)) < np.where(np.eye(5, 4) + np.eye(5, 4, -1), 1, 0.5)
@@ -41,6 +48,10 @@ ATTENTION = [
     attention("empty-rows-and-cap", EMPTY, softcap=2.0),
     attention("empty-rows-and-causal", EMPTY, is_causal=1),
     attention("empty-rows-and-shared-keys", MINUS_INFINITY, heads=(4, 2)),
+    attention("filled-cache", None, None, None, np.array([3, 4]), opset=24),
+    attention("causal-filled-cache", None, None, None, np.array([3, 4]), opset=24, is_causal=1),
+    attention("earlier-keys", None, normal(2, 2, 3, 16), normal(2, 2, 3, 3), outputs=3),
+    attention("earlier-keys-and-mask", normal(5, 7), normal(2, 2, 3, 16), normal(2, 2, 3, 3), outputs=3, opset=24),
     Case(
         "Attention",
         [normal(2, 5, 32), normal(2, 4, 32), normal(2, 4, 8)],
@@ -79,6 +90,9 @@ CASES = [
     Case("AffineGrid", [normal(2, 3, 4), np.array([2, 3, 2, 4, 5])], constants=(1,), opset=20, id="3-D"),
     Case("CenterCropPad", [normal(2, 3, 6, 5), np.array([4, 7])], {"axes": [2, 3]}, constants=(1,)),
     Case("CenterCropPad", [normal(5, 6), np.array([8, 3])], constants=(1,), id="all-axes"),
+    Case("Clip", [normal(3, 4), None, np.array(0.3)], wrt=(0, 2), id="bounded-above"),
+    Case("Clip", [normal(3, 4), np.array(-0.3)], wrt=(0, 1), id="bounded-below"),
+    Case("Clip", [normal(3, 4), np.array(-0.3), np.array(0.3)], wrt=(0, 1, 2), id="bounds"),
     *[
         Case(op_type, [normal(4, 3, 2), RNG.integers(0, 3, (4, 2))], {"reduction": reduction}, id=reduction)
         for op_type in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
@@ -142,3 +156,22 @@ TORCH = [
 @pytest.mark.parametrize(("case", "function"), TORCH, ids=lambda x: str(x) if isinstance(x, Case) else "torch")
 def test_torch(case: Case, function: Any) -> None:
     check_torch(case, function)
+
+
+def test_what_onnx_fails_to_write_is_a_refusal() -> None:
+    """A SequenceMap without its body: onnx raises an error of its own."""
+    x = ir.val("x", type=ir.SequenceType(ir.TensorType(ir.DataType.FLOAT)))
+    node = ir.node("SequenceMap", [x], name="the_node")
+    graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 18})
+    with pytest.raises(Unlowered, match=r"onnx fails to write its function body .*Expected a graph"):
+        lower(Builder(graph), node)
+
+
+def test_a_form_without_a_body_is_a_refusal_that_names_the_node() -> None:
+    """The type of x is not known, and the body depends on it."""
+    x = ir.val("x", shape=ir.Shape([2, 3]))
+    node = ir.node("RMSNormalization", [x, ir.val("scale", shape=ir.Shape([3]))], name="the_node")
+    graph = ir.Graph(list(node.inputs), node.outputs, nodes=[node], opset_imports={"": 23})
+    with pytest.raises(UnsupportedGradient, match="no function body in onnx for these inputs") as error:
+        pull_back(Builder(graph), [node], {node.outputs[0]: x}, [x])
+    assert "'the_node'" in str(error.value)
