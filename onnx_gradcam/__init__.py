@@ -35,6 +35,7 @@ from onnx_gradcam.jobs.inspect import LayerInfo, layers
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
+from onnx_gradcam.results.contact import contact_sheet
 from onnx_gradcam.results.contrast import both, contrast
 from onnx_gradcam.results.doubts import Doubt
 from onnx_gradcam.results.explanation import Explanation
@@ -128,6 +129,7 @@ __all__ = [
     "Words",
     "both",
     "compare",
+    "contact_sheet",
     "contrast",
     "gradient_model",
     "layers",

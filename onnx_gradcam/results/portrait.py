@@ -24,6 +24,7 @@ from onnx_gradcam.results.picture.figure import (
     panel_size,
     panels,
     picture_panel,
+    resize_map,
     unseen_note,
 )
 from onnx_gradcam.results.picture.overlay import Picture, overlay, require_size
@@ -49,16 +50,16 @@ def draw_figure(explanation: Explanation, image: Any, row: int, style: Style) ->
     """Return the overlay of a row with its caption and a colour bar, or its fine detail where the method shows that."""
     if explanation.has_detail:
         return _detail_figure(explanation, row, style)
-    picture, region = explanation.picture(row, image), explanation.region(row)
+    picture = explanation.picture(row, image)
     require_size(picture, explanation.heatmap[row])
     level = level_of(explanation, row, panel_size(picture))
-    top = 1.0 if explanation.layers else brightest(explanation.heatmap[row], region)
+    top = brightest_of(explanation, row)
     remarks = [*([CLIPPED] if top < 1 else []), *cells_note(explanation)]
     return figure(
         picture,
         np.clip(level / top, -1, 1),
         Lines(titles.title(explanation, row), remarks, cautions(explanation, row)),
-        seen=region,
+        seen=explanation.region(row),
         box=explanation.box_of(row),
         signed=explanation.signed,
         scale=scale_of(explanation, row, top),
@@ -94,12 +95,17 @@ def levels_of(explanations: Sequence[Explanation], row: int, size: Size) -> list
     """Return ``level_of`` for explanations that share one scale."""
     first = explanations[0]
     if first.attribution is not None or not first.layers:
-        return [explanation.heatmap[row] for explanation in explanations]
+        return [resize_map(explanation.heatmap[row], size) for explanation in explanations]
     which = np.array([row])
     parts: list[tuple[Frame, LayerCams]] = [
         (each.frame.rows(which), [layer.cam[which] for layer in each.layers]) for each in explanations
     ]
     return [drawn[0] for drawn in draw_smoothly(parts, size, first.scale[which])]
+
+
+def brightest_of(explanation: Explanation, row: int) -> float:
+    """Return the value of a heatmap with the strongest colour: 1 for a cam, for maps of the input a little less."""
+    return 1.0 if explanation.layers else brightest(explanation.heatmap[row], explanation.region(row))
 
 
 def scale_of(explanation: Explanation, row: int, top: float = 1.0) -> Scale:
@@ -116,6 +122,11 @@ def cautions(explanation: Explanation, row: int) -> list[str]:
     return [*blank, *explanation.cautions(row)]
 
 
+def sanity(explanation: Explanation) -> tuple[str, ...]:
+    """Return the caution that fine detail says little about the class; none for other pictures."""
+    return notes.SANITY if explanation.has_detail else ()
+
+
 def cells_note(explanation: Explanation) -> list[str]:
     """Return the note of how many cells a cam has, and how the picture is drawn between them; none for attributions."""
     if explanation.attribution is not None or not explanation.layers:
@@ -128,7 +139,9 @@ def _detail_figure(explanation: Explanation, row: int, style: Style) -> Picture:
     picture, seen = draw_detail(explanation, row), explanation.region(row)
     panel = picture_panel(picture, seen=seen)
     if not style.caption:
-        return bare([panel], cautions(explanation, row))
+        return bare([panel], [*cautions(explanation, row), *sanity(explanation)])
     framed = [FRAMED] if unseen_note(picture, seen) else []
     remarks = [str(explanation.rectifiers), *framed]
-    return panels([panel], Lines(titles.title(explanation, row), remarks, [*cautions(explanation, row), *notes.SANITY]))
+    return panels(
+        [panel], Lines(titles.title(explanation, row), remarks, [*cautions(explanation, row), *sanity(explanation)])
+    )

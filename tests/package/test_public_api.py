@@ -20,7 +20,7 @@ NAMES = [
     "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
     "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
     "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient", "Words",
-    "both", "compare", "contrast", "gradient_model", "layers", "roads", "verify",
+    "both", "compare", "contact_sheet", "contrast", "gradient_model", "layers", "roads", "verify",
 ]  # fmt: skip
 
 

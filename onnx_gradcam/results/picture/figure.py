@@ -103,7 +103,7 @@ class Scale:
         return Bar(scale_colours(height, signed, style.colormap), (low, middle, f"{top:.3g}"), unit)
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
     """The heights of letters, in pixels."""
 
     title: int
@@ -132,7 +132,7 @@ def panels(row: Sequence[Panel], lines: Lines = NO_LINES) -> Picture:
     return frame_lines(body, lines, sizes)
 
 
-def frame_lines(body: Picture, lines: Lines, sizes: _Sizes) -> Picture:
+def frame_lines(body: Picture, lines: Lines, sizes: Sizes) -> Picture:
     """Return a picture with its title above, and its notes and cautions below."""
     width = body.shape[1]
     looks = [(sizes.title, INK), (sizes.text, INK)]
@@ -157,11 +157,11 @@ def frame_lines(body: Picture, lines: Lines, sizes: _Sizes) -> Picture:
     )
 
 
-def caution_band(cautions: Sequence[str], width: int, size: int) -> list[Picture]:
+def caution_band(cautions: Sequence[str], width: int, size: int, margin: int = MARGIN) -> list[Picture]:
     """Return the strips of a band of colour that says what changes how a picture must be read; none for nothing."""
-    lines = wrap(cautions, width - 2 * MARGIN, size)
+    lines = wrap(cautions, width - 2 * margin, size)
     edge = np.full((size // 3, width, 3), CAUTION_PAPER, np.uint8)
-    written = [strip(line, width, size, CAUTION_INK, margin=MARGIN, paper=CAUTION_PAPER) for line in lines]
+    written = [strip(line, width, size, CAUTION_INK, margin=margin, paper=CAUTION_PAPER) for line in lines]
     return [edge, *written, edge] if lines else []
 
 
@@ -201,7 +201,7 @@ def picture_panel(
     """Return a picture as a panel, with the part that the model saw outlined; other arguments as in ``map_panel``."""
     resized = resize_photo(picture, panel_size(picture, long_side))
     if seen is not None and unseen_note(picture, seen):
-        _outline(resized, seen, len(resized) / len(picture))
+        outline(resized, seen, len(resized) / len(picture))
     return Panel(resized, caption)
 
 
@@ -247,7 +247,7 @@ def bare(row: Sequence[Panel], cautions: Sequence[str]) -> Picture:
     """Return panels side by side without captions and colour bars, and below them the cautions."""
     tall = max(panel.picture.shape[0] for panel in row)
     space = np.full((tall, GAP, 3), PAPER, np.uint8)
-    each = [_in_middle(panel.picture, panel.picture.shape[1], tall) for panel in row]
+    each = [in_middle(panel.picture, panel.picture.shape[1], tall) for panel in row]
     body = np.hstack([each[0], *(part for picture in each[1:] for part in (space, picture))])
     return np.vstack([body, *caution_band(cautions, body.shape[1], _sizes(body.shape[1]).small)])
 
@@ -286,6 +286,14 @@ def resize_photo(image: NDArray[np.uint8], size: Size) -> Picture:
     )
 
 
+def resize_map(heatmap: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Return a map (H, W) at another size (height, width)."""
+    if heatmap.shape == size:
+        return heatmap
+    kind = cv2.INTER_AREA if max(size) < max(heatmap.shape) else cv2.INTER_LINEAR
+    return cv2.resize(heatmap.astype(np.float32), size[::-1], interpolation=kind)
+
+
 def draw_box(picture: Picture, box: Box, factor: float) -> None:
     """Draw a box as a white line on a dark line, which can be seen on every background."""
     height, width = picture.shape[:2]
@@ -296,13 +304,13 @@ def draw_box(picture: Picture, box: Box, factor: float) -> None:
         cv2.rectangle(picture, (x1, y1), (x2, y2), ink, thickness)
 
 
-def _sizes(width: int) -> _Sizes:
+def _sizes(width: int) -> Sizes:
     title = int(np.clip(round(width * TITLE_SHARE), *TITLE_SIZES))
     text, small = (max(LEAST_SIZE, round(title * share)) for share in (TEXT_SHARE, SMALL_SHARE))
-    return _Sizes(title, text, small)
+    return Sizes(title, text, small)
 
 
-def _in_middle(picture: Picture, wide: int, tall: int) -> Picture:
+def in_middle(picture: Picture, wide: int, tall: int) -> Picture:
     """Return a picture in the middle of a larger sheet of paper."""
     height, width = picture.shape[:2]
     left, top = (wide - width) // 2, (tall - height) // 2
@@ -311,16 +319,16 @@ def _in_middle(picture: Picture, wide: int, tall: int) -> Picture:
     return sheet
 
 
-def _column(panel: Panel, least: int, count: int, tall: int, sizes: _Sizes) -> Picture:
+def _column(panel: Panel, least: int, count: int, tall: int, sizes: Sizes) -> Picture:
     """Return a panel as a column: ``count`` lines of caption, and the picture in the middle of ``tall`` pixels."""
     width = panel.picture.shape[1]
     beside = [] if panel.bar is None else [draw_bar(panel.bar, tall, sizes.small)]
-    parts = np.hstack([_in_middle(panel.picture, width, tall), *beside])
+    parts = np.hstack([in_middle(panel.picture, width, tall), *beside])
     wide = max(parts.shape[1], least)
     looks = [(sizes.text, INK), *[(sizes.small, FAINT)] * count]
     lines = [*panel.caption, *[""] * (count - len(panel.caption))]
     captions = [strip(line, wide, *look) for line, look in zip(lines, looks, strict=False)]
-    return np.vstack([*captions, _in_middle(parts, wide, tall)])
+    return np.vstack([*captions, in_middle(parts, wide, tall)])
 
 
 def _draw_outlined(
@@ -333,26 +341,21 @@ def _draw_outlined(
 ) -> Picture:
     """Return the overlay at the size that it has in the figure, with the part that the model saw outlined."""
     size = panel_size(image, long_side)
-    level = _resize_map(image, heatmap, size)
+    if heatmap.shape != size:
+        require_size(image, heatmap)
+    level = resize_map(heatmap, size)
     photo = resize_photo(image, size)
     if seen is None or not unseen_note(image, seen):
         return overlay(photo, level, signed=signed, style=style)
     factor = size[1] / image.shape[1]
     x1, y1, x2, y2 = (round(v * factor) for v in seen)
     picture = overlay(photo, level, seen=(x1, y1, x2, y2), signed=signed, style=style)
-    _outline(picture, seen, factor)
+    outline(picture, seen, factor)
     return picture
 
 
-def _resize_map(image: NDArray[np.uint8], heatmap: NDArray[Any], size: Size) -> NDArray[Any]:
-    if heatmap.shape == size:
-        return heatmap
-    require_size(image, heatmap)
-    kind = cv2.INTER_AREA if max(size) < max(heatmap.shape) else cv2.INTER_LINEAR
-    return cv2.resize(heatmap.astype(np.float32), size[::-1], interpolation=kind)
-
-
-def _outline(picture: Picture, seen: Seen, factor: float) -> None:
+def outline(picture: Picture, seen: Seen, factor: float) -> None:
+    """Draw a white line around the part that the model saw, given in pixels that are ``factor`` times as large."""
     x1, y1, x2, y2 = (round(v * factor) for v in seen)
     cv2.rectangle(picture, (x1, y1), (max(x1, x2 - 1), max(y1, y2 - 1)), PAPER, 1)
 
