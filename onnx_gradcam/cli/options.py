@@ -43,7 +43,7 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         metavar="FILE",
-        help="One label a line, a JSON list, or 'imagenet'.",
+        help="One label a line, a JSON list, 'imagenet' or 'coco'.",
         show_default=False,
     ),
 ]
@@ -101,7 +101,8 @@ Preprocess = Annotated[
     typer.Option(
         "--preprocess",
         metavar="NAME|FILE",
-        help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, or a JSON file.",
+        help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, yolo, yolox; with changes: raw,BGR,letterbox or "
+        "imagenet,stretch,320x320; or a JSON file.",
         autocompletion=_presets,
     ),
 ]

@@ -13,22 +13,21 @@ from onnx_gradcam.engine.session import in_tf32, provider_settings
 from onnx_gradcam.explain.maps import Maps, make_maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
+from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
+from onnx_gradcam.explain.remarks import is_beside, words_of
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import MAX_PIXELS, decode
 from onnx_gradcam.photos.inputs import check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
-from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike, choose
+from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.photos.tensor import to_tensor
-from onnx_gradcam.results import cautions, doubts, notes
+from onnx_gradcam.results import doubts, notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.provenance import Provenance
-from onnx_gradcam.results.records import Words
-from onnx_gradcam.targets import Context, Target, bind_targets, branch, in_input, is_exclusive, resolve
-
-IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
+from onnx_gradcam.targets import Context, Target, bind_targets, branch, family_of, in_input, resolve
 
 
 class Explainer:
@@ -48,8 +47,9 @@ class Explainer:
         model: path, bytes, ``onnx.ModelProto``, or an open ``Network``.
         target_layer: value or node name(s), or module paths where the exporter left these ("layer4.2"); several are
             fused. "auto": the end of the last convolutional stage, or the input of the last block of tokens.
-        labels: class names by index, a file of class names, or "imagenet"; None: the model's own metadata, or else, for
-            1000 classes, those of ImageNet, which is a guess and gives a warning.
+        labels: class names by index, a file of class names, "imagenet" or "coco"; None: the model's own metadata, or
+            else, for 1000 classes, those of ImageNet, and for the 80 of a detector those of COCO: a guess, which gives
+            a warning.
         **opening: the keywords of ``Opening``: score, grid, image_input, providers, provider_options, session_options,
             custom_ops, check_forward.
 
@@ -74,7 +74,7 @@ class Explainer:
         self.network = open_network(model, target_layer, **opening)
         self.source, self.score = self.network.source, self.network.score
         self.inputs, self.image_input = self.network.inputs, self.network.image_input
-        class_names = find_labels(labels, self.network.metadata, self.score.count, self.score.kind)
+        class_names = find_labels(labels, self.network.metadata, self.score.count, family_of(self.score))
         self.labels, self.labels_source = class_names.names, class_names.source
 
     def __enter__(self) -> Explainer:
@@ -171,8 +171,8 @@ class Explainer:
             image: a path, bytes, a PIL image, or a uint8 array (H, W, 3) RGB.
             target: as in ``explain``; for one photo.
             method: as in ``explain``.
-            preprocess: "auto", the name of a preset, the path or the content of a JSON form, a ``Preprocess``, or what
-                ``preprocessing`` returned.
+            preprocess: "auto", the name of a preset, a short form ("raw,BGR,letterbox"), the path or the content of a
+                JSON form, a ``Preprocess``, or what ``preprocessing`` returned.
             inputs: arrays for the model's other inputs, by name.
             counterfactual: as in ``explain``.
             signed: as in ``explain``.
@@ -196,19 +196,21 @@ class Explainer:
         feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
         space = (2, 3) if choice.preprocess.layout == "NCHW" else (1, 2)
         frame = Frame((), photo=photo, geometry=geometry, space=space, channels=choice.preprocess.channels)
-        return self._explain(feeds, in_input(target, geometry), recipe, frame, choice)
+        with naming_a_guessed_size(choice, x.shape):
+            return self._explain(feeds, in_input(target, geometry), recipe, frame, choice)
 
     def preprocessing(self, request: PreprocessLike = "auto") -> Choice:
         """Return the preprocessing for this model's image input, with the source of each field.
 
         Args:
-            request: "auto", the name of a preset, the path or the content of a JSON form, or a ``Preprocess``.
+            request: "auto", the name of a preset, a short form ("raw,BGR,letterbox"), the path or the content of a JSON
+                form, or a ``Preprocess``.
 
         Raises:
             PreprocessError: the request is unknown, or does not fit the model's input.
             InputError: the input takes no photos.
         """
-        return choose(request, self.image_input, metadata=self.network.metadata, model_path=self.source.path)
+        return find_preprocessing(self.network, request)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -224,8 +226,7 @@ class Explainer:
         maps = make_maps(network, feeds, targets, recipe, frame)
         map_rows, results, written = maps.rows, maps.results, maps.evaluation.score
         probability = rows.probability(written, map_rows, results)
-        about_rows = self._doubts(context, maps, probability)
-        lines = _cautions(maps, choice, self.labels_source)
+        words = words_of(context, maps, probability, choice, self.labels_source)
         return Explanation(
             method=recipe.name,
             recipe=recipe,
@@ -244,32 +245,20 @@ class Explainer:
             provenance=self._provenance(recipe, maps, network, choice),
             cell=rows.cell(written, map_rows, results),
             box=_in_photo(rows.box(map_rows), frame),
-            words=tuple(
-                Words(text, title, doubt=doubt, cautions=beside)
-                for (text, title), doubt, beside in zip(rows.words(map_rows), about_rows, lines, strict=True)
-            ),
+            words=words,
             signed=recipe.signed,
             warnings=(
                 *(choice.warnings if choice else ()),
-                *doubts.sentences(about_rows),
+                *doubts.sentences([each.doubt for each in words]),
                 *self._warnings(maps),
                 *rows.warnings(map_rows),
-                *notes.beside_photo(_is_beside(maps)),
+                *notes.beside_photo(is_beside(maps)),
             ),
             attribution=maps.attribution,
             attributed=maps.attributed,
             rectifiers=maps.rectifiers,
             completeness=maps.completeness,
         )
-
-    def _doubts(self, context: Context, maps: Maps, probability: np.ndarray) -> list[doubts.Doubt | None]:
-        """Return the doubt about each row, whose ``probability`` is (R,)."""
-        if context.kind == "regression":
-            return [None] * len(probability)
-        exclusive = is_exclusive(self.score) or context.kind == "binary"
-        least = doubts.least_probability(context.kind, self.score.count, exclusive, None)
-        top = rows.top_probability(maps.evaluation.score, maps.rows, maps.results)
-        return doubts.find_doubts(context.kind, exclusive, least, top, probability)
 
     def _warnings(self, maps: Maps) -> list[str]:
         written = maps.evaluation.score
@@ -323,22 +312,3 @@ def _region(frame: Frame) -> tuple[int, int, int, int]:
 
 def _in_photo(boxes: np.ndarray | None, frame: Frame) -> np.ndarray | None:
     return boxes if boxes is None or frame.geometry is None else frame.geometry.corners_in_photo(boxes)
-
-
-def _is_beside(maps: Maps) -> np.ndarray:
-    """Return (R,) bool, whether the strongest evidence of each row lies in the padding around the photo."""
-    if maps.frame.geometry is None:
-        return np.zeros(len(maps.rows), bool)
-    faint: np.ndarray = np.abs(maps.heatmap).max(axis=(1, 2)) < IN_PADDING
-    return faint & ~maps.is_blank
-
-
-def _cautions(maps: Maps, choice: Choice | None, labels_source: str) -> list[tuple[str, ...]]:
-    """Return for each row the lines that must stand in its picture."""
-    count = len(maps.rows)
-    return cautions.by_row(
-        cautions.guessed_preprocessing(choice, count),
-        cautions.guessed_labels(labels_source, count),
-        cautions.beside_photo(_is_beside(maps)),
-        cautions.loose_places(rows.kinds(maps.rows), maps.layers),
-    )

@@ -22,11 +22,12 @@ from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.inputs import spec_of
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
+from onnx_gradcam.explain.preprocessing import find_preprocessing
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.lowering.table import is_lowered, is_lowered_to_body
 from onnx_gradcam.jobs import cuda_kernels
-from onnx_gradcam.photos.preprocess.choice import PRESETS, InputSpec, choose, labels_from
+from onnx_gradcam.photos.preprocess.choice import PRESETS, InputSpec, labels_from
 from onnx_gradcam.targets import Context
 
 
@@ -185,7 +186,7 @@ def _score(network: Network, warnings: list[str]) -> Score | None:
 def _preprocessing(network: Network, warnings: list[str]) -> dict[str, str]:
     """Return each setting with its source; add warnings of what is guessed, or why there is no preprocessing."""
     try:
-        choice = choose("auto", network.image_input, metadata=network.metadata, model_path=network.source.path)
+        choice = find_preprocessing(network)
     except OnnxGradcamError as error:
         warnings.append(str(error))
         return {}

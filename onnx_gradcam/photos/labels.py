@@ -1,4 +1,4 @@
-"""Class names, from the user or from the model's metadata; for a model of 1000 classes the guess is ImageNet."""
+"""Class names, from the user or from the model's metadata; for some numbers of classes they are guessed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from pathlib import Path
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.preprocess.choice import labels_from
 
-IMAGENET = "imagenet"
+BUNDLED: Mapping[str, str] = {"imagenet": "imagenet-1k.txt", "coco": "coco-80.txt"}
+"""Lists of labels that come with the package: name → file."""
+GUESSES: Mapping[tuple[str, int], tuple[str, str]] = {
+    ("classes", 1000): ("imagenet", "guessed: 1000 classes are taken for ImageNet's"),
+    ("detector", 80): ("coco", "guessed: 80 classes of a detector are taken for COCO's"),
+}
+"""(Family of models, number of classes) → the list that is guessed, and what is said of the guess."""
+BACKGROUND = "background"
+UNUSED_IDS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+"""The ids below 90 that COCO has no class for; models of 90 classes leave them free."""
 LABEL_FORMS = '["cat", "dog"] or {"0": "cat", "1": "dog"}'
 LabelsLike = str | os.PathLike[str] | Sequence[str] | Mapping[int, str] | None
 
@@ -34,22 +43,25 @@ def find_labels(request: LabelsLike, metadata: Mapping[str, str], count: int, ki
     """Return the labels of a model.
 
     Args:
-        request: a file (one label a line, or JSON: a list, or an object {index: label}), "imagenet", the labels
-            themselves, or None: the model's metadata, or else ImageNet's labels for 1000 classes.
+        request: a file (one label a line, or JSON: a list, or an object {index: label}), "imagenet", "coco", the labels
+            themselves, or None: the model's metadata, or else ImageNet's labels for 1000 classes, and COCO's for the 80
+            of a detector.
         metadata: the metadata properties of the model.
         count: the number of classes.
-        kind: the kind of score. For "binary", a single sigmoid logit, one label is enough: it names class 1.
+        kind: the family of models, as ``family_of`` tells it. For "binary", a single sigmoid logit, one label is
+            enough: it names class 1.
 
     Raises:
         TargetError: the file cannot be read, or there are more labels than classes.
     """
     if request is not None:
         is_named = isinstance(request, str | os.PathLike)
-        labels = Labels(_names(request), f"declared: {request}" if is_named else "declared: user")
+        labels = Labels(_names(request, count), f"declared: {request}" if is_named else "declared: user")
     elif (own := labels_from(metadata)) is not None:
         labels = Labels(own, "declared: model metadata")
-    elif count == 1000 and kind == "classes":
-        return Labels(_imagenet(), "guessed: 1000 classes are taken for ImageNet's")
+    elif (kind, count) in GUESSES:
+        name, source = GUESSES[kind, count]
+        return Labels(_bundled(name, count), source)
     else:
         return Labels(None, "not known")
     names = labels.names or ()
@@ -71,9 +83,11 @@ def label_of(index: int, labels: Sequence[str] | None) -> str:
     return labels[index]
 
 
-def _names(request: str | os.PathLike[str] | Sequence[str] | Mapping[int, str]) -> tuple[str, ...]:
+def _names(request: str | os.PathLike[str] | Sequence[str] | Mapping[int, str], count: int) -> tuple[str, ...]:
+    if isinstance(request, str) and request in BUNDLED:
+        return _bundled(request, count)
     if isinstance(request, str | os.PathLike):
-        return _imagenet() if request == IMAGENET else _read(Path(request))
+        return _read(Path(request))
     try:
         return _list(request)
     except ValueError as error:
@@ -90,9 +104,22 @@ def _list(content: object) -> tuple[str, ...]:
     raise ValueError("neither a list nor an object")
 
 
-def _imagenet() -> tuple[str, ...]:
-    text = (importlib.resources.files("onnx_gradcam.models") / "imagenet-1k.txt").read_text("utf-8")
-    return tuple(text.splitlines())
+def _bundled(name: str, count: int) -> tuple[str, ...]:
+    """Return a bundled list as a model of so many classes counts it: also with a background, or by the ids of COCO."""
+    text = (importlib.resources.files("onnx_gradcam.models") / BUNDLED[name]).read_text("utf-8")
+    names = tuple(text.splitlines())
+    if name == "coco" and count in (90, 91):
+        given = iter(names)
+        names = tuple(str(i) if i in UNUSED_IDS else next(given) for i in range(1, 91))
+    if count == len(names) + 1:
+        names = (BACKGROUND, *names)
+    if count > len(names):
+        raise TargetError(
+            f"{len(names)} labels for a score of {count} classes",
+            where=f"the labels {name!r}",
+            hint="the labels of this model, one for each class",
+        )
+    return names
 
 
 def _read(path: Path) -> tuple[str, ...]:
@@ -101,7 +128,7 @@ def _read(path: Path) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         raise TargetError(
             f"cannot read the labels {str(path)!r}: {error}",
-            hint="a UTF-8 file with one label a line, a JSON list, or 'imagenet'",
+            hint="a UTF-8 file with one label a line, a JSON list, or " + " or ".join(map(repr, BUNDLED)),
             path=path,
         ) from None
     if path.suffix.lower() != ".json":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_gradcam.photos.decode import Photo
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.opencv import cv2
-from onnx_gradcam.photos.preprocess.choice import Preprocess
+from onnx_gradcam.photos.preprocess.presets import Preprocess, Size
 from onnx_gradcam.photos.resample import resample
 
 
@@ -59,16 +59,28 @@ def _select_channels(pixels: Photo, channels: str) -> NDArray[np.uint8]:
 
 
 def _find_geometry(photo: tuple[int, int], spec: Preprocess) -> Geometry:
-    """Return the geometry of a photo (H, W) that is resized to whole pixels, centred on the model's input, cropped."""
+    """Return the geometry of a photo (H, W) that is resized to whole pixels, placed on the model's input, cropped."""
     if spec.size is None:
         resized = _fill(photo, (spec.shorter, spec.shorter)) if spec.shorter else photo
         model = resized
     else:
-        model = spec.size
+        model = _in_proportion(photo, spec.size)
         resized = _RESIZED[spec.resize](photo, model, spec.shorter)
-    offset = [-round((r - m) / 2) if r >= m else (m - r) // 2 for r, m in zip(resized, model, strict=True)]
+    if spec.resize == "letterbox-corner":
+        offset = [0, 0]
+    else:
+        offset = [-round((r - m) / 2) if r >= m else (m - r) // 2 for r, m in zip(resized, model, strict=True)]
     scale = (resized[0] / photo[0], resized[1] / photo[1])
     return Geometry(photo, model, scale, (float(offset[0]), float(offset[1])))
+
+
+def _in_proportion(photo: tuple[int, int], size: Size) -> tuple[int, int]:
+    """Return the size (H, W) of the model's input, an open side in the proportion of the photo."""
+    height, width = size
+    if height is None or width is None:
+        factor = (height or 0) / photo[0] + (width or 0) / photo[1]
+        return height or max(1, round(photo[0] * factor)), width or max(1, round(photo[1] * factor))
+    return height, width
 
 
 def _fill(photo: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
@@ -95,5 +107,6 @@ _RESIZED: dict[str, Callable[[_Size, _Size, int | None], _Size]] = {
     "crop": lambda photo, model, shorter: _fill(photo, (shorter, shorter) if shorter else model),
     "stretch": lambda photo, model, shorter: _stretch(model, shorter),
     "letterbox": lambda photo, model, shorter: _fit(photo, model),
+    "letterbox-corner": lambda photo, model, shorter: _fit(photo, model),
 }
 """Resize mode → a function (photo, model, shorter) of the photo's size after resizing, before cropping and padding."""

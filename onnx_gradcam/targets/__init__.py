@@ -7,6 +7,7 @@ from onnx_gradcam.targets.bound import (
     ForwardPass,
     RowTarget,
     class_target,
+    family_of,
     fixed_target,
     ranked_target,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "class_index",
     "class_score",
     "class_target",
+    "family_of",
     "fixed_target",
     "help_text",
     "in_input",

@@ -38,6 +38,16 @@ PLURALS = {
 }
 
 
+def family_of(score: Score) -> str:
+    """Return which family of models a score tells: a key of ``FITTING``."""
+    dense = score.dense
+    if dense is None:
+        return score.kind
+    if dense.detector:
+        return "detector"
+    return "sequence" if dense.cell_axes == 1 else "map"
+
+
 @dataclass(frozen=True)
 class Context:
     """What a target has to know of the model.
@@ -55,12 +65,7 @@ class Context:
     @property
     def kind(self) -> str:
         """Return which family of models it is: a key of ``FITTING``."""
-        dense = self.score.dense
-        if dense is None:
-            return self.score.kind
-        if dense.detector:
-            return "detector"
-        return "sequence" if dense.cell_axes == 1 else "map"
+        return family_of(self.score)
 
     @property
     def fitting(self) -> str:

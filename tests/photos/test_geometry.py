@@ -122,3 +122,27 @@ def test_a_bright_dot_comes_back_to_its_place(orientation: int) -> None:
                     found += 1
     assert found > 300
     assert hidden > 10
+
+
+def test_letterbox_in_the_corner_is_where_yolox_puts_the_photo() -> None:
+    """YOLOX pads to the right and below; what the model saw is the whole photo."""
+    spec = replace(PRESETS["yolox"], size=(64, 64))
+    photo = np.full((60, 120, 3), 200, np.uint8)
+    x, geometry = to_tensor(photo, spec)
+    assert geometry.offset == (0.0, 0.0)
+    assert geometry.seen == (0, 0, 120, 60)
+    assert (x[0, :, :32] == 200).all()
+    assert (x[0, :, 32:] == 114).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "photo", "shape"),
+    [((48, None), (100, 333), (48, 160)), ((None, 96), (100, 50), (192, 96)), ((48, None), (900, 3), (48, 1))],
+)
+def test_an_open_side_is_in_proportion_to_the_photo(
+    size: tuple[int | None, int | None], photo: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    spec = replace(PRESETS["tf"], size=size)
+    x, geometry = to_tensor(np.zeros((*photo, 3), np.uint8), spec)
+    assert x.shape == (1, 3, *shape)
+    assert geometry.seen == (0, 0, photo[1], photo[0])

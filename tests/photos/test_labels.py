@@ -78,6 +78,43 @@ def test_a_thousand_classes_are_guessed_to_be_those_of_imagenet() -> None:
     assert found("imagenet", 1000) == Labels(guessed.names, "declared: imagenet")
 
 
+def test_eighty_classes_of_a_detector_are_guessed_to_be_those_of_coco() -> None:
+    guessed = found(None, 80, "detector")
+    assert guessed.source == "guessed: 80 classes of a detector are taken for COCO's"
+    assert guessed.names is not None
+    assert len(guessed.names) == 80
+    assert [guessed.names[i] for i in (0, 1, 2, 16, 22, 23, 79)] == [
+        "person", "bicycle", "car", "dog", "zebra", "giraffe", "toothbrush",
+    ]  # fmt: skip
+    assert found("coco", 80, "detector") == Labels(guessed.names, "declared: coco")
+    assert found(None, 80, "classes") == found(None, 80, "map") == Labels(None, "not known")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "index", "label"),
+    [
+        ("coco", 81, 0, "background"),
+        ("coco", 81, 17, "dog"),
+        ("coco", 90, 17, "dog"),  # its id is 18
+        ("coco", 91, 18, "dog"),
+        ("coco", 91, 90, "toothbrush"),
+        ("coco", 91, 12, "12"),
+        ("imagenet", 1001, 0, "background"),
+        ("imagenet", 1001, 282, "tabby, tabby cat"),
+    ],
+)
+def test_bundled_labels_as_models_count_them(name: str, count: int, index: int, label: str) -> None:
+    names = found(name, count, "detector").names
+    assert names is not None
+    assert (len(names), names[index]) == (count, label)
+
+
+@pytest.mark.parametrize(("name", "count"), [("coco", 365), ("coco", 85), ("imagenet", 1002)])
+def test_bundled_labels_for_other_models_are_refused(name: str, count: int) -> None:
+    with pytest.raises(TargetError, match=f"labels for a score of {count} classes"):
+        found(name, count, "detector")
+
+
 @pytest.mark.parametrize(("count", "kind"), [(999, "classes"), (1001, "classes"), (2, "binary"), (1, "regression")])
 def test_other_models_have_none(count: int, kind: str) -> None:
     assert found(None, count, kind) == Labels(None, "not known")

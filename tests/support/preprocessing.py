@@ -19,9 +19,10 @@ def pick(
     spec: InputSpec = FLOAT,
     metadata: Mapping[str, str] | None = None,
     path: Path | None = None,
+    family: str = "",
 ) -> Choice:
     """Return the choice; assert that it says of every value whether it is declared or guessed, and warns of guesses."""
-    choice = choose(request, spec, metadata=metadata or {}, model_path=path)
+    choice = choose(request, spec, metadata=metadata or {}, model_path=path, family=family)
     assert set(choice.sources) == {f.name for f in fields(Preprocess)}
     assert all(s.startswith(("declared: ", "guessed: ")) for s in choice.sources.values())
     guessed = guesses(choice)

@@ -15,7 +15,7 @@ from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.photos.labels import LabelsLike
-from onnx_gradcam.photos.preprocess.choice import Preprocess
+from onnx_gradcam.photos.preprocess.presets import Preprocess, rescale_shorter
 
 SideLike = ModelLike | Network | Explainer
 
@@ -77,7 +77,5 @@ def fitted(preprocess: Preprocess, explainer: Explainer) -> Preprocess:
     size = choice.preprocess.size
     if size is None or choice.sources["size"].startswith("guessed"):
         return replace(choice.preprocess, size=preprocess.size)
-    shorter = preprocess.shorter
-    if shorter and preprocess.size and size != preprocess.size:
-        shorter = round(shorter * min(size) / min(preprocess.size)) if size[0] == size[1] else None
+    shorter = rescale_shorter(preprocess.shorter, size, preprocess.size)
     return replace(choice.preprocess, size=size, shorter=shorter)

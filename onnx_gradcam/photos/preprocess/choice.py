@@ -10,15 +10,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from onnx_gradcam.errors import InputError, PreprocessError
-from onnx_gradcam.photos.preprocess.form import Settings, read_request
+from onnx_gradcam.photos.preprocess.form import EXAMPLE, Settings, preset, read_request
+from onnx_gradcam.photos.preprocess.guess import guess_for, guess_size
 from onnx_gradcam.photos.preprocess.metadata import LABELS_KEY, OWN_KEY, detect, labels_from
-from onnx_gradcam.photos.preprocess.presets import CHANNELS, INTERPOLATIONS, LAYOUTS, PRESETS, RESIZES, Preprocess
+from onnx_gradcam.photos.preprocess.presets import (
+    CHANNELS,
+    INTERPOLATIONS,
+    LAYOUTS,
+    PRESETS,
+    RESIZES,
+    Preprocess,
+    Size,
+    rescale_shorter,
+)
+from onnx_gradcam.photos.preprocess.short import AUTO, read_short
 
 __all__ = [
     "CHANNELS", "INTERPOLATIONS", "LABELS_KEY", "LAYOUTS", "OWN_KEY", "PRESETS", "RESIZES", "Choice", "InputSpec",
@@ -72,7 +83,7 @@ class Choice:
 
 
 PreprocessLike = str | os.PathLike[str] | Mapping[str, object] | Preprocess
-"""A preset's name or "auto", the path of a JSON form, its content, or the settings themselves."""
+"""A preset's name or "auto", a short form, the path of a JSON form, its content, or the settings themselves."""
 
 
 def choose(
@@ -81,26 +92,29 @@ def choose(
     *,
     metadata: Mapping[str, str],
     model_path: Path | None,
+    family: str = "",
 ) -> Choice:
     """Return the preprocessing for an input, with the source of each field.
 
     Args:
-        request: the name of a preset, the path of a JSON file, its content, or a ``Preprocess``. "auto" takes the first
-            of these that is there: the metadata key ``onnx_gradcam.preprocess``, ``preprocessor_config.json`` beside
-            the model (Hugging Face), Ultralytics metadata, WinML metadata (onnx, MetadataProps.md), a guess.
+        request: the name of a preset, a short form ("raw,BGR,letterbox"), the path of a JSON file, its content, or a
+            ``Preprocess``. "auto" takes the first of these that is there: the metadata key
+            ``onnx_gradcam.preprocess``, ``preprocessor_config.json`` beside the model (Hugging Face), Ultralytics
+            metadata, WinML metadata (onnx, MetadataProps.md), a guess.
         spec: the input that takes the photo.
         metadata: the metadata properties of the model.
         model_path: the file of the model, None where it has none.
+        family: what the model gives, which guesses go by: "detector", "map" (a segmenter), "sequence", or another.
 
     Raises:
         InputError: the input takes no photos: its rank, its number of channels or its dtype is another one.
         PreprocessError: an unknown preset or key, a file that cannot be read, a wrong value, or a value that does not
             fit the input.
     """
-    settings = detect(metadata, model_path) if request == "auto" else read_request(request)
+    settings = _read(request, metadata, model_path)
     count, sides = _settle_input(settings, spec)
-    _fill_guesses(settings, spec.dtype, count)
-    _settle_size(settings, spec, sides)
+    _fill_guesses(settings, spec.dtype, count, family, sides)
+    _settle_size(settings, spec, sides, family)
     _settle_channels(settings, spec, count)
     preprocess = Preprocess(**settings.values)
     _check_range(preprocess, settings.where)
@@ -108,15 +122,29 @@ def choose(
     if guesses:
         settings.warnings.append(
             f"the preprocessing of input {spec} is guessed: {', '.join(guesses)}; "
-            f"set it with --preprocess NAME ({', '.join(PRESETS)}) or --preprocess FILE.json"
+            f"set it with --preprocess NAME ({', '.join(PRESETS)}), --preprocess {EXAMPLE} or --preprocess FILE.json; "
+            "inspect MODEL --image PHOTO shows what fits"
         )
     return Choice(preprocess, settings.sources, tuple(settings.warnings))
+
+
+def _read(request: PreprocessLike, metadata: Mapping[str, str], model_path: Path | None) -> Settings:
+    """Return the settings that are declared: by the model, or by the user for it."""
+    if request == AUTO:
+        return detect(metadata, model_path)
+    short = read_short(request) if isinstance(request, str) and request not in PRESETS else None
+    if short is None:
+        return read_request(request)
+    base = detect(metadata, model_path) if short.base == AUTO else preset(short.base, f"preset {short.base}")
+    base.write(f"{request!r}", short.fields)
+    base.where = f"{request!r}"
+    return base
 
 
 # --- fitting the settings to the model's input ------------------------------------------------------------------------
 
 
-def _settle_input(settings: Settings, spec: InputSpec) -> tuple[int | None, tuple[int | None, int | None]]:
+def _settle_input(settings: Settings, spec: InputSpec) -> tuple[int | None, Size]:
     """Fill layout and dtype; return the number of channels and (H, W), None where they are dynamic."""
     shape = tuple(d if d and d > 0 else None for d in spec.shape)
     known = [n for n, axes in LAYOUTS.items() if len(shape) == 4 and shape[axes[0]] in (1, 3, 4)]
@@ -160,44 +188,42 @@ def _misfit(key: str, value: object, settings: Settings, spec: InputSpec) -> Pre
     return PreprocessError(what, where=settings.where, hint=f"change '{key}' or leave it out", key=key, value=value)
 
 
-def _fill_guesses(settings: Settings, dtype: str, count: int | None) -> None:
+def _fill_guesses(settings: Settings, dtype: str, count: int | None, family: str, sides: Size) -> None:
     """Fill what nobody declared with the values of one preset."""
-    is_float = np.dtype(dtype).kind == "f"
-    name = ("imagenet" if count in (None, 3) else "zero-one") if is_float else "raw"
-    guess = replace(PRESETS[name], mean=(128.0,)) if dtype == "int8" else PRESETS[name]
-    source = f"guessed: as preset {name}, from shape and dtype"
+    guess, source, why = guess_for(family, dtype, count, sides)
     if "resize" not in settings.values:
-        settings.add(source, resize=guess.resize, shorter=guess.shorter)
-        settings.reference = guess.size
+        settings.add(why, resize=guess.resize)
+        if "shorter" not in settings.values:
+            settings.add(why, shorter=guess.shorter)
+            settings.reference = guess.size
+    settings.values.setdefault("shorter", None)
+    settings.sources.setdefault("shorter", settings.sources["resize"])
     for key in ("scale", "mean", "std", "channels", "interpolation"):
         if key not in settings.values:
             settings.add(source, **{key: getattr(guess, key)})
     if "pad" not in settings.values:
-        settings.add("declared: not used", pad=guess.pad)
+        is_used = settings.values["resize"].startswith("letterbox")
+        settings.add(why if is_used else "declared: not used", pad=guess.pad)
 
 
-def _settle_size(settings: Settings, spec: InputSpec, sides: tuple[int | None, int | None]) -> None:
+def _settle_size(settings: Settings, spec: InputSpec, sides: Size, family: str) -> None:
     declared = settings.values.get("size")
-    if declared and any(side not in (None, d) for side, d in zip(sides, declared, strict=True)):
-        if settings.strict:
+    if declared and any(None not in (d, side) and side != d for side, d in zip(sides, declared, strict=True)):
+        if "size" in settings.own:
             raise _misfit("size", list(declared), settings, spec)
         settings.warnings.append(f"size {list(declared)} ({settings.where}) is replaced by that of model input {spec}")
-    height, width = sides
-    if height and width:
-        settings.add(f"declared: model input '{spec.name}'", size=(height, width))
+    if None not in sides:
+        settings.add(f"declared: model input '{spec.name}'", size=sides)
     elif "size" not in settings.values:
-        side = height or width or 224
-        settings.add("guessed: the size of the model input is dynamic", size=(height or side, width or side))
-    size, reference = settings.values["size"], settings.reference or declared
-    if size and reference and size != reference and settings.values["shorter"]:
-        in_proportion = round(settings.values["shorter"] * min(size) / min(reference))
-        settings.values["shorter"] = in_proportion if size[0] == size[1] else None
+        settings.add("guessed: the size of the model input is dynamic", size=guess_size(family, sides))
+    reference = settings.reference or declared
+    settings.values["shorter"] = rescale_shorter(settings.values["shorter"], settings.values["size"], reference)
 
 
 def _settle_channels(settings: Settings, spec: InputSpec, count: int | None) -> None:
     count = count or CHANNELS[settings.values["channels"]]
     if CHANNELS[settings.values["channels"]] != count:
-        if settings.strict:
+        if "channels" in settings.own:
             raise _misfit("channels", settings.values["channels"], settings, spec)
         source = "declared: one channel" if count == 1 else f"guessed: {count} channels"
         settings.add(source, channels={1: "L", 3: "RGB", 4: "RGBA"}[count])
@@ -205,7 +231,7 @@ def _settle_channels(settings: Settings, spec: InputSpec, count: int | None) -> 
         values = settings.values[key]
         if len(values) == 1:
             settings.values[key] = values * count
-        elif len(values) != count and settings.strict:
+        elif len(values) != count and key in settings.own:
             raise _misfit(key, list(values), settings, spec)
         elif len(values) != count:
             settings.values[key] = (sum(values) / len(values),) if count == 1 else (*values[:3], opaque)[:count]

@@ -11,8 +11,26 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam.errors import PreprocessError, nearest
-from onnx_gradcam.photos.preprocess.presets import CHANNELS, INTERPOLATIONS, LAYOUTS, PRESETS, RESIZES, Preprocess
-from onnx_gradcam.photos.preprocess.values import as_number, as_numbers, as_pixels, as_positive, as_size, read_object
+from onnx_gradcam.photos.preprocess.presets import (
+    CHANNELS,
+    INTERPOLATIONS,
+    LAYOUTS,
+    PRESETS,
+    RESIZES,
+    Preprocess,
+    Size,
+)
+from onnx_gradcam.photos.preprocess.values import (
+    as_number,
+    as_numbers,
+    as_open_size,
+    as_pixels,
+    as_positive,
+    read_object,
+)
+
+EXAMPLE = "raw,BGR,letterbox"
+"""A short form: a preset, and what differs from it."""
 
 
 @dataclass
@@ -25,21 +43,33 @@ class Settings:
         warnings: what the user should know, one sentence each.
         where: the user's argument, the file or the metadata that the fields come from.
         reference: the size (H, W) of the model input that ``shorter`` is meant for.
-        strict: whether the fields were written for this very model. Then a value that does not fit is an error; presets
-            and files of other tools are adapted to the model's input.
+        own: the fields that were written for this very model. One that does not fit is an error; those of presets and
+            of other tools are adapted to the model's input.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     where: str = "the guess"
-    reference: tuple[int, int] | None = None
-    strict: bool = False
+    reference: Size | None = None
+    own: frozenset[str] = frozenset()
 
     def add(self, source: str, **values: Any) -> None:
         """Add fields that come from ``source``."""
         self.values |= values
         self.sources |= dict.fromkeys(values, source)
+
+    def write(self, where: str, fields: Mapping[str, Any]) -> None:
+        """Add fields that were written for this very model, and drop what they make void.
+
+        A cut that belongs to another way of resizing is none that anybody requested.
+        """
+        if "resize" in fields and "shorter" not in fields and fields["resize"] != self.values.get("resize"):
+            self.add(f"declared: {where}", shorter=None)
+        self.add(f"declared: {where}", **fields)
+        self.own |= fields.keys()
+        if "shorter" in fields:
+            self.reference = None
 
 
 def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Preprocess) -> Settings:
@@ -53,16 +83,19 @@ def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Prepro
     if isinstance(request, Mapping):
         return read_form(request, "the preprocess argument")
     if isinstance(request, str) and request in PRESETS:
-        return _preset(request, f"preset {request}")
+        return preset(request, f"preset {request}")
     path = Path(request)
     if isinstance(request, str) and path.suffix.lower() != ".json" and not path.is_file():
         known = ("auto", *PRESETS)
-        hint = f"{nearest(request, known)}; known: {', '.join(known)}, or the path of a JSON file"
+        hint = (
+            f"{nearest(request, known)}; known: {', '.join(known)}; with changes: {EXAMPLE}; or the path of a JSON file"
+        )
         raise PreprocessError(f"unknown preprocessing '{request}'", hint=hint, name=request)
     return read_form(read_object(path), str(path))
 
 
-def _preset(name: str, where: str) -> Settings:
+def preset(name: str, where: str) -> Settings:
+    """Return the settings of a preset, without what the model's input says."""
     settings = Settings(where=where, reference=PRESETS[name].size)
     settings.add(f"declared: {where}", **asdict(PRESETS[name]))
     for key in ("size", "layout", "dtype"):  # the model's input says these
@@ -88,17 +121,14 @@ def read_form(form: Mapping[str, Any], where: str) -> Settings:
                 what = f"wrong value {form[key]!r} for '{key}' in {where}"
                 raise PreprocessError(what, where=where, hint=f"{key}: {allowed}", key=key, value=form[key]) from None
     if "preset" in fields:
-        settings = _preset(fields.pop("preset"), where)
+        settings = preset(fields.pop("preset"), where)
     elif missing := [k for k in ("resize", "scale", "mean", "std", "channels") if k not in fields]:
         hint = 'add them, or name a preset to start from: {"preset": "imagenet", ...}'
         raise PreprocessError(f"{where} has no {', '.join(missing)}", where=where, hint=hint, missing=missing)
     else:
         settings = Settings(where=where)
         settings.add(f"declared: default of {where}", shorter=None, pad=114.0, interpolation="linear")
-    settings.add(f"declared: {where}", **fields)
-    settings.strict = True
-    if "shorter" in fields:
-        settings.reference = None
+    settings.write(where, fields)
     return settings
 
 
@@ -109,7 +139,7 @@ def _one_of(known: Iterable[str]) -> tuple[Callable[[Any], str], str]:
 
 _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "preset": _one_of(PRESETS),
-    "size": (lambda v: v if v is None else as_size(v), "[H, W], one number, or null for the photo's own size"),
+    "size": (as_open_size, "[H, W], one number, or null for the photo's own size; [48, null]: in proportion"),
     "resize": _one_of(RESIZES),
     "shorter": (lambda v: v if v is None else as_pixels(v), "a positive whole number of pixels, or null"),
     "scale": (lambda v: as_number(v, 0), "a number above 0"),

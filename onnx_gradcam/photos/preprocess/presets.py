@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-RESIZES = ("crop", "stretch", "letterbox")
+RESIZES = ("crop", "stretch", "letterbox", "letterbox-corner")
 INTERPOLATIONS = ("linear", "cubic", "lanczos", "area", "nearest", "linear-aliased")
 CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
 LAYOUTS = {"NCHW": (1, 2, 3), "NHWC": (3, 1, 2)}
 """Layout → the axes of channels, height and width."""
+Size = tuple[int | None, int | None]
+"""Height and width, where one side may be None: in proportion to the photo."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,13 @@ class Preprocess:
     """One way from a photo (H, W, 3) uint8 RGB to a model input: value = (pixel · scale − mean) / std.
 
     Attributes:
-        size: (H, W) of the model input; None: the photo's own size, after ``shorter`` where that is set.
+        size: (H, W) of the model input. None: the photo's own size, after ``shorter`` where that is set. None for one
+            of the two: that side is in proportion to the photo, as for text lines of a set height.
         resize: "crop": the photo's shorter side becomes ``shorter``, and the centre is cut out (torchvision);
             "stretch": each side is resized by itself, to ``size``; where ``shorter`` is set, to ``size`` enlarged
             until its shorter side is ``shorter``, and the centre is cut out;
-            "letterbox": the largest copy that fits, centred, the rest filled with ``pad``.
+            "letterbox": the largest copy that fits, centred, the rest filled with ``pad``; "letterbox-corner": the
+            same in the upper left corner.
         shorter: see ``resize``. None: crop takes the smallest copy that fills it, stretch cuts nothing.
         scale: factor on the pixel.
         mean: one for each channel, in the order of ``channels``, in units of pixel · scale.
@@ -33,7 +37,7 @@ class Preprocess:
             torchvision and Hugging Face do; "nearest" and "linear-aliased" (OpenCV's INTER_LINEAR) do not.
     """
 
-    size: tuple[int, int] | None
+    size: Size | None
     resize: str
     shorter: int | None
     scale: float
@@ -44,6 +48,17 @@ class Preprocess:
     dtype: str
     pad: float = 114.0
     interpolation: str = "linear"
+
+
+def rescale_shorter(shorter: int | None, size: Size | None, reference: Size | None) -> int | None:
+    """Return a ``shorter`` that is meant for one size of input (H, W) as another size needs it: in proportion.
+
+    For an oblong input it is None. It stays where a side is not known.
+    """
+    if not shorter or size is None or reference is None or size == reference or None in (*size, *reference):
+        return shorter
+    least, before = (min(side for side in sides if side) for sides in (size, reference))
+    return round(shorter * least / before) if size[0] == size[1] else None
 
 
 _ZEROS, _ONES = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -58,5 +73,10 @@ PRESETS: dict[str, Preprocess] = {
     "tf": replace(_RAW, scale=1 / 127.5, mean=_ONES),
     "zero-one": replace(_RAW, scale=1 / 255),
     "raw": _RAW,
+    "yolo": replace(_RAW, scale=1 / 255, resize="letterbox", interpolation="linear-aliased"),
+    "yolox": replace(_RAW, channels="BGR", resize="letterbox-corner", interpolation="linear-aliased"),
 }
-"""Name → the specification at 224 × 224; ``choose`` fits it to the model's size, layout and dtype."""
+"""Name → the specification at 224 × 224; ``choose`` fits it to the model's size, layout and dtype.
+
+"yolo" is that of Ultralytics' detectors, YOLOv6 and YOLOv7; "yolox" that of YOLOX.
+"""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam.errors import PreprocessError
+from onnx_gradcam.photos.preprocess.presets import Size
 
 
 def read_object(source: Path | str, where: str = "") -> dict[str, Any]:
@@ -63,3 +64,13 @@ def as_size(value: Any) -> tuple[int, int]:
     """Return (H, W), from two numbers of pixels, or from one for both."""
     height, width = value if isinstance(value, list | tuple) else (value, value)
     return as_pixels(height), as_pixels(width)
+
+
+def as_open_size(value: Any) -> Size | None:
+    """Return (H, W) as ``as_size`` does; one of two may be None. None for the photo's own size."""
+    if not isinstance(value, list | tuple) or None not in value:
+        return None if value is None else as_size(value)
+    height, width = value
+    if height is None and width is None:
+        raise ValueError("both sides are open")
+    return None if height is None else as_pixels(height), None if width is None else as_pixels(width)

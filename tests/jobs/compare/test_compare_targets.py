@@ -171,13 +171,13 @@ def test_the_command_line_has_them_all(tmp_path: Path, capsys: pytest.CaptureFix
 def test_three_photos_are_prepared_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen for A, fitted to B and settled for B: three times in all."""
     calls: Counter[str] = Counter()
-    choose: Callable[..., Any] = explainer.choose
+    choose: Callable[..., Any] = explainer.find_preprocessing
 
     def counted(*given: Any, **keywords: Any) -> Any:
         calls["choose"] += 1
         return choose(*given, **keywords)
 
-    monkeypatch.setattr(explainer, "choose", counted)
+    monkeypatch.setattr(explainer, "find_preprocessing", counted)
     compare(RESNET, VGG, [MODELS / "images" / f"{name}.png" for name in ("cross", "drop", "star-and-heart")])
     assert calls == {"choose": 3}
 

@@ -19,6 +19,8 @@ from onnx_gradcam.photos.preprocess.choice import InputSpec
         ("tf", [-1, -1, -1], [1, 1, 1], "RGB"),
         ("zero-one", [0, 0, 0], [1, 1, 1], "RGB"),
         ("raw", [0, 0, 0], [255, 255, 255], "RGB"),
+        ("yolo", [0, 0, 0], [1, 1, 1], "RGB"),
+        ("yolox", [0, 0, 0], [255, 255, 255], "BGR"),
     ],
 )
 def test_presets(name: str, value_of_black: list[float], value_of_white: list[float], channels: str) -> None:
@@ -30,7 +32,8 @@ def test_presets(name: str, value_of_black: list[float], value_of_white: list[fl
             values, abs=1e-6
         )
     assert (p.channels, p.layout, p.dtype, p.size) == (channels, "NCHW", "float32", (224, 224))
-    assert p.resize == ("crop" if "imagenet" in name else "stretch")
+    resizes = {"imagenet": "crop", "imagenet-caffe": "crop", "yolo": "letterbox", "yolox": "letterbox-corner"}
+    assert p.resize == resizes.get(name, "stretch")
     assert choice.warnings == ()
     assert choice.sources["mean"] == f"declared: preset {name}"
     assert choice.sources["size"] == "declared: model input 'x'"
@@ -93,15 +96,15 @@ def test_integers_cannot_hold_what_is_normalised(preset: str) -> None:
         ((1, 3, 64, 3), "NCHW", (64, 3), "RGB", set()),
         ((None, 3, None, None), "NCHW", (224, 224), "RGB", {"size"}),
         ((None, None, None, 3), "NHWC", (224, 224), "RGB", {"size"}),
-        ((None, 3, 48, None), "NCHW", (48, 48), "RGB", {"size"}),
-        ((-1, 3, -1, 320), "NCHW", (320, 320), "RGB", {"size"}),
+        ((None, 3, 48, None), "NCHW", (48, None), "RGB", {"size"}),
+        ((-1, 3, -1, 320), "NCHW", (None, 320), "RGB", {"size"}),
         ((None, None, None, None), "NCHW", (224, 224), "RGB", {"size", "layout"}),
         ((None, None, 96, 160), "NCHW", (96, 160), "RGB", {"layout"}),
         ((None, 96, 160, None), "NHWC", (96, 160), "RGB", {"layout"}),
     ],
 )
 def test_guess_from_shape(
-    shape: tuple[int | None, ...], layout: str, size: tuple[int, int], channels: str, guessed: set[str]
+    shape: tuple[int | None, ...], layout: str, size: tuple[int | None, ...], channels: str, guessed: set[str]
 ) -> None:
     choice = pick(spec=InputSpec("pixels", shape, "float32"))
     p = choice.preprocess
@@ -116,6 +119,45 @@ def test_guess_from_shape(
         assert (p.mean, p.std, p.scale) == (IMAGENET_MEAN, IMAGENET_STD, 1 / 255)
     else:
         assert (set(p.mean), set(p.std), p.scale) == ({0.0}, {1.0}, 1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("family", "sides", "resize", "size", "scale", "mean", "pad"),
+    [
+        ("detector", (416, 416), "letterbox", (416, 416), 1 / 255, 0.0, 114.0),
+        ("detector", (None, None), "letterbox", (640, 640), 1 / 255, 0.0, 114.0),
+        ("map", (513, 513), "stretch", (513, 513), 1 / 255, 0.485, 114.0),
+        ("map", (None, None), "stretch", (512, 512), 1 / 255, 0.485, 114.0),
+        ("sequence", (48, 320), "stretch", (48, 320), 1 / 127.5, 1.0, 114.0),
+        ("sequence", (None, None), "stretch", (48, None), 1 / 127.5, 1.0, 114.0),
+        ("classes", (48, 192), "stretch", (48, 192), 1 / 255, 0.485, 114.0),
+        ("classes", (32, None), "stretch", (32, None), 1 / 255, 0.485, 114.0),
+        ("classes", (240, 320), "crop", (240, 320), 1 / 255, 0.485, 114.0),
+        ("", (224, 224), "crop", (224, 224), 1 / 255, 0.485, 114.0),
+    ],
+)
+def test_guess_from_what_the_model_gives(
+    family: str,
+    sides: tuple[int | None, ...],
+    resize: str,
+    size: tuple[int | None, ...],
+    scale: float,
+    mean: float,
+    pad: float,
+) -> None:
+    """The centre is cut out for classifiers alone, and not for strips: a line of text, a person."""
+    choice = pick(spec=InputSpec("x", (1, 3, *sides), "float32"), family=family)
+    p = choice.preprocess
+    assert (p.resize, p.size, p.scale, p.mean[0], p.pad) == (resize, size, scale, mean, pad)
+    if resize != "crop":
+        assert p.shorter is None
+        assert choice.sources["resize"].startswith("guessed: the whole photo, for a ")
+
+
+@pytest.mark.parametrize(("family", "resize"), [("detector", "letterbox"), ("map", "stretch"), ("classes", "stretch")])
+def test_guess_for_integers_keeps_the_whole_photo(family: str, resize: str) -> None:
+    p = pick(spec=InputSpec("x", (1, 3, 64, 64), "uint8"), family=family).preprocess
+    assert (p.resize, p.scale) == (resize, 1.0)
 
 
 @pytest.mark.parametrize(("dtype", "black"), [("uint8", 0.0), ("int8", -128.0), ("int32", 0.0), ("int64", 0.0)])

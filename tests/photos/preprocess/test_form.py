@@ -52,6 +52,41 @@ def test_json_form_may_start_from_a_preset() -> None:
     assert (p.channels, p.scale, p.size) == ("BGR", 1 / 255, None)
 
 
+def test_another_way_to_resize_drops_the_cut_of_the_preset() -> None:
+    """Whoever stretches wants the whole photo; whoever says nothing of it keeps the preset's cut."""
+    stretched = pick({"preset": "imagenet", "resize": "stretch"})
+    assert (stretched.preprocess.resize, stretched.preprocess.shorter) == ("stretch", None)
+    assert pick({"preset": "imagenet", "resize": "crop"}).preprocess.shorter == 256
+    assert pick({"preset": "imagenet", "resize": "stretch", "shorter": 256}).preprocess.shorter == 256
+    assert pick({"preset": "imagenet", "channels": "BGR"}).preprocess.shorter == 256
+
+
+@pytest.mark.parametrize(("channels", "count"), [("L", 1), ("RGBA", 4), ("BGRA", 4)])
+def test_values_that_nobody_wrote_fit_themselves_to_the_channels(channels: str, count: int) -> None:
+    for spec in (InputSpec("x", (1, count, 28, 28), "float32"), InputSpec("x", (1, None, 28, 28), "float32")):
+        p = pick({"preset": "raw", "channels": channels}, spec).preprocess
+        assert (p.channels, p.mean, p.std) == (channels, (0.0,) * count, (1.0,) * count)
+    grey = pick({"preset": "imagenet", "channels": "L"}, InputSpec("x", (1, 1, 28, 28), "float32")).preprocess
+    assert grey.mean == pytest.approx((0.449,))
+    with pytest.raises(PreprocessError, match="mean"):
+        pick({"preset": "raw", "channels": channels, "mean": [1, 2]}, InputSpec("x", (1, count, 28, 28), "float32"))
+
+
+def test_a_preset_with_changes_fits_itself_to_the_input() -> None:
+    """What the form does not say is the preset's, and is adapted as the preset alone is."""
+    grey = pick({"preset": "imagenet", "interpolation": "cubic"}, InputSpec("x", (1, 1, 28, 28), "float32")).preprocess
+    assert (grey.channels, grey.mean, grey.shorter) == ("L", pytest.approx((0.449,)), 32)
+
+
+@pytest.mark.parametrize(
+    ("form", "size"), [({"size": [48, None]}, (48, None)), ({"size": [None, 96]}, (None, 96)), ({"size": None}, None)]
+)
+def test_a_side_in_proportion(form: dict[str, Any], size: tuple[int | None, ...] | None) -> None:
+    assert pick({"preset": "tf", **form}, FREE).preprocess.size == size
+    with pytest.raises(PreprocessError, match="wrong value"):
+        pick({"preset": "tf", "size": [None, None]}, FREE)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_json_form_round_trips(name: str) -> None:
     """The manifest and the demo models carry ``asdict`` of a Preprocess."""
