@@ -4,7 +4,8 @@
     ├── ModelError                 the file or the graph cannot be used
     │   ├── UnsupportedGradient    a node on the path has no rule, or a form of it that the rule was not written for
     │   ├── NoGradientPath         the score does not depend on the target layer
-    │   └── ForwardMismatch        the rewritten graph does not compute what the deployed model computes
+    │   ├── ForwardMismatch        the rewritten graph does not compute what the deployed model computes
+    │   └── NotFinite              scores, activation, gradient or map of an image hold NaN or infinity
     ├── LayerError                 no such target layer, or one that cannot be explained
     ├── ScoreError                 no score tensor was found, or the named one does not fit
     ├── TargetError                class, label or number of targets does not fit the model
@@ -79,6 +80,20 @@ class NoGradientPath(ModelError):
 
 class ForwardMismatch(ModelError):
     """The rewritten graph does not compute what the deployed model computes."""
+
+
+class NotFinite(ModelError):
+    """Scores, activation, gradient or map of an image hold NaN or infinity.
+
+    Attributes:
+        images: the numbers of the images in their batch; the others can be explained without them.
+        problem: what holds NaN or infinity, in words.
+        value: the name of the ONNX value.
+    """
+
+    images: tuple[int, ...]
+    problem: str
+    value: str
 
 
 class LayerError(OnnxGradcamError):

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {"machine": machine(), "models": {}}
-    print(json.dumps(results["machine"], indent=2))
+    print(json.dumps(results["machine"], indent=2, allow_nan=False))
     context = multiprocessing.get_context("spawn")
     for name in options.models:
         with context.Pool(1) as pool:
@@ -53,7 +53,7 @@ def main() -> None:
         results["models"][name] = found
         report(name, found)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+        options.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -40,7 +40,7 @@ def main() -> int:
         print(f"not run: {refused}", file=sys.stderr)
         return 2
     results: dict[str, Any] = {"machine": machine() | card(options.device), "models": {}}
-    print(json.dumps(results["machine"], indent=2))
+    print(json.dumps(results["machine"], indent=2, allow_nan=False))
     context = multiprocessing.get_context("spawn")
     for name in options.models:
         with context.Pool(1) as pool:
@@ -48,7 +48,7 @@ def main() -> int:
         results["models"][name] = found
         report(name, found)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+        options.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", "utf-8")
     return 0
 
 

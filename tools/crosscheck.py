@@ -121,7 +121,7 @@ def by_training(
     given, out = folder / "feeds.npz", folder / "gradients.npz"
     np.savez(given, **{f"{seed}/{name}": a for seed, fed in feeds.items() for name, a in fed.items()})
     job = Job(subject.path, list(names), str(given), str(out), subject.as_it_is)
-    command = [python, str(ROOT / "tools" / "crosscheck_training.py"), json.dumps(asdict(job))]
+    command = [python, str(ROOT / "tools" / "crosscheck_training.py"), json.dumps(asdict(job), allow_nan=False)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [""])[-1]

@@ -45,9 +45,9 @@ def main() -> None:
     onnxruntime.set_default_logger_severity(3)  # the builder tells its transformations on stderr
     job = Job(**json.loads(sys.argv[1]))
     try:
-        print(json.dumps(run(job)))
+        print(json.dumps(run(job), allow_nan=False))
     except OnnxGradcamError as error:
-        print(json.dumps({"refused": str(error).splitlines()[0]}))
+        print(json.dumps({"refused": str(error).splitlines()[0]}, allow_nan=False))
 
 
 def run(job: Job) -> dict[str, Any]:

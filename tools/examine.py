@@ -259,4 +259,6 @@ def _size(dims: Any) -> int:
 
 if __name__ == "__main__":
     confine(float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
-    print(json.dumps(asdict(examine(Subject(**json.loads(sys.argv[1]))))))
+    from onnx_gradcam.results.records import without_nan
+
+    print(json.dumps(without_nan(asdict(examine(Subject(**json.loads(sys.argv[1]))))), allow_nan=False))

@@ -337,7 +337,13 @@ def main() -> None:
     scenes = scene_results(options.scenes)
     energies = energy_results(options.energy)
     if options.json:
-        print(json.dumps({"photos": [asdict(row) for row in photos], "scenes": scenes, "energy": energies}, indent=2))
+        print(
+            json.dumps(
+                {"photos": [asdict(row) for row in photos], "scenes": scenes, "energy": energies},
+                indent=2,
+                allow_nan=False,
+            )
+        )
         return
     print("\n".join(photo_table(photos) if zoo else ["photos: ONNX_GRADCAM_ZOO is not set"]), end="\n\n")
     print("\n".join(scene_table(scenes)), end="\n\n")

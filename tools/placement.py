@@ -247,7 +247,10 @@ def write_kernels(stubs: Path) -> None:
 
     command = [sys.executable, __file__, "kernels"]
     done = subprocess.run(command, capture_output=True, text=True, env=with_stubs(stubs), check=True)
-    body = ",\n".join(f"  {json.dumps(name)}: {json.dumps(rows)}" for name, rows in json.loads(done.stdout).items())
+    body = ",\n".join(
+        f"  {json.dumps(name, allow_nan=False)}: {json.dumps(rows, allow_nan=False)}"
+        for name, rows in json.loads(done.stdout).items()
+    )
     KERNELS.write_text(f'{{"onnxruntime": "{ort.__version__}", "kernels": {{\n{body}\n}}}}\n', "utf-8")
 
 
@@ -294,9 +297,9 @@ def main(arguments: Sequence[str]) -> int:
         case ["stubs", folder]:
             cuda_stubs.build(Path(folder))
         case ["kernels"]:
-            print(json.dumps(kernels()))
+            print(json.dumps(kernels(), allow_nan=False))
         case ["place", model]:
-            print(json.dumps(place(model)))
+            print(json.dumps(place(model), allow_nan=False))
         case ["-h" | "--help"]:
             print(__doc__)
         case folders:

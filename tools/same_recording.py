@@ -27,7 +27,7 @@ def save(path: Path, fields: Fields) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(f"{path}.npz", **{k: v for k, v in fields.items() if not k.startswith((FACT, TEXT))})
     plain = {name: value for name, value in fields.items() if name.startswith((FACT, TEXT))}
-    Path(f"{path}.json").write_text(json.dumps(plain, indent=1, default=str), "utf-8")
+    Path(f"{path}.json").write_text(json.dumps(plain, indent=1, default=str, allow_nan=False), "utf-8")
 
 
 def load(path: Path) -> Fields:

@@ -91,7 +91,12 @@ def sweep(subjects: Sequence[Subject], limits: Limits, report: Callable[[Row], N
 def apart(subject: Subject, limits: Limits, core: int = 0) -> Row:
     """The row of one model, from a process of its own."""
     bounds = [str(limits.gib), str(limits.seconds), str(core)]
-    command = [sys.executable, str(ROOT / "tools" / "examine.py"), json.dumps(asdict(subject)), *bounds]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "examine.py"),
+        json.dumps(asdict(subject), allow_nan=False),
+        *bounds,
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     try:
         done = subprocess.run(
@@ -255,7 +260,7 @@ def main() -> int:
     if not subjects:
         parser.error("no .onnx files: name a folder that has some, or --update")
     rows = sweep(subjects, limits, tell)
-    print(json.dumps([asdict(row) for row in rows], indent=2) if options.json else table(rows), end="")
+    print(json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False) if options.json else table(rows), end="")
     return int(any(row.verdict in ("missing", "failed", "timeout") for row in rows))
 
 

@@ -285,8 +285,8 @@ def export(network: Any, path: Path) -> None:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
-    model.metadata_props["onnx_gradcam.labels"] = json.dumps(CLASSES)
-    model.metadata_props["onnx_gradcam.preprocess"] = json.dumps(PREPROCESS)
+    model.metadata_props["onnx_gradcam.labels"] = json.dumps(CLASSES, allow_nan=False)
+    model.metadata_props["onnx_gradcam.preprocess"] = json.dumps(PREPROCESS, allow_nan=False)
     model.graph.name = path.stem
     onnx.save(ir.to_proto(model), path)
 

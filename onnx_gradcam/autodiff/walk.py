@@ -20,6 +20,8 @@ from onnx_gradcam.graph.quantization import only_requantizes
 
 Gs = Sequence[Value | None]
 NO_VALUES: Set[Value] = frozenset()
+GOES_BACK_OVER = "onnx_gradcam.goes_back_over"
+"""Key in the ``meta`` of a node that was written: which forward node it carries the cotangent over, for messages."""
 
 
 def pull_back(
@@ -103,8 +105,11 @@ def _walk(
                 shares = pull_through(op, node, inputs, gs, table, unsaturated)
             else:
                 shares = _through_composite(op, composite, gs, table)
+            start = len(op.written)
             for value, share in shares:
                 cotangents[value] = op.Add(cotangents[value], share) if value in cotangents else share
+            for written in op.written[start:]:
+                written.meta[GOES_BACK_OVER] = f"{node.name!r} ({node.op_type})"
     return cotangents
 
 

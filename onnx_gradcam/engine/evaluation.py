@@ -14,17 +14,18 @@ import onnx_ir as ir
 
 from onnx_gradcam.autodiff.rectifiers.gating import Gating
 from onnx_gradcam.engine.batches import batch_size, run_in_pieces
+from onnx_gradcam.engine.checks import Subject, check_forward, check_rows
 from onnx_gradcam.engine.fidelity import differences, own_difference
 from onnx_gradcam.engine.gradients import Gradients, gradients_in, joined
 from onnx_gradcam.engine.passes import Backward, Passes
 from onnx_gradcam.engine.program import Cut, GradientGraph, forward_only, read
-from onnx_gradcam.engine.rows import Row, Rows
+from onnx_gradcam.engine.rows import Row, Rows, parameters_of, rows_of
 from onnx_gradcam.engine.scaling import run_scaled
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import ForwardMismatch
 from onnx_gradcam.graph.load import Source
-from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX
+from onnx_gradcam.graph.names import SCALE_INPUT
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.targets import CLASS, BoundTarget, ForwardPass, Kind, RowTarget, fixed_target
 from onnx_gradcam.targets.written import WrittenScore
@@ -169,13 +170,16 @@ class Evaluation:
         passes = self.passes(targets[0].kind)
         names = passes.whole.names
         run = functools.partial(self._run, passes.whole_session, [*self._forward_names, *names.outputs])
-        results = self._scaled(passes, run, {**feeds, **_parameters(targets, names.inputs)})
+        results = self._scaled(passes, run, {**feeds, **parameters_of(targets, names.inputs)})
+        check_forward(self._subject, results, self._ranking(results), feeds)
         chosen = zip(targets, results[names.class_index], results[names.score], strict=True)
         rows = [
             Row(image, _settled(target, int(index), float(score)))
             for image, (target, index, score) in enumerate(chosen)
         ]
-        return RunResult(results, tuple(rows), gradients_in(results, names))
+        gradients = gradients_in(results, names)
+        check_rows(self._subject, self.passes, rows, gradients, results, feeds)
+        return RunResult(results, tuple(rows), gradients)
 
     def _in_two_runs(self, feeds: Arrays, targets: Targets, needs_gradient: bool) -> RunResult:
         forward = self._forward if needs_gradient else self._seen
@@ -184,6 +188,7 @@ class Evaluation:
         for kind in dict.fromkeys(target.kind for several in targets for target in several):
             seen, passed[kind] = forward(self.passes(kind), feeds)
             results.update(seen)
+        check_forward(self._subject, results, self._ranking(results), feeds)
         views = {kind: self._view(results, kind) for kind in passed}
         rows = [
             Row(image, target.row(views[target.kind], image))
@@ -205,7 +210,9 @@ class Evaluation:
             elif not kind.is_score_entry:
                 scores[numbers] = self._scores(kind, again, of_kind)
         scored = [replace(row, target=replace(row.target, score=float(s))) for row, s in zip(rows, scores, strict=True)]
-        return RunResult(results, tuple(scored), joined(parts, len(rows)) if needs_gradient else None)
+        gradients_of_rows = joined(parts, len(rows)) if needs_gradient else None
+        check_rows(self._subject, self.passes, scored, gradients_of_rows, results, feeds)
+        return RunResult(results, tuple(scored), gradients_of_rows)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -242,21 +249,21 @@ class Evaluation:
         names = passes.whole.names
         session = passes.whole_session if passes.cut is None else passes.halves[1]
         outputs = [names.score, *passes.whole.gradients]
-        given = {**passed, **_parameters([row.target for row in rows], names.inputs)}
+        given = {**passed, **parameters_of([row.target for row in rows], names.inputs)}
         results = self._scaled(passes, lambda fed: run_in_pieces(session.run, outputs, fed, self._batch), given)
         return results[names.score], gradients_in(results, names)
 
     def _scores(self, kind: Kind, passed: Arrays, rows: Rows) -> Array:
         passes = self.passes(kind)
         output = passes.scored.output
-        given = {**passed, **_parameters([row.target for row in rows], passes.scored.inputs)}
+        given = {**passed, **parameters_of([row.target for row in rows], passes.scored.inputs)}
         scores: Array = run_in_pieces(passes.scoring.run, [output], given, self._batch)[output]
         return scores
 
     def _again(self, passed: Arrays, rows: Rows, feeds: Arrays) -> Arrays:
         """Return for each row what its image passed on."""
         count, images = len(feeds[self._image_input]), np.array([row.image for row in rows])
-        return {name: _take(array, images, count) for name, array in passed.items()}
+        return {name: rows_of(array, images, count) for name, array in passed.items()}
 
     def _view(self, results: dict[str, Any], kind: Kind) -> ForwardPass:
         dense = {name: np.asarray(results[value]) for name, value in read(self._score, kind).items()}
@@ -308,7 +315,11 @@ class Evaluation:
             error=worst.error,
         )
 
-    def _ranking(self, results: dict[str, Any]) -> npt.NDArray[Any]:
+    @cached_property
+    def _subject(self) -> Subject:
+        return Subject(self._prepared, self._score, self._layers, self._image_input, self._options, self._batch)
+
+    def _ranking(self, results: Mapping[str, Any]) -> npt.NDArray[Any]:
         """Return the numbers (N, K) by which classes are ranked."""
         dense = self._score.dense
         found: npt.NDArray[Any]
@@ -317,11 +328,6 @@ class Evaluation:
         else:
             found = results[dense.ranking.name or ""]
         return found
-
-
-def _take(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the rows of an array with one row per image; an input without a batch axis is the same for all."""
-    return array[rows] if array.ndim and len(array) == count else array
 
 
 def _known_ahead(targets: Targets) -> list[RowTarget] | None:
@@ -336,10 +342,3 @@ def _settled(target: RowTarget, class_index: int, score: float) -> RowTarget:
     """Return the target with its score, and with the class that the graph chose where it is a class."""
     index = class_index if target.kind.is_score_entry else target.class_index
     return replace(target, class_index=index, score=score)
-
-
-def _parameters(targets: Sequence[RowTarget], inputs: Mapping[str, str]) -> Arrays:
-    """Return the parameters of targets of one kind, stacked, by the names of the graph's ``inputs`` for them."""
-    names = targets[0].parameters
-    stacked = {inputs[name]: np.stack([target.parameters[name] for target in targets]) for name in names}
-    return {inputs[TARGET_INDEX]: np.array([target.class_index for target in targets], np.int64), **stacked}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.engine.scores import by_class, probabilities
+from onnx_gradcam.graph.names import TARGET_INDEX
 from onnx_gradcam.targets import BACKGROUND, BoundTarget, RowTarget, fixed_target
 from onnx_gradcam.targets.written import WrittenScore
 
@@ -152,3 +153,15 @@ def cell_of(number: int, sides: Array) -> list[int]:
 
 def _any_place(rows: Rows) -> bool:
     return any(row.target.cell_number is not None for row in rows)
+
+
+def rows_of(array: Array, images: Array, count: int) -> Array:
+    """Return the entries of some of ``count`` images; an array without an entry for each is the same for all."""
+    return array[images] if array.ndim and len(array) == count else array
+
+
+def parameters_of(targets: Sequence[RowTarget], inputs: Mapping[str, str]) -> dict[str, Array]:
+    """Return the parameters of targets of one kind, stacked, by the names of the graph's ``inputs`` for them."""
+    names = targets[0].parameters
+    stacked = {inputs[name]: np.stack([target.parameters[name] for target in targets]) for name in names}
+    return {inputs[TARGET_INDEX]: np.array([target.class_index for target in targets], np.int64), **stacked}

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.biases import Bias
+from onnx_gradcam.engine.checks import over_copies
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult, Targets
 from onnx_gradcam.engine.rows import Row, Rows, hold_targets
 from onnx_gradcam.engine.rows import score as scores
+from onnx_gradcam.errors import NotFinite
 from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, LOCAL_METHODS
 from onnx_gradcam.methods.copies import batches
 from onnx_gradcam.methods.integration import PATH_METHODS, baselines
@@ -123,8 +125,12 @@ def attribute_along_path(task: AttributionTask, recipe: Recipe) -> Attributions:
         return _gradients_at(task, run.rows, points, task.moving)
 
     of_inputs = PATH_METHODS[recipe.method](x, images, gradients_at, **recipe.options)
-    completeness = _completeness(task, run, of_inputs, baselines(recipe.options.get("baseline", 0.0), x))
-    sentences = [] if completeness is None else notes.integration_error(completeness)
+    begin = baselines(recipe.options.get("baseline", 0.0), x)
+    try:
+        completeness = _completeness(task, run, of_inputs, begin)
+        sentences = [] if completeness is None else notes.integration_error(completeness)
+    except NotFinite:  # all points between may be finite: a black image may have the norm 0
+        completeness, sentences = None, [notes.NO_SCORE_AT_BASELINE]
     return Attributions(run.results, run.rows, of_inputs[task.image_input], tuple(sentences), completeness)
 
 
@@ -134,7 +140,8 @@ def _gradients_at(
     """Yield the gradients of the rows' scores at copies of inputs, several copies at a time: (copies, R, …)."""
     targets = hold_targets(rows, len(task.x))
     for feeds, of_copies, count in batches(copies, task.feeds, task.image_input, targets, task.shared):
-        gradients = task.evaluation.evaluate(feeds, of_copies, True).gradients
+        with over_copies(len(task.x)):
+            gradients = task.evaluation.evaluate(feeds, of_copies, True).gradients
         assert gradients is not None
         of = {name: gradients.of[name].astype(np.float32) for name in names}
         yield {name: gradient.reshape(count, len(rows), *gradient.shape[1:]) for name, gradient in of.items()}

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.engine.checks import refusal
 from onnx_gradcam.engine.evaluation import Evaluation, Targets
+from onnx_gradcam.engine.finite import broken_images
 from onnx_gradcam.engine.rows import Row, hold_targets, kinds
 from onnx_gradcam.engine.rows import level as levels
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
@@ -71,7 +73,22 @@ def make_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, 
 
     Raises what ``Explainer.explain`` raises.
     """
-    return MAKERS[recipe.method](network, feeds, targets, recipe, frame)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        maps = MAKERS[recipe.method](network, feeds, targets, recipe, frame)
+    _refuse_overflow(maps)
+    return maps
+
+
+def _refuse_overflow(maps: Maps) -> None:
+    """Raise ``NotFinite`` for maps that overflow although activations and gradients do not: they are float32."""
+    arrays = {layer.name: layer.cam for layer in maps.layers}
+    if maps.attribution is not None:
+        arrays[maps.attributed] = maps.attribution
+    for name, array in arrays.items():
+        if broken := broken_images(array, len(maps.rows)):
+            images = list(dict.fromkeys(maps.rows[number].image for number in broken))
+            hint = "another method, or a layer with smaller numbers (--layer NAME)"
+            raise refusal(f"the map at {name!r} overflows float32", images, "", hint, name)
 
 
 def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:

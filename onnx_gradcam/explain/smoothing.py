@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.anatomy.layer import Layer
+from onnx_gradcam.engine.checks import over_copies
 from onnx_gradcam.engine.evaluation import RunResult, Targets
 from onnx_gradcam.engine.gradients import Gradients
 from onnx_gradcam.engine.rows import Row, Rows, hold_targets
@@ -133,7 +134,9 @@ def _run_copies(
 ) -> Iterator[CopyRun]:
     copied = ({task.image.name: copy} for copy in copies)
     for feeds, of_copies, count in batches(copied, task.feeds, task.image.name, targets, task.shared):
-        yield CopyRun(count, task.evaluate(feeds, of_copies, needs_gradient))
+        with over_copies(len(task.x)):
+            run = task.evaluate(feeds, of_copies, needs_gradient)
+        yield CopyRun(count, run)
 
 
 def average_cams(

@@ -163,7 +163,7 @@ class GradientNames:
 
     def as_metadata(self) -> dict[str, str]:
         """Return the entries of ``metadata_props`` that tell a reader of the file what is called what."""
-        return {KIND_KEY: GRADIENT_GRAPH, NAMES_KEY: json.dumps(asdict(self))}
+        return {KIND_KEY: GRADIENT_GRAPH, NAMES_KEY: json.dumps(asdict(self), allow_nan=False)}
 
 
 def gradient_names(model: ir.Model) -> GradientNames | None:

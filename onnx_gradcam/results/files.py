@@ -242,7 +242,7 @@ def write_manifest(
         "errors": [_error(name, error) for name, error in errors],
     }
     path = folder / MANIFEST
-    _write(path, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode(), overwrite=True)
+    _write(path, (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(), overwrite=True)
     return path
 
 

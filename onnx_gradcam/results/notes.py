@@ -45,6 +45,10 @@ SANITY = (
     "guided backpropagation and deconvolution show edges whatever the class: they fail sanity checks (Adebayo et al. "
     "2018)",
 )
+NO_SCORE_AT_BASELINE = (
+    "the model gives NaN or infinity at the baseline: whether the attributions add up cannot be told, and another "
+    "baseline is better (--option baseline=0.5)"
+)
 BLANK_AT_INPUT = "blank map: it is 0 everywhere at the input"
 
 

@@ -123,3 +123,16 @@ class Completeness:
 def nan_to_none(value: float) -> float | None:
     """Return the number, or None for NaN, which JSON does not know."""
     return None if math.isnan(value) else float(value)
+
+
+def without_nan(content: Any) -> Any:
+    """Return nested dicts and lists with None in the place of every NaN and infinity.
+
+    >>> without_nan({"error": [1.0, float("inf")]})
+    {'error': [1.0, None]}
+    """
+    if isinstance(content, Mapping):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -10,6 +10,7 @@ from onnx_gradcam.jobs.compare.comparison import Comparison, Pair
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import Overview, PresetResult
 from onnx_gradcam.jobs.repeat import Repeat
+from onnx_gradcam.results.records import without_nan
 from onnx_gradcam.verify import Report
 
 
@@ -25,7 +26,7 @@ def explained(outcome: Outcome) -> str:
 
 def repeated(rows: Sequence[Repeat]) -> str:
     """Return a list of rows, each with the largest difference of the two maps."""
-    return json.dumps([{**asdict(row), "same": row.same} for row in rows], indent=2)
+    return _document([{**asdict(row), "same": row.same} for row in rows])
 
 
 def compared_pair(pair: Pair) -> str:
@@ -35,15 +36,20 @@ def compared_pair(pair: Pair) -> str:
 
 def compared(comparison: Comparison) -> str:
     """Return the statistics, the judged requirements and all pairs."""
-    return json.dumps(comparison.as_dict(), indent=2)
+    return _document(comparison.as_dict())
 
 
 def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
     """Return all that is known of the model."""
     content = {**asdict(overview), "presets": [asdict(result) for result in presets]}
-    return json.dumps(content, indent=2, default=str)
+    return _document(content)
 
 
 def verified(report: Report) -> str:
     """Return all checks, those of single nodes included."""
-    return json.dumps(report.as_dict(), indent=2)
+    return _document(report.as_dict())
+
+
+def _document(content: object) -> str:
+    """Return content as JSON, which has neither NaN nor infinity: null stands for them. What it has not is text."""
+    return json.dumps(without_nan(content), indent=2, default=str, allow_nan=False)
