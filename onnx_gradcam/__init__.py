@@ -34,6 +34,7 @@ from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, compare
 from onnx_gradcam.jobs.inspect import LayerInfo, layers
 from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
 from onnx_gradcam.results.contact import contact_sheet
@@ -128,6 +129,7 @@ __all__ = [
     "Tokens",
     "TopK",
     "UnsupportedGradient",
+    "UserFunction",
     "Words",
     "both",
     "compare",

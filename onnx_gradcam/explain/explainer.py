@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -10,24 +10,26 @@ import numpy as np
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import in_tf32, provider_settings
+from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.explain.maps import Maps, make_maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
+from onnx_gradcam.explain.photo import prepare_photo
 from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
 from onnx_gradcam.explain.remarks import is_beside, words_of
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import MAX_PIXELS, decode
+from onnx_gradcam.photos.function import PhotoFunction, UserFunction
 from onnx_gradcam.photos.inputs import check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
-from onnx_gradcam.photos.tensor import to_tensor
 from onnx_gradcam.results import doubts, notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.provenance import Provenance
-from onnx_gradcam.targets import Context, Target, bind_targets, branch, family_of, in_input, resolve
+from onnx_gradcam.targets import Context, Target, bind_targets, branch, family_of, in_input, one_for_each, resolve
 
 
 class Explainer:
@@ -156,7 +158,7 @@ class Explainer:
         target: Target = None,
         method: str = "gradcam",
         *,
-        preprocess: PreprocessLike | Choice = "auto",
+        preprocess: PreprocessLike | Choice | PhotoFunction = "auto",
         inputs: Mapping[str, Any] | None = None,
         counterfactual: bool = False,
         signed: bool = False,
@@ -172,7 +174,8 @@ class Explainer:
             target: as in ``explain``; for one photo.
             method: as in ``explain``.
             preprocess: "auto", the name of a preset, a short form ("raw,BGR,letterbox"), the path or the content of a
-                JSON form, a ``Preprocess``, or what ``preprocessing`` returned.
+                JSON form, a ``Preprocess``, what ``preprocessing`` returned, or a function of yours: from the photo,
+                (H, W, 3) uint8 RGB, to the tensor, or to (tensor, ``Geometry``) where it does more than stretch.
             inputs: arrays for the model's other inputs, by name.
             counterfactual: as in ``explain``.
             signed: as in ``explain``.
@@ -190,14 +193,45 @@ class Explainer:
             OnnxGradcamError: as in ``explain``.
         """
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
-        photo = decode(image, max_pixels)
-        choice = preprocess if isinstance(preprocess, Choice) else self.preprocessing(preprocess)
-        x, geometry = to_tensor(photo, choice.preprocess)
+        x, frame, choice = prepare_photo(decode(image, max_pixels), preprocess, self.image_input, self.preprocessing)
         feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
-        space = (2, 3) if choice.preprocess.layout == "NCHW" else (1, 2)
-        frame = Frame((), photo=photo, geometry=geometry, space=space, channels=choice.preprocess.channels)
+        assert frame.geometry is not None
         with naming_a_guessed_size(choice, x.shape):
-            return self._explain(feeds, in_input(target, geometry), recipe, frame, choice)
+            return self._explain(feeds, in_input(target, frame.geometry), recipe, frame, choice)
+
+    def explain_images(
+        self, images: Iterable[Any], target: Target = None, method: str = "gradcam", **keywords: Any
+    ) -> list[Explanation]:
+        """Explain several photos, one by one; each has its own size and its own explanation.
+
+        Args:
+            images: photos as ``explain_image`` takes them.
+            target: as in ``explain``: one for all photos, or a list with one for each.
+            method: as in ``explain``.
+            **keywords: the other keywords of ``explain_image``, for every photo.
+
+        Returns:
+            One explanation for each photo, in their order.
+
+        Raises:
+            TargetError: the number of targets is another one than that of the photos.
+            OnnxGradcamError: as in ``explain_image``; ``where`` names the photo.
+        """
+        photos = list(images)
+        targets = one_for_each(target, len(photos))
+        request = keywords.pop("preprocess", "auto")
+        settled = request if callable(request) or isinstance(request, Choice) else self.preprocessing(request)
+        return [
+            self._explain_one(number, photo, of_photo, method, preprocess=settled, **keywords)
+            for number, (photo, of_photo) in enumerate(zip(photos, targets, strict=True))
+        ]
+
+    def _explain_one(self, number: int, image: Any, target: Target, method: str, **keywords: Any) -> Explanation:
+        try:
+            return self.explain_image(image, target, method, **keywords)
+        except OnnxGradcamError as error:
+            error.where = error.where or f"image {number}"
+            raise
 
     def preprocessing(self, request: PreprocessLike = "auto") -> Choice:
         """Return the preprocessing for this model's image input, with the source of each field.
@@ -215,7 +249,12 @@ class Explainer:
     # --- steps ----------------------------------------------------------------------------------------------
 
     def _explain(
-        self, feeds: dict[str, np.ndarray], target: Target, recipe: Recipe, frame: Frame, choice: Choice | None = None
+        self,
+        feeds: dict[str, np.ndarray],
+        target: Target,
+        recipe: Recipe,
+        frame: Frame,
+        choice: Choice | UserFunction | None = None,
     ) -> Explanation:
         """Explain checked arrays; ``choice``: how the photo of the frame became one of them, None without a photo."""
         x = feeds[self.image_input.name]
@@ -272,7 +311,9 @@ class Explainer:
             *maps.notes,
         ]
 
-    def _provenance(self, recipe: Recipe, maps: Maps, network: Network, choice: Choice | None) -> Provenance:
+    def _provenance(
+        self, recipe: Recipe, maps: Maps, network: Network, choice: Choice | UserFunction | None
+    ) -> Provenance:
         layers = network.layers if maps.layers else []
         providers, options = maps.evaluation.providers, network.options
         set_options = provider_settings(options)

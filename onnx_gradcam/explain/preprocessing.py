@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from onnx_gradcam.errors import InputError, ModelError, ScoreError
 from onnx_gradcam.explain.network import Network
+from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike, choose
 from onnx_gradcam.targets import family_of
 
@@ -41,12 +42,12 @@ def _family(network: Network) -> str:
 
 
 @contextmanager
-def naming_a_guessed_size(choice: Choice, shape: Sequence[int]) -> Iterator[None]:
+def naming_a_guessed_size(choice: Choice | UserFunction, shape: Sequence[int]) -> Iterator[None]:
     """Add to an error of a run that the size of its input, of this shape, was guessed, and which way leads out."""
     try:
         yield
     except (InputError, ModelError) as error:
-        if "size" in choice.guessed:
+        if isinstance(choice, Choice) and "size" in choice.guessed:
             height, width = (shape[2], shape[3]) if choice.preprocess.layout == "NCHW" else (shape[1], shape[2])
             guess = f"the size of the input, {height} × {width}, was guessed: the model leaves it open"
             error.where = "; ".join(filter(None, [error.where, guess]))

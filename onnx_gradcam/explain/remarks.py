@@ -6,6 +6,7 @@ import numpy as np
 
 from onnx_gradcam.engine import rows
 from onnx_gradcam.explain.maps import Maps
+from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results import cautions, doubts
 from onnx_gradcam.results.doubts import Doubt
@@ -16,7 +17,7 @@ IN_PADDING = 0.9  # a map that stays below this share of its maximum within the 
 
 
 def words_of(
-    context: Context, maps: Maps, probability: np.ndarray, choice: Choice | None, labels_source: str
+    context: Context, maps: Maps, probability: np.ndarray, choice: Choice | UserFunction | None, labels_source: str
 ) -> tuple[Words, ...]:
     """Return each row in words: its target, the doubt about it, and its cautions.
 
@@ -45,7 +46,7 @@ def _find_doubts(context: Context, maps: Maps, probability: np.ndarray) -> list[
     return doubts.find_doubts(context.kind, exclusive, least, top, probability)
 
 
-def _find_cautions(maps: Maps, choice: Choice | None, labels_source: str) -> list[tuple[str, ...]]:
+def _find_cautions(maps: Maps, choice: Choice | UserFunction | None, labels_source: str) -> list[tuple[str, ...]]:
     count = len(maps.rows)
     return cautions.by_row(
         cautions.guessed_preprocessing(choice, count),

@@ -47,7 +47,9 @@ def decode(source: object, max_pixels: int = MAX_PIXELS) -> Photo:
     if isinstance(source, str | os.PathLike):
         return _from_bytes(_read(Path(source)), f"'{os.fspath(source)}'", max_pixels)
     kind = type(source).__name__
-    raise InputError(f"cannot use a {kind} as an image", hint="a path, bytes, a PIL image or a uint8 array", kind=kind)
+    hint = "a path, bytes, a PIL image or a uint8 array"
+    hint = f"explain_images(…) takes several photos; each is {hint}" if isinstance(source, list | tuple) else hint
+    raise InputError(f"cannot use a {kind} as an image", hint=hint, kind=kind)
 
 
 def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:

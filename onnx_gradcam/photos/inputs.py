@@ -71,10 +71,11 @@ def check_feeds(x: Any, specs: Mapping[str, InputSpec]) -> dict[str, np.ndarray]
                 hint="feed every input, as {input name: array}",
                 name=name,
             )
-    return {name: _check(_as_array(value, name), specs[name]) for name, value in x.items()}
+    return {name: _check(as_array(value, name), specs[name]) for name, value in x.items()}
 
 
-def _as_array(value: Any, name: str) -> np.ndarray:
+def as_array(value: Any, name: str) -> np.ndarray:
+    """Return what is fed to the input ``name`` as an array. Raises ``InputError`` for what is none."""
     if hasattr(value, "detach"):  # a torch tensor that requires grad refuses __array__
         value = value.detach()
     try:

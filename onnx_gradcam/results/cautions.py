@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.notes import says_little_of_places
@@ -29,7 +30,7 @@ def by_row(*cautions: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(dict.fromkeys(filter(None, lines))) for lines in zip(*cautions, strict=True)]
 
 
-def guessed_preprocessing(choice: Choice | None, rows: int) -> list[str]:
+def guessed_preprocessing(choice: Choice | UserFunction | None, rows: int) -> list[str]:
     """Return the line for photos whose way to a tensor is guessed, in part or as a whole."""
     return [GUESSED_PREPROCESSING if choice is not None and choice.guessed else ""] * rows
 

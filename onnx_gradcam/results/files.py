@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import OnnxGradcamError, OutputError, one_line
-from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.picture.style import PLAIN, Style
@@ -192,7 +191,7 @@ def write_rows(
         "image": subject.path,
         "sha256": subject.sha256,
         "rows": rows,
-        "preprocess": _choice(preprocess) if preprocess else None,
+        "preprocess": preprocess.record() if preprocess else None,
         "warnings": list(result.warnings),
     }
 
@@ -216,10 +215,6 @@ def slug(target: str) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
-
-
-def _choice(choice: Choice) -> dict[str, Any]:
-    return {k: {"value": v, "source": choice.sources.get(k, "")} for k, v in asdict(choice.preprocess).items()}
 
 
 def write_manifest(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice
 
 
@@ -45,7 +46,7 @@ class Provenance:
     fusion: str | None
     check_forward: bool
     gradient_scale: float | None
-    preprocess: Choice | None = None
+    preprocess: Choice | UserFunction | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the manifest says of model and run, ready for JSON; preprocessing stands with each image."""

@@ -17,7 +17,7 @@ from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Ou
 from onnx_gradcam.targets.kinds import CLASS, Kind
 from onnx_gradcam.targets.outputs import Custom, Similar, Tokens
 from onnx_gradcam.targets.regions import Region
-from onnx_gradcam.targets.resolve import Each, Target, bind_targets, branch, in_input, resolve
+from onnx_gradcam.targets.resolve import Each, Target, bind_targets, branch, in_input, one_for_each, resolve
 from onnx_gradcam.targets.scoring import class_score, is_exclusive
 from onnx_gradcam.targets.text import help_text, parse
 from onnx_gradcam.targets.written import WrittenScore, write_score
@@ -57,6 +57,7 @@ __all__ = [
     "help_text",
     "in_input",
     "is_exclusive",
+    "one_for_each",
     "parse",
     "ranked_target",
     "resolve",

@@ -71,12 +71,29 @@ def resolve(target: Target, images: int, count: int, labels: Sequence[str] | Non
         raise TargetError(f"{target!r} is not a target", hint=TARGET_FORMS, target=target)
     listed = list(target)
     if len(listed) != images:
-        raise TargetError(
-            f"{len(listed)} targets for {images} images",
-            hint=f"one target per image, or one for all: {TARGET_FORMS}",
-            target=target,
-        )
+        raise _wrong_count(target, images)
     return [(one(t),) for t in listed]
+
+
+def one_for_each(target: Target, images: int) -> list[Target]:
+    """Return for each image what is explained of it: its own of a list, or the same for all.
+
+    Raises ``TargetError`` for a list with another number of targets.
+    """
+    target = plain(target)
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        return [target] * images
+    if len(target) != images:
+        raise _wrong_count(target, images)
+    return list(target)
+
+
+def _wrong_count(target: Sequence[OneTarget], images: int) -> TargetError:
+    return TargetError(
+        f"{len(target)} targets for {images} images",
+        hint=f"one target per image, or one for all: {TARGET_FORMS}",
+        target=target,
+    )
 
 
 def bind_targets(targets: TargetsByImage | TopK, context: Context, images: int) -> list[tuple[BoundTarget, ...]]:

@@ -19,8 +19,9 @@ NAMES = [
     "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output",
     "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
     "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
-    "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient", "Words",
-    "both", "compare", "contact_sheet", "contrast", "gradient_model", "layers", "roads", "verify",
+    "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient",
+    "UserFunction", "Words", "both", "compare", "contact_sheet", "contrast", "gradient_model", "layers",
+    "roads", "verify",
 ]  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +81,10 @@ class Choice:
     def guessed(self) -> tuple[str, ...]:
         """Return the names of the fields that are guessed."""
         return tuple(name for name, source in self.sources.items() if source.startswith("guessed"))
+
+    def record(self) -> dict[str, Any]:
+        """Return what the manifest says of the preprocessing: for each field its value and its source."""
+        return {k: {"value": v, "source": self.sources.get(k, "")} for k, v in asdict(self.preprocess).items()}
 
 
 PreprocessLike = str | os.PathLike[str] | Mapping[str, object] | Preprocess
