@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import signal
 import sys
 import traceback
 from typing import Annotated, NoReturn
@@ -11,13 +13,15 @@ import typer
 
 from onnx_gradcam.cli.checking import inspect, verify
 from onnx_gradcam.cli.comparing import compare
-from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, MISTAKE, log
+from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, MISTAKE, complain, log, set_loudness, show
 from onnx_gradcam.cli.explaining import demo, explain
+from onnx_gradcam.cli.signatures import takes_loudness
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.photos.opencv import silence
 
 NAME = "onnx-gradcam"
 SHOWN_CHARACTERS = 300
+STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 app = typer.Typer(
     name=NAME,
     help="Explain any exported ONNX CNN with Grad-CAM, on the runtime that serves it.",
@@ -35,14 +39,11 @@ def _version(wanted: bool) -> None:
         from onnx_gradcam.engine.session import versions
 
         for name, version in versions().items():
-            print(f"{name} {version}")
+            show(f"{name} {version}")
         raise typer.Exit(DONE)
 
 
-@app.callback()
 def common(
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more on stderr.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No warnings and no progress.")] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -56,11 +57,16 @@ def common(
     """Apply the options that stand before any command."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", force=True)
     silence()  # what cannot be decoded is told by our own message
-    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
 
 
+app.callback()(takes_loudness(common))
 for command in (explain, inspect, verify, compare, demo):
-    app.command()(command)
+    app.command()(takes_loudness(command))
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End the program as a signal requests it: results that are being written are finished on the way out."""
+    sys.exit(128 + number)
 
 
 def main() -> NoReturn:
@@ -69,10 +75,17 @@ def main() -> NoReturn:
     An error of this package becomes a message and exit status 2. Any other exception is a mistake of ours: one line,
     with ``-v`` the traceback too, and exit status 3, so that no check takes it for a finding.
     """
+    set_loudness(verbose=False, quiet=False)
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files that are no text are printed with escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name=NAME)
     except OnnxGradcamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -80,6 +93,6 @@ def main() -> NoReturn:
         if log.isEnabledFor(logging.DEBUG):
             traceback.print_exc()
         cause = " ".join(f"{type(error).__name__}: {error}".split())[:SHOWN_CHARACTERS]
-        print(f"error: a mistake in {NAME}: {cause} ({NAME} -v shows where; please report it)", file=sys.stderr)
+        complain(f"a mistake in {NAME}: {cause} ({NAME} -v shows where; please report it)")
         sys.exit(MISTAKE)
     sys.exit(DONE)

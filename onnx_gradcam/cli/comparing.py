@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Annotated
 
@@ -82,11 +83,12 @@ def compare(
 
     Example: onnx-gradcam compare model.onnx model-int8.onnx photos --require 'pearson:p05>=0.9'
     """
+    count = itertools.count(1)
     with progress("comparing") as tick:
 
         def report(pair: Pair) -> None:
             show(renderer(as_json).compared_pair(pair))
-            tick(pair.image)
+            tick(next(count), None)
 
         comparison = compare_models(
             a,

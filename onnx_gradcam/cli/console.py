@@ -1,19 +1,29 @@
-"""What every command has: exit statuses, the log on stderr, and a spinner."""
+"""What every command has: exit statuses, the log on stderr, and a progress bar."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from onnx_gradcam.errors import OutputError
 from onnx_gradcam.jobs.report import RENDERERS, Renderer
 
 DONE, FOUND, BAD_INPUT, MISTAKE, INTERRUPTED = 0, 1, 2, 3, 130
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 log = logging.getLogger("onnx_gradcam")
+
+
+def set_loudness(verbose: bool, quiet: bool) -> None:
+    """Set how much the log says: everything, warnings, or errors only."""
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
 
 
 def renderer(as_json: bool) -> Renderer:
@@ -22,24 +32,60 @@ def renderer(as_json: bool) -> Renderer:
 
 
 def show(text: str) -> None:
-    """Print a text at once, unless it is empty."""
-    if text:
+    """Print a text at once, unless it is empty.
+
+    Where nobody reads it any more (``| head -1``), the program ends with the status of a closed pipe.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if not text:
+        return
+    try:
         print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        sys.exit(CLOSED_PIPE)
+    except OSError as error:
+        raise OutputError(f"cannot write to stdout: {error.strerror}", hint="free space, or another place") from None
 
 
-class progress:
-    """A spinner on stderr while the body runs, where stderr is a terminal and nobody asked for quiet."""
+def complain(text: str) -> None:
+    """Print an error on stderr; where nobody reads it, the exit status still tells."""
+    with suppress(BrokenPipeError):
+        print(f"error: {text}", file=sys.stderr, flush=True)
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        shown = sys.stderr.isatty() and log.isEnabledFor(logging.WARNING)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
 
-    def __enter__(self) -> Any:
-        self._progress.start()
-        task = self._progress.add_task(self._what)
-        return lambda name: self._progress.update(task, description=f"{self._what} {name}")
+class Rate(ProgressColumn):
+    """How many are done in a second, of those of this run."""
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def render(self, task: Task) -> Text:
+        """Return the rate in words, nothing before the first is done."""
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show "n of N, rate, time left" on stderr while the body runs, if stderr is a terminal and nobody asked for quiet.
+
+    Yields:
+        A function to be called with the number of those that are done, and of all, None where that is not known.
+    """
+    shown = sys.stderr.isatty() and log.isEnabledFor(logging.WARNING)
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(" of "),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    beside = sys.stdout.isatty()  # else rich would print on the terminal what goes into a file or a pipe
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown, redirect_stdout=beside)
+    with bar:
+        task = bar.add_task(what, total=None)
+
+        def tick(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield tick

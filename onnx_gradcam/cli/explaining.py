@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from onnx_gradcam.cli.console import BAD_INPUT, FOUND, log, progress, renderer, show
+from onnx_gradcam.cli.console import BAD_INPUT, FOUND, complain, log, progress, renderer, show
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import (
     IMAGES,
-    OUT,
     AsJson,
     Counterfactual,
     Fusion,
@@ -31,13 +29,17 @@ from onnx_gradcam.jobs import demo as bundled
 from onnx_gradcam.jobs import explain as job
 from onnx_gradcam.jobs.repeat import repeat as repeat_run
 from onnx_gradcam.jobs.request import Request
+from onnx_gradcam.photos.listing import describe
+from onnx_gradcam.results.store import Mode
+
+DEMO = job.RESULTS / "demo"
 
 
 @takes_model_options
 def explain(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)] = None,
     images: Annotated[list[str] | None, IMAGES] = None,
-    out: Out = OUT,
+    out: Out = None,
     method: Method = "gradcam",
     layer: Layers = None,
     model_options: ModelOptions = NONE,
@@ -65,6 +67,10 @@ def explain(
     option: MethodOptions = None,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep existing results of the same request, and add those that are missing."),
+    ] = False,
     repeat: Annotated[
         Path | None,
         typer.Option(
@@ -87,6 +93,8 @@ def explain(
         return
     if model is None or not images:
         raise typer.BadParameter("MODEL and at least one IMAGE are needed (or --from MANIFEST)")
+    if overwrite and resume:
+        raise typer.BadParameter("--overwrite replaces results and --resume keeps them: leave one of them out")
     if true is not None and (target or both):
         raise typer.BadParameter("--true explains the prediction and the true class: leave --target and --both out")
     request = Request(
@@ -108,10 +116,11 @@ def explain(
         strict=strict,
         model_options=model_options,
     )
-    _explain(request, out, overwrite, as_json)
+    mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
+    _explain(request, out or job.default_folder(request), mode, as_json)
 
 
-def _explain(request: Request, out: Path, overwrite: bool, as_json: bool) -> None:
+def _explain(request: Request, out: Path, mode: Mode, as_json: bool) -> None:
     warned: set[str] = set()
     with progress("explaining") as tick:
 
@@ -121,13 +130,16 @@ def _explain(request: Request, out: Path, overwrite: bool, as_json: bool) -> Non
                     warned.add(warning)
                     log.warning("warning: %s", warning)
             show(renderer(as_json).explained_row(row))
-            tick(row.image)
 
         log.info("%s", {k: v for k, v in request.as_dict().items() if v})
-        outcome = job.run(request, out, overwrite=overwrite, report=report)
+        outcome = job.run(request, out, mode=mode, listener=job.Listener(report, tick))
+    if outcome.left_out:
+        log.warning("%s", describe(outcome.left_out))
+    if outcome.kept:
+        log.warning("%d images were there already", outcome.kept)
     show(renderer(as_json).explained(outcome))
     for name, error in outcome.errors:
-        print(f"error: {name}: {error}", file=sys.stderr)
+        complain(f"{name}: {error}")
     if outcome.errors:
         raise typer.Exit(BAD_INPUT)
 
@@ -140,8 +152,8 @@ def _repeat(manifest: Path, as_json: bool) -> None:
 
 
 def demo(
-    out: Out = OUT,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")] = DEMO,
     as_json: AsJson = False,
 ) -> None:
     """Run the main job on the bundled model and images."""
-    _explain(bundled.request(), out, True, as_json)
+    _explain(bundled.request(), out, "overwrite", as_json)

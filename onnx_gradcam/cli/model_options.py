@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from onnx_gradcam.cli.options import beginning
+from onnx_gradcam.cli.signatures import Command, own_parameters, with_parameters
 from onnx_gradcam.jobs.model_options import MODEL_OPTIONS, ModelOption, Plain
 
 RECEIVER = "model_options"
 ModelOptions = Mapping[str, Plain]
 NONE: ModelOptions = MappingProxyType({})
-Command = Callable[..., None]
 
 
 def takes_model_options(command: Command) -> Command:
@@ -34,15 +34,10 @@ def takes_model_options(command: Command) -> Command:
         chosen = {option.name: value for option, value in values.items() if value != option.default}
         command(**given, **{RECEIVER: chosen})
 
-    hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        own = [parameter.replace(annotation=hints[parameter.name])]
-        parameters += map(_parameter, MODEL_OPTIONS) if parameter.name == RECEIVER else own
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    vars(run)["__signature__"] = inspect.Signature(parameters)
-    return run
+    for parameter in own_parameters(command):
+        parameters += map(_parameter, MODEL_OPTIONS) if parameter.name == RECEIVER else [parameter]
+    return with_parameters(run, command, parameters)
 
 
 def _plain(option: ModelOption, value: Any) -> Plain:

@@ -106,6 +106,8 @@ Preprocess = Annotated[
         autocompletion=_presets,
     ),
 ]
-Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")]
-OUT = Path("onnx-gradcam-out")
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="DIR", help="Where results go.", show_default="onnx-gradcam-out/MODEL-METHOD"),
+]
 IMAGES = typer.Argument(metavar="IMAGE...", help="Photos or .npy arrays: files, folders or globs.", show_default=False)

@@ -196,6 +196,24 @@ def full_name(provider: str) -> str:
     )
 
 
+def check_providers(providers: Sequence[str] | None) -> None:
+    """Check that the installed runtime has providers, without opening a session; None is right with any runtime.
+
+    Raises:
+        ProviderError: a name is unknown, the runtime does not have the provider, or no runtime is installed.
+    """
+    ort = _onnxruntime()
+    available = ort.get_available_providers()
+    for name in map(full_name, providers or ()):
+        if name not in available:
+            raise ProviderError(
+                f"this ONNX Runtime has no {name}",
+                where=f"onnxruntime {ort.__version__}: {', '.join(available)}",
+                hint=_way_to(name),
+                provider=name,
+            )
+
+
 def _open(ort: ModuleType, payload: str | bytes, options: Options) -> Any:
     provider_settings(options)
     if options.providers is not None:
@@ -213,15 +231,7 @@ def _open(ort: ModuleType, payload: str | bytes, options: Options) -> Any:
 def _open_named(ort: ModuleType, payload: str | bytes, options: Options, names: list[str]) -> Any:
     if not names:
         raise ProviderError("no execution provider was named", hint='providers=["cpu"], or None for the default')
-    available = ort.get_available_providers()
-    for name in names:
-        if name not in available:
-            raise ProviderError(
-                f"this ONNX Runtime has no {name}",
-                where=f"onnxruntime {ort.__version__}: {', '.join(available)}",
-                hint=_way_to(name),
-                provider=name,
-            )
+    check_providers(names)
     session = _create(ort, payload, options, names)
     missing = [name for name in names if name not in session.get_providers()]
     if missing:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnx_gradcam.errors import InputError, OnnxGradcamError
+from onnx_gradcam.errors import InputError, OnnxGradcamError, OutputError
 from onnx_gradcam.explain.explainer import Explainer
-from onnx_gradcam.jobs.plan import Plan, is_array, open_explainer, settle
+from onnx_gradcam.jobs.checks import check_request, files_read
+from onnx_gradcam.jobs.images import explain_file
+from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
-from onnx_gradcam.jobs.truth import against_truth
-from onnx_gradcam.photos.decode import load_tensor
-from onnx_gradcam.photos.listing import list_images
+from onnx_gradcam.methods.table import canonical
+from onnx_gradcam.photos.decode import check_file
+from onnx_gradcam.photos.listing import Listed, find_images, readable_suffixes
 from onnx_gradcam.results import files
-from onnx_gradcam.results.contrast import explain_both
 from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.results.journal import holds_results, read_state, sha256
 from onnx_gradcam.results.side_by_side import SideBySide
-from onnx_gradcam.targets import Target
+from onnx_gradcam.results.store import Mode, Store
+
+RESULTS = Path("onnx-gradcam-out")
 
 
 @dataclass(frozen=True)
@@ -44,93 +48,148 @@ class ExplainedRow:
 
 @dataclass
 class Outcome:
-    """The path of the manifest, and the images that failed, each with its error."""
+    """What a run came to.
+
+    Attributes:
+        manifest: the path of the manifest.
+        errors: the images that failed, each with its error.
+        kept: how many images were there already.
+        left_out: what was met in folders and not taken, by its kind.
+    """
 
     manifest: Path
     errors: list[tuple[str, OnnxGradcamError]] = field(default_factory=list)
+    kept: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def run(
-    request: Request,
-    folder: Path,
-    *,
-    overwrite: bool = False,
-    report: Callable[[ExplainedRow], None] = lambda _: None,
-) -> Outcome:
+@dataclass(frozen=True)
+class Listener:
+    """Whom a run tells how it goes on.
+
+    Attributes:
+        row: is called with each row when it is written.
+        done: is called when an image is done, with the number of those that are, and of all.
+    """
+
+    row: Callable[[ExplainedRow], None] = lambda row: None
+    done: Callable[[int, int], None] = lambda count, total: None
+
+
+SILENT = Listener()
+
+
+def default_folder(request: Request) -> Path:
+    """Return where the results of a request go if the user names no folder: onnx-gradcam-out/<model>-<method>."""
+    return RESULTS / f"{Path(request.model).stem}-{canonical(request.method)}"
+
+
+def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listener = SILENT) -> Outcome:
     """Explain every image and write the results.
 
-    One image: all or nothing. Several: those that cannot be read are collected, the others are written.
+    One image: all or nothing. Several: those that cannot be read are collected, the others are written. What is wrong
+    with the request or the model is said before anything about the folder.
 
     Args:
         request: what is explained, and how.
         folder: where the results go.
-        overwrite: replace results that are there already.
-        report: is called with each row when it is written.
+        mode: what is done with results that are there: they are refused, replaced, or kept and added to.
+        listener: is told how the run goes on.
 
     Returns:
         The manifest's path, and the images that failed.
 
     Raises:
-        OutputError: the folder cannot be written, or holds results already.
+        OutputError: the folder cannot be written, holds results that stay, or for "resume" those of another request.
         InputError: no image can be explained.
-        OnnxGradcamError: all else that ``Explainer`` and ``explain_image`` raise.
+        OnnxGradcamError: all else that ``check_request``, ``Explainer`` and ``explain_image`` raise.
     """
-    paths = list_images(request.images)
-    files.check_folder(folder, overwrite)
-    outcome = Outcome(folder / files.MANIFEST)
-    results: list[dict[str, Any]] = []
-    first: list[Explanation | SideBySide] = []
+    values = check_request(request)
+    listing = find_images(request.images, holds_results)
+    if len(listing.images) == 1:
+        check_file(listing.images[0].path)
     with open_explainer(request) as explainer:
-        plan = settle(request, explainer, paths)
-        for path, stem in zip(paths, files.stems(paths), strict=True):
-            try:
-                result = explain_file(explainer, path, plan)
-            except InputError as error:
-                if len(paths) == 1:
-                    raise
-                outcome.errors.append((str(path), error))
-                continue
-            subject = files.Subject(stem, str(path), files.sha256(path))
-            results.append(files.write_rows(result, subject, folder, overwrite=overwrite))
-            first = first or [result]
-            for row in _rows(result, results[-1], folder):
-                report(row)
-    if not results:
+        plan = settle(request, values, explainer, [image.path for image in listing.images])
+        request = _with_earlier_images(request, folder, mode)
+        with Store(folder, mode, {"request": request.as_dict(), "files_read": files_read(request)}) as store:
+            if mode == "resume":
+                _check_same(store, explainer)
+            store.left_out = listing.left_out
+            outcome = Outcome(store.manifest, store.errors, left_out=listing.left_out)
+            _explain_all(explainer, plan, _without_own(listing.images, store), store, outcome, listener)
+        return outcome
+
+
+def _explain_all(
+    explainer: Explainer, plan: Plan, images: Sequence[Listed], store: Store, outcome: Outcome, listener: Listener
+) -> None:
+    store.keep(_is_up_to_date)
+    kept = {entry["image"]: entry["stem"] for entry in store.kept}
+    stems = files.stems([image.name for image in images], [image.path for image in images], kept.values())
+    todo = [(image.path, stem) for image, stem in zip(images, stems, strict=True) if str(image.path) not in kept]
+    outcome.kept = len(images) - len(todo)
+    for number, (path, stem) in enumerate(todo, outcome.kept + 1):
+        try:
+            result = explain_file(explainer, path, plan)
+            entry = store.write(result, files.Subject(stem, str(path), sha256(path)))
+        except InputError as error:
+            if len(images) == 1:
+                raise
+            outcome.errors.append((str(path), error))
+        else:
+            for row in _rows(result, entry, store.folder):
+                listener.row(row)
+        listener.done(number, len(images))
+    if len(outcome.errors) == len(images):
         raise InputError(
-            f"none of the {len(paths)} images could be explained",
+            f"none of the {len(images)} images could be explained",
             where=outcome.errors[0][1].what,
-            hint="JPEG, PNG, WebP or BMP photos, or .npy arrays",
+            hint=f"files ending in {', '.join(readable_suffixes())}",
         )
-    files.write_manifest(folder, first, results, errors=outcome.errors, request=request.as_dict())
-    return outcome
 
 
-def explain_file(explainer: Explainer, path: Path, plan: Plan) -> Explanation | SideBySide:
-    """Explain a photo, or the images of an array in an ``.npy`` file.
-
-    Raises what ``explain`` and ``explain_image`` raise, and ``InputError`` for a photo that has no true label.
-    """
-
-    def explain(target: Target, **changed: Any) -> Explanation:
-        return _explain(explainer, path, plan, target, {**plan.keywords, **changed})
-
-    if plan.true is None:
-        return explain_both(explain, plan.target) if plan.both else explain(plan.target)
-    if path not in plan.true:
-        raise InputError(f"{path.name!r} has no label in {plan.true_source!r}", hint=f"a line '{path.name},LABEL'")
-    return against_truth(explain, plan.true[path])
+def _is_up_to_date(entry: Mapping[str, Any]) -> bool:
+    """Tell whether an image is as it was when its results were written; those of an image that is gone stay."""
+    path = Path(entry["image"])
+    return not path.is_file() or sha256(path) == entry["sha256"]
 
 
-def _explain(explainer: Explainer, path: Path, plan: Plan, target: Target, keywords: Mapping[str, Any]) -> Explanation:
-    if is_array(path):
-        feeds = {explainer.image_input.name: load_tensor(path), **plan.inputs}
-        return explainer.explain(feeds, target, plan.method, **keywords)
-    if isinstance(plan.preprocess, InputError):
-        raise plan.preprocess
-    assert plan.preprocess is not None
-    return explainer.explain_image(
-        path, target, plan.method, preprocess=plan.preprocess, inputs=plan.inputs, **keywords
-    )
+def _without_own(images: Sequence[Listed], store: Store) -> Sequence[Listed]:
+    """Leave out what an earlier run wrote, where results lie among the images."""
+    ours = {(store.folder / name).resolve() for name in store.before.files} if store.before else set()
+    return [image for image in images if image.path.resolve() not in ours] if ours else images
+
+
+def _with_earlier_images(request: Request, folder: Path, mode: Mode) -> Request:
+    """Return a request that names the images of the results to which it adds, too."""
+    before = read_state(folder) if mode == "resume" else None
+    if before is None:
+        return request
+    earlier = before.run.get("request", {}).get("images", [])
+    return replace(request, images=tuple(dict.fromkeys([*earlier, *request.images])))
+
+
+def _check_same(store: Store, explainer: Explainer) -> None:
+    """Raise ``OutputError`` where the results that are there come from another request, model or version."""
+    if not store.kept or store.before is None:
+        return
+    account = store.before.account
+    then = {**_comparable(store.before.run), "model": account["model"]["sha256"], **account["versions"]}
+    now = {**_comparable(store.run), "model": explainer.network.sha256, **explainer.network.versions}
+    changed = [key for key in now if then.get(key) != now[key]]
+    if changed:
+        key = changed[0]
+        raise OutputError(
+            f"{str(store.folder)!r} holds results of another run: {key} was {then.get(key)!r} and is {now[key]!r}",
+            hint="--overwrite replaces them, -o DIR writes to another folder",
+            folder=store.folder,
+            changed=changed,
+        )
+
+
+def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
+    request = {key: value for key, value in run["request"].items() if key not in ("images", "model")}
+    return {**request, "files": sorted(run["files_read"].values())}
 
 
 def _rows(result: Explanation | SideBySide, entry: Mapping[str, Any], folder: Path) -> list[ExplainedRow]:

@@ -11,11 +11,10 @@ import numpy as np
 
 from onnx_gradcam.errors import InputError, PreprocessError
 from onnx_gradcam.explain.explainer import Explainer
-from onnx_gradcam.jobs.arguments import read_arrays, read_options
+from onnx_gradcam.jobs.checks import Values
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import true_classes
-from onnx_gradcam.methods.table import recipe_of
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.targets import Target, parse
 
@@ -55,30 +54,32 @@ def open_explainer(request: Request) -> Explainer:
     return Explainer(request.model, layers, labels=request.labels, **opening_of(request.model_options))
 
 
-def settle(request: Request, explainer: Explainer, paths: Sequence[Path]) -> Plan:
-    """Read all that a request says of its images, before the first of them.
+def settle(request: Request, values: Values, explainer: Explainer, paths: Sequence[Path]) -> Plan:
+    """Settle all that a request says of its images, before the first of them.
+
+    Args:
+        request: what was asked for.
+        values: what ``check_request`` returned for it.
+        explainer: the model.
+        paths: the images.
 
     Raises:
         TargetError: a target or a true label does not fit the model.
-        MethodError: the method does not exist or does not have the requested variants, or an option cannot be read.
-        InputError: another input cannot be read.
         PreprocessError: the preprocessing cannot be used, or is guessed and may not be.
     """
     count = explainer.score.count
-    options = read_options(request.options)
     keywords = {
         "counterfactual": request.counterfactual,
         "signed": request.signed,
         "fusion": request.fusion,
         "smooth": request.smooth,
-        **options,
+        **values.recipe.options,
     }
-    recipe = recipe_of(request.method, request.counterfactual, request.signed, request.fusion, request.smooth, options)
     return Plan(
         target=parse(request.targets, count, explainer.labels),
-        method=recipe.method,
+        method=values.recipe.method,
         keywords=keywords,
-        inputs=read_arrays(request.inputs),
+        inputs=values.inputs,
         preprocess=None if all(is_array(path) for path in paths) else _preprocessing(request, explainer),
         both=request.both,
         true=None if request.true is None else true_classes(request.true, paths, explainer),

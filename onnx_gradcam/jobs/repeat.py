@@ -12,11 +12,12 @@ import numpy as np
 
 from onnx_gradcam.errors import OutputError
 from onnx_gradcam.explain.explainer import Explainer
-from onnx_gradcam.jobs.explain import explain_file
+from onnx_gradcam.jobs.checks import check_request
+from onnx_gradcam.jobs.images import explain_file
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.photos.decode import load_tensor
-from onnx_gradcam.results import files
+from onnx_gradcam.results.journal import sha256
 
 HEATMAP_TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
 
@@ -64,8 +65,9 @@ def repeat(manifest: Path) -> list[Repeat]:
         OnnxGradcamError: all that ``run`` raises.
     """
     request, model_sha256, images = _read(manifest)
+    values = check_request(request)
     with open_explainer(request) as explainer:
-        plan = settle(request, explainer, [image.path for image in images])
+        plan = settle(request, values, explainer, [image.path for image in images])
         note = "" if explainer.source.sha256 == model_sha256 else "the model file has changed"
         return [row for image in images for row in _repeat_image(explainer, plan, manifest.parent, image, note)]
 
@@ -87,7 +89,7 @@ def _read(manifest: Path) -> tuple[Request, str, list[_Before]]:
 def _repeat_image(explainer: Explainer, plan: Plan, folder: Path, before: _Before, note: str) -> list[Repeat]:
     if not before.path.is_file():
         return before.failed("the image is gone")
-    if files.sha256(before.path) != before.sha256:
+    if sha256(before.path) != before.sha256:
         note = note or "the image has changed"
     result = explain_file(explainer, before.path, plan)
     maps = [entry for sheet in result.sheets() for entry in sheet.maps.values()]

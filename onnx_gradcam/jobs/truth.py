@@ -37,12 +37,13 @@ def true_classes(true: str, paths: Sequence[Path], explainer: Explainer) -> dict
         )
     if not true.lower().endswith(TABLE):
         return dict.fromkeys(paths, class_index(true, count, explainer.labels))
-    table = _read(Path(true))
+    table = read_table(Path(true))
     names = {path: name for path in paths for name in (path.name, str(path)) if name in table}
     return {path: class_index(table[name], count, explainer.labels) for path, name in names.items()}
 
 
-def _read(file: Path) -> Mapping[str, str]:
+def read_table(file: Path) -> Mapping[str, str]:
+    """Return photo → label of a table. Raises ``InputError`` where it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = [[cell.strip() for cell in row] for row in csv.reader(lines, skipinitialspace=True)]

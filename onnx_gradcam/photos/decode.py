@@ -59,7 +59,7 @@ def load_tensor(path: str | os.PathLike[str]) -> NDArray[Any]:
         InputError: the file does not exist, is not a .npy file, is cut off, or holds no numbers.
     """
     path = Path(path)
-    _check_exists(path)
+    check_file(path)
     try:
         with path.open("rb") as file:
             _check_length(file)
@@ -84,7 +84,8 @@ def _check_length(file: BinaryIO) -> None:
     file.seek(0)
 
 
-def _check_exists(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise ``InputError`` unless there is such a file, which can be read and read again."""
     if path.is_dir():
         raise InputError(f"'{path}' is a folder, not a file", hint=f"name a file in it, or '{path}/*'", path=path)
     if not path.exists():
@@ -99,7 +100,7 @@ def _check_exists(path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
-    _check_exists(path)
+    check_file(path)
     try:
         return path.read_bytes()  # and not cv2.imread, which cannot open non-ASCII names everywhere
     except OSError as error:

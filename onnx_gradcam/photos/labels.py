@@ -87,7 +87,7 @@ def _names(request: str | os.PathLike[str] | Sequence[str] | Mapping[int, str], 
     if isinstance(request, str) and request in BUNDLED:
         return _bundled(request, count)
     if isinstance(request, str | os.PathLike):
-        return _read(Path(request))
+        return read_label_file(Path(request))
     try:
         return _list(request)
     except ValueError as error:
@@ -122,7 +122,8 @@ def _bundled(name: str, count: int) -> tuple[str, ...]:
     return names
 
 
-def _read(path: Path) -> tuple[str, ...]:
+def read_label_file(path: Path) -> tuple[str, ...]:
+    """Return the labels in a file. Raises ``TargetError`` where it cannot be read."""
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:

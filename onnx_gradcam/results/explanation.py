@@ -16,7 +16,7 @@ from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results import account, cautions, doubts, files, notes, portrait, scales, titles
+from onnx_gradcam.results import account, cautions, doubts, files, notes, portrait, scales, store, titles
 from onnx_gradcam.results.drawing import backdrop
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
@@ -288,7 +288,7 @@ class Explanation:
             OutputError: the folder cannot be written, or holds results already.
             MethodError: the scale is unknown, or the maps have no scale in the score's units.
         """
-        return files.save([self], Path(folder), scale=scale, overwrite=overwrite, style=style)
+        return store.save([self], Path(folder), scale=scale, overwrite=overwrite, style=style)
 
     def at_scale(self, scale: float | Mapping[str, float]) -> Explanation:
         """Return the same maps with another scale: heatmap · scale stays the cam, but larger values are clipped.

@@ -1,13 +1,13 @@
-"""Results on disk: a PNG and an NPY for each row, and ``manifest.json`` last. A file is written whole or not at all."""
+"""Results as files: for each row a PNG and an NPY, their names, and their entry in the manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
+import itertools
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,15 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.errors import OnnxGradcamError, OutputError, one_line
+from onnx_gradcam.errors import one_line
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.picture.style import PLAIN, Style
 from onnx_gradcam.results.provenance import Provenance
-from onnx_gradcam.results.scales import IMAGE, SHARED, Scales, join_peaks, read_scale
+from onnx_gradcam.results.scales import Scales
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+LONGEST_STEM, LONGEST_SLUG = 120, 60  # bytes: a name with method and target stays below the 255 of file systems
 
 
 @dataclass(frozen=True)
@@ -41,38 +40,32 @@ class Subject:
     sha256: str | None = None
 
 
-def stems(paths: Sequence[Path]) -> list[str]:
-    """Return a name for the results of each file; equal names get 8 hex digits of the hash of their path."""
-    names = [path.stem for path in paths]
-    return [
-        stem if names.count(stem) == 1 else f"{stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        for path, stem in zip(paths, names, strict=True)
-    ]
+def stems(names: Sequence[str], paths: Sequence[Path], taken: Iterable[str] = ()) -> list[str]:
+    """Return the first part of the names of each image's files, its folders before it: "cats/tabby".
+
+    Equal names, as file systems compare them, and names that are too long get 8 hex digits of the hash of their path.
+
+    Args:
+        names: for each image its name among the images of the run.
+        paths: for each image where it lies.
+        taken: what other images are called already.
+    """
+    counts = Counter(name.casefold() for name in [*names, *taken])
+    return [_stem_of(name, path, counts[name.casefold()] > 1) for name, path in zip(names, paths, strict=True)]
 
 
-def sha256(path: Path) -> str:
-    """Return the sha256 of a file, as hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _stem_of(name: str, path: Path, is_shared: bool) -> str:
+    folder, slash, last = name.rpartition("/")
+    data = last.encode("utf-8", "surrogateescape")
+    if len(data) > LONGEST_STEM:
+        last = data[:LONGEST_STEM].decode("utf-8", "ignore")
+    elif not is_shared:
+        return name
+    return f"{folder}{slash}{last}-{_digits(str(path))}"
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Raise ``OutputError`` where ``folder`` cannot be written or holds results already; call it before any work."""
-    if (folder / MANIFEST).exists() and not overwrite:
-        raise OutputError(
-            f"{str(folder)!r} already holds results",
-            hint="--overwrite, or another folder with -o DIR",
-            folder=folder,
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {str(folder)!r}: {error.strerror}",
-            hint="another folder with -o DIR",
-            folder=folder,
-        ) from None
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,60 +133,39 @@ class Result(Protocol):
         """Return the same maps with another scale."""
 
 
-def save(
-    results: Sequence[Result],
-    folder: Path,
-    *,
-    of: Sequence[Subject] | None = None,
-    scale: str | float = IMAGE,
-    overwrite: bool = False,
-    style: Style = PLAIN,
-    errors: Sequence[tuple[str, OnnxGradcamError]] = (),
-    request: dict[str, Any] | None = None,
-) -> Path:
-    """Write all results into a folder, the manifest last, and return the path of the manifest.
-
-    Raises ``OutputError`` where the folder cannot be written or holds results already.
-    """
-    check_folder(folder, overwrite)
-    of = of or [Subject("explanation" if len(results) == 1 else f"explanation-{i}") for i in range(len(results))]
-    scale = read_scale(scale)
-    scales = join_peaks(result.peaks() for result in results) if scale == SHARED else scale
-    scaled = results if isinstance(scales, str) else [result.at_scale(scales) for result in results]
-    written = [write_rows(r, subject, folder, overwrite, style) for r, subject in zip(scaled, of, strict=True)]
-    return write_manifest(folder, results, written, errors=errors, request=request or {})
-
-
-def write_rows(
-    result: Result,
-    subject: Subject,
-    folder: Path,
-    overwrite: bool = False,
-    style: Style = PLAIN,
-) -> dict[str, Any]:
-    """Write the PNG and the NPYs of every row, and return the manifest's entry for the subject."""
+def encode(result: Result, subject: Subject, style: Style = PLAIN) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Return the files of all rows of an image, by name, and its entry for the manifest."""
+    payload: dict[str, bytes] = {}
     rows = []
     for sheet in result.sheets():
-        stem = _stem(sheet, subject)
+        stem = _free(_stem(sheet, subject), payload)
         if sheet.figure is not None:
-            _write(folder / f"{stem}.png", overlay.encode_png(sheet.figure(style)), overwrite)
+            payload[f"{stem}.png"] = overlay.encode_png(sheet.figure(style))
         for part, entry in sheet.maps.items():
             name = f"{stem}.{part}.npy" if part else f"{stem}.npy"
-            _write(folder / name, _npy(entry.heatmap), overwrite)
-            files = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
+            payload[name] = _npy(entry.heatmap)
+            named = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
             if entry.attribution is not None:
                 beside = f"{name.removesuffix('.npy')}.attribution.npy"
-                _write(folder / beside, _npy(entry.attribution), overwrite)
-                files["attribution"] = beside
-            rows.append({**entry.record, **files})
+                payload[beside] = _npy(entry.attribution)
+                named["attribution"] = beside
+            rows.append({**entry.record, **named})
     preprocess = result.provenance.preprocess
-    return {
+    return payload, {
         "image": subject.path,
         "sha256": subject.sha256,
+        "stem": subject.stem,
         "rows": rows,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in payload.items()},
         "preprocess": preprocess.record() if preprocess else None,
         "warnings": list(result.warnings),
     }
+
+
+def _free(stem: str, names: Mapping[str, bytes]) -> str:
+    """Return a stem that no other row of the image has: a target may be requested twice, under two names."""
+    candidates = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+    return next(c for c in candidates if not any(name.startswith(f"{c}.") for name in names))
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:
@@ -214,51 +186,5 @@ def slug(target: str) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
-
-
-def write_manifest(
-    folder: Path,
-    results: Sequence[Result],
-    written: Sequence[dict[str, Any]],
-    *,
-    errors: Sequence[tuple[str, OnnxGradcamError]],
-    request: dict[str, Any],
-) -> Path:
-    """Write ``manifest.json`` and return its path; its JSON Schema is described in ``docs/formats.md``."""
-    account = dict(results[0].account()) if results else {}
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "versions": account.pop("versions", {}),
-        "model": account.pop("model", None),
-        "request": request,
-        **account,
-        "results": list(written),
-        "errors": [_error(name, error) for name, error in errors],
-    }
-    path = folder / MANIFEST
-    _write(path, (json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(), overwrite=True)
-    return path
-
-
-def _error(image: str, error: OnnxGradcamError) -> dict[str, str]:
-    return {
-        "image": image,
-        "error": type(error).__name__,
-        "what": error.what,
-        "where": error.where,
-        "try": error.hint,
-    }
-
-
-def _write(path: Path, data: bytes, overwrite: bool) -> None:
-    """Write a file under another name, then rename it: so it is there whole or not at all."""
-    if path.exists() and not overwrite:
-        raise OutputError(f"{str(path)!r} already exists", hint="--overwrite, or another folder with -o DIR", path=path)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}", hint="another folder", path=path) from None
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+    return words if len(words) <= LONGEST_SLUG else f"{words[:LONGEST_SLUG].rstrip('-')}-{_digits(text)}"

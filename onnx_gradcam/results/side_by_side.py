@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import one_line
-from onnx_gradcam.results import account, files, portrait, titles
+from onnx_gradcam.results import account, files, portrait, store, titles
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.picture import figure
 from onnx_gradcam.results.picture.figure import Panel
@@ -151,7 +151,7 @@ class SideBySide:
             OutputError: the folder cannot be written, or holds results already.
             MethodError: the scale is unknown, or the maps have no scale in the score's units.
         """
-        return files.save([self], Path(folder), scale=scale, overwrite=overwrite, style=style)
+        return store.save([self], Path(folder), scale=scale, overwrite=overwrite, style=style)
 
     def at_scale(self, scale: float | Mapping[str, float]) -> SideBySide:
         """Return the same maps with another scale, as ``Explanation.at_scale``."""

@@ -42,7 +42,7 @@ def test_json_is_the_manifest_and_follows_its_schema(folder: Path, run: Any) -> 
     status, out, _ = run(*EXPLAIN, "--target", "top2", "--json")
     assert status == 0
     manifest = json.loads(out)
-    assert manifest == json.loads((folder / "onnx-gradcam-out" / "manifest.json").read_text("utf-8"))
+    assert manifest == json.loads((folder / "onnx-gradcam-out" / "model-gradcam" / "manifest.json").read_text("utf-8"))
     jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
     assert [row["class_index"] for row in manifest["results"][0]["rows"]] == [0, 1]
     assert [row["is_blank"] for row in manifest["results"][0]["rows"]] == [False, True]
@@ -60,15 +60,17 @@ def test_a_method_of_the_input(folder: Path, run: Any) -> None:
     assert manifest["options"] == {"steps": 3, "baseline": 0.5}
     assert manifest["layers"] == []
     row = manifest["results"][0]["rows"][0]
-    attribution = np.load(folder / "onnx-gradcam-out" / row["attribution"])
+    attribution = np.load(folder / "onnx-gradcam-out" / "model-integrated-gradients" / row["attribution"])
     with ogc.Explainer(folder / "model.onnx", providers=["cpu"]) as explainer:
         found = explainer.explain_image(
             folder / "photos" / "left.png", None, "integrated-gradients",
             preprocess=folder / "good.json", steps=3, baseline=0.5,
         )  # fmt: skip
     np.testing.assert_array_equal(attribution, found.attribution[0])
-    np.testing.assert_array_equal(np.load(folder / "onnx-gradcam-out" / row["npy"]), found.heatmap[0])
-    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
+    np.testing.assert_array_equal(
+        np.load(folder / "onnx-gradcam-out" / "model-integrated-gradients" / row["npy"]), found.heatmap[0]
+    )
+    assert run("explain", "--from", "onnx-gradcam-out/model-integrated-gradients/manifest.json")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -91,14 +93,14 @@ def test_a_method_of_the_input(folder: Path, run: Any) -> None:
 def test_smoothing_is_recorded_and_repeated_to_the_bit(
     run: Any, folder: Path, options: list[str], name: str, recorded: dict[str, Any]
 ) -> None:
-    status, out, _ = run(*EXPLAIN, *options, "--json")
+    status, out, _ = run(*EXPLAIN, *options, "--json", "-o", "out")
     assert status == 0
     manifest = json.loads(out)
     jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
     assert manifest["options"] == recorded
     assert manifest["smooth"] == [s for s in ("aug", "noise", "eigen") if s in options]
     assert manifest["results"][0]["rows"][0]["npy"] == f"left.{name}.0.npy"
-    status, out, _ = run("explain", "--from", "onnx-gradcam-out/manifest.json", "--json")
+    status, out, _ = run("explain", "--from", "out/manifest.json", "--json")
     assert status == 0
     assert [row["difference"] for row in json.loads(out)] == [0, 0]
 
@@ -112,8 +114,8 @@ def test_a_guided_product(folder: Path, run: Any) -> None:
     assert (manifest["layers"], manifest["attributed"]) == (["cells"], "image")
     for entry in manifest["results"]:
         (row,) = entry["rows"]
-        assert np.load(folder / "onnx-gradcam-out" / row["attribution"]).shape == (3, 96, 112)
-        assert cv2.imread(str(folder / "onnx-gradcam-out" / row["png"])) is not None
+        assert np.load(folder / "onnx-gradcam-out" / "model-guided-gradcam" / row["attribution"]).shape == (3, 96, 112)
+        assert cv2.imread(str(folder / "onnx-gradcam-out" / "model-guided-gradcam" / row["png"])) is not None
 
 
 @pytest.mark.parametrize("option", ["steps", "steps=", "=3", "steps=many", "stops=3", "baseline=missing.npy"])
@@ -125,7 +127,7 @@ def test_an_option_that_is_none(run: Any, option: str) -> None:
 
 def test_the_schema_refuses(run: Any, folder: Path) -> None:
     run(*EXPLAIN)
-    manifest = json.loads((folder / "onnx-gradcam-out" / "manifest.json").read_text("utf-8"))
+    manifest = json.loads((folder / "onnx-gradcam-out" / "model-gradcam" / "manifest.json").read_text("utf-8"))
     del manifest["results"][0]["rows"][0]["seen"]
     with pytest.raises(jsonschema.ValidationError, match="seen"):
         jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
@@ -133,12 +135,12 @@ def test_the_schema_refuses(run: Any, folder: Path) -> None:
 
 def test_a_manifest_is_repeated(folder: Path, run: Any) -> None:
     run(*EXPLAIN, "--target", "top2")
-    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
-    file = folder / "onnx-gradcam-out" / "left.gradcam.0.npy"
+    assert run("explain", "--from", "onnx-gradcam-out/model-gradcam/manifest.json")[0] == 0
+    file = folder / "onnx-gradcam-out" / "model-gradcam" / "left.gradcam.0.npy"
     heatmap = np.load(file)
     heatmap[0, 0] += 0.01
     np.save(file, heatmap)
-    status, out, _ = run("explain", "--from", "onnx-gradcam-out/manifest.json")
+    status, out, _ = run("explain", "--from", "onnx-gradcam-out/model-gradcam/manifest.json")
     assert status == 1
     assert "left.gradcam.0.npy  DIFFERS  largest difference 0.01" in out
     assert "right.gradcam.0.npy  same" in out
@@ -147,7 +149,7 @@ def test_a_manifest_is_repeated(folder: Path, run: Any) -> None:
 def test_a_changed_photo_is_noticed(folder: Path, run: Any) -> None:
     run(*EXPLAIN)
     (folder / "photos" / "left.png").write_bytes((folder / "photos" / "right.png").read_bytes())
-    status, out, _ = run("explain", "--from", "onnx-gradcam-out/manifest.json", "--json")
+    status, out, _ = run("explain", "--from", "onnx-gradcam-out/model-gradcam/manifest.json", "--json")
     assert status == 1
     assert [(r["note"], r["same"]) for r in json.loads(out)] == [("the image has changed", False), ("", True)]
 
@@ -176,7 +178,7 @@ def test_guesses_are_said(run: Any, folder: Path) -> None:
     assert status == 0
     assert err.count("--preprocess FILE.json") == 1
     assert "guessed" in err
-    manifest = json.loads((folder / "onnx-gradcam-out" / "manifest.json").read_text("utf-8"))
+    manifest = json.loads((folder / "onnx-gradcam-out" / "model-gradcam" / "manifest.json").read_text("utf-8"))
     assert manifest["results"][0]["preprocess"]["mean"]["source"].startswith("guessed: ")
 
 
@@ -193,7 +195,7 @@ def test_arrays(run: Any, folder: Path) -> None:
     assert status == 0
     rows = json.loads(out)["results"][0]["rows"]
     assert [r["image_index"] for r in rows] == [0, 1]
-    places = [np.load(folder / "onnx-gradcam-out" / r["npy"]) for r in rows]
+    places = [np.load(folder / "onnx-gradcam-out" / "model-gradcam" / r["npy"]) for r in rows]
     assert [tuple(int(v) // 16 for v in np.unravel_index(p.argmax(), p.shape)) for p in places] == [(1, 2), (5, 0)]
 
 

@@ -187,13 +187,13 @@ def test_bad_input(desk: Desk, name: str, monkeypatch: pytest.MonkeyPatch, capsy
     for text in expected:
         assert text in printed.err, printed.err
     assert printed.out == ""
-    written = desk.folder / "onnx-gradcam-out"
+    written = desk.folder / "onnx-gradcam-out" / "model-gradcam"
     assert not written.exists() or not list(written.iterdir())
 
 
 def test_existing_results_are_kept_without_overwrite(desk: Desk) -> None:
     assert run(*explain(desk), cwd=desk.folder).returncode == 0
-    manifest = desk.folder / "onnx-gradcam-out" / "manifest.json"
+    manifest = desk.folder / "onnx-gradcam-out" / "model-gradcam" / "manifest.json"
     before = manifest.read_bytes()
     again = run(*explain(desk), cwd=desk.folder)
     assert again.returncode == 2
@@ -208,7 +208,7 @@ def test_one_bad_image_among_several_leaves_the_good_ones(desk: Desk) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "bad.png" in done.stderr
-    out = desk.folder / "onnx-gradcam-out"
+    out = desk.folder / "onnx-gradcam-out" / "model-gradcam"
     manifest = json.loads((out / "manifest.json").read_text())
     assert [r["image"] for r in manifest["results"]] == [str(desk.photo)]
     assert [e["image"] for e in manifest["errors"]] == [str(bad)]

@@ -148,13 +148,13 @@ def test_a_run_is_repeated_with_its_options(run: Any) -> None:
         "provider_options": [], "custom_ops": [],
     }  # fmt: skip
     assert manifest["check_forward"] is False
-    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
+    assert run("explain", "--from", "onnx-gradcam-out/model-gradcam/manifest.json")[0] == 0
 
 
 def test_a_manifest_without_the_options_is_repeated(run: Any) -> None:
     """Manifests of earlier versions have four of them, and null for no providers."""
     run(*LINES["explain"])
-    path = Path("onnx-gradcam-out", "manifest.json")
+    path = Path("onnx-gradcam-out", "model-gradcam", "manifest.json")
     manifest = json.loads(path.read_text("utf-8"))
     for name in ("provider_options", "threads", "custom_ops", "check_forward"):
         del manifest["request"][name]

@@ -20,7 +20,7 @@ def test_both_sides(folder: Path, run: Any) -> None:
     manifest = json.loads(out)
     jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
     assert manifest["request"]["both"] is True
-    results = folder / "onnx-gradcam-out"
+    results = folder / "onnx-gradcam-out" / "model-gradcam"
     assert sorted(p.name for p in results.glob("left*")) == [
         f"left.gradcam-both.{k}.{end}" for k in (0, 1) for end in ("against.npy", "for.npy", "net.npy", "png")
     ]
@@ -44,10 +44,10 @@ def test_both_prints_a_line_for_each_picture_and_is_repeated(folder: Path, run: 
     status, out, _ = run(*EXPLAIN, "--both", "--target", "top2")
     assert status == 0
     assert [line.split("  ")[1] for line in out.splitlines()] == ["0", "1"] * 2
-    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
-    file = folder / "onnx-gradcam-out" / "right.gradcam-both.1.net.npy"
+    assert run("explain", "--from", "onnx-gradcam-out/model-gradcam/manifest.json")[0] == 0
+    file = folder / "onnx-gradcam-out" / "model-gradcam" / "right.gradcam-both.1.net.npy"
     np.save(file, 0 * np.load(file))
-    status, out, _ = run("explain", "--from", "onnx-gradcam-out/manifest.json")
+    status, out, _ = run("explain", "--from", "onnx-gradcam-out/model-gradcam/manifest.json")
     assert status == 1
     assert [line for line in out.splitlines() if "DIFFERS" in line] == [
         "right.gradcam-both.1.net.npy  DIFFERS  largest difference 1"
@@ -58,12 +58,13 @@ def test_sides_of_a_smoothed_map_are_run_for(folder: Path, run: Any) -> None:
     """Class 1 is the negative of class 0, so that the sides of a class are the maps of the two."""
     status, _, _ = run(*EXPLAIN, "--both", "--smooth", "noise", "--option", "samples=3", "--target", "0")
     assert status == 0
-    run(*EXPLAIN, "--both", "--smooth", "noise", "--option", "samples=3", "--target", "1", "--overwrite")
-    stems = [folder / "onnx-gradcam-out" / f"left.gradcam-noise-both.{k}" for k in (0, 1)]
+    run(*EXPLAIN, "--both", "--smooth", "noise", "--option", "samples=3", "--target", "1", "-o", "other")
+    folders = (folder / "onnx-gradcam-out" / "model-gradcam", folder / "other")
+    stems = [results / f"left.gradcam-noise-both.{k}" for k, results in enumerate(folders)]
     for part, other in (("for", "against"), ("against", "for")):
         np.testing.assert_array_equal(np.load(f"{stems[0]}.{part}.npy"), np.load(f"{stems[1]}.{other}.npy"))
     assert np.load(f"{stems[0]}.for.npy").max() > 0.99
-    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
+    assert run("explain", "--from", "other/manifest.json")[0] == 0
     status, _, _ = run(*EXPLAIN, "--true", "1", "--smooth", "noise", "--option", "samples=3", "-o", "true")
     assert status == 0
     predicted, difference = (
@@ -79,7 +80,7 @@ def test_a_wrong_prediction_against_the_true_class(folder: Path, run: Any) -> No
     assert status == 0
     assert out.splitlines()[0].split("  ")[1] == "predicted bright, true dark"
     assert "right" not in err
-    results = folder / "onnx-gradcam-out"
+    results = folder / "onnx-gradcam-out" / "model-gradcam"
     names = ("difference.npy", "png", "predicted.npy", "true.npy")
     assert sorted(p.name for p in results.glob("left*")) == [f"left.gradcam.0-vs-1.{end}" for end in names]
     predicted, true, difference = (
@@ -100,7 +101,7 @@ def test_a_wrong_prediction_against_the_true_class(folder: Path, run: Any) -> No
     assert rows[2]["score"] == rows[0]["score"] - rows[1]["score"] > 0
     assert rows[0]["probability"] + rows[1]["probability"] == pytest.approx(1)
     assert rows[2]["probability"] is None
-    assert run("explain", "--from", "onnx-gradcam-out/manifest.json")[0] == 0
+    assert run("explain", "--from", "onnx-gradcam-out/model-gradcam/manifest.json")[0] == 0
 
 
 def test_a_right_prediction_is_shown_against_the_runner_up(folder: Path, run: Any) -> None:
@@ -109,7 +110,7 @@ def test_a_right_prediction_is_shown_against_the_runner_up(folder: Path, run: An
     assert status == 0
     assert out.splitlines()[0].split("  ")[1] == "predicted bright, runner-up dark"
     assert "the prediction is right (bright): shown against the runner-up" in err
-    assert (folder / "onnx-gradcam-out" / "left.gradcam.0-vs-1.runner-up.npy").exists()
+    assert (folder / "onnx-gradcam-out" / "model-gradcam" / "left.gradcam.0-vs-1.runner-up.npy").exists()
 
 
 def test_true_labels_from_a_table(folder: Path, run: Any) -> None:
@@ -123,7 +124,7 @@ def test_true_labels_from_a_table(folder: Path, run: Any) -> None:
     assert status == 2
     assert len(out.splitlines()) == 1
     assert "'right.png' has no label in 'true.csv'" in err
-    manifest = json.loads((folder / "onnx-gradcam-out" / "manifest.json").read_text("utf-8"))
+    manifest = json.loads((folder / "onnx-gradcam-out" / "model-gradcam" / "manifest.json").read_text("utf-8"))
     assert [error["image"] for error in manifest["errors"]] == [str(Path("photos") / "right.png")]
 
 

@@ -15,8 +15,8 @@ import pytest
 from brightness import PREPROCESS, brightness_model
 
 import onnx_gradcam as ogc
-from onnx_gradcam.explain import explainer
-from onnx_gradcam.jobs import arguments, plan
+from onnx_gradcam.explain import preprocessing
+from onnx_gradcam.jobs import arguments, checks, plan
 from onnx_gradcam.jobs.explain import run
 from onnx_gradcam.jobs.request import Request
 
@@ -49,7 +49,12 @@ def test_three_images_ask_once(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
         monkeypatch.setattr(module, name, call)
 
-    for module, name in [(explainer, "choose"), (arguments, "load_tensor"), (plan, "parse"), (plan, "read_options")]:
+    for module, name in [
+        (preprocessing, "choose"),
+        (arguments, "load_tensor"),
+        (plan, "parse"),
+        (checks, "read_options"),
+    ]:
         counted(module, name)
     request = Request(
         "model.onnx",

@@ -22,6 +22,8 @@ from onnx_gradcam.photos.preprocess.values import (
 
 OWN_KEY, LABELS_KEY = "onnx_gradcam.preprocess", "onnx_gradcam.labels"
 """Keys of model metadata: the JSON form of the model's ``Preprocess``, and a JSON list of its class names."""
+BESIDE = "preprocessor_config.json"
+"""The name of Hugging Face's file beside a model."""
 
 
 def labels_from(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -55,7 +57,7 @@ def detect(metadata: Mapping[str, str], model_path: Path | None) -> Settings:
     if OWN_KEY in metadata:
         where = f"model metadata '{OWN_KEY}'"
         return read_form(read_object(metadata[OWN_KEY], where), where)
-    path = model_path.parent / "preprocessor_config.json" if model_path else None
+    path = model_path.parent / BESIDE if model_path else None
     config = read_object(path) if path and path.is_file() else {}
     if {"size", "crop_size", "image_mean", "rescale_factor"} & config.keys():
         return _hugging_face(config, str(path))

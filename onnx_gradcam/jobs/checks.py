@@ -1,0 +1,89 @@
+"""What can be judged of a request before the model is read: a wrong word costs no minute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnx_gradcam.engine.session import check_providers
+from onnx_gradcam.errors import ModelError
+from onnx_gradcam.jobs.arguments import read_arrays, read_options
+from onnx_gradcam.jobs.model_options import opening_of
+from onnx_gradcam.jobs.request import Request
+from onnx_gradcam.jobs.truth import TABLE, read_table
+from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.table import recipe_of
+from onnx_gradcam.photos.labels import BUNDLED, read_label_file
+from onnx_gradcam.photos.listing import ARRAYS, is_readable
+from onnx_gradcam.photos.preprocess.form import read_request
+from onnx_gradcam.photos.preprocess.metadata import BESIDE
+from onnx_gradcam.photos.preprocess.short import AUTO, read_short
+from onnx_gradcam.results.journal import sha256
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a request gives as texts, read.
+
+    Attributes:
+        recipe: the method with its variants and options.
+        inputs: arrays for the model's other inputs, by name.
+    """
+
+    recipe: Recipe
+    inputs: Mapping[str, np.ndarray]
+
+
+def check_request(request: Request) -> Values:
+    """Check all words and files of a request that mean something without the model, and return what was read.
+
+    Raises:
+        ModelError: model and images have changed places.
+        MethodError: the method, a variant, a fusion or an option is unknown.
+        ProviderError: a provider is unknown, or the installed runtime does not have it.
+        TargetError: the labels cannot be read.
+        PreprocessError: the preprocessing is unknown or cannot be read.
+        InputError: an array for another input, or the table of true labels, cannot be read.
+    """
+    _check_places(request)
+    options = read_options(request.options)
+    recipe = recipe_of(request.method, request.counterfactual, request.signed, request.fusion, request.smooth, options)
+    check_providers(opening_of(request.model_options).get("providers"))
+    inputs = read_arrays(request.inputs)
+    if request.labels is not None and request.labels not in BUNDLED:
+        read_label_file(Path(request.labels))
+    if request.preprocess != AUTO and read_short(request.preprocess) is None:
+        read_request(request.preprocess)
+    if request.true is not None and request.true.lower().endswith(TABLE):
+        read_table(Path(request.true))
+    return Values(recipe, inputs)
+
+
+def _check_places(request: Request) -> None:
+    """Raise ``ModelError`` where the first argument is an image and one of the others a model."""
+    model = next((image for image in request.images if image.lower().endswith(".onnx")), None)
+    is_image = is_readable(Path(request.model).suffix.lower()) or Path(request.model).is_dir()
+    if model is None or not is_image:
+        return
+    raise ModelError(
+        f"{request.model!r} stands in the place of the model, and the model {model!r} among the images",
+        hint=f"MODEL comes first: {model} {request.model}",
+        model=request.model,
+    )
+
+
+def files_read(request: Request) -> dict[str, str]:
+    """Return the sha256 of every file beside model and images on which the results depend, by its path.
+
+    These are labels, preprocessing (with the file beside the model that "auto" reads), the table of true labels, and
+    arrays for other inputs and for options.
+    """
+    named = [request.labels if request.labels not in BUNDLED else None]
+    named += [request.true] if (request.true or "").lower().endswith(TABLE) else []
+    named += [str(Path(request.model).parent / BESIDE), request.preprocess]
+    named += [text.partition("=")[2] for text in request.inputs]
+    named += [text.partition("=")[2] for text in request.options if text.endswith(ARRAYS)]
+    return {name: sha256(Path(name)) for name in named if name and Path(name).is_file()}
