@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.score import PASSED_OVER, Score
+from onnx_gradcam.anatomy.score import Score
+from onnx_gradcam.anatomy.vectors import PASSED_OVER
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.quantization import quantized_form
 

@@ -1,24 +1,24 @@
-"""Find what is explained: the score tensor, before its final Softmax or Sigmoid."""
+"""Find what is explained: the score tensor, before its final Softmax or Sigmoid, of each head that a model has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.dense.scores import Batches, DenseScores, dense_scores
+from onnx_gradcam.anatomy.dense.scores import DenseScores, dense_scores, named_dense_score
+from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.entries.follow import follow
+from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, nature_of
+from onnx_gradcam.anatomy.vectors import Batches, Vector, describe, leads_to, walk_back
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
-from onnx_gradcam.graph.flow import NO_GRADIENT, carries, dependents, is_float
+from onnx_gradcam.graph.flow import NO_GRADIENT, dependents, is_float
 from onnx_gradcam.graph.names import values_by_name
-from onnx_gradcam.graph.operators import AxisEffect, operators
-from onnx_gradcam.graph.prepare.site import INSERTED
-from onnx_gradcam.graph.quantization import quantized_form, real_form
 
-SQUASHES = operators(AxisEffect.SQUASHED) | {"Sigmoid", "QLinearSigmoid"}
 STEP_FUNCTIONS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
-# What is walked back over without a word; a Q/DQ pair, too: saturation is never applied to the score.
-PASSED_OVER = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.RESHAPED, AxisEffect.TRANSPOSED)
+NO_CLASSES = (EMBEDDING, VALUES)
+NAMED = "named by the user, and taken for the scores of classes"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Score:
         count: the number of classes; 2 for a single logit with a Sigmoid, 1 for a regression.
         output: the name of the graph output that the value leads to.
         dense: the scores of a model that has many for each image; None for a classifier and a regression.
+        nature: "classes", or "embedding" or "values" for numbers that are no classes; "" for a single number.
+        reason: why it is taken for what it is.
     """
 
     value: ir.Value
@@ -40,12 +42,16 @@ class Score:
     count: int
     output: str
     dense: DenseScores | None = None
+    nature: str = ""
+    reason: str = ""
 
     @property
     def kind(self) -> str:
-        """Return "classes", "dense", "binary" (one logit and a Sigmoid) or "regression"."""
+        """Return "classes", "dense", "binary" (one logit and a Sigmoid), "regression", "values" or "embedding"."""
         if self.dense is not None:
             return "dense"
+        if self.nature in NO_CLASSES:
+            return self.nature
         if self.class_axis is not None:
             return "classes"
         return "binary" if self.activation == "Sigmoid" else "regression"
@@ -60,44 +66,105 @@ class Score:
         """Return the values of the model in which the differentiable paths of the score end."""
         return (self.value,) if self.dense is None else self.dense.sources
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the graph outputs that hold the scores."""
+        return (self.output,) if self.dense is None else self.dense.outputs
 
-def find_score(graph: ir.Graph, name: str = "auto") -> Score:
-    """Return the score called ``name``, or that of the first output that looks like a classifier's.
 
-    Where no output does, it is the score of outputs with many for each image.
+def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
+    """Return the scores of all heads of a model: what could be explained, first what is.
+
+    An output with one score for each class goes before a single number, one with a Softmax or Sigmoid before one
+    without. Outputs with many scores for each image, an embedding and the values of a regression come behind these.
+
+    Args:
+        graph: a prepared graph.
+    """
+    reached, batches, known = dependents(graph, graph.inputs), _batches(graph), follow(graph)
+    vectors = [v for x in _float_ends(graph) if x in reached and (v := walk_back(x, batches)) is not None]
+    images = [v for v in graph.inputs if v in reached]
+    of_images = [_of_vector(v, nature_of(v, known, images)) for v in vectors if not _are_cells(v, known)]
+    dense = [_of_dense(d) for d in dense_scores(graph, known, batches)]
+    ranked = sorted(of_images, key=_merit, reverse=True)
+    first = [s for s in ranked if s.kind in ("classes", "binary")]
+    return (*first, *dense, *(s for s in ranked if s not in first))
+
+
+def _merit(score: Score) -> tuple[bool, bool, bool]:
+    return score.kind == "classes", score.activation != "", score.kind not in NO_CLASSES
+
+
+def _of_vector(vector: Vector, nature: Nature) -> Score:
+    return Score(
+        vector.value,
+        vector.class_axis,
+        vector.activation,
+        vector.count,
+        vector.output,
+        nature=nature.name,
+        reason=nature.reason,
+    )
+
+
+def _of_dense(dense: DenseScores) -> Score:
+    return Score(dense.sources[0], 1, dense.activation, dense.count, dense.outputs[0], dense, CLASSES, dense.reason)
+
+
+def _are_cells(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
+    """Tell whether what looks like classes is one column, of as many cells."""
+    entries = known.get(vector.value)
+    return entries is not None and len(entries.columns) == 1 and vector.class_axis not in (None, entries.axis)
+
+
+def find_score(graph: ir.Graph, name: str = "auto", head: str = "auto") -> Score:
+    """Return the score called ``name``, or that of a head.
 
     Args:
         graph: a prepared graph.
         name: the name of a value, or "auto".
+        head: the name of one of the outputs of a head, or "auto": the first of ``find_heads``.
 
     Raises:
-        ScoreError: no value has that name, or no output has scores.
+        ScoreError: no value has that name, no output has scores, or the named one has none.
         NoGradientPath: an output with scores depends on the inputs through steps and comparisons only.
     """
     if name != "auto":
         return _named(graph, name)
+    heads = find_heads(graph)
+    if head == "auto" and heads:
+        return heads[0]
+    if head != "auto":
+        return _head_called(head, heads)
     reached = dependents(graph, graph.inputs)
-    batches = _batches(graph)
-    scores = [s for v in _float_ends(graph) if v in reached and (s := _walk_back(v, batches)) is not None]
-    if all(s.kind == "regression" for s in scores) and (dense := _dense(graph, name, batches)) is not None:
-        return dense
-    if not scores:
-        _refuse_steps(graph, reached, batches)
-        shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
-        raise ScoreError(
-            "no output holds one score per class and image, or entries that pass through a Sigmoid or Softmax",
-            where=f"outputs: {shapes}",
-            hint="--score NAME: a value (N, classes), or one with scores of classes in cells, as (N, classes, H, W) or "
-            "(N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)",
-            outputs=tuple(v.name for v in graph.outputs),
-        )
-    return max(scores, key=lambda s: (s.kind == "classes", s.activation != ""))  # the first of the best kind
+    _refuse_steps(graph, reached, _batches(graph))
+    shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
+    raise ScoreError(
+        "no output holds one score per class and image, or entries that pass through a Sigmoid or Softmax",
+        where=f"outputs: {shapes}",
+        hint="--score NAME: a value (N, classes), or one with scores of classes in cells, as (N, classes, H, W) or "
+        "(N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)",
+        outputs=tuple(v.name for v in graph.outputs),
+    )
+
+
+def _head_called(name: str, heads: Sequence[Score]) -> Score:
+    for score in heads:
+        if name in score.outputs:
+            return score
+    names = [output for score in heads for output in score.outputs]
+    raise ScoreError(
+        f"no head {name!r} could be explained",
+        where=f"heads: {', '.join(names) or 'none'}",
+        hint=f"--head {nearest(name, names)}" if names else "--score NAME",
+        name=name,
+    )
 
 
 def _refuse_steps(graph: ir.Graph, reached: Set[ir.Value], batches: Batches) -> None:
     """Raise ``NoGradientPath``, naming the operator, where an output is a score but its gradient zero by definition."""
     for value in _float_ends(graph):
-        if value not in reached and _walk_back(value, batches) is not None:
+        if value not in reached and walk_back(value, batches) is not None:
             steps = [n for n in _makers(value) if n.op_type in STEP_FUNCTIONS and any(v in reached for v in n.inputs)]
             if steps:
                 raise NoGradientPath(
@@ -127,9 +194,13 @@ def _named(graph: ir.Graph, name: str) -> Score:
     value = values.get(name)
     if value is None:
         raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
-    activation, output = _leads_to(value)
+    activation, output = leads_to(value)
     batches = _batches(graph)
-    score = _describe(value, activation, output or name, batches) or _dense(graph, name, batches)
+    vector = describe(value, activation, output or name, batches)
+    if vector is not None:
+        return _of_vector(vector, Nature(CLASSES if vector.class_axis is not None else "", NAMED))
+    dense = named_dense_score(value, follow(graph), batches)
+    score = None if dense is None else _of_dense(dense)
     if score is None:
         raise ScoreError(
             f"{name!r} of shape {_dims(value)} is not one score per class and image",
@@ -137,11 +208,6 @@ def _named(graph: ir.Graph, name: str) -> Score:
             name=name,
         )
     return score
-
-
-def _dense(graph: ir.Graph, name: str, batches: Batches) -> Score | None:
-    dense = dense_scores(graph, name, batches)
-    return None if dense is None else Score(dense.sources[0], 1, dense.activation, dense.count, name, dense)
 
 
 def _batches(graph: ir.Graph) -> Batches:
@@ -163,91 +229,6 @@ def _float_ends(graph: ir.Graph) -> Iterator[ir.Value]:
             yield value
         elif node is not None:
             pending.extend(v for v in node.inputs if v is not None)
-
-
-def _leads_to(value: ir.Value) -> tuple[str, str]:
-    """Return the squashing operator behind ``value``, and the graph output that it ends in; "" where there is none."""
-    for node in [*value.consumers(), *quantized_form(value).consumers()]:
-        if _passes(node) and node.inputs[0] in (value, quantized_form(value)) and node.outputs[0] is not value:
-            activation, output = _leads_to(node.outputs[0])
-            if output:
-                return node.op_type.removeprefix("QLinear") if node.op_type in SQUASHES else activation, output
-    return "", (value.name or "") if value.is_graph_output() else ""
-
-
-def _passes(node: ir.Node) -> bool:
-    return node.domain in ("", "com.microsoft") and node.op_type in SQUASHES | PASSED_OVER
-
-
-def _walk_back(output: ir.Value, batches: Batches) -> Score | None:
-    """Return the score before a trailing Softmax, LogSoftmax or Sigmoid and the reshapes and casts around it."""
-    name = output.name or ""
-    trail = list(_trail(output))
-    squashing = next((node for node in trail if node.op_type in SQUASHES), None)
-    if squashing is None:
-        return _first(output, trail, "", name, batches)
-    before = squashing.inputs[0]
-    assert before is not None
-    if not _is_over_classes(squashing, before):
-        return None
-    return _first(before, trail[trail.index(squashing) + 1 :], squashing.op_type.removeprefix("QLinear"), name, batches)
-
-
-def _trail(value: ir.Value) -> Iterator[ir.Node]:
-    """Yield the nodes that made ``value``, back to the first one that computes something."""
-    while (node := value.producer()) is not None and _passes(node):
-        before = node.inputs[0]
-        if before is None or not carries(before):
-            return
-        yield node
-        value = before
-
-
-def _first(value: ir.Value, trail: Sequence[ir.Node], activation: str, output: str, batches: Batches) -> Score | None:
-    """Return the score for ``value``, or for what it was made of where its batch axis is gone or an adapter made it."""
-    score = _describe(value, activation, output, batches)
-    for node in trail:
-        if not (_is_inserted(value) or (score is None and _is_vector(value))) or node.op_type in SQUASHES:
-            break
-        before = node.inputs[0]
-        assert before is not None
-        value, score = before, _describe(before, activation, output, batches) or score
-    return score
-
-
-def _is_inserted(value: ir.Value) -> bool:
-    """Tell whether raising the opset made it: the deployed file does not have it."""
-    return INSERTED in value.meta
-
-
-def _is_vector(value: ir.Value) -> bool:
-    return value.shape is not None and sum(d != 1 for d in value.shape) <= 1
-
-
-def _is_over_classes(node: ir.Node, value: ir.Value) -> bool:
-    """Tell whether ``node`` normalises the only axis of ``value`` with several entries, beside that of the batch."""
-    if node.op_type.endswith("Sigmoid") or value.shape is None:
-        return True
-    wide = [k for k, d in enumerate(value.shape) if k > 0 and d != 1]
-    axis = node.attributes.get_int("axis", -1) % len(value.shape)
-    return not wide or wide == [axis] or len(value.shape) == 1
-
-
-def _describe(value: ir.Value, activation: str, output: str, batches: Batches) -> Score | None:
-    """Return the score for ``value``, or None where it is not one score per class and image."""
-    value = real_form(value)
-    dims = [] if value.shape is None else list(value.shape)
-    if not dims or not is_float(value) or isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
-        return None
-    if all(isinstance(d, int) for d in (dims[0], *batches)) and dims[0] not in batches:
-        return None
-    wide = [k for k, d in enumerate(dims) if k > 0 and d != 1]
-    if not wide:
-        return Score(value, None, activation, 2 if activation == "Sigmoid" else 1, output)
-    count = dims[wide[0]]
-    if len(wide) > 1 or not isinstance(count, int):
-        return None
-    return Score(value, wide[0], activation, count, output)
 
 
 def _dims(value: ir.Value) -> str:

@@ -7,7 +7,7 @@ scores are described; ``targets`` writes them into a graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.axes import Dim
 from onnx_gradcam.anatomy.dense import heads
 from onnx_gradcam.anatomy.dense.cells import Level, levels
-from onnx_gradcam.anatomy.dense.heads import BOX, Entries
+from onnx_gradcam.anatomy.dense.heads import BOX
 from onnx_gradcam.anatomy.dense.tensors import (
     Flattened,
     Joined,
@@ -27,14 +27,14 @@ from onnx_gradcam.anatomy.dense.tensors import (
     dims_of,
     sources,
 )
+from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.operators import COPIES, REORDERS
 
-Batches = Set[Dim | None]
-
 
 @dataclass(frozen=True)
-class Head:
+class ScoredOutput:
     """One output with scores of K classes in P cells.
 
     Attributes:
@@ -46,6 +46,7 @@ class Head:
         has_boxes: whether other columns stand beside the scores.
         name: the name of the model's value that holds the logits.
         output: the value of the model that holds the scores.
+        returned_in: the names of the graph outputs that they come to.
     """
 
     logits: Tensor
@@ -56,6 +57,7 @@ class Head:
     has_boxes: bool
     name: str
     output: Value
+    returned_in: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -75,7 +77,7 @@ class DenseScores:
         levels: the levels that the cells lie on.
     """
 
-    heads: tuple[Head, ...]
+    heads: tuple[ScoredOutput, ...]
     logits: Tensor
     objectness: Tensor | None
     boxes: Tensor | None
@@ -100,6 +102,21 @@ class DenseScores:
     def names(self) -> tuple[str, ...]:
         """Return the names of the model's values that hold the logits."""
         return tuple(head.name for head in self.heads)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the model's values that hold the scores as the model returns them."""
+        return tuple(dict.fromkeys(name for head in self.heads for name in head.returned_in))
+
+    @property
+    def reason(self) -> str:
+        """Return why these are the scores."""
+        first = self.heads[0]
+        made = f"pass through a {first.activation} and are only moved behind it" if first.activation else "are logits"
+        columns = f"{self.count} columns" if self.count > 1 else "one column"
+        others = "; the other columns meet arithmetic, or are left as they are: boxes" if first.has_boxes else ""
+        gate = "; another one is the objectness" if self.objectness is not None else ""
+        return f"{columns} for each of many cells {made}{gate}{others}"
 
     @property
     def cell_axes(self) -> int:
@@ -132,26 +149,45 @@ class DenseScores:
         return self.logits if tensor is None else tensor
 
 
-def dense_scores(graph: ir.Graph, name: str, batches: Batches) -> DenseScores | None:
-    """Return the scores in all outputs of ``graph``, or behind its value ``name``; None where there are none.
+def dense_scores(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[DenseScores]:
+    """Return the scores in all outputs of ``graph``, those with most classes first.
+
+    Outputs of as many classes and cell axes are one score; one of a single class and as many cells as another one's is
+    the objectness of that one.
 
     Args:
         graph: a prepared graph.
-        name: the name of a value, or "auto".
+        known: the entries of its values.
         batches: the first dimensions of the inputs.
     """
-    known = _heads(graph, name, batches)
-    if not known:
-        return None
-    count = max(head.count for head in known)
-    largest = [head for head in known if head.count == count]
-    gates = [head for head in known if head.count == 1 < count]
-    rank = len(dims_of(largest[0].grid))
-    alike = [_with_objectness(head, gates) for head in largest if len(dims_of(head.grid)) == rank]
-    return _joined(_with_boxes(alike, graph.outputs))
+    outputs = _scored_outputs(graph, known, batches)
+    most = max((output.count for output in outputs), default=0)
+    gates = [output for output in outputs if output.count == 1 < most]
+    groups: dict[tuple[int, int], list[ScoredOutput]] = {}
+    for output in outputs:
+        if output not in gates:
+            groups.setdefault((output.count, len(dims_of(output.grid))), []).append(output)
+    left = list(graph.outputs)
+    alike = [[_with_objectness(output, gates) for output in group] for group in groups.values()]
+    ordered = sorted(alike, key=lambda group: -group[0].count)
+    return [_joined(_with_boxes(group, left)) for group in ordered]
 
 
-def _joined(all_heads: Sequence[Head]) -> DenseScores:
+def named_dense_score(value: Value, known: Mapping[Value, Entries], batches: Batches) -> DenseScores | None:
+    """Return the scores behind a value that the user names; None where it has none.
+
+    ``known`` and ``batches``: see ``dense_scores``.
+    """
+    traced = [_of_entries(end, batches) for end in heads.ends([value], known)]
+    outputs = [output for output in traced if output is not None]
+    if not outputs and value in known:
+        plain = _scored(value, value, known[value].axis, None, None, _activation_behind(value), batches)
+        outputs = [] if plain is None else [plain]
+    most = max((output.count for output in outputs), default=0)
+    return _joined([output for output in outputs if output.count == most]) if outputs else None
+
+
+def _joined(all_heads: Sequence[ScoredOutput]) -> DenseScores:
     logits = _side_by_side([head.logits for head in all_heads])
     own = tuple(Level(head.logits, 2, 1) for head in all_heads)
     assert logits is not None
@@ -175,30 +211,25 @@ def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor | None:
 # --- heads ------------------------------------------------------------------------------------------------------
 
 
-def _heads(graph: ir.Graph, name: str, batches: Batches) -> list[Head]:
+def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
     """Return the outputs with probabilities, or else one with logits that the model leaves as they are."""
-    nodes = list(graph)
-    values = {v.name: v for node in nodes for v in node.outputs}
-    if name != "auto" and name not in values:
-        return []
-    outputs = list(graph.outputs) if name == "auto" else [values[name]]
-    traced = [_head_of_entries(v, entries, nodes, batches) for v, entries in heads.ends(outputs)]
-    with_probabilities = [head for head in traced if head is not None]
+    traced = [_of_entries(end, batches) for end in heads.ends(graph.outputs, known)]
+    with_probabilities = [output for output in traced if output is not None]
     if with_probabilities:
         return with_probabilities
-    if name == "auto":
-        plain = _plain_logits(graph, nodes)
-    else:
-        axis = heads.channel_axis(values[name])
-        plain = None if axis is None else (values[name], axis)
+    plain = _plain_logits(graph, known)
     if plain is None:
         return []
     value, axis = plain
-    head = _head(value, value, axis, None, None, _activation_behind(value), batches)
-    return [] if head is None else [head]
+    output = _scored(value, value, axis, None, None, _activation_behind(value), batches)
+    return [] if output is None else [output]
 
 
-def _plain_logits(graph: ir.Graph, nodes: Sequence[ir.Node]) -> tuple[Value, int] | None:
+def _column_axis(value: Value, known: Mapping[Value, Entries]) -> int | None:
+    return known[value].axis if value in known else None
+
+
+def _plain_logits(graph: ir.Graph, known: Mapping[Value, Entries]) -> tuple[Value, int] | None:
     """Return logits that the model leaves as they are, and the axis of the classes.
 
     They are what an ArgMax reads; a map of several classes in the size of the image or not much below; steps that a
@@ -209,21 +240,21 @@ def _plain_logits(graph: ir.Graph, nodes: Sequence[ir.Node]) -> tuple[Value, int
         return decided
     images = [v for v in graph.inputs if v.shape is not None and len(v.shape) > 3]
     maps = [v for v in graph.outputs if v.shape is not None and len(v.shape) > 3]
-    recurrent = any(node.op_type in ("LSTM", "GRU", "RNN") for node in nodes)
+    recurrent = any(node.op_type in ("LSTM", "GRU", "RNN") for node in graph)
     steps = [v for v in graph.outputs if v.shape is not None and len(v.shape) == 3] if recurrent else []
     for value in [*maps[:1], *steps[:1]]:
-        axis = heads.channel_axis(value)
+        axis = _column_axis(value, known)
         count = 0 if axis is None else dims_of(value)[axis]
         if axis is None or not isinstance(count, int) or count < 2:
             continue
-        if value in steps or (images and _is_map_of(value, axis, maps, images[0])):
+        if value in steps or (images and _is_map_of(value, axis, maps, images[0], known)):
             return value, axis
     return None
 
 
-def _is_map_of(value: Value, axis: int, maps: Sequence[Value], image: Value) -> bool:
+def _is_map_of(value: Value, axis: int, maps: Sequence[Value], image: Value, known: Mapping[Value, Entries]) -> bool:
     """Tell whether a map may be one of classes of the image: as fine, other maps alike, and not itself an image."""
-    alike = all(_may_be_same(_space(v, heads.channel_axis(v)), _space(value, axis)) for v in maps)
+    alike = all(_may_be_same(_space(v, _column_axis(v, known)), _space(value, axis)) for v in maps)
     is_image = dims_of(value)[axis] == _channels(image)
     return alike and not is_image and _is_fine(_space(value, axis), _space(image, None))
 
@@ -268,9 +299,10 @@ def _activation(node: ir.Node) -> str:
     return "Sigmoid" if node.op_type == "Sigmoid" else "Softmax"
 
 
-def _head_of_entries(value: Value, entries: Entries, nodes: Sequence[ir.Node], batches: Batches) -> Head | None:
-    """Return the head whose scores are the entries of ``value``."""
-    classes, gate = heads.classes(entries, nodes)
+def _of_entries(end: heads.End, batches: Batches) -> ScoredOutput | None:
+    """Return the head whose scores are the entries of the value at an end."""
+    value, entries = end.value, end.entries
+    classes, gate = heads.classes(entries)
     node = entries.squashed_by[classes[0]]
     assert node is not None
     axis, total = entries.axis, len(entries.squashed_by)
@@ -278,10 +310,14 @@ def _head_of_entries(value: Value, entries: Entries, nodes: Sequence[ir.Node], b
     objectness = entries.objectness if gate is None else columns(entries.logits, axis, gate, 1, total)
     first = _box_column(entries)
     boxes = None if first is None else columns(value, axis, first, BOX, total)
-    head = _head(value, logits, axis, objectness, boxes, _activation(node), batches)
+    made = _scored(value, logits, axis, objectness, boxes, _activation(node), batches)
     source = node.inputs[0]
     name = (source.name if source is not None else value.name) or ""
-    return None if head is None else replace(head, has_boxes=bool(entries.others), name=name)
+    return (
+        None
+        if made is None
+        else replace(made, has_boxes=None in entries.squashed_by, name=name, returned_in=end.outputs)
+    )
 
 
 def _box_column(entries: Entries) -> int | None:
@@ -291,7 +327,7 @@ def _box_column(entries: Entries) -> int | None:
     return runs[0] if runs else None
 
 
-def _head(
+def _scored(
     output: Value,
     logits: Tensor,
     axis: int,
@@ -299,7 +335,7 @@ def _head(
     boxes: Tensor | None,
     activation: str,
     batches: Batches,
-) -> Head | None:
+) -> ScoredOutput | None:
     """Return the head with these tensors, whose columns lie along ``axis``; None where the batch axis is not known."""
     dims = dims_of(logits)
     others = [k for k in range(len(dims)) if k != axis]
@@ -309,14 +345,16 @@ def _head(
     order = [batch, axis, *(k for k in others if k != batch)]
     grid = arranged(logits, order)
     gate, box = (None if t is None else _flat(arranged(t, order)) for t in (objectness, boxes))
-    return Head(_flat(grid), grid, gate, box, activation, False, output.name or "", output)
+    return ScoredOutput(
+        _flat(grid), grid, gate, box, activation, False, output.name or "", output, (output.name or "",)
+    )
 
 
 def _flat(grid: Tensor) -> Tensor:
     return grid if len(dims_of(grid)) == 3 else Flattened(grid)
 
 
-def _with_objectness(head: Head, gates: Sequence[Head]) -> Head:
+def _with_objectness(head: ScoredOutput, gates: Sequence[ScoredOutput]) -> ScoredOutput:
     """Return the head with the objectness that another output is: one of one column and as many cells."""
     if head.objectness is not None:
         return head
@@ -324,17 +362,17 @@ def _with_objectness(head: Head, gates: Sequence[Head]) -> Head:
     return replace(head, objectness=same[0].logits) if same else head
 
 
-def _with_boxes(some_heads: Sequence[Head], outputs: Sequence[Value]) -> list[Head]:
+def _with_boxes(some_heads: Sequence[ScoredOutput], left: list[Value]) -> list[ScoredOutput]:
     """Return the heads with the boxes that are outputs of their own: as many cells, four columns or a multiple of it.
 
-    A head's output comes with that of its boxes: of several that fit, each is taken once.
+    A head's output comes with that of its boxes: of several that fit, each is taken once, off the list ``left``.
     """
     scores = {head.output for head in some_heads}
-    left = [v for v in outputs if v.shape is not None and v not in scores]
+    left[:] = [v for v in left if v.shape is not None and v not in scores]
     return [head if head.boxes is not None else _take_boxes(head, left) for head in some_heads]
 
 
-def _take_boxes(head: Head, left: list[Value]) -> Head:
+def _take_boxes(head: ScoredOutput, left: list[Value]) -> ScoredOutput:
     """Return the head with the first of the outputs ``left`` that fits as its boxes, which is taken off the list."""
     for value in left:
         axis = _box_axis(value, head.grid)

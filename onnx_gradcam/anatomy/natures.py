@@ -1,0 +1,162 @@
+"""What the numbers of a score are: classes, or an embedding, the values of a regression, the pixels of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.vectors import PASSED_OVER, Vector
+from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.operators import POOLINGS, AxisEffect, operators
+
+CLASSES, EMBEDDING, VALUES = "classes", "embedding", "values"
+NORMALISATIONS = frozenset(
+    "BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LpNormalization "
+    "RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization".split()
+)
+# Elementwise functions that no classifier ends in.
+FUNCTIONS = frozenset(
+    "Abs Atan Celu Clip Cos Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Max Min Mish PRelu Pow QLinearLeakyRelu "
+    "QLinearSigmoid QuickGelu Relu Selu Sigmoid Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
+)
+SUMS_OF_SQUARES = frozenset("ReduceL2 ReduceSumSquare ReduceSum ReduceMean".split())
+POOLED = POOLINGS | operators(AxisEffect.REDUCED)
+CLASS_MAPS = frozenset(("", "Relu", "Clip", "LeakyRelu"))  # what a convolution with one map for each class goes through
+NORM_STEPS = 6  # operators between a sum of squares and the division by its root
+
+
+class Nature(NamedTuple):
+    """What numbers are, and why."""
+
+    name: str
+    reason: str
+
+
+def nature_of(vector: Vector, known: Mapping[ir.Value, Entries], inputs: Sequence[ir.Value]) -> Nature:
+    """Return what the numbers of a vector are.
+
+    Args:
+        vector: a value with one number, or one for each class, for each image.
+        known: the entries of the values of the graph.
+        inputs: the inputs of the graph.
+    """
+    if vector.class_axis is None:
+        return _of_one_number(vector)
+    if vector.activation:
+        return _of_squashed(vector, inputs)
+    for find in (_normalised, _ends_in_function, _pooled_features):
+        if (nature := find(vector, known)) is not None:
+            return nature
+    return Nature(CLASSES, "one number for each of its columns, from a linear layer: taken for the logits of classes")
+
+
+def _of_one_number(vector: Vector) -> Nature:
+    if vector.activation == "Sigmoid":
+        return Nature("", "one number for each image, and a Sigmoid makes a probability of it")
+    return Nature("", "one number for each image, without a Sigmoid: a regression")
+
+
+def _of_squashed(vector: Vector, inputs: Sequence[ir.Value]) -> Nature:
+    if vector.activation != "Sigmoid":
+        return Nature(CLASSES, f"a {vector.activation} over its columns makes probabilities of them")
+    if any(_size(v) == vector.count for v in inputs):
+        return Nature(VALUES, "a Sigmoid makes as many numbers as the input has: the image once more")
+    return Nature(CLASSES, "a Sigmoid makes a probability of each column by itself")
+
+
+def _size(value: ir.Value) -> int | None:
+    """Return how many numbers an input has for one image."""
+    dims = [] if value.shape is None else list(value.shape)[1:]
+    known = [d for d in dims if isinstance(d, int)]
+    return math.prod(known) if dims and len(known) == len(dims) else None
+
+
+def _normalised(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:
+    """Return an embedding where the numbers are divided by their length, or normalised in another way, at the end."""
+    node = _maker(vector.value)
+    if node is not None and node.op_type in NORMALISATIONS:
+        return Nature(EMBEDDING, f"it ends in {node.op_type}, as embeddings do: a classifier ends in a linear layer")
+    divided = next((n for n in _behind_affine(vector.value) if n.op_type in ("Div", "Mul")), None)
+    if divided is None or len(divided.inputs) != 2:
+        return None
+    for x, d in (divided.inputs[:2], reversed(divided.inputs[:2])):
+        if x is not None and d is not None and constant(d) is None and _is_length_of(d, x):
+            return Nature(EMBEDDING, "it is divided by its own length, as embeddings are")
+    return None
+
+
+def _is_length_of(length: ir.Value, value: ir.Value) -> bool:
+    """Tell whether ``length`` is made of a sum of squares, or of its root, of what ``value`` is made of."""
+    pending, seen = [(length, 0)], set[ir.Node]()
+    while pending:
+        found, steps = pending.pop()
+        node = found.producer()
+        if node is None or node in seen or steps > NORM_STEPS:
+            continue
+        seen.add(node)
+        if node.op_type in SUMS_OF_SQUARES and _sums_squares(node):
+            return value in _near(node)
+        pending.extend((v, steps + 1) for v in node.inputs if v is not None and constant(v) is None)
+    return False
+
+
+def _sums_squares(node: ir.Node) -> bool:
+    before = node.inputs[0].producer() if node.inputs[0] is not None else None
+    is_square = before is not None and (
+        (before.op_type == "Mul" and before.inputs[0] is before.inputs[1]) or before.op_type == "Pow"
+    )
+    return node.op_type in ("ReduceL2", "ReduceSumSquare") or is_square
+
+
+def _near(node: ir.Node) -> set[ir.Value]:
+    """Return what ``node`` reads, and what that is made of by at most two operators."""
+    values = {v for v in node.inputs if v is not None}
+    for _ in range(2):
+        values |= {x for v in values if (n := v.producer()) is not None for x in n.inputs if x is not None}
+    return values
+
+
+def _ends_in_function(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:
+    """Return values where a function is the last that is done to the numbers, or a scale and then a shift are."""
+    makers = list(_behind_affine(vector.value))
+    if not makers:
+        return None
+    *affine, first = makers
+    if first.op_type in FUNCTIONS:
+        return Nature(VALUES, f"{first.op_type} is the last that is done to it, and no classifier ends in that")
+    if [n.op_type in ("Mul", "Div") for n in affine] == [False, True]:
+        return Nature(VALUES, "it is scaled and then shifted, as the values of a regression are")
+    return None
+
+
+def _pooled_features(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:
+    """Return an embedding where features are pooled and no linear layer comes behind; class maps are pooled, too."""
+    node, entries = _maker(vector.value), known.get(vector.value)
+    if node is None or node.op_type not in POOLED or entries is None:
+        return None
+    if all(c.changed_by in CLASS_MAPS for c in entries.columns):
+        return None
+    return Nature(EMBEDDING, "features are pooled, and no linear layer comes behind: it holds features, not classes")
+
+
+def _maker(value: ir.Value) -> ir.Node | None:
+    """Return the node that computed ``value``, before it was reshaped, transposed or stored."""
+    node = value.producer()
+    while node is not None and node.op_type in PASSED_OVER and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node
+
+
+def _behind_affine(value: ir.Value) -> Iterator[ir.Node]:
+    """Yield the nodes that scaled and shifted ``value`` by constants, the last first, and the one before these."""
+    node = _maker(value)
+    while node is not None:
+        yield node
+        data = [v for v in node.inputs if v is not None and constant(v) is None]
+        if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(data) != 1:
+            return
+        node = _maker(data[0])
