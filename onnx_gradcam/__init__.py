@@ -32,7 +32,7 @@ from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, compare
-from onnx_gradcam.jobs.inspect import LayerInfo, layers
+from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, heads, layers
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.geometry import Geometry
@@ -87,6 +87,7 @@ __all__ = [
     "ForwardMismatch",
     "Frame",
     "Geometry",
+    "HeadInfo",
     "InputError",
     "InputSpec",
     "LayerError",
@@ -136,6 +137,7 @@ __all__ = [
     "contact_sheet",
     "contrast",
     "gradient_model",
+    "heads",
     "layers",
     "roads",
     "verify",

@@ -23,6 +23,10 @@ FUNCTIONS = frozenset(
     "Abs Atan Celu Clip Cos Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Max Min Mish PRelu Pow QLinearLeakyRelu "
     "QLinearSigmoid QuickGelu Relu Selu Sigmoid Sin Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu".split()
 )
+SLICES = operators(AxisEffect.CUT) | {"Slice"}
+PICKS = operators(AxisEffect.PICKED) | frozenset(
+    "Compress NonMaxSuppression NonZero ScatterElements ScatterND TopK".split()
+)
 SUMS_OF_SQUARES = frozenset("ReduceL2 ReduceSumSquare ReduceSum ReduceMean".split())
 POOLED = POOLINGS | operators(AxisEffect.REDUCED)
 CLASS_MAPS = frozenset(("", "Relu", "Clip", "LeakyRelu"))  # what a convolution with one map for each class goes through
@@ -52,6 +56,14 @@ def nature_of(vector: Vector, known: Mapping[ir.Value, Entries], inputs: Sequenc
         if (nature := find(vector, known)) is not None:
             return nature
     return Nature(CLASSES, "one number for each of its columns, from a linear layer: taken for the logits of classes")
+
+
+def is_picked(vector: Vector) -> bool:
+    """Tell whether the numbers were picked among those of cells: the scores of what a detector keeps."""
+    node = _maker(vector.value)
+    while node is not None and node.op_type in SLICES and node.inputs[0] is not None:
+        node = _maker(node.inputs[0])
+    return node is not None and node.op_type in PICKS
 
 
 def _of_one_number(vector: Vector) -> Nature:

@@ -10,10 +10,10 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.dense.scores import DenseScores, dense_scores, named_dense_score
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.entries.follow import follow
-from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, nature_of
+from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, is_picked, nature_of
 from onnx_gradcam.anatomy.vectors import Batches, Vector, describe, leads_to, walk_back
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
-from onnx_gradcam.graph.flow import NO_GRADIENT, dependents, is_float
+from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, dependents, downstream, is_float
 from onnx_gradcam.graph.names import values_by_name
 
 STEP_FUNCTIONS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
@@ -84,11 +84,13 @@ def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
     reached, batches, known = dependents(graph, graph.inputs), _batches(graph), follow(graph)
     vectors = [v for x in _float_ends(graph) if x in reached and (v := walk_back(x, batches)) is not None]
     images = [v for v in graph.inputs if v in reached]
-    of_images = [_of_vector(v, nature_of(v, known, images)) for v in vectors if not _are_cells(v, known)]
+    whole = [v for v in vectors if not _are_cells(v, known) and not is_picked(v)]
+    of_images = [_of_vector(v, nature_of(v, known, images)) for v in whole]
     dense = [_of_dense(d) for d in dense_scores(graph, known, batches)]
     ranked = sorted(of_images, key=_merit, reverse=True)
     first = [s for s in ranked if s.kind in ("classes", "binary")]
-    return (*first, *dense, *(s for s in ranked if s not in first))
+    smooth = downstream(graph, beginnings(list(graph), graph.inputs)) if first or dense else reached
+    return (*first, *dense, *(s for s in ranked if s not in first and s.value in smooth))
 
 
 def _merit(score: Score) -> tuple[bool, bool, bool]:
@@ -131,11 +133,20 @@ def find_score(graph: ir.Graph, name: str = "auto", head: str = "auto") -> Score
     """
     if name != "auto":
         return _named(graph, name)
-    heads = find_heads(graph)
-    if head == "auto" and heads:
+    return choose_head(graph, find_heads(graph), head)
+
+
+def choose_head(graph: ir.Graph, heads: Sequence[Score], name: str = "auto") -> Score:
+    """Return the head with an output called ``name``, or the first of ``heads``; see ``find_score``.
+
+    Raises:
+        ScoreError: there is no such head, or none at all.
+        NoGradientPath: an output with scores depends on the inputs through steps and comparisons only.
+    """
+    if name != "auto":
+        return _head_called(name, heads)
+    if heads:
         return heads[0]
-    if head != "auto":
-        return _head_called(head, heads)
     reached = dependents(graph, graph.inputs)
     _refuse_steps(graph, reached, _batches(graph))
     shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.anatomy.score import Score
+from onnx_gradcam.anatomy.score import NO_CLASSES, Score
 from onnx_gradcam.targets.written import WrittenScore
 
 Float = npt.NDArray[np.floating[Any]]
@@ -23,9 +23,9 @@ def by_class(score: Score | WrittenScore, y: npt.NDArray[Any]) -> Float:
 
 
 def probabilities(score: Score | WrittenScore, columns: Float) -> Float:
-    """Return the probabilities of (N, K) scores: by a sigmoid where the model ends in one, else softmax; NaN for a
-    regression."""
-    if score.kind == "regression":
+    """Return the probabilities of (N, K) scores: by a sigmoid where the model ends in one, else softmax; NaN for
+    numbers that are no classes."""
+    if score.kind in ("regression", *NO_CLASSES):
         return np.full_like(columns, np.nan)
     y = columns.astype(np.float64)
     if score.activation == "Sigmoid":

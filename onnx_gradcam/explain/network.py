@@ -17,7 +17,7 @@ from onnx_gradcam.anatomy.layer import Layer, Verdict
 from onnx_gradcam.anatomy.layers import at_size
 from onnx_gradcam.anatomy.linear_head import has_linear_head
 from onnx_gradcam.anatomy.paths import upstream_of_any
-from onnx_gradcam.anatomy.score import Score, find_score
+from onnx_gradcam.anatomy.score import Score, choose_head, find_heads, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff.rectifiers.gating import GATES, deconvolution_rules, guided_rules
 from onnx_gradcam.engine.evaluation import Evaluation
@@ -76,6 +76,7 @@ def open_network(
         model,
         target_layer,
         opening.get("score", "auto"),
+        opening.get("head", "auto"),
         opening.get("grid"),
         opening.get("image_input"),
         options_of(opening),
@@ -99,6 +100,7 @@ class Network:
         model: path, bytes or ``onnx.ModelProto``.
         layer: value or node name(s), module paths, or "auto".
         score: see ``Opening``.
+        head: see ``Opening``.
         grid: see ``Opening``.
         image_input: see ``Opening``.
         options: how sessions are opened.
@@ -114,6 +116,7 @@ class Network:
         model: ModelLike | Source,
         layer: str | Sequence[str] = "auto",
         score: str = "auto",
+        head: str = "auto",
         grid: str | None = None,
         image_input: str | None = None,
         options: Options = Options(),  # noqa: B008 (frozen)
@@ -129,7 +132,7 @@ class Network:
         self.image_input: InputSpec = inputs.image_input(self.inputs, image_input)
         self.alike = [] if image_input else inputs.image_candidates(self.inputs)
         self.branch = "logits"
-        self.score_request = score
+        self.score_request, self.head_request = score, head
         self._branches: dict[str, Network] = {}
         self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
         self._placed: list[Layer] = []
@@ -163,7 +166,21 @@ class Network:
     @cached_property
     def score(self) -> Score:
         """Return the score that is explained. Raises ``ScoreError`` where the model has none."""
-        return find_score(self.prepared.graph, self.score_request)
+        if self.score_request != "auto":
+            return find_score(self.prepared.graph, self.score_request)
+        return choose_head(self.prepared.graph, self.heads, self.head_request)
+
+    @cached_property
+    def heads(self) -> tuple[Score, ...]:
+        """Return the scores of all heads of the model; the first is explained where none is named."""
+        return find_heads(self.prepared.graph)
+
+    @property
+    def choice_of_head(self) -> tuple[str, tuple[str, ...]]:
+        """Return the output that is explained, and those of other heads, where nobody chose; else no others."""
+        if (self.score_request, self.head_request) != ("auto", "auto"):
+            return self.score.output, ()
+        return self.score.output, tuple(score.output for score in self.heads[1:])
 
     @cached_property
     def _written(self) -> tuple[ir.Model, WrittenScore]:

@@ -17,6 +17,7 @@ class Opening(TypedDict, total=False):
 
     Attributes:
         score: the name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
+        head: the name of an output, where the model has several that could be explained (``heads``). "auto": the first.
         grid: the token grid of the target layer: "14x14" for 14 rows of 14, which are the last of all tokens, or
             "14x14+1" for those after the first token. None: it is read from the graph.
         image_input: the input that is explained. None: the first of those with the most axes.
@@ -28,6 +29,7 @@ class Opening(TypedDict, total=False):
     """
 
     score: str
+    head: str
     grid: str | None
     image_input: str | None
     providers: Sequence[str] | None
@@ -39,6 +41,7 @@ class Opening(TypedDict, total=False):
 
 OPENING_DEFAULTS: Mapping[str, Any] = {
     "score": "auto",
+    "head": "auto",
     "grid": None,
     "image_input": None,
     **{option.name: option.default for option in fields(Options)},

@@ -53,6 +53,29 @@ class LayerInfo:
 
 
 @dataclass(frozen=True)
+class HeadInfo:
+    """A head of the model: an output, or several with one kind of scores, that could be explained.
+
+    Attributes:
+        name: its first output, as ``--head`` takes it.
+        outputs: all its outputs.
+        kind: "classes", "binary", "regression", "values", "embedding", "map", "detector" or "sequence".
+        count: how many classes, or numbers, it has.
+        reason: why it is taken for that.
+        chosen: whether it is explained.
+        targets: the forms of ``--target`` that it has.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    kind: str
+    count: int
+    reason: str
+    chosen: bool
+    targets: str
+
+
+@dataclass(frozen=True)
 class Operator:
     """An operator of the model.
 
@@ -78,6 +101,7 @@ class Overview:
         opset: for each domain the version.
         inputs, outputs: as the model declares them.
         score, score_note: the score tensor, and what it is; "" and "not found" where there is none.
+        heads: all that could be explained, first what is taken where nothing is named.
         targets: the forms of ``--target`` that the model has.
         classes, labels: how many classes the score has, and how many labels the model brings.
         layers: the candidate target layers, first the one that "auto" takes.
@@ -93,6 +117,7 @@ class Overview:
     outputs: tuple[InputSpec, ...]
     score: str
     score_note: str
+    heads: tuple[HeadInfo, ...]
     targets: str
     classes: int
     labels: int
@@ -122,6 +147,36 @@ def layers(model: ModelLike | Network, **opening: Unpack[Opening]) -> tuple[Laye
     """
     network = open_network(model, **opening)
     return _layers(network, network.score)
+
+
+@spelled_out
+def heads(model: ModelLike | Network, **opening: Unpack[Opening]) -> tuple[HeadInfo, ...]:
+    """Return all heads of a model: what could be explained, first what is taken where nothing is named.
+
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> [(head.name, head.kind, head.count) for head in ogc.heads(demo / "shapes-resnet.onnx")]
+    [('logits', 'classes', 8)]
+
+    Args:
+        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
+        **opening: the keywords of ``Opening``.
+
+    Raises:
+        ModelError, InputError: as ``Explainer`` raises them.
+    """
+    network = open_network(model, **opening)
+    return _heads(network, _score(network, []))
+
+
+def _heads(network: Network, chosen: Score | None) -> tuple[HeadInfo, ...]:
+    return tuple(_head(score, chosen is not None and score.sinks == chosen.sinks) for score in network.heads)
+
+
+def _head(score: Score, is_chosen: bool) -> HeadInfo:
+    context = Context(score, None, ())
+    return HeadInfo(score.output, score.outputs, context.kind, score.count, score.reason, is_chosen, context.fitting)
 
 
 def _layers(network: Network, score: Score) -> tuple[LayerInfo, ...]:
@@ -161,6 +216,7 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
         outputs=tuple(spec_of(v) for v in network.source.model.graph.outputs),
         score=score.name if score else "",
         score_note=_note(score),
+        heads=_heads(network, score),
         targets=Context(score, None, ()).fitting if score else "",
         classes=score.count if score else 0,
         labels=len(labels_from(network.metadata) or ()),
@@ -177,7 +233,7 @@ def _score(network: Network, warnings: list[str]) -> Score | None:
     try:
         return network.score
     except OnnxGradcamError as error:
-        if network.score_request != "auto":
+        if (network.score_request, network.head_request) != ("auto", "auto"):
             raise
         warnings.append(str(error))
         return None
@@ -210,7 +266,13 @@ def _note(score: Score | None) -> str:
         what = "boxes" if score.dense.detector else "cells"
         before = f"before the {score.activation}" if score.activation else "as the model leaves them"
         return f"{score.count} classes for each of many {what}, {before}; the most probable is explained"
-    kinds = {"classes": f"{score.count} classes", "binary": "one sigmoid logit", "regression": "one value"}
+    kinds = {
+        "classes": f"{score.count} classes",
+        "binary": "one sigmoid logit",
+        "regression": "one value",
+        "values": f"{score.count} numbers that are no classes",
+        "embedding": f"an embedding of {score.count} numbers",
+    }
     return f"{kinds[score.kind]}, {before}"
 
 

@@ -70,6 +70,10 @@ MODEL_OPTIONS = (
         "score", "score", "--score", str, "auto", "NAME", "The score tensor, before its softmax."
     ),
     ModelOption(
+        "head", "head", "--head", str, "auto", "NAME|all",
+        "The output that is explained, where several could be (inspect lists them). explain takes all of them, too.",
+    ),
+    ModelOption(
         "grid", "grid", "--grid", str, None, "HxW[+K]",
         "How the tokens of the target layer lie in the image: H rows of W, behind K others (all the rest).",
         "found by following the graph",

@@ -82,6 +82,17 @@ def image_inputs(names: Sequence[str], chosen: str) -> list[str]:
     ]
 
 
+def other_heads(taken: str, others: Sequence[str]) -> list[str]:
+    """Say which of several heads is explained; ``taken`` and ``others`` are the names of outputs."""
+    if not others:
+        return []
+    names = ", ".join(map(repr, others))
+    return [
+        f"the model has {len(others) + 1} heads: {taken!r} is explained, and not {names}; choose with --head NAME, or "
+        "--head all"
+    ]
+
+
 def forward_difference(difference: float | None) -> list[str]:
     """Warn that the outputs of the gradient graph differ a little from those of the deployed model."""
     if difference is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.anatomy.score import Score
+from onnx_gradcam.anatomy.score import NO_CLASSES, Score
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.labels import label_of
 from onnx_gradcam.targets.classes import TOP1, class_index
@@ -24,14 +24,19 @@ FITTING = {
     "classes": f"{SEVERAL}, output:K, -output:K, similar:FILE.npy",
     "binary": f"{ANY_CLASS}, output:0, -output:0",
     "regression": "output:0, -output:0",
+    "values": "output:K, -output:K",
+    "embedding": "similar:FILE.npy, output:K, -output:K",
     "map": f"{SEVERAL}, mask:CLASS@FILE, box:CLASS@X1,Y1,X2,Y2, argmax:CLASS",
     "detector": f"{SEVERAL}, cell:K, point:X,Y",
     "sequence": f"{SEVERAL}, tokens:A,B,C",
 }
+THINGS = {"values": "the values of a regression or the pixels of an image", "embedding": "an embedding"}
 PLURALS = {
     "classes": "a model with one score per class",
     "binary": "a model with one sigmoid logit",
     "regression": "a regression",
+    "values": "a model whose numbers are no classes",
+    "embedding": "an embedding",
     "map": "a dense map of classes",
     "detector": "a detector",
     "sequence": "a sequence of scores",
@@ -85,6 +90,20 @@ class Context:
         """Return the label of a class, of "tabby, tabby cat" the first; "class 3" where labels are not known."""
         name = label_of(index, self.labels)
         return f"class {index}" if name == str(index) else name.partition(",")[0]
+
+    def require_classes(self) -> None:
+        """Raise ``TargetError``, saying what the numbers are and naming the forms that fit, where they are no classes.
+
+        The single number of a regression has no choice, and is explained.
+        """
+        score = self.score
+        if self.kind in NO_CLASSES:
+            raise TargetError(
+                f"{score.output!r} holds {score.count} numbers that are no classes, so that there is no top-1",
+                where=f"it is taken for {THINGS[self.kind]}: {score.reason}",
+                hint=f"what fits this model: {self.fitting}. If they are classes all the same: --score {score.name}",
+                target=None,
+            )
 
     def require(self, target: object, *kinds: str) -> None:
         """Raise ``TargetError``, naming the forms that fit the model, where the model is of none of these kinds."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_gradcam.anatomy.classifier import head_rows
+from onnx_gradcam.anatomy.score import NO_CLASSES
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, fixed_target, one_hot
@@ -155,8 +156,8 @@ class Output(TargetObject):
 
     def bind(self, context: Context) -> BoundTarget:
         """Return the target that explains the number, or its negative."""
-        context.require(self, "classes", "binary", "regression")
-        count = context.score.count if context.kind == "classes" else 1
+        context.require(self, "classes", "binary", "regression", *NO_CLASSES)
+        count = context.score.count if context.kind in ("classes", *NO_CLASSES) else 1
         if not 0 <= self.column < count or self.sign not in (1, -1):
             hint = f"a column from 0 to {count - 1}, the sign 1 or −1"
             raise TargetError(f"no output {self.column} with sign {self.sign}", hint=hint, target=self)

@@ -75,7 +75,7 @@ class Similar(TargetObject):
 
     def bind(self, context: Context) -> BoundTarget:
         """Return the target that explains cos(e, q)."""
-        context.require(self, "classes")
+        context.require(self, "classes", "embedding")
         if context.score.activation:
             raise context.refusal(self, f"compares embeddings, and this score is before a {context.score.activation}")
         is_file = isinstance(self.embedding, str | os.PathLike)

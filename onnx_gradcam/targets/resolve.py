@@ -100,8 +100,10 @@ def bind_targets(targets: TargetsByImage | TopK, context: Context, images: int) 
     """Return for each of the images its targets, bound to the model.
 
     Raises:
-        TargetError: a target does not fit the model.
+        TargetError: a target does not fit the model: one of its own, or a class where the model has none.
     """
+    if isinstance(targets, TopK) or not all(isinstance(t, TargetObject) for several in targets for t in several):
+        context.require_classes()
     if isinstance(targets, TopK):
         return [tuple(ranked_target(rank) for rank in range(targets.k))] * images
     bound = {id(t): t.bind(context) for several in targets for t in several if isinstance(t, TargetObject)}

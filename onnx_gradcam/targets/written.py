@@ -29,7 +29,7 @@ class WrittenScore:
 
     @property
     def kind(self) -> str:
-        """Return "classes", "dense", "binary" or "regression"."""
+        """Return the kind of the score, as ``Score.kind``."""
         return self.described.kind
 
     @property

@@ -8,7 +8,7 @@ from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.jobs.compare.comparison import METRICS, STATISTICS, Comparison, Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
-from onnx_gradcam.jobs.inspect import LayerInfo, Operator, Overview, PresetResult
+from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview, PresetResult
 from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.verify import Check, NodeCheck, Report
 
@@ -99,6 +99,7 @@ def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
         "inputs": list(map(str, overview.inputs)),
         "outputs": list(map(str, overview.outputs)),
         "score": [f"{overview.score or '-'}  {overview.score_note}; {labels}"],
+        "heads (* is explained)": list(map(_head, overview.heads)),
         "targets": [overview.targets] if overview.targets else [],
         "candidate target layers (* is taken by default)": _layers(overview.layers),
         "operators": list(map(_operator, overview.operators)),
@@ -108,6 +109,11 @@ def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
     }
     lines = [line for title, rows in sections.items() if rows for line in [title, *(f"  {row}" for row in rows)]]
     return "\n".join([*lines, *(f"  {r.preset:15} {r.label:30} {r.probability:.3f}" for r in presets)])
+
+
+def _head(head: HeadInfo) -> str:
+    outputs = ", ".join(head.outputs)
+    return f"{'*' if head.chosen else ' '} {outputs}  {head.kind} ({head.count}): {head.reason}"
 
 
 def _layers(layers: Sequence[LayerInfo]) -> list[str]:
