@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.entries.columns import Entries, columns_in
+from onnx_gradcam.anatomy.paths import bottlenecks
 from onnx_gradcam.anatomy.vectors import PASSED_OVER, Vector
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import POOLINGS, AxisEffect, operators
@@ -27,8 +28,9 @@ SLICES = operators(AxisEffect.CUT) | {"Slice"}
 PICKS = operators(AxisEffect.PICKED) | frozenset(
     "Compress NonMaxSuppression NonZero ScatterElements ScatterND TopK".split()
 )
+REDUCTIONS = operators(AxisEffect.REDUCED)
 SUMS_OF_SQUARES = frozenset("ReduceL2 ReduceSumSquare ReduceSum ReduceMean".split())
-POOLED = POOLINGS | operators(AxisEffect.REDUCED)
+POOLED = POOLINGS | REDUCTIONS
 CLASS_MAPS = frozenset(("", "Relu", "Clip", "LeakyRelu"))  # what a convolution with one map for each class goes through
 NORM_STEPS = 6  # operators between a sum of squares and the division by its root
 
@@ -58,12 +60,15 @@ def nature_of(vector: Vector, known: Mapping[ir.Value, Entries], inputs: Sequenc
     return Nature(CLASSES, "one number for each of its columns, from a linear layer: taken for the logits of classes")
 
 
-def is_picked(vector: Vector) -> bool:
+def is_picked(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
     """Tell whether the numbers were picked among those of cells: the scores of what a detector keeps."""
     node = _maker(vector.value)
     while node is not None and node.op_type in SLICES and node.inputs[0] is not None:
         node = _maker(node.inputs[0])
-    return node is not None and node.op_type in PICKS
+    if node is None or node.op_type in PICKS:
+        return node is not None
+    entries = known.get(node.inputs[0]) if node.op_type in REDUCTIONS and node.inputs[0] is not None else None
+    return entries is not None and entries.are_squashed
 
 
 def _of_one_number(vector: Vector) -> Nature:
@@ -80,6 +85,24 @@ def _of_squashed(vector: Vector, inputs: Sequence[ir.Value]) -> Nature:
     return Nature(CLASSES, "a Sigmoid makes a probability of each column by itself")
 
 
+def is_image(graph: ir.Graph, value: ir.Value, known: Mapping[ir.Value, Entries]) -> bool:
+    """Tell whether a map is the input once more, or another image, and not a map of classes.
+
+    It has the shape of an input. Of one channel it may be a mask, too: an image is what goes through fewer numbers than
+    it has (an autoencoder), a mask what reaches the output on a finer way as well (the skips of a U-Net).
+    """
+    shape = [] if value.shape is None else list(value.shape)[1:]
+    images = [v for v in graph.inputs if len(shape) > 2 and v.shape is not None and list(v.shape)[1:] == shape]
+    if not images or (value in known and any(c.kind[0].endswith("Softmax") for c in known[value].columns)):
+        return False
+    channels = columns_in(value, known[value].axis) if value in known else None
+    if channels != 1:
+        return True
+    size = _size(value)
+    narrow = bottlenecks(list(graph), images, [value])
+    return size is None or any((count := _size(v)) is not None and count < size for v in narrow)
+
+
 def _size(value: ir.Value) -> int | None:
     """Return how many numbers an input has for one image."""
     dims = [] if value.shape is None else list(value.shape)[1:]
@@ -92,8 +115,8 @@ def _normalised(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | N
     node = _maker(vector.value)
     if node is not None and node.op_type in NORMALISATIONS:
         return Nature(EMBEDDING, f"it ends in {node.op_type}, as embeddings do: a classifier ends in a linear layer")
-    divided = next((n for n in _behind_affine(vector.value) if n.op_type in ("Div", "Mul")), None)
-    if divided is None or len(divided.inputs) != 2:
+    *_, divided = [None, *_behind_affine(vector.value)]
+    if divided is None or divided.op_type not in ("Div", "Mul"):
         return None
     for x, d in (divided.inputs[:2], reversed(divided.inputs[:2])):
         if x is not None and d is not None and constant(d) is None and _is_length_of(d, x):

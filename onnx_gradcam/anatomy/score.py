@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.dense.scores import DenseScores, dense_scores, named_dense_score
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.entries.follow import follow
-from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, is_picked, nature_of
+from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, is_image, is_picked, nature_of
 from onnx_gradcam.anatomy.vectors import Batches, Vector, describe, leads_to, walk_back
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, dependents, downstream, is_float
@@ -84,7 +84,7 @@ def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
     reached, batches, known = dependents(graph, graph.inputs), _batches(graph), follow(graph)
     vectors = [v for x in _float_ends(graph) if x in reached and (v := walk_back(x, batches)) is not None]
     images = [v for v in graph.inputs if v in reached]
-    whole = [v for v in vectors if not _are_cells(v, known) and not is_picked(v)]
+    whole = [v for v in vectors if not _are_cells(v, known) and not is_picked(v, known)]
     of_images = [_of_vector(v, nature_of(v, known, images)) for v in whole]
     dense = [_of_dense(d) for d in dense_scores(graph, known, batches)]
     ranked = sorted(of_images, key=_merit, reverse=True)
@@ -149,6 +149,7 @@ def choose_head(graph: ir.Graph, heads: Sequence[Score], name: str = "auto") -> 
         return heads[0]
     reached = dependents(graph, graph.inputs)
     _refuse_steps(graph, reached, _batches(graph))
+    _refuse_images(graph)
     shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
     raise ScoreError(
         "no output holds one score per class and image, or entries that pass through a Sigmoid or Softmax",
@@ -157,6 +158,20 @@ def choose_head(graph: ir.Graph, heads: Sequence[Score], name: str = "auto") -> 
         "(N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)",
         outputs=tuple(v.name for v in graph.outputs),
     )
+
+
+def _refuse_images(graph: ir.Graph) -> None:
+    """Raise ``ScoreError``, saying how a part of it is explained, where an output is an image like the input."""
+    known = follow(graph)
+    for value in graph.outputs:
+        if is_image(graph, value, known):
+            raise ScoreError(
+                f"the output {value.name!r} is an image like the input, and holds no classes",
+                where=f"shape {_dims(value)}",
+                hint=f"a part of its channel 0: --score {value.name} --target box:0@X1,Y1,X2,Y2, or mask:0@FILE. If it "
+                f"is a mask: --score {value.name}",
+                outputs=(value.name,),
+            )
 
 
 def _head_called(name: str, heads: Sequence[Score]) -> Score:

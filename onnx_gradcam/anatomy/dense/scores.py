@@ -28,6 +28,7 @@ from onnx_gradcam.anatomy.dense.tensors import (
     sources,
 )
 from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.natures import is_image
 from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.operators import COPIES, REORDERS
@@ -214,7 +215,7 @@ def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor | None:
 def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
     """Return the outputs with probabilities, or else one with logits that the model leaves as they are."""
     traced = [_of_entries(end, batches) for end in heads.ends(graph.outputs, known)]
-    with_probabilities = [output for output in traced if output is not None]
+    with_probabilities = [s for s in traced if s is not None and not is_image(graph, s.output, known)]
     if with_probabilities:
         return with_probabilities
     plain = _plain_logits(graph, known)

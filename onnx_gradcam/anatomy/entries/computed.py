@@ -121,7 +121,8 @@ def _of_two(node: ir.Node, value: ir.Value, a: Entries, b: Entries) -> Entries |
     if is_sum and all(c.is_raw for c in (*a.columns, *b.columns)):
         both = (replace(c, origins=c.origins | d.origins) for c, d in zip(a.columns, b.columns, strict=True))
         return Entries(real_form(value), a.axis, tuple(both)) if columns_in(value, a.axis) == len(a.columns) else None
-    return changed(larger, value, node.op_type)
+    mixed = tuple(replace(c, changed_by=node.op_type) for c in larger.columns)
+    return changed(replace(larger, columns=mixed), value, node.op_type)
 
 
 def _keeps(node: ir.Node, entries: Entries, others: Sequence[ir.Value]) -> bool:

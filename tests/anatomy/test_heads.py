@@ -1,0 +1,203 @@
+"""All heads of a model, what each is taken for, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from nets import BATCH, Net
+
+from onnx_gradcam.anatomy.score import Score, find_heads, find_score
+from onnx_gradcam.errors import ScoreError
+from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.prepare.prepare import prepare
+
+
+def heads_of(proto: onnx.ModelProto) -> tuple[Score, ...]:
+    return find_heads(prepare(load(proto).model).graph)
+
+
+def kind(proto: onnx.ModelProto) -> str:
+    (head,) = heads_of(proto)
+    return head.kind
+
+
+def features(net: Net, width: int = 6) -> str:
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, width)), out="features")
+    return net.op("Flatten", net.op("GlobalAveragePool", x), out="flat")
+
+
+def ending(write: Callable[[Net, str], object]) -> onnx.ModelProto:
+    """A small CNN with a linear layer of 5 numbers, ``y``, and what is written behind it."""
+    net = Net()
+    y = net.linear(features(net), 6, 5, out="y")
+    write(net, y)
+    return net.model({"out": [BATCH, 5]})
+
+
+def l2_exported(net: Net, y: str, steps: str) -> None:
+    """y / max(‖y‖, ε) as exporters write it."""
+    if steps == "ReduceL2":
+        length = net.op("ReduceL2", y, net.ints(-1), keepdims=1)
+    else:
+        square = net.op("Mul", y, y) if steps == "Mul" else net.op("Pow", y, net.array(np.float32(2)))
+        length = net.op("Sqrt", net.op("ReduceSum", square, net.ints(1), keepdims=1))
+    length = net.op("Expand", net.op("Clip", length, net.array(np.float32(1e-12))), net.op("Shape", y))
+    net.op("Div", y, length, out="out")
+
+
+def layer_norm(net: Net, y: str) -> None:
+    centred = net.op("Sub", y, net.op("ReduceMean", y, net.ints(1), keepdims=1))
+    variance = net.op("ReduceMean", net.op("Pow", centred, net.array(np.float32(2))), net.ints(1), keepdims=1)
+    spread = net.op("Sqrt", net.op("Add", variance, net.array(np.float32(1e-5))))
+    scaled = net.op("Mul", net.op("Div", centred, spread), net.random(5))
+    net.op("Add", scaled, net.random(5), out="out")
+
+
+def softmax_written_out(net: Net, y: str) -> None:
+    e = net.op("Exp", net.op("Sub", y, net.op("ReduceMax", y, net.ints(1), keepdims=1)))
+    net.op("Div", e, net.op("ReduceSum", e, net.ints(1), keepdims=1), out="out")
+
+
+ENDINGS: dict[str, tuple[str, Callable[[Net, str], object]]] = {
+    "linear": ("classes", lambda net, y: net.op("Identity", y, out="out")),
+    "softmax": ("classes", lambda net, y: net.op("Softmax", y, axis=1, out="out")),
+    "sigmoid": ("classes", lambda net, y: net.op("Sigmoid", y, out="out")),
+    "temperature": ("classes", lambda net, y: net.op("Div", y, net.array(np.float32(3)), out="out")),
+    "bias apart": ("classes", lambda net, y: net.op("Add", y, net.random(5), out="out")),
+    "softmax written out": ("classes", softmax_written_out),
+    "LpNormalization": ("embedding", lambda net, y: net.op("LpNormalization", y, axis=1, p=2, out="out")),
+    "ReduceL2": ("embedding", lambda net, y: l2_exported(net, y, "ReduceL2")),
+    "Mul": ("embedding", lambda net, y: l2_exported(net, y, "Mul")),
+    "Pow": ("embedding", lambda net, y: l2_exported(net, y, "Pow")),
+    "batch norm": ("embedding", lambda net, y: net.batch_norm(y, 5, out="out")),
+    "layer norm": ("embedding", layer_norm),
+    "tanh": ("values", lambda net, y: net.op("Tanh", y, out="out")),
+    "relu": ("values", lambda net, y: net.op("Relu", y, out="out")),
+    "softplus": ("values", lambda net, y: net.op("Softplus", y, out="out")),
+    "sigmoid times 90": (
+        "values",
+        lambda net, y: net.op("Mul", net.op("Sigmoid", y), net.array(np.float32(90)), out="out"),
+    ),
+    "mean and spread": (
+        "values",
+        lambda net, y: net.op("Add", net.op("Mul", y, net.random(5)), net.random(5), out="out"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_what_the_numbers_are(name: str) -> None:
+    expected, write = ENDINGS[name]
+    assert kind(ending(write)) == expected
+
+
+@pytest.mark.parametrize(("trunk", "expected"), [("residual", "embedding"), ("class maps", "classes")])
+def test_pooled_features_are_no_classes_and_pooled_class_maps_are(trunk: str, expected: str) -> None:
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 6)))
+    y = net.conv(x, (6, 6))
+    y = net.op("Relu", net.op("Add", x, y) if trunk == "residual" else y)
+    net.op("Flatten", net.op("GlobalAveragePool", y), out="out")
+    assert kind(net.model({"out": [BATCH, 6]})) == expected
+
+
+def autoencoder(flat: bool) -> onnx.ModelProto:
+    net = Net()
+    code = net.op("Relu", net.linear(net.op("Flatten", net.input("x", [BATCH, 1, 8, 8])), 64, 9), out="code")
+    y = net.op("Sigmoid", net.linear(code, 9, 64, out="y"), out="out" if flat else "pixels")
+    if not flat:
+        net.op("Reshape", y, net.ints(0, 1, 8, 8), out="out")
+    return net.model({"out": [BATCH, 64] if flat else [BATCH, 1, 8, 8]})
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_as_many_sigmoids_as_pixels_are_the_image_once_more(flat: bool) -> None:
+    assert kind(autoencoder(flat)) == "values"
+
+
+def image_to_image(kind: str, channels: int, end: str = "Sigmoid") -> onnx.ModelProto:
+    """Down by 2 and up again; a U-Net's last convolution reads the stem, too."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, channels, 8, 8]), (channels, 4)), out="stem")
+    low = net.op("Relu", net.conv(x, (4, 2), stride=2), out="low")
+    up = net.op("Resize", low, "", net.array(np.array([1, 1, 2, 2], np.float32)), mode="nearest")
+    if kind == "u-net":
+        up, width = net.op("Concat", up, x, axis=1), 6
+    else:
+        width = 2
+    net.op(end, net.conv(up, (width, channels), out="y"), out="out")
+    return net.model({"out": [BATCH, channels, 8, 8]})
+
+
+@pytest.mark.parametrize("end", ["Sigmoid", "Tanh", "Identity"])
+@pytest.mark.parametrize("kind", ["autoencoder", "u-net"])
+def test_an_image_of_three_channels_is_refused_with_the_way_to_a_part_of_it(kind: str, end: str) -> None:
+    graph = prepare(load(image_to_image(kind, 3, end)).model).graph
+    with pytest.raises(ScoreError, match="'out' is an image like the input, and holds no classes") as error:
+        find_score(graph)
+    assert "--score out --target box:0@X1,Y1,X2,Y2" in error.value.hint
+    assert find_score(graph, "out").kind == "dense"
+
+
+def test_a_map_of_one_channel_is_a_mask_where_a_skip_reaches_it() -> None:
+    assert kind(image_to_image("u-net", 1)) == "dense"
+    assert heads_of(image_to_image("autoencoder", 1)) == ()
+
+
+def two_heads() -> onnx.ModelProto:
+    """An age and, behind it in the file, a gender."""
+    net = Net()
+    flat = features(net)
+    net.linear(flat, 6, 1, out="age")
+    net.op("Softmax", net.linear(flat, 6, 2, out="logits"), axis=1, out="gender")
+    return net.model({"age": [BATCH, 1], "gender": [BATCH, 2]})
+
+
+def test_all_heads_with_the_one_that_is_taken_first() -> None:
+    assert [(h.output, h.kind, h.count) for h in heads_of(two_heads())] == [
+        ("gender", "classes", 2),
+        ("age", "regression", 1),
+    ]
+    graph = prepare(load(two_heads()).model).graph
+    assert find_score(graph).value.name == "logits"
+    assert find_score(graph, head="age").value.name == "age"
+    with pytest.raises(ScoreError, match="no head 'agee' could be explained") as error:
+        find_score(graph, head="agee")
+    assert "'age'" in error.value.hint
+    assert "gender, age" in error.value.where
+
+
+def test_heads_of_cells_beside_others() -> None:
+    """A map of four classes, one of two, and boxes beside scores."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 16, 16]), (3, 6)), out="features")
+    net.op("Softmax", net.conv(x, (6, 4)), axis=1, out="parts")
+    net.op("Sigmoid", net.conv(x, (6, 2)), out="lines")
+    net.conv(x, (6, 1), out="depth")
+    found = heads_of(net.model({"depth": [1, 1, 16, 16], "lines": [1, 2, 16, 16], "parts": [1, 4, 16, 16]}))
+    assert [(h.outputs, h.kind, h.count) for h in found] == [(("parts",), "dense", 4), (("lines",), "dense", 2)]
+    assert "pass through a Softmax" in found[0].reason
+
+
+def test_one_column_of_many_cells_is_no_vector_of_classes() -> None:
+    """(N, 64, 1): 64 cells of one class, and not 64 classes."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 8, 8]), (3, 6)), out="features")
+    y = net.op("Transpose", net.conv(x, (6, 1), kernel=1, out="head"), perm=[0, 2, 3, 1])
+    net.op("Sigmoid", net.op("Reshape", y, net.ints(1, 64, 1)), out="p")
+    (head,) = heads_of(net.model({"p": [1, 64, 1]}))
+    assert (head.kind, head.count, head.name) == ("dense", 1, head.value.name)
+
+
+def test_scores_that_were_picked_among_cells_are_no_classes() -> None:
+    """The 5 best of 64 cells, and how probable they are."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 8, 8]), (3, 6)), out="features")
+    p = net.op("Sigmoid", net.op("Reshape", net.conv(x, (6, 3), kernel=1, out="head"), net.ints(1, 3, 64)), out="p")
+    best = net.op("ReduceMax", p, net.ints(1), keepdims=0)
+    net.ops("TopK", best, net.ints(5), out=["scores", "index"])
+    (head,) = heads_of(net.model({"scores": [1, 5]}))
+    assert (head.kind, head.count, head.outputs) == ("dense", 3, ("scores",))
