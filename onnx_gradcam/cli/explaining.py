@@ -27,6 +27,7 @@ from onnx_gradcam.cli.options import (
 )
 from onnx_gradcam.jobs import demo as bundled
 from onnx_gradcam.jobs import explain as job
+from onnx_gradcam.jobs.heads import names_all_heads, run_heads
 from onnx_gradcam.jobs.repeat import repeat as repeat_run
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.photos.listing import describe
@@ -117,10 +118,39 @@ def explain(
         model_options=model_options,
     )
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
-    _explain(request, out or job.default_folder(request), mode, as_json)
+    folder = out or job.default_folder(request)
+    if names_all_heads(request):
+        _explain_heads(request, folder, mode, as_json)
+    else:
+        _explain(request, folder, mode, as_json)
+
+
+def _explain_heads(request: Request, out: Path, mode: Mode, as_json: bool) -> None:
+    results = run_heads(request, out, lambda of_head, folder: _run(of_head, folder, mode, as_json))
+    show(renderer(as_json).explained_heads(results.outcomes))
+    for head, error in results.errors.items():
+        complain(f"head {head!r}: {error}")
+    failed = [head for head, outcome in results.outcomes.items() if _has_errors(outcome)]
+    if results.errors or failed:
+        raise typer.Exit(BAD_INPUT)
 
 
 def _explain(request: Request, out: Path, mode: Mode, as_json: bool) -> None:
+    outcome = _run(request, out, mode, as_json)
+    show(renderer(as_json).explained(outcome))
+    if _has_errors(outcome):
+        raise typer.Exit(BAD_INPUT)
+
+
+def _has_errors(outcome: job.Outcome) -> bool:
+    """Print the images that failed; tell whether any did."""
+    for name, error in outcome.errors:
+        complain(f"{name}: {error}")
+    return bool(outcome.errors)
+
+
+def _run(request: Request, out: Path, mode: Mode, as_json: bool) -> job.Outcome:
+    """Explain the images of a request; each row is printed when its files are written."""
     warned: set[str] = set()
     with progress("explaining") as tick:
 
@@ -137,11 +167,7 @@ def _explain(request: Request, out: Path, mode: Mode, as_json: bool) -> None:
         log.warning("%s", describe(outcome.left_out))
     if outcome.kept:
         log.warning("%d images were there already", outcome.kept)
-    show(renderer(as_json).explained(outcome))
-    for name, error in outcome.errors:
-        complain(f"{name}: {error}")
-    if outcome.errors:
-        raise typer.Exit(BAD_INPUT)
+    return outcome
 
 
 def _repeat(manifest: Path, as_json: bool) -> None:

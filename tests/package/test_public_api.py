@@ -14,13 +14,13 @@ import onnx_gradcam as ogc
 
 NAMES = [
     "Box", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Doubt", "Each",
-    "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "InputError", "InputSpec",
-    "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError", "ModelError",
+    "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError",
+    "InputSpec", "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError", "ModelError",
     "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output",
     "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
     "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
     "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient",
-    "UserFunction", "Words", "both", "compare", "contact_sheet", "contrast", "gradient_model", "layers",
+    "UserFunction", "Words", "both", "compare", "contact_sheet", "contrast", "gradient_model", "heads", "layers",
     "roads", "verify",
 ]  # fmt: skip
 
@@ -32,7 +32,7 @@ def test_names() -> None:
 
 def test_arguments() -> None:
     assert list(inspect.signature(ogc.Explainer).parameters) == [
-        "model", "target_layer", "labels", "score", "grid", "image_input", "providers", "provider_options",
+        "model", "target_layer", "labels", "score", "head", "grid", "image_input", "providers", "provider_options",
         "session_options", "custom_ops", "check_forward",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
@@ -45,6 +45,7 @@ def test_arguments() -> None:
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]
+    assert list(inspect.signature(ogc.heads).parameters) == ["model", *opening]
     assert list(inspect.signature(ogc.layers).parameters) == ["model", *opening]
     assert list(inspect.signature(ogc.verify).parameters) == ["model", "target_layer", "x", "seed", "table", *opening]
 

@@ -22,6 +22,9 @@ class Renderer(Protocol):
     def explained(self, outcome: Outcome) -> str:
         """Return what is printed when all images are explained."""
 
+    def explained_heads(self, outcomes: Mapping[str, Outcome]) -> str:
+        """Return what is printed when all images are explained for all heads, by the names of the heads."""
+
     def repeated(self, rows: Sequence[Repeat]) -> str:
         """Return how the maps of a repeated run compare."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from onnx_gradcam.jobs.compare.comparison import Comparison, Pair
@@ -22,6 +22,12 @@ def explained_row(row: ExplainedRow) -> str:
 def explained(outcome: Outcome) -> str:
     """Return the manifest."""
     return outcome.manifest.read_text("utf-8").rstrip("\n")
+
+
+def explained_heads(outcomes: Mapping[str, Outcome]) -> str:
+    """Return the manifest of each head, by the name of its first output."""
+    manifests = {name: json.loads(outcome.manifest.read_text("utf-8")) for name, outcome in outcomes.items()}
+    return json.dumps({"heads": manifests}, indent=2, allow_nan=False)
 
 
 def repeated(rows: Sequence[Repeat]) -> str:

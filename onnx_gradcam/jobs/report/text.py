@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.jobs.compare.comparison import METRICS, STATISTICS, Comparison, Pair, Side
@@ -26,6 +26,11 @@ def explained_row(row: ExplainedRow) -> str:
 
 
 def explained(outcome: Outcome) -> str:
+    """Return nothing: each row has been printed."""
+    return ""
+
+
+def explained_heads(outcomes: Mapping[str, Outcome]) -> str:
     """Return nothing: each row has been printed."""
     return ""
 
