@@ -30,6 +30,7 @@ PICKS = operators(AxisEffect.PICKED) | frozenset(
 )
 REDUCTIONS = operators(AxisEffect.REDUCED)
 SUMS_OF_SQUARES = frozenset("ReduceL2 ReduceSumSquare ReduceSum ReduceMean".split())
+COLOURS = (1, 3, 4)  # channels of an image
 POOLED = POOLINGS | REDUCTIONS
 CLASS_MAPS = frozenset(("", "Relu", "Clip", "LeakyRelu"))  # what a convolution with one map for each class goes through
 NORM_STEPS = 6  # operators between a sum of squares and the division by its root
@@ -96,6 +97,8 @@ def is_image(graph: ir.Graph, value: ir.Value, known: Mapping[ir.Value, Entries]
     if not images or (value in known and any(c.kind[0].endswith("Softmax") for c in known[value].columns)):
         return False
     channels = columns_in(value, known[value].axis) if value in known else None
+    if channels not in (None, *COLOURS):
+        return False
     if channels != 1:
         return True
     size = _size(value)
