@@ -17,8 +17,9 @@ from onnx_gradcam.results.picture.contact import THUMBNAIL, Thumbnail
 from onnx_gradcam.results.picture.figure import panel_size, resize_photo
 from onnx_gradcam.results.picture.overlay import Picture, Seen
 from onnx_gradcam.results.picture.style import PLAIN, Style
-from onnx_gradcam.results.scales import IMAGE, SHARED, map_unit, read_scale
+from onnx_gradcam.results.scales import IMAGE, SHARED, Scales, map_unit, read_scale
 from onnx_gradcam.results.side_by_side import SideBySide
+from onnx_gradcam.results.titles import percentage
 
 Array = npt.NDArray[Any]
 LONG_SIDE = (THUMBNAIL, THUMBNAIL)
@@ -69,7 +70,7 @@ def sheet_of(
     title: Sequence[str],
     *,
     columns: int,
-    scale: str | float = SHARED,
+    scale: str | float | Scales = SHARED,
     style: Style = PLAIN,
 ) -> Picture:
     """Return thumbnails on one page; those of one result stand in one line, unless there is one of each, or too many.
@@ -84,12 +85,14 @@ def sheet_of(
     return contact.contact_sheet(all_thumbnails, columns=in_line, scales=scales, title=title, style=style)
 
 
-def scales_of(all_thumbnails: Sequence[Thumbnail], scale: str | float) -> Mapping[str, float] | None:
+def scales_of(all_thumbnails: Sequence[Thumbnail], scale: str | float | Scales) -> Scales | None:
     """Return for each unit the value of the strongest colour; None where each map has its own.
 
     Raises:
         MethodError: the scale is unknown.
     """
+    if isinstance(scale, Mapping):
+        return scale
     scale = read_scale(scale)
     if scale == IMAGE:
         return None
@@ -123,28 +126,34 @@ def _of_row(parts: Sequence[tuple[str, Explanation]], row: int, name: str) -> li
     if not first.has_detail:
         levels = [*portrait.levels_of([part for _, part in parts], row, photo.shape[:2])]
     factor = photo.shape[1] / picture.shape[1]
-    x1, y1, x2, y2 = (round(v * factor) for v in first.region(row))
     return [
-        _thumbnail(part, row, photo, level, (x1, y1, x2, y2), name, part_name)
+        _thumbnail(part, row, photo, level, factor, (name, part_name))
         for (part_name, part), level in zip(parts, levels, strict=True)
     ]
 
 
 def _thumbnail(
-    part: Explanation, row: int, photo: Picture, level: Array | None, seen: Seen, name: str, part_name: str
+    part: Explanation, row: int, photo: Picture, level: Array | None, factor: float, names: tuple[str, str]
 ) -> Thumbnail:
+    """Return the map of a row as a thumbnail; ``names``: of its photo, and of the part of its row."""
+    name, part_name = names
     has_scale = level is not None and not np.isnan(part.scale[row])
     scale = float(part.scale[row]) if has_scale else 1.0
-    probability = float(part.probability[row])
-    p = "" if np.isnan(probability) else f"   p {probability:.3f}"
+    p, box = percentage(float(part.probability[row])), part.box_of(row)
     return Thumbnail(
         photo=photo,
         level=None if level is None else level * np.float32(scale),
         unit=map_unit(part, row) if has_scale else None,
         signed=part.signed,
-        seen=seen,
+        seen=_scaled(part.region(row), factor),
         name=name,
         caption=f"{part_name}: {part.label(row)}{p}" if part_name else f"{part.label(row)}{p}",
         cautions=part.cautions(row) if part_name else [*portrait.cautions(part, row), *portrait.sanity(part)],
+        box=None if box is None else (box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor),
         top=scale if part.is_blank[row] else scale * portrait.brightest_of(part, row),
     )
+
+
+def _scaled(seen: Seen, factor: float) -> Seen:
+    x1, y1, x2, y2 = (round(v * factor) for v in seen)
+    return x1, y1, x2, y2

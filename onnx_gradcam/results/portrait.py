@@ -54,7 +54,7 @@ def draw_figure(explanation: Explanation, image: Any, row: int, style: Style) ->
     require_size(picture, explanation.heatmap[row])
     level = level_of(explanation, row, panel_size(picture))
     top = brightest_of(explanation, row)
-    remarks = [*([CLIPPED] if top < 1 else []), *cells_note(explanation)]
+    remarks = [*([CLIPPED] if top < 1 else []), *cells_note(explanation, row)]
     return figure(
         picture,
         np.clip(level / top, -1, 1),
@@ -127,11 +127,11 @@ def sanity(explanation: Explanation) -> tuple[str, ...]:
     return notes.SANITY if explanation.has_detail else ()
 
 
-def cells_note(explanation: Explanation) -> list[str]:
+def cells_note(explanation: Explanation, row: int) -> list[str]:
     """Return the note of how many cells a cam has, and how the picture is drawn between them; none for attributions."""
     if explanation.attribution is not None or not explanation.layers:
         return []
-    grids = dict.fromkeys(" × ".join(map(str, layer.cam.shape[1:])) for layer in explanation.layers)
+    grids = dict.fromkeys(" × ".join(map(str, layer.cam.shape[1:])) for layer in titles.layers_of_row(explanation, row))
     return [f"{' + '.join(grids)} cells, drawn smoothly"]
 
 

@@ -86,7 +86,11 @@ class SideBySide:
             panels.append(self._panel(row, last, np.clip(level / peak, -1, 1), caption, style, peak))
         if not style.caption:
             return figure.bare(panels, self.cautions(row))
-        notes = [f"one scale; {REMARKS[self.kind]}", *portrait.cells_note(self.first), *figure.unseen_note(photo, seen)]
+        notes = [
+            f"one scale; {REMARKS[self.kind]}",
+            *portrait.cells_note(self.first, row),
+            *figure.unseen_note(photo, seen),
+        ]
         notes = [self.remark, *notes] if self.remark else notes
         return figure.panels(panels, figure.Lines(self._title(row), notes, self.cautions(row)))
 
@@ -181,8 +185,9 @@ class SideBySide:
     def _panel(
         self, row: int, part: Explanation, level: Array, caption: Sequence[str], style: Style, peak: float = 1
     ) -> Panel:
-        return figure.map_panel(
-            self.first.picture(row),
+        photo, box = self.first.picture(row), part.box_of(row)
+        panel = figure.map_panel(
+            photo,
             level,
             seen=self.first.region(row),
             signed=part.signed,
@@ -191,6 +196,9 @@ class SideBySide:
             scale=portrait.scale_of(self.first, row, peak),
             style=style,
         )
+        if box is not None:
+            figure.draw_box(panel.picture, box, panel.picture.shape[1] / photo.shape[1])
+        return panel
 
     def _title(self, row: int) -> list[str]:
         names = [f"{name} {part.name(row)}" for name, part in list(self.parts.items())[:2]]
@@ -202,7 +210,6 @@ class SideBySide:
         if self.kind == BOTH:
             return [{"for": "speaks for it", "against": "speaks against it"}.get(name, "for minus against") + blank]
         part = self.parts[name]
-        probability = float(part.probability[row])
-        suffix = "" if np.isnan(probability) else f"  p {probability:.3f}"
+        suffix = titles.percentage(float(part.probability[row]))
         target = "" if part is self.parts.get("difference") else f": {part.name(row)}"
         return [f"{name}{target}{blank}", f"score {float(part.score[row]):.3g}{suffix}"]

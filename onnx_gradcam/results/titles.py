@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
 from onnx_gradcam.methods.table import GUIDED_CAMS, WITHOUT_GRADIENT
+from onnx_gradcam.results.frame import ALL_LEVELS
+from onnx_gradcam.results.layer import LayerResult
 
 if TYPE_CHECKING:
     from onnx_gradcam.results.explanation import Explanation
@@ -29,6 +31,8 @@ UNITS: Mapping[str, str] = {
 """The form of a target → what its score is; others are made of the scores of classes."""
 IN_UNITS_OF_THE_SCORE = ("input-x-gradient", "integrated-gradients", "fullgrad")
 VARIANCES = ("squaregrad", "vargrad")
+LEAST_SHOWN = 0.001
+"""A smaller probability has one digit that is not 0 instead of three decimals."""
 
 
 def unit_of_score(target: str, activation: str) -> str:
@@ -61,8 +65,7 @@ def unit_of_map(method: str, unit: str) -> str:
 
 def title(explanation: Explanation, row: int) -> list[str]:
     """Return the lines above a figure: target and probability, method and score, where the two were taken."""
-    probability = float(explanation.probability[row])
-    suffix = "" if np.isnan(probability) else f"   p {probability:.3f}"
+    suffix = percentage(float(explanation.probability[row]))
     before = f", before {explanation.score_activation}" if explanation.score_activation else ""
     score = f"{explanation.unit(row)} {float(explanation.score[row]):.3g}"
     made_of = f", p = {explanation.made_of(row)}" if explanation.made_of(row) else ""
@@ -70,12 +73,29 @@ def title(explanation: Explanation, row: int) -> list[str]:
         f"{explanation.name(row)}{suffix}",
         f"{explanation.method}, {score}{made_of}",
         f"score {explanation.score_name}{before}",
-        place(explanation),
+        _place(explanation, row),
     ]
 
 
-def place(explanation: Explanation) -> str:
+def percentage(probability: float) -> str:
+    """Return a probability as it follows a label, "" for NaN.
+
+    >>> percentage(0.9764), percentage(0.00048)
+    ('   p 0.976', '   p 0.0005')
+    """
+    if np.isnan(probability):
+        return ""
+    return f"   p {probability:.3f}" if probability >= LEAST_SHOWN or probability == 0 else f"   p {probability:.1g}"
+
+
+def layers_of_row(explanation: Explanation, row: int) -> Sequence[LayerResult]:
+    """Return the layers that the map of a row comes from: where each level of a detector has its own, only that."""
+    level = ALL_LEVELS if explanation.frame.level is None else int(explanation.frame.level[row])
+    return explanation.layers if level == ALL_LEVELS else explanation.layers[level : level + 1]
+
+
+def _place(explanation: Explanation, row: int) -> str:
     """Return the target layers and the input that was attributed, in one line."""
-    layers = " + ".join(layer.name for layer in explanation.layers)
+    layers = " + ".join(layer.name for layer in layers_of_row(explanation, row))
     where = [f"layer {layers}" if layers else "", f"input {explanation.attributed}" if explanation.attributed else ""]
     return ", ".join(filter(None, where))

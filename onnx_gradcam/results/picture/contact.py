@@ -13,11 +13,13 @@ from onnx_gradcam.results.picture.figure import (
     GAP,
     MARGIN,
     MIN_WIDTH,
+    Box,
     Lines,
     Scale,
     Sizes,
     caution_band,
     draw_bar,
+    draw_box,
     frame_lines,
     in_middle,
     outline,
@@ -50,6 +52,7 @@ class Thumbnail:
         caption: what is explained.
         cautions: what changes how the map must be read.
         top: the value of the strongest colour where the map has a scale of its own.
+        box: x1, y1, x2, y2 in pixels of the thumbnail, a box that is drawn.
     """
 
     photo: Picture
@@ -61,6 +64,7 @@ class Thumbnail:
     caption: str
     cautions: Sequence[str] = ()
     top: float = 1.0
+    box: Box | None = None
 
 
 def contact_sheet(
@@ -144,6 +148,8 @@ def _draw(thumbnail: Thumbnail, scales: Mapping[str, float] | None, style: Style
     )
     if thumbnail.seen is not None and thumbnail.seen != (0, 0, level.shape[1], level.shape[0]):
         outline(picture, thumbnail.seen, 1)
+    if thumbnail.box is not None:
+        draw_box(picture, thumbnail.box, 1)
     return picture
 
 
