@@ -52,16 +52,30 @@ def pull_back(
     """
     for value in wrt:
         if seeds.keys().isdisjoint(downstream(nodes, [value])):
-            names = ", ".join(repr(v.name) for v in seeds)
-            raise NoGradientPath(
-                f"{names} does not depend on {value.name!r} through differentiable operators",
-                hint="another target layer: `onnx-gradcam inspect MODEL` lists the candidates",
-                outputs=tuple(v.name for v in seeds),
-                value=value.name,
-            )
+            raise _no_path(op, seeds, value)
     _refuse_missing(nodes, seeds, wrt, table)
     cotangents = _walk(op, nodes, seeds, wrt, table, unsaturated)
     return [op.expand(cotangents[value], value) for value in wrt]
+
+
+def _no_path(op: Builder, seeds: Mapping[Value, Value], value: Value) -> NoGradientPath:
+    """Return the error for a value that no seed depends on; it names values of the model, not those that we wrote."""
+    ours = {y for node in op.written for y in node.outputs}
+    reached, pending = set(seeds), list(seeds)
+    while pending:
+        last = pending.pop()
+        node = last.producer()
+        if last in ours and node is not None:
+            new = {v for _, v in carriers(node)} - reached
+            reached |= new
+            pending.extend(new)
+    names = sorted(v.name or "" for v in reached - ours if v.const_value is None)
+    return NoGradientPath(
+        f"{', '.join(map(repr, names))} does not depend on {value.name!r} through differentiable operators",
+        hint="another target layer: `onnx-gradcam inspect MODEL` lists the candidates",
+        outputs=tuple(names),
+        value=value.name,
+    )
 
 
 def _refuse_missing(

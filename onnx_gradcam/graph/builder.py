@@ -216,8 +216,8 @@ def is_compact(g: Value, like: Value) -> bool:
         return False
     if g.shape is None or like.shape is None:
         return True
-    if len(g.shape) < len(like.shape):
-        return True
+    if len(g.shape) != len(like.shape):
+        return len(g.shape) < len(like.shape)  # more axes than like: its rank was declared or inferred wrongly
     return any(a == 1 and b != 1 for a, b in zip(g.shape, like.shape, strict=True))
 
 

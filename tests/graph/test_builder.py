@@ -196,6 +196,7 @@ def test_what_is_known_of_shapes() -> None:
         (["N", 3], ["N", 3], False),
         ([1, 3], ["N", 3], True),
         (["M", 3], ["N", 3], False),
+        ([1, 2, 3], [2, 3], False),  # the rank of like was declared wrongly
     ],
 )
 def test_is_compact(g: list[Any], like: list[Any], compact: bool) -> None:
