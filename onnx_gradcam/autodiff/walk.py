@@ -16,6 +16,7 @@ from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
 from onnx_gradcam.graph.lowering.table import Unlowered, dequantize, is_lowered, lower, works_on_quantized
+from onnx_gradcam.graph.lowering.trial import objection
 from onnx_gradcam.graph.quantization import only_requantizes
 
 Gs = Sequence[Value | None]
@@ -90,11 +91,12 @@ def _refuse_missing(
     for node in reversed(nodes):
         if needed.isdisjoint(node.outputs):
             continue
-        for i, value in carriers(node):
-            if value in path:
-                needed.add(value)
-                if registry.find(table, node, i) is None and not is_lowered(node):
-                    raise registry.refusal(node, i, "no VJP rule")
+        inputs = [i for i, value in carriers(node) if value in path]
+        needed.update(value for _, value in carriers(node) if value in path)
+        if missing := [i for i in inputs if registry.find(table, node, i) is None]:
+            reason = objection(node) if is_lowered(node) else "no VJP rule"
+            if reason:
+                raise registry.refusal(node, missing[0], reason)
 
 
 def _walk(

@@ -25,6 +25,7 @@ SUM = "sum"  # a fused operator, written out because others read the sum inside 
 FORM = "form"  # what stands for an operator that onnxruntime-training differentiates wrongly
 STANDARD = "standard"  # the standard operators for a node, written to learn their shapes
 SURROGATE = "surrogate"  # a quantized network without its rounding
+UNROLLED = "unrolled"  # a body that is repeated, written out because it carries a sequence
 ASIDE = "ogc"  # where a name of ours goes that the model has itself
 
 # Whole names.

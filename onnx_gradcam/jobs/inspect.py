@@ -26,6 +26,7 @@ from onnx_gradcam.explain.preprocessing import find_preprocessing
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.lowering.table import is_lowered, is_lowered_to_body
+from onnx_gradcam.graph.lowering.trial import objection
 from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.photos.preprocess.choice import PRESETS, InputSpec, labels_from
 from onnx_gradcam.targets import Context
@@ -292,7 +293,7 @@ def _status(node: ir.Node, path: set[ir.Value]) -> str:
         return "off the path"
     if all(find(RULES, node, i) for i in needed):
         return "rule"
-    if is_lowered(node):
+    if is_lowered(node) and not objection(node):
         return "function body" if is_lowered_to_body(node) else "lowered"
     return "missing"
 

@@ -1,9 +1,9 @@
 """One node in float64, without the runtime: what its VJP rules are held against.
 
 Most operators run on onnx's reference evaluator. Not those where it rounds to float32 (Erf, Gelu, GroupNormalization),
-is wrong (LRN counts images where it means channels; grouped ConvTranspose; GridSample at the border), incomplete (LSTM,
-GRU, RNN, Pad by a negative amount, GatherElements by a smaller index) or slow (14 s for a ConvTranspose of 64 channels
-of 113×113).
+is wrong (LRN counts images where it means channels; grouped ConvTranspose; GridSample at the border; Loop and
+Scan), incomplete (LSTM, GRU, RNN, Pad by a negative amount, GatherElements by a smaller index) or slow (14 s for a
+ConvTranspose of 64 channels of 113×113).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from onnx.reference.op_run import OpRun
 from onnx_gradcam.graph.flow import bodies_of, captured
 from onnx_gradcam.graph.names import claim, names_in
 from onnx_gradcam.verify import sampling, windows
+from onnx_gradcam.verify.loops import repeated
 from onnx_gradcam.verify.recurrent import RECURRENT_STEPS, recurrent
 from onnx_gradcam.verify.resizing import resize
 from onnx_gradcam.verify.windows import Attributes
@@ -42,6 +43,8 @@ def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
     attributes = {a.name: a.value for a in node.attributes.values()}
     if node.op_type in RECURRENT_STEPS:
         return lambda arrays: recurrent(node.op_type, attributes, arrays)
+    if node.op_type in ("Loop", "Scan"):
+        return _named(repeated(node, [Erf]))
     own = OWN.get(node.op_type)
     if own is None or attributes.get("antialias", 0):
         return _on_reference(node)
@@ -166,11 +169,20 @@ def _on_reference(node: ir.Node) -> Function:
 
     def run(arrays: Arrays) -> list[np.ndarray]:
         fed = {name: array for name, array in zip(given, arrays, strict=True) if array is not None}
+        results = iter(evaluator.run(None, fed))
+        return [np.asarray(next(results)) if name else np.empty(0) for name in made]
+
+    return _named(run)
+
+
+def _named(function: Function) -> Function:
+    """Return ``function`` with what the reference evaluator raises as ``NoReference``."""
+
+    def run(arrays: Arrays) -> list[np.ndarray]:
         try:
-            results = iter(evaluator.run(None, fed))
+            return function(arrays)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise NoReference(f"onnx's reference evaluator cannot run it: {error}") from error
-        return [np.asarray(next(results)) if name else np.empty(0) for name in made]
 
     return run
 

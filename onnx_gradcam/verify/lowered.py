@@ -19,6 +19,7 @@ from onnx_gradcam.autodiff.walk import pull_through
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.builder import Builder, Value, static_dims
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.flow import bodies_of
 from onnx_gradcam.graph.lowering.table import works_on_quantized
 from onnx_gradcam.graph.quantization import Quantization, only_requantizes, quantization
 from onnx_gradcam.verify.alone import array_of
@@ -37,8 +38,13 @@ Known = Mapping[str, np.ndarray]
 
 
 def is_lowered_site(site: CheckedNode, table: Mapping[Key, Rule]) -> bool:
-    """Tell whether quantized numbers go in or come out, or the operator has no rule of its own."""
+    """Tell whether quantized numbers go in or come out, or the operator has no rule of its own.
+
+    A Loop or Scan of real numbers is none of these: onnx's reference evaluator runs it as it is.
+    """
     quantized = any(quantization(v) is not None for v in [*site.node.inputs, *site.node.outputs])
+    if bodies_of(site.node):
+        return quantized
     return quantized or any(find(table, site.node, i) is None for i in site.wrt)
 
 

@@ -15,7 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.flow import carriers
+from onnx_gradcam.graph.flow import bodies_of, carriers
 from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower, works_on_quantized
 from onnx_gradcam.graph.names import SURROGATE, real, replaced
 from onnx_gradcam.graph.prepare.inference import infer
@@ -52,7 +52,7 @@ def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Mod
     graph = model.graph
     for node in list(graph):
         has_no_rule = any(find(RULES, node, i) is None for i, _ in carriers(node))
-        if works_on_quantized(node) or (is_lowered(node) and has_no_rule):
+        if works_on_quantized(node) or (is_lowered(node) and has_no_rule and not bodies_of(node)):
             _write_out(graph, node)
     settled = [_settled(node, unsaturated) for node in graph if node.op_type in REAL]
     reading = {id(node) for node, _ in settled if quantization(node.inputs[0]) is not None}

@@ -41,7 +41,6 @@ def test_every_theme_is_imported_by_the_package() -> None:
 
 # Operators between real numbers that the walk meets without a rule, by what stands in their way.
 LEFT = {
-    "a body that runs many times": "Loop Scan",
     "not a tensor": "ConcatFromSequence Optional OptionalGetElement SequenceAt SequenceConstruct SequenceErase "
     "SequenceInsert SequenceMap SplitToSequence",
 }

@@ -308,7 +308,8 @@ def test_an_operator_without_a_rule_is_named() -> None:
         ],
         [helper.make_empty_tensor_value_info(name) for name in ("more", "u")],
     )
-    net.head(net.op("Loop", net.array(np.int64(3)), "", relu, out="repeated", body=body), 4)
+    rows = net.op("Shape", "x", out="rows", start=0, end=1)
+    net.head(net.op("Loop", rows, "", relu, out="repeated", body=body), 4)
     proto = net.model({"logits": None})
     with pytest.raises(UnsupportedGradient) as error:
         gradient_model(proto, ["relu"])

@@ -323,7 +323,8 @@ def test_a_model_without_a_gradient_to_its_input_names_the_methods_that_apply() 
         ],
         [helper.make_empty_tensor_value_info(name) for name in ("more", "u")],
     )
-    x = net.op("Loop", net.array(np.int64(3)), "", net.input("x", ["N", 3, 6, 6]), out="repeated", body=body)
+    image = net.input("x", ["N", 3, 6, 6])
+    x = net.op("Loop", net.op("Shape", image, out="rows", start=0, end=1), "", image, out="repeated", body=body)
     net.head(net.op("Relu", net.conv(x, (3, 4)), out="relu"), 4)
     with ogc.Explainer(net.model({"logits": ["N", 5]}), target_layer="relu", providers=["cpu"]) as explainer:
         with pytest.raises(ogc.UnsupportedGradient, match="Loop") as error:

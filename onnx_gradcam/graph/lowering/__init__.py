@@ -5,10 +5,21 @@ from onnx_gradcam.graph.lowering import (
     attention,
     convolution,
     linear,
+    loops,
     normalization,
     quantized,
     recurrent,
     sampling,
 )
 
-__all__ = ["activation", "attention", "convolution", "linear", "normalization", "quantized", "recurrent", "sampling"]
+__all__ = [
+    "activation",
+    "attention",
+    "convolution",
+    "linear",
+    "loops",
+    "normalization",
+    "quantized",
+    "recurrent",
+    "sampling",
+]

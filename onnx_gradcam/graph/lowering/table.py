@@ -167,7 +167,7 @@ def _expand(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
             continue
         operands = [known[name] for name in proto.input]
         results = op.node(proto.op_type, *operands, outputs=len(proto.output), **attributes)
-        known |= {name: _fold(op, value) for name, value in zip(proto.output, results, strict=True) if name}
+        known |= {name: fold(op, value) for name, value in zip(proto.output, results, strict=True) if name}
     return tuple(known[name] if v.name else None for v, name in zip(node.outputs, body.output, strict=False))
 
 
@@ -198,7 +198,7 @@ def _has_graphs(node: onnx.NodeProto) -> bool:
     return any(a.HasField("g") or a.graphs for a in node.attribute)
 
 
-def _fold(op: Builder, value: Value) -> Value:
+def fold(op: Builder, value: Value) -> Value:
     """Return ``value``, or a constant in its place where it is small and known."""
     dims = static_dims(value)
     array = constant(value) if dims is not None and math.prod(dims) <= SMALL else None

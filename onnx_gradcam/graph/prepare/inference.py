@@ -10,14 +10,12 @@ from onnx_ir.passes.common.shape_inference import infer_shapes
 
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph import lowering as lowerings  # noqa: F401 (importing the lowerings registers them)
-from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.constants import TWINS, constant, forget
-from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower
-from onnx_gradcam.graph.names import STANDARD
+from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered
+from onnx_gradcam.graph.lowering.trial import trial
 from onnx_gradcam.graph.prepare.carried import carry_ranks, contain
 from onnx_gradcam.graph.prepare.pools import make_explicit
 from onnx_gradcam.graph.prepare.quiet import forgiving_inference
-from onnx_gradcam.graph.prepare.site import OPSET
 
 
 def infer(model: ir.Model) -> None:
@@ -94,28 +92,10 @@ def _returned(node: ir.Node) -> Sequence[ir.Value | None]:
         x, scale, zero_point = node.inputs
         typed = zero_point if node.op_type == "QuantizeLinear" else scale
         return [] if x is None or typed is None else [ir.val("", type=typed.type, shape=x.shape)]
-    return _standard_outputs(node) if is_lowered(node) else ()
-
-
-def _standard_outputs(node: ir.Node) -> Sequence[ir.Value | None]:
-    """Return what the standard operators for ``node`` return, written into a graph that is thrown away."""
-    given = {v: _alike(v) for v in node.inputs if v is not None}
-    if any(v.shape is None or v.dtype is None for v in given):
-        return ()
-    assert node.graph is not None
-    imports = node.graph.opset_imports | {"": max(node.graph.opset_imports.get("", OPSET), OPSET)}
-    scratch = ir.Graph(list(given.values()), [], nodes=[], opset_imports=imports)
-    inputs = [None if v is None else given[v] for v in node.inputs]
-    outputs = [ir.val(v.name) for v in node.outputs]
-    alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, graph=scratch)
     try:
-        return lower(Builder(scratch, STANDARD), alone) or ()
+        return trial(node) if is_lowered(node) else ()
     except (Unlowered, ModelError):
-        return ()  # the walk names the node, if it comes by it
-
-
-def _alike(value: ir.Value) -> ir.Value:
-    return ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
+        return ()  # the walk names the node, if it comes by
 
 
 def _name_batch(graph: ir.Graph) -> None:

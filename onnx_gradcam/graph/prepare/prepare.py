@@ -20,6 +20,7 @@ from onnx_gradcam.graph.lowering.table import MICROSOFT
 from onnx_gradcam.graph.names import KIND_KEY, claim, folded, kind_in_metadata, names_in
 from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
 from onnx_gradcam.graph.prepare.inference import infer
+from onnx_gradcam.graph.prepare.sequences import resolve_sequences
 from onnx_gradcam.graph.prepare.unfuse import write_out_sums
 from onnx_gradcam.graph.prepare.upgrade import raise_opset
 from onnx_gradcam.graph.quantization import add_real_forms
@@ -68,14 +69,23 @@ def prepare(model: ir.Model) -> ir.Model:
     if opset < 18:
         raise_opset(copy)
         infer(copy)
-    while _fold_integers(copy.graph) | inline_decided_ifs(copy.graph):
+    _fold(copy)
+    if resolve_sequences(copy.graph):
+        RemoveUnusedNodesPass()(copy)
         infer(copy)
+        _fold(copy)
     write_out_sums(copy.graph)
     RemoveUnusedNodesPass()(copy)
     for graph in copy.graphs():
         _name_all(graph)
     add_real_forms(copy.graph)
     return copy
+
+
+def _fold(model: ir.Model) -> None:
+    """Make constants of integers and of decisions that do not depend on the inputs, as long as there are any."""
+    while _fold_integers(model.graph) | inline_decided_ifs(model.graph):
+        infer(model)
 
 
 def _sorted_copy(model: ir.Model) -> ir.Model:
