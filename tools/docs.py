@@ -23,7 +23,8 @@ import typer.main
 from onnx_gradcam.autodiff.registry import EACH, RULES
 from onnx_gradcam.cli import app
 from onnx_gradcam.graph.flow import NO_GRADIENT, STEERING
-from onnx_gradcam.graph.lowering.table import LOWERINGS, has_body
+from onnx_gradcam.graph.lowering.bodies import has_body
+from onnx_gradcam.graph.lowering.registry import LOWERINGS
 from onnx_gradcam.graph.prepare.prepare import NEWEST
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS, guided
 from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS

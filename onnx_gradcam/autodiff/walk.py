@@ -15,7 +15,8 @@ from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
-from onnx_gradcam.graph.lowering.table import Unlowered, dequantize, is_lowered, lower, works_on_quantized
+from onnx_gradcam.graph.lowering.registry import Unlowered
+from onnx_gradcam.graph.lowering.table import dequantize, is_lowered, lower, works_on_quantized
 from onnx_gradcam.graph.lowering.trial import objection
 from onnx_gradcam.graph.quantization import only_requantizes
 

@@ -19,7 +19,8 @@ from onnx_gradcam.graph.attributes import Windowed
 from onnx_gradcam.graph.builder import Builder, Value, is_compact, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers, downstream, upstream
-from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower
+from onnx_gradcam.graph.lowering.registry import Unlowered
+from onnx_gradcam.graph.lowering.table import is_lowered, lower
 from onnx_gradcam.graph.names import FORM, values_by_name
 from onnx_gradcam.graph.prepare.pools import SAME
 

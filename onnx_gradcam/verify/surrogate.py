@@ -16,7 +16,8 @@ from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import bodies_of, carriers
-from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered, lower, works_on_quantized
+from onnx_gradcam.graph.lowering.registry import Unlowered
+from onnx_gradcam.graph.lowering.table import is_lowered, lower, works_on_quantized
 from onnx_gradcam.graph.names import SURROGATE, real, replaced
 from onnx_gradcam.graph.prepare.inference import infer
 from onnx_gradcam.graph.quantization import BOUNDS, only_requantizes, quantization

@@ -15,7 +15,7 @@ from onnx_gradcam.anatomy.linear_head import CARRYING
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.lowering.table import LOWERINGS, MICROSOFT
+from onnx_gradcam.graph.lowering.registry import LOWERINGS, MICROSOFT
 from onnx_gradcam.graph.operators import OPERATORS
 from onnx_gradcam.graph.prepare.prepare import prepare
 

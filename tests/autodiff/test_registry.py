@@ -19,7 +19,7 @@ from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.attributes import RECORD
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import NO_GRADIENT
-from onnx_gradcam.graph.lowering.table import LOWERINGS
+from onnx_gradcam.graph.lowering.registry import LOWERINGS
 from onnx_gradcam.graph.prepare.prepare import NEWEST
 
 OPSETS = range(18, NEWEST + 1)

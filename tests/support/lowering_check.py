@@ -13,7 +13,8 @@ from reference import evaluator
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.lowering.table import MICROSOFT, lower
+from onnx_gradcam.graph.lowering.registry import MICROSOFT
+from onnx_gradcam.graph.lowering.table import lower
 
 DOUBLE, SINGLE = np.dtype("float64"), np.dtype("float32")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.graph.builder import Builder
+from onnx_gradcam.graph.lowering.registry import Unlowered
 from onnx_gradcam.graph.lowering.table import is_lowered, lower
 from onnx_gradcam.jobs.cuda_kernels import without_kernel
 
@@ -58,7 +60,8 @@ def _brought_in(model: ir.Model) -> set[str]:
     own = [node for node in copy.graph if not (node.name or "").startswith("grad/")]
     for node in itertools.chain(own, op.written):  # which grows
         if find(RULES, node, 0) is None and is_lowered(node):
-            lower(op, node)
+            with contextlib.suppress(Unlowered):  # a Range by its body, whose length the run decides
+                lower(op, node)
     return {node.op_type for node in op.written}
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from onnx_gradcam.graph.builder import Builder, Value, rank
-from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, Unlowered, lowering
 
 
 def gelu(op: Builder, x: Value) -> Value:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder, Value, rank, same_dim
 from onnx_gradcam.graph.lowering.activation import multiply
-from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, Unlowered, lowering
 from onnx_gradcam.graph.ranges import Trust, range_of
 
 FILTER = -10000.0  # is added where a key is masked

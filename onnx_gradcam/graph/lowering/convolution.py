@@ -10,7 +10,8 @@ from onnx_gradcam.graph.attributes import Convolution, Pool
 from onnx_gradcam.graph.builder import Builder, Value, ints_of
 from onnx_gradcam.graph.lowering.activation import activate
 from onnx_gradcam.graph.lowering.quantized import to_channels_first, to_channels_last
-from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, dequantize, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, Unlowered, lowering
+from onnx_gradcam.graph.lowering.table import dequantize
 
 
 @lowering("FusedConv", domain=MICROSOFT)

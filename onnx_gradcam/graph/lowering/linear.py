@@ -9,7 +9,7 @@ import numpy as np
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.lowering.activation import NUMBERS, activate, multiply, tanh_gelu
-from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, Unlowered, lowering
 
 
 @lowering("FusedGemm", domain=MICROSOFT)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder, Value
-from onnx_gradcam.graph.lowering.replay import WRITERS, Term
-from onnx_gradcam.graph.lowering.table import Unlowered, lowering
+from onnx_gradcam.graph.lowering.registry import lowering
+from onnx_gradcam.graph.lowering.replay import WRITERS, distinct
 
 
 @lowering("Loop")
@@ -16,7 +16,9 @@ def loop(
     op: Builder, M: Value | None = None, cond: Value | None = None, *v_initial: Value, body: ir.Graph
 ) -> tuple[Value | None, ...]:
     """The body once for each repetition, on the states that the one before returns."""
-    return _outputs(op, WRITERS["Loop"](op, [M, cond, *v_initial], {"body": body}, {}))
+    start = len(op.written)
+    terms = WRITERS["Loop"](op, [M, cond, *v_initial], {"body": body}, {})
+    return distinct(op, terms, start)
 
 
 @lowering("Scan")
@@ -39,14 +41,6 @@ def scan(
         "scan_output_axes": scan_output_axes,
         "scan_output_directions": scan_output_directions,
     }
-    return _outputs(op, WRITERS["Scan"](op, list(initial_state_and_scan_inputs), attributes, {}))
-
-
-def _outputs(op: Builder, terms: Sequence[Term]) -> tuple[Value | None, ...]:
-    """Return one value of its own for each output: a body may return what it is given, or one value twice."""
-    values: list[Value | None] = []
-    for term in terms:
-        if isinstance(term, list):
-            raise Unlowered("no VJP rule for a sequence")
-        values.append(None if term is None else op.Identity(term))
-    return tuple(values)
+    start = len(op.written)
+    terms = WRITERS["Scan"](op, initial_state_and_scan_inputs, attributes, {})
+    return distinct(op, terms, start)

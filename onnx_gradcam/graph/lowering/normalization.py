@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.lowering.activation import silu
 from onnx_gradcam.graph.lowering.quantized import to_channels_first, to_channels_last
-from onnx_gradcam.graph.lowering.table import MICROSOFT, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, lowering
 
 EPSILON = 1e-5  # float32, where the attribute is left out
 SKIP_EPSILON = 1e-12

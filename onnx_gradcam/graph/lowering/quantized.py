@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from onnx_gradcam.graph.attributes import Convolution
 from onnx_gradcam.graph.builder import Builder, Value, rank
-from onnx_gradcam.graph.lowering.table import MICROSOFT, dequantize, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, lowering
+from onnx_gradcam.graph.lowering.table import dequantize
 from onnx_gradcam.graph.quantization import quantization
 
 

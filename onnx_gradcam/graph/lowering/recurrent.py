@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.attributes import Recurrent
 from onnx_gradcam.graph.builder import Builder, Value, rank
-from onnx_gradcam.graph.lowering.table import MICROSOFT, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, lowering
 
 
 @lowering("DynamicQuantizeLSTM", domain=MICROSOFT)

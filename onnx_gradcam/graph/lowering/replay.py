@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank, static_dims
+from onnx_gradcam.graph.builder import SMALL, Builder, Value, ints_of, rank, static_dims
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.lowering.table import Unlowered, fold, lower
+from onnx_gradcam.graph.lowering.registry import Unlowered, call, find
 
 MOST = 4000  # nodes that a loop may become
 
@@ -50,14 +51,40 @@ def write(op: Builder, node: ir.Node, known: Known) -> Sequence[Term]:
 
 def _foreign(op: Builder, node: ir.Node, tensors: Sequence[Value | None]) -> Sequence[Term]:
     """Write the standard operators for a node of another domain."""
+    function = find(node)
+    if function is None:
+        raise Unlowered(f"no VJP rule for {node.domain}::{node.op_type} in the body")
     outputs = [ir.val(v.name) for v in node.outputs]
     alone = ir.Node(node.domain, node.op_type, tensors, node.attributes.values(), outputs=outputs)
-    results = lower(op, alone)
-    for k in range(len(tensors)):
-        alone.replace_input_with(k, None)  # the node is thrown away: no value shall have it as a reader
-    if results is None:
-        raise Unlowered(f"no VJP rule for {node.domain}::{node.op_type} in the body")
-    return results
+    try:
+        return call(function, op, alone)
+    finally:
+        for k in range(len(tensors)):
+            alone.replace_input_with(k, None)  # the node is thrown away: no value shall have it as a reader
+
+
+def fold(op: Builder, value: Value) -> Value:
+    """Return ``value``, or a constant in its place where it is small and known."""
+    dims = static_dims(value)
+    array = constant(value) if dims is not None and math.prod(dims) <= SMALL else None
+    return value if array is None else op.array(array)
+
+
+def distinct(op: Builder, terms: Sequence[Term], start: int) -> tuple[Value | None, ...]:
+    """Return one value of its own for each output: a body may return what it is given, or one value twice.
+
+    Args:
+        op: has written the nodes of the body.
+        terms: what stands for the outputs.
+        start: how many nodes were written before the body.
+    """
+    own = {v for node in op.written[start:] for v in node.outputs}
+    values: list[Value | None] = []
+    for term in terms:
+        value = _tensor(term)
+        values.append(op.Identity(value) if value is not None and value not in own else value)
+        own.discard(value)
+    return tuple(values)
 
 
 def results_of(body: ir.Graph, known: Known) -> list[Term]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank
-from onnx_gradcam.graph.lowering.table import MICROSOFT, Unlowered, lowering
+from onnx_gradcam.graph.lowering.registry import MICROSOFT, Unlowered, lowering
 
 
 @lowering("AffineGrid")

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import bodies_of
-from onnx_gradcam.graph.lowering.table import Unlowered, lower
+from onnx_gradcam.graph.lowering.registry import Unlowered
+from onnx_gradcam.graph.lowering.table import lower
 from onnx_gradcam.graph.names import STANDARD
 
 LOWEST_OPSET = 18  # of what rules and lowerings write

@@ -11,7 +11,8 @@ from onnx_ir.passes.common.shape_inference import infer_shapes
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph import lowering as lowerings  # noqa: F401 (importing the lowerings registers them)
 from onnx_gradcam.graph.constants import TWINS, constant, forget
-from onnx_gradcam.graph.lowering.table import Unlowered, is_lowered
+from onnx_gradcam.graph.lowering.registry import Unlowered
+from onnx_gradcam.graph.lowering.table import is_lowered
 from onnx_gradcam.graph.lowering.trial import trial
 from onnx_gradcam.graph.prepare.carried import carry_ranks, contain
 from onnx_gradcam.graph.prepare.pools import make_explicit

@@ -16,7 +16,7 @@ from onnx_ir.passes.common import (
 
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.lowering.table import MICROSOFT
+from onnx_gradcam.graph.lowering.registry import MICROSOFT
 from onnx_gradcam.graph.names import KIND_KEY, claim, folded, kind_in_metadata, names_in
 from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
 from onnx_gradcam.graph.prepare.inference import infer

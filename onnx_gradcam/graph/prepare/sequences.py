@@ -7,8 +7,8 @@ import onnx_ir as ir
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.flow import operands
+from onnx_gradcam.graph.lowering.registry import Unlowered
 from onnx_gradcam.graph.lowering.replay import HOLDING, Known, write
-from onnx_gradcam.graph.lowering.table import Unlowered
 from onnx_gradcam.graph.lowering.trial import detach
 from onnx_gradcam.graph.names import UNROLLED
 

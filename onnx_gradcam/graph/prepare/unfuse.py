@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.lowering.table import MICROSOFT, lower
+from onnx_gradcam.graph.lowering.registry import MICROSOFT
+from onnx_gradcam.graph.lowering.table import lower
 from onnx_gradcam.graph.names import SUM
 
 SUMMING = frozenset(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm"))  # last output

@@ -18,7 +18,8 @@ from reference.windows import convolution, geometry
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
-from onnx_gradcam.graph.lowering.table import LOWERINGS, lower
+from onnx_gradcam.graph.lowering.registry import LOWERINGS
+from onnx_gradcam.graph.lowering.table import lower
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 Q = tuple[np.ndarray, np.ndarray, np.ndarray]  # integers, scale, zero point

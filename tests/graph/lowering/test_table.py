@@ -11,7 +11,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
 from signatures import attributes_of, record_fields
 
 from onnx_gradcam.graph.attributes import RECORD, signature_of
-from onnx_gradcam.graph.lowering.table import LOWERINGS
+from onnx_gradcam.graph.lowering.registry import LOWERINGS
 
 SCHEMAS = {(s.domain, s.name): s for s in get_all_operator_schema() if s.domain == "com.microsoft"}
 REFUSED = {  # attributes that are no part of a lowering: a node that has them is refused by name
