@@ -30,6 +30,7 @@ from onnx_gradcam.jobs import explain as job
 from onnx_gradcam.jobs.heads import names_all_heads, run_heads
 from onnx_gradcam.jobs.repeat import repeat as repeat_run
 from onnx_gradcam.jobs.request import Request
+from onnx_gradcam.photos.decode import MAX_PIXELS
 from onnx_gradcam.photos.listing import describe
 from onnx_gradcam.results.store import Mode
 
@@ -57,15 +58,19 @@ def explain(
         str | None,
         typer.Option(
             "--true",
-            metavar="LABEL|FILE.csv",
+            metavar="LABEL|FILE.csv|folder",
             help="The prediction against the true class: both maps and their difference; of several images a table of "
-            "lines 'cat.jpg,tabby'. A right prediction is shown against the runner-up.",
+            "lines 'cat.jpg,tabby', or 'folder': each photo lies in a folder with the name of its class. A right "
+            "prediction is shown against the runner-up.",
             show_default=False,
         ),
     ] = None,
     fusion: Fusion = "mean",
     smooth: Smooth = None,
     option: MethodOptions = None,
+    max_pixels: Annotated[
+        int, typer.Option("--max-pixels", metavar="N", min=1, help="The largest photo that is decoded.")
+    ] = MAX_PIXELS,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
     resume: Annotated[
@@ -115,6 +120,7 @@ def explain(
         smooth=tuple(smooth or []),
         options=tuple(option or []),
         strict=strict,
+        max_pixels=max_pixels,
         model_options=model_options,
     )
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"

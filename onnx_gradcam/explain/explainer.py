@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 
 from onnx_gradcam.engine import rows
+from onnx_gradcam.engine.evaluation import RunResult
 from onnx_gradcam.engine.scores import by_class
-from onnx_gradcam.engine.session import in_tf32, provider_settings
 from onnx_gradcam.errors import OnnxGradcamError
 from onnx_gradcam.explain.maps import Maps, make_maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.photo import prepare_photo
 from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
+from onnx_gradcam.explain.provenance import provenance_of
+from onnx_gradcam.explain.question import TOGETHER, Question, run_together
 from onnx_gradcam.explain.remarks import is_beside, words_of
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
@@ -28,8 +30,9 @@ from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.results import doubts, notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import Frame
-from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.targets import Context, Target, bind_targets, branch, family_of, in_input, one_for_each, resolve
+
+Result = TypeVar("Result")
 
 
 class Explainer:
@@ -150,7 +153,7 @@ class Explainer:
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
         feeds = check_feeds(x, self.inputs)
         frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
-        return self._explain(feeds, target, recipe, frame)
+        return self._answer(self._question(feeds, target, recipe, frame))
 
     def explain_image(
         self,
@@ -193,16 +196,12 @@ class Explainer:
             OnnxGradcamError: as in ``explain``.
         """
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
-        x, frame, choice = prepare_photo(decode(image, max_pixels), preprocess, self.image_input, self.preprocessing)
-        feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
-        assert frame.geometry is not None
-        with naming_a_guessed_size(choice, x.shape):
-            return self._explain(feeds, in_input(target, frame.geometry), recipe, frame, choice)
+        return self._answer(self._question_of_photo(image, target, recipe, preprocess, inputs, max_pixels))
 
     def explain_images(
         self, images: Iterable[Any], target: Target = None, method: str = "gradcam", **keywords: Any
     ) -> list[Explanation]:
-        """Explain several photos, one by one; each has its own size and its own explanation.
+        """Explain several photos; each has its own size and its own explanation.
 
         Args:
             images: photos as ``explain_image`` takes them.
@@ -217,21 +216,57 @@ class Explainer:
             TargetError: the number of targets is another one than that of the photos.
             OnnxGradcamError: as in ``explain_image``; ``where`` names the photo.
         """
+        explanations = []
+        for number, result in enumerate(self.explain_each(images, target, method, **keywords)):
+            if isinstance(result, OnnxGradcamError):
+                result.where = result.where or f"image {number}"
+                raise result
+            explanations.append(result)
+        return explanations
+
+    def explain_each(
+        self,
+        images: Iterable[Any],
+        target: Target = None,
+        method: str = "gradcam",
+        *,
+        preprocess: PreprocessLike | Choice | PhotoFunction = "auto",
+        inputs: Mapping[str, Any] | None = None,
+        counterfactual: bool = False,
+        signed: bool = False,
+        fusion: str = "mean",
+        smooth: str | Sequence[str] = (),
+        max_pixels: int = MAX_PIXELS,
+        **options: Any,
+    ) -> Iterator[Explanation | OnnxGradcamError]:
+        """Explain several photos, and yield for each its explanation, or the error for which it has none.
+
+        Photos whose tensors have equal shapes go through the model together, eight at a time.
+
+        Args:
+            images: photos as ``explain_image`` takes them.
+            target: as in ``explain``: one for all photos, or a list with one for each.
+            method: as in ``explain``.
+            preprocess: as in ``explain_image``, and so are all further keywords.
+
+        Raises:
+            TargetError: the number of targets is another one than that of the photos.
+            MethodError: the method or its options are unknown.
+            PreprocessError: the preprocessing is unknown, or does not fit the model's input.
+        """
         photos = list(images)
         targets = one_for_each(target, len(photos))
-        request = keywords.pop("preprocess", "auto")
-        settled = request if callable(request) or isinstance(request, Choice) else self.preprocessing(request)
-        return [
-            self._explain_one(number, photo, of_photo, method, preprocess=settled, **keywords)
-            for number, (photo, of_photo) in enumerate(zip(photos, targets, strict=True))
-        ]
-
-    def _explain_one(self, number: int, image: Any, target: Target, method: str, **keywords: Any) -> Explanation:
-        try:
-            return self.explain_image(image, target, method, **keywords)
-        except OnnxGradcamError as error:
-            error.where = error.where or f"image {number}"
-            raise
+        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
+        how = preprocess if callable(preprocess) or isinstance(preprocess, Choice) else self.preprocessing(preprocess)
+        for start in range(0, len(photos), TOGETHER):
+            several = zip(photos[start : start + TOGETHER], targets[start : start + TOGETHER], strict=True)
+            asked = [
+                _attempt(self._question_of_photo, photo, of_photo, recipe, how, inputs, max_pixels)
+                for photo, of_photo in several
+            ]
+            ahead = run_together({n: each for n, each in enumerate(asked) if isinstance(each, Question)})
+            for number, each in enumerate(asked):
+                yield _attempt(self._answer, each, ahead.get(number)) if isinstance(each, Question) else each
 
     def preprocessing(self, request: PreprocessLike = "auto") -> Choice:
         """Return the preprocessing for this model's image input, with the source of each field.
@@ -248,24 +283,45 @@ class Explainer:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def _explain(
+    def _question_of_photo(
+        self,
+        image: Any,
+        target: Target,
+        recipe: Recipe,
+        preprocess: PreprocessLike | Choice | PhotoFunction,
+        inputs: Mapping[str, Any] | None,
+        max_pixels: int,
+    ) -> Question:
+        x, frame, choice = prepare_photo(decode(image, max_pixels), preprocess, self.image_input, self.preprocessing)
+        feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
+        assert frame.geometry is not None
+        with naming_a_guessed_size(choice, x.shape):
+            return self._question(feeds, in_input(target, frame.geometry), recipe, frame, choice)
+
+    def _question(
         self,
         feeds: dict[str, np.ndarray],
         target: Target,
         recipe: Recipe,
         frame: Frame,
         choice: Choice | UserFunction | None = None,
-    ) -> Explanation:
-        """Explain checked arrays; ``choice``: how the photo of the frame became one of them, None without a photo."""
+    ) -> Question:
+        """Return checked arrays with what is explained of them, bound to the model."""
         x = feeds[self.image_input.name]
         size = tuple(x.shape[k] for k in spatial_axes(self.image_input, 2))
         context = Context(self.score, self.labels, size)
         targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
-        network = self.network.on_branch(branch(targets))
-        maps = make_maps(network, feeds, targets, recipe, frame)
+        return Question(self.network.on_branch(branch(targets)), context, feeds, targets, recipe, frame, choice)
+
+    def _answer(self, question: Question, ahead: RunResult | None = None) -> Explanation:
+        """Explain; ``ahead``: what the model gives for the question, where it has been run."""
+        network, recipe, choice = question.network, question.recipe, question.choice
+        shape = question.feeds[self.image_input.name].shape
+        with naming_a_guessed_size(choice, shape):
+            maps = make_maps(network, question.feeds, question.targets, recipe, question.frame, ahead)
         map_rows, results, written = maps.rows, maps.results, maps.evaluation.score
         probability = rows.probability(written, map_rows, results)
-        words = words_of(context, maps, probability, choice, self.labels_source)
+        words = words_of(question.context, maps, probability, choice, self.labels_source)
         return Explanation(
             method=recipe.name,
             recipe=recipe,
@@ -281,9 +337,9 @@ class Explainer:
             outputs={name: results[name] for name in maps.evaluation.output_names},
             labels=self.labels,
             frame=maps.frame,
-            provenance=self._provenance(recipe, maps, network, choice),
+            provenance=provenance_of(network, self.score, recipe, maps, choice, self.labels_source),
             cell=rows.cell(written, map_rows, results),
-            box=_in_photo(rows.box(map_rows), frame),
+            box=_in_photo(rows.box(map_rows), question.frame),
             words=words,
             signed=recipe.signed,
             warnings=(
@@ -312,36 +368,13 @@ class Explainer:
             *maps.notes,
         ]
 
-    def _provenance(
-        self, recipe: Recipe, maps: Maps, network: Network, choice: Choice | UserFunction | None
-    ) -> Provenance:
-        layers = network.layers if maps.layers else []
-        providers, options = maps.evaluation.providers, network.options
-        set_options = provider_settings(options)
-        return Provenance(
-            model=self.source.name,
-            sha256=network.sha256,
-            versions=network.versions,
-            providers=tuple(providers),
-            provider_options={name: dict(set_options[name]) for name in providers if set_options[name]},
-            precision={"dtype": str(maps.evaluation.score.value.dtype).lower(), "tf32": in_tf32(options, providers)},
-            score=self.score.name,
-            score_activation=self.score.activation,
-            labels=self.labels_source,
-            layers=tuple(layer.name for layer in layers),
-            layer_reasons=tuple(layer.reason for layer in layers),
-            fusion=_fusion(network, recipe) if len(layers) > 1 else None,
-            check_forward=options.check_forward,
-            gradient_scale=maps.evaluation.gradient_scale if methods.needs_gradient(recipe.method) else None,
-            preprocess=choice,
-        )
 
-
-def _fusion(network: Network, recipe: Recipe) -> str:
-    """Return how several layers become one map."""
-    if network.is_by_level:
-        return "the level of the cell"
-    return "the sum of parallel parts" if network.is_summed else recipe.fusion
+def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | OnnxGradcamError:
+    """Return what a function gives, or the error that it raises."""
+    try:
+        return function(*arguments)
+    except OnnxGradcamError as error:
+        return error
 
 
 def _region(frame: Frame) -> tuple[int, int, int, int]:

@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.engine.checks import refusal
-from onnx_gradcam.engine.evaluation import Evaluation, Targets
+from onnx_gradcam.engine.evaluation import Evaluation, RunResult, Targets
 from onnx_gradcam.engine.finite import broken_images
 from onnx_gradcam.engine.rows import Row, hold_targets, kinds
 from onnx_gradcam.engine.rows import level as levels
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
 from onnx_gradcam.explain.network import Network
-from onnx_gradcam.explain.smoothing import CamTask, compute_cams
+from onnx_gradcam.explain.smoothing import CamTask, Evaluate, compute_cams
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
+from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.integration import PATH_METHODS, moving_inputs
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
@@ -68,13 +69,27 @@ class Maps:
     notes: tuple[str, ...] = ()
 
 
-def make_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
+def make_maps(
+    network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame, ahead: RunResult | None = None
+) -> Maps:
     """Return the maps of a recipe, drawn in ``frame``; its size is filled in.
 
-    Raises what ``Explainer.explain`` raises.
+    Args:
+        network: the model.
+        feeds: arrays by input name, for N images.
+        targets: for each image what is explained.
+        recipe: the method.
+        frame: where the maps are drawn.
+        ahead: what the model gives for these images and targets, where it has been run; only for ``is_one_run``.
+
+    Raises:
+        OnnxGradcamError: as ``Explainer.explain``.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        maps = MAKERS[recipe.method](network, feeds, targets, recipe, frame)
+        if ahead is None:
+            maps = MAKERS[recipe.method](network, feeds, targets, recipe, frame)
+        else:
+            maps = layer_maps(network, feeds, targets, recipe, frame, lambda *_: ahead)
     _refuse_overflow(maps)
     return maps
 
@@ -91,15 +106,30 @@ def _refuse_overflow(maps: Maps) -> None:
             raise refusal(f"the map at {name!r} overflows float32", images, "", hint, name)
 
 
-def layer_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
-    """Return the maps of a method that makes a cam of each target layer."""
+def is_one_run(recipe: Recipe) -> bool:
+    """Tell whether a method makes its maps of one run of the model, without copies of the input."""
+    is_smoothed = recipe.method in cam.NEEDS_NOISE or any(name in SMOOTHING_COPIES for name in recipe.smooth)
+    return recipe.method in cam.CAMS and not is_smoothed
+
+
+def evaluation_at_layers(network: Network, recipe: Recipe) -> Evaluation:
+    """Return what evaluates the network at its target layers, with all that a cam method reads there."""
+    return network.evaluation(network.layer_names, "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient")
+
+
+def layer_maps(
+    network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame, evaluate: Evaluate | None = None
+) -> Maps:
+    """Return the maps of a method that makes a cam of each target layer.
+
+    The network is evaluated by ``evaluate``; None: by its own sessions.
+    """
     if recipe.method == "cam":
         _require_linear_head(network)
-    backward = "curvature" if recipe.method in cam.NEEDS_CURVATURE else "gradient"
-    evaluation = network.evaluation(network.layer_names, backward)
+    evaluation = evaluation_at_layers(network, recipe)
     shared = inputs.inputs_without_batch(feeds, network.inputs, network.image_input)
     layers, noise = network.layers_at(feeds), methods.noise_of(recipe)
-    task = CamTask(evaluation.evaluate, layers, feeds, targets, network.image_input, shared, noise)
+    task = CamTask(evaluate or evaluation.evaluate, layers, feeds, targets, network.image_input, shared, noise)
     cams = compute_cams(task, recipe)
     results, rows = cams.results, cams.rows
     axes = inputs.spatial_axes(network.image_input, cams.layers[0].cam.ndim - 1)

@@ -42,7 +42,7 @@ def _family(network: Network) -> str:
 
 
 @contextmanager
-def naming_a_guessed_size(choice: Choice | UserFunction, shape: Sequence[int]) -> Iterator[None]:
+def naming_a_guessed_size(choice: Choice | UserFunction | None, shape: Sequence[int]) -> Iterator[None]:
     """Add to an error of a run that the size of its input, of this shape, was guessed, and which way leads out."""
     try:
         yield

@@ -7,10 +7,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from onnx_gradcam.errors import InputError, OnnxGradcamError, OutputError
+from onnx_gradcam.errors import (
+    ForwardMismatch,
+    InputError,
+    LayerError,
+    MethodError,
+    NoGradientPath,
+    OnnxGradcamError,
+    OutputError,
+    PreprocessError,
+    ProviderError,
+    ScoreError,
+    UnsupportedGradient,
+)
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.checks import check_request, files_read
-from onnx_gradcam.jobs.images import explain_file
+from onnx_gradcam.jobs.images import explain_files
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.methods.table import canonical
@@ -23,6 +35,19 @@ from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.results.store import Mode, Store
 
 RESULTS = Path("onnx-gradcam-out")
+OF_ALL_IMAGES = (
+    UnsupportedGradient,
+    NoGradientPath,
+    ForwardMismatch,
+    LayerError,
+    ScoreError,
+    MethodError,
+    PreprocessError,
+    ProviderError,
+)
+"""Errors that no other image escapes."""
+INCOMPARABLE = ("images", "model", "max_pixels", "strict")
+"""What may change in a request between the parts of a run: the model is compared by its hash."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,7 @@ def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listene
     if len(listing.images) == 1:
         check_file(listing.images[0].path)
     with open_explainer(request) as explainer:
-        plan = settle(request, values, explainer, [image.path for image in listing.images])
+        plan = settle(request, values, explainer, listing.images)
         request = _with_earlier_images(request, folder, mode)
         with Store(folder, mode, {"request": request.as_dict(), "files_read": files_read(request)}) as store:
             if mode == "resume":
@@ -128,12 +153,14 @@ def _explain_all(
     stems = files.stems([image.name for image in images], [image.path for image in images], kept.values())
     todo = [(image.path, stem) for image, stem in zip(images, stems, strict=True) if str(image.path) not in kept]
     outcome.kept = len(images) - len(todo)
-    for number, (path, stem) in enumerate(todo, outcome.kept + 1):
+    results = explain_files(explainer, [path for path, _ in todo], plan)
+    for number, ((path, stem), result) in enumerate(zip(todo, results, strict=True), outcome.kept + 1):
         try:
-            result = explain_file(explainer, path, plan)
+            if isinstance(result, OnnxGradcamError):
+                raise result
             entry = store.write(result, files.Subject(stem, str(path), sha256(path)))
-        except InputError as error:
-            if len(images) == 1:
+        except OnnxGradcamError as error:
+            if len(images) == 1 or not _is_of_one_image(error):
                 raise
             outcome.errors.append((str(path), error))
         else:
@@ -141,11 +168,24 @@ def _explain_all(
                 listener.row(row)
         listener.done(number, len(images))
     if len(outcome.errors) == len(images):
-        raise InputError(
-            f"none of the {len(images)} images could be explained",
-            where=outcome.errors[0][1].what,
-            hint=f"files ending in {', '.join(readable_suffixes())}",
-        )
+        raise _all_failed([error for _, error in outcome.errors])
+
+
+def _is_of_one_image(error: OnnxGradcamError) -> bool:
+    """Tell whether another image may do better: a wrong model, method or disk is wrong for all of them."""
+    if isinstance(error, OutputError):
+        return bool(error.data.get("is_taken"))
+    return not isinstance(error, OF_ALL_IMAGES)
+
+
+def _all_failed(errors: Sequence[OnnxGradcamError]) -> OnnxGradcamError:
+    if len({str(error) for error in errors}) == 1:
+        return errors[0]
+    return InputError(
+        f"none of the {len(errors)} images could be explained",
+        where=errors[0].what,
+        hint=f"files ending in {', '.join(readable_suffixes())}",
+    )
 
 
 def _is_up_to_date(entry: Mapping[str, Any]) -> bool:
@@ -157,7 +197,12 @@ def _is_up_to_date(entry: Mapping[str, Any]) -> bool:
 def _without_own(images: Sequence[Listed], store: Store) -> Sequence[Listed]:
     """Leave out what an earlier run wrote, where results lie among the images."""
     ours = {(store.folder / name).resolve() for name in store.before.files} if store.before else set()
-    return [image for image in images if image.path.resolve() not in ours] if ours else images
+    others = [image for image in images if image.path.resolve() not in ours] if ours else images
+    if not others:
+        raise InputError(
+            f"all images are results in {str(store.folder)!r}", hint="photos, or another folder with -o DIR"
+        )
+    return others
 
 
 def _with_earlier_images(request: Request, folder: Path, mode: Mode) -> Request:
@@ -188,7 +233,7 @@ def _check_same(store: Store, explainer: Explainer) -> None:
 
 
 def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
-    request = {key: value for key, value in run["request"].items() if key not in ("images", "model")}
+    request = {key: value for key, value in run["request"].items() if key not in INCOMPARABLE}
     return {**request, "files": sorted(run["files_read"].values())}
 
 

@@ -15,6 +15,7 @@ from onnx_gradcam.jobs.checks import Values
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import true_classes
+from onnx_gradcam.photos.listing import ARRAYS, Listed
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.targets import Target, parse
 
@@ -33,6 +34,7 @@ class Plan:
         both: whether what speaks against a target is shown beside what speaks for it.
         true: the true class of each image, where the prediction is explained against it.
         true_source: the label or the table that the true classes come from.
+        max_pixels: the largest photo that is decoded.
     """
 
     target: Target
@@ -43,6 +45,7 @@ class Plan:
     both: bool
     true: Mapping[Path, int] | None
     true_source: str
+    max_pixels: int
 
 
 def open_explainer(request: Request) -> Explainer:
@@ -54,14 +57,14 @@ def open_explainer(request: Request) -> Explainer:
     return Explainer(request.model, layers, labels=request.labels, **opening_of(request.model_options))
 
 
-def settle(request: Request, values: Values, explainer: Explainer, paths: Sequence[Path]) -> Plan:
+def settle(request: Request, values: Values, explainer: Explainer, images: Sequence[Listed]) -> Plan:
     """Settle all that a request says of its images, before the first of them.
 
     Args:
         request: what was asked for.
         values: what ``check_request`` returned for it.
         explainer: the model.
-        paths: the images.
+        images: the images.
 
     Raises:
         TargetError: a target or a true label does not fit the model.
@@ -80,16 +83,17 @@ def settle(request: Request, values: Values, explainer: Explainer, paths: Sequen
         method=values.recipe.method,
         keywords=keywords,
         inputs=values.inputs,
-        preprocess=None if all(is_array(path) for path in paths) else _preprocessing(request, explainer),
+        preprocess=None if all(is_array(image.path) for image in images) else _preprocessing(request, explainer),
         both=request.both,
-        true=None if request.true is None else true_classes(request.true, paths, explainer),
+        true=None if request.true is None else true_classes(request.true, images, explainer),
         true_source=request.true or "",
+        max_pixels=request.max_pixels,
     )
 
 
 def is_array(path: Path) -> bool:
     """Tell whether a file holds an array in the model's own input form, and not a photo."""
-    return path.suffix.lower() == ".npy"
+    return path.suffix.lower() == ARRAYS
 
 
 def _preprocessing(request: Request, explainer: Explainer) -> Choice | InputError:

@@ -17,6 +17,7 @@ from onnx_gradcam.jobs.images import explain_file
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.photos.decode import load_tensor
+from onnx_gradcam.photos.listing import of_file
 from onnx_gradcam.results.journal import sha256
 
 HEATMAP_TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
@@ -67,7 +68,7 @@ def repeat(manifest: Path) -> list[Repeat]:
     request, model_sha256, images = _read(manifest)
     values = check_request(request)
     with open_explainer(request) as explainer:
-        plan = settle(request, values, explainer, [image.path for image in images])
+        plan = settle(request, values, explainer, [of_file(image.path) for image in images])
         note = "" if explainer.source.sha256 == model_sha256 else "the model file has changed"
         return [row for image in images for row in _repeat_image(explainer, plan, manifest.parent, image, note)]
 

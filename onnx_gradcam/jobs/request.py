@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from onnx_gradcam.jobs.model_options import PLAIN_DEFAULTS, Plain
+from onnx_gradcam.photos.decode import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class Request:
         preprocess: "auto", a preset, or the path of a JSON file.
         inputs: texts NAME=FILE.npy, for the model's other inputs.
         both: show what speaks for a target and what speaks against it.
-        true: the true class of all images, or the path of a table.
+        true: the true class of all images, the path of a table, or "folder": each photo's folder names it.
         options: texts NAME=VALUE, for the method.
         strict: refuse a preprocessing that is guessed.
+        max_pixels: the largest photo that is decoded.
         model_options: by name, those of ``MODEL_OPTIONS`` that were given.
     """
 
@@ -43,6 +45,7 @@ class Request:
     smooth: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     strict: bool = False
+    max_pixels: int = MAX_PIXELS
     model_options: Mapping[str, Plain] = field(default_factory=dict)
 
     @classmethod

@@ -12,21 +12,25 @@ import numpy as np
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.photos.labels import label_of
+from onnx_gradcam.photos.listing import Listed
 from onnx_gradcam.results.contrast import contrast, explain_both, has_both_sides
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.targets import Classes, Difference, TopK, class_index
 
 TABLE = ".csv"
+FOLDER = "folder"
+"""The text that takes the true class from the folder of a photo."""
 
 
-def true_classes(true: str, paths: Sequence[Path], explainer: Explainer) -> dict[Path, int]:
-    """Return the class of each photo, from one label or class index for all or a table of lines ``photo,label``.
+def true_classes(true: str, images: Sequence[Listed], explainer: Explainer) -> dict[Path, int]:
+    """Return the class of each photo.
 
-    A photo stands in the table by its path or by its name; those that do not are left out.
+    It is one label or class index for all, or stands in a table of lines ``photo,label``, or "folder" takes it from the
+    innermost folder of the photo that has the name of a class. Photos without a class are left out.
 
     Raises:
-        InputError: the table cannot be read, or a line is not ``photo,label``.
+        InputError: the table cannot be read, a line is not ``photo,label``, or no folder has the name of a class.
         TargetError: a label is unknown or ambiguous, or the model has no classes to tell apart.
     """
     count = explainer.score.count
@@ -35,11 +39,44 @@ def true_classes(true: str, paths: Sequence[Path], explainer: Explainer) -> dict
             f"the score {explainer.score.name!r} has no classes of which one could be the true one",
             hint="without --true the value itself is explained",
         )
+    if true == FOLDER:
+        return _by_folder(images, count, explainer.labels)
+    paths = [image.path for image in images]
     if not true.lower().endswith(TABLE):
         return dict.fromkeys(paths, class_index(true, count, explainer.labels))
     table = read_table(Path(true))
     names = {path: name for path in paths for name in (path.name, str(path)) if name in table}
     return {path: class_index(table[name], count, explainer.labels) for path, name in names.items()}
+
+
+def _by_folder(images: Sequence[Listed], count: int, labels: Sequence[str] | None) -> dict[Path, int]:
+    errors: dict[str, TargetError] = {}
+    indices: dict[str, int] = {}
+    for folder in dict.fromkeys(name for image in images for name in image.folders):
+        try:
+            indices[folder] = class_index(folder, count, labels)
+        except TargetError as error:
+            errors[folder] = error
+    innermost = {image.path: next((f for f in image.folders if f in indices), None) for image in images}
+    if not any(innermost.values()):
+        first = errors[images[0].folders[0]]
+        raise InputError(
+            f"no folder of the images has the name of a class: {first.what}",
+            where=f"folders {', '.join(map(repr, list(errors)[:5]))}",
+            hint=first.hint or "photos/tabby/1.jpg, with the label or the index of a class as folder",
+        )
+    return {path: indices[folder] for path, folder in innermost.items() if folder is not None}
+
+
+def no_label(path: Path, true: str) -> InputError:
+    """Return the error for a photo without a true class."""
+    if true == FOLDER:
+        return InputError(
+            f"{path.name!r} lies in no folder with the name of a class",
+            where=f"'{path}'",
+            hint="a folder with the label or the index of a class",
+        )
+    return InputError(f"{path.name!r} has no label in {true!r}", hint=f"a line '{path.name},LABEL'")
 
 
 def read_table(file: Path) -> Mapping[str, str]:

@@ -146,6 +146,11 @@ def _expand(
         yield _listed(file, path, Path(path if base is None else base))
 
 
+def of_file(path: Path) -> Listed:
+    """Return a file by itself, with all folders above it."""
+    return Listed(path, path.stem, tuple(folder.name for folder in path.absolute().parents if folder.name))
+
+
 def describe(left_out: Mapping[str, int]) -> str:
     """Return what was left out in words, "" for nothing."""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))

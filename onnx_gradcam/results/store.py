@@ -161,6 +161,7 @@ class Store:
                     f"{str(path)!r} already exists, and no run has written it as it is",
                     hint="move it away, or another folder with -o DIR",
                     path=path,
+                    is_taken=True,
                 )
 
     def _note(self, kind: str, content: object) -> None:

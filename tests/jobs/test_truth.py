@@ -11,7 +11,8 @@ from nets import Net
 from repository import MODELS
 
 import onnx_gradcam as ogc
-from onnx_gradcam.jobs.truth import against_truth, true_classes
+from onnx_gradcam.jobs.truth import FOLDER, against_truth, true_classes
+from onnx_gradcam.photos.listing import find_images, of_file
 
 HEAD = np.array([[4, -4], [-8, 8], [4, 4]], np.float32)
 FIRST, SECOND = (1, 0.5), (0, 1)  # brightness of two channels; best, then second: moon, star; heart, moon
@@ -73,7 +74,7 @@ def test_a_value_has_no_true_class() -> None:
         ogc.Explainer(model(classes=1), target_layer="cells") as explainer,
         pytest.raises(ogc.TargetError, match="has no classes of which one could be the true one"),
     ):
-        true_classes("0", [Path("a.png")], explainer)
+        true_classes("0", [of_file(Path("a.png"))], explainer)
 
 
 def test_labels_from_a_table(tmp_path: Path) -> None:
@@ -81,10 +82,31 @@ def test_labels_from_a_table(tmp_path: Path) -> None:
     table.write_text('\ufeffa.png, star\nsub/b.png,"moon"\nc.png,2\nelsewhere.png,no such label\n', "utf-8")
     paths = [Path("a.png"), Path("sub/b.png"), Path("other/c.png"), Path("d.png")]
     with ogc.Explainer(model(), target_layer="cells", labels=["star", "heart", "moon"]) as explainer:
-        found = true_classes(str(table), paths, explainer)
+        found = true_classes(str(table), list(map(of_file, paths)), explainer)
         assert found == {paths[0]: 0, paths[1]: 2, paths[2]: 2}
         with pytest.raises(ogc.TargetError, match="no such label"):
-            true_classes(str(table), [Path("elsewhere.png")], explainer)
+            true_classes(str(table), [of_file(Path("elsewhere.png"))], explainer)
+
+
+def test_classes_from_folders(tmp_path: Path) -> None:
+    """The innermost folder with the name of a class says it, up to the folder that was named."""
+    images = ("star/1.png", "heart/day2/1.png", "2/x.png", "Moon/y.png", "others/z.png")
+    for name in images:
+        (tmp_path / "heart" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "heart" / name).touch()
+    folder = tmp_path / "heart"
+    with ogc.Explainer(model(), target_layer="cells", labels=["star", "heart", "moon"]) as explainer:
+        listed = find_images([folder]).images
+        expected = {"star/1.png": 0, "heart/day2/1.png": 1, "2/x.png": 2, "others/z.png": 1}
+        found = true_classes(FOLDER, listed, explainer)
+        assert {
+            str(path.relative_to(folder)): index for path, index in found.items() if "Moon" not in str(path)
+        } == expected
+        below = find_images([folder / "others", folder / "star"]).images
+        assert true_classes(FOLDER, below, explainer) == {folder / "star" / "1.png": 0}
+        with pytest.raises(ogc.InputError, match="no folder of the images has the name of a class") as error:
+            true_classes(FOLDER, find_images([folder / "others"]).images, explainer)
+        assert "'others'" in error.value.where
 
 
 def test_on_a_photo_with_both_objects() -> None:
