@@ -74,11 +74,116 @@ def batch_normalization(
     training_mode: int = 0,
 ) -> Value:
     """y = (x − μ) · s/√(v + ε) + b with constant μ, v:  x̄ = g · s/√(v + ε)."""
+    _refuse_training(training_mode)
+    deviation = _deviation(op, _widen(op, input_var), epsilon)
+    factor = op.Div(_narrow(op, scale, like=deviation), deviation)
+    return op.Mul(g, _per_channel(op, _narrow(op, factor, like=x), x))
+
+
+@vjp("BatchNormalization", wrt=1)
+def batch_normalization_scale(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    scale: Value,
+    b: Value,
+    input_mean: Value,
+    input_var: Value,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Value:
+    """s̄ = Σ g · (x − μ)/√(v + ε), summed over the batch and space."""
+    _refuse_training(training_mode)
+    deviation = _deviation(op, _widen(op, input_var), epsilon)
+    sums = _channel_sums(op, g, _centred_by(op, x, input_mean))
+    return _narrow(op, op.Div(sums, _narrow(op, deviation, like=sums)), like=scale)
+
+
+@vjp("BatchNormalization", wrt=2)
+def batch_normalization_bias(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    scale: Value,
+    b: Value,
+    input_mean: Value,
+    input_var: Value,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Value:
+    """b̄ = Σ g, summed over the batch and space."""
+    _refuse_training(training_mode)
+    return _narrow(op, _channel_sums(op, g), like=b)
+
+
+@vjp("BatchNormalization", wrt=3)
+def batch_normalization_mean(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    scale: Value,
+    b: Value,
+    input_mean: Value,
+    input_var: Value,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Value:
+    """μ̄ = −s/√(v + ε) · Σ g, summed over the batch and space."""
+    _refuse_training(training_mode)
+    sums, deviation = _channel_sums(op, g), _deviation(op, _widen(op, input_var), epsilon)
+    factor = op.Div(_narrow(op, scale, like=sums), _narrow(op, deviation, like=sums))
+    return _narrow(op, op.Neg(op.Mul(sums, factor)), like=input_mean)
+
+
+@vjp("BatchNormalization", wrt=4)
+def batch_normalization_variance(
+    op: Builder,
+    g: Value,
+    y: Value,
+    x: Value,
+    scale: Value,
+    b: Value,
+    input_mean: Value,
+    input_var: Value,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Value:
+    """v̄ = −½ · s/√(v + ε)³ · Σ g · (x − μ), summed over the batch and space."""
+    _refuse_training(training_mode)
+    sums = _channel_sums(op, g, _centred_by(op, x, input_mean))
+    deviation = _narrow(op, _deviation(op, _widen(op, input_var), epsilon), like=sums)
+    cube = op.Mul(op.Mul(deviation, deviation), deviation)
+    factor = op.Div(op.Mul(_narrow(op, scale, like=sums), op.const(-0.5, like=sums)), cube)
+    return _narrow(op, op.Mul(sums, factor), like=input_var)
+
+
+def _refuse_training(training_mode: int) -> None:
     if training_mode:
         raise Refused("training_mode=1")
-    variance = _widen(op, input_var)
-    factor = op.Div(_narrow(op, scale, like=variance), _deviation(op, variance, epsilon))
-    return op.Mul(g, _per_channel(op, _narrow(op, factor, like=x), x))
+
+
+def _centred_by(op: Builder, x: Value, mean: Value) -> Value:
+    """Write x − μ with one μ for each channel."""
+    wide = _widen(op, x)
+    return op.Sub(wide, _per_channel(op, _narrow(op, _widen(op, mean), like=wide), x))
+
+
+def _channel_sums(op: Builder, g: Value, factor: Value | None = None) -> Value:
+    """Write Σ g · factor over all axes but that of the channels, (C,)."""
+    wide = _widen(op, g)
+    product = wide if factor is None else op.Mul(wide, factor)
+    return op.ReduceSum(product, op.ints(*(k for k in range(rank(g)) if k != 1)), keepdims=0)
 
 
 @vjp("LayerNormalization", wrt=0)
@@ -108,6 +213,24 @@ def instance_normalization(
     scaled = op.Mul(_widen(op, g), _per_channel(op, _widen(op, scale), input))
     axes = range(2, rank(input))
     return _narrow(op, _standardize_back(op, scaled, _widen(op, input), axes, epsilon), like=input)
+
+
+@vjp("InstanceNormalization", wrt=1)
+def instance_normalization_scale(
+    op: Builder, g: Value, y: Value, input: Value, scale: Value, b: Value, *, epsilon: float = 1e-5
+) -> Value:
+    """s̄ = Σ g · x̂, summed over the batch and space."""
+    centred, variance = _centre(op, _widen(op, input), range(2, rank(input)))
+    x_hat = op.Div(centred, _deviation(op, variance, epsilon))
+    return _narrow(op, _channel_sums(op, g, x_hat), like=scale)
+
+
+@vjp("InstanceNormalization", wrt=2)
+def instance_normalization_bias(
+    op: Builder, g: Value, y: Value, input: Value, scale: Value, b: Value, *, epsilon: float = 1e-5
+) -> Value:
+    """b̄ = Σ g, summed over the batch and space."""
+    return _narrow(op, _channel_sums(op, g), like=b)
 
 
 @vjp("GroupNormalization", wrt=0)
