@@ -5,6 +5,7 @@ A case is a model with inputs. Its verdict is the worst of those of its floating
 - agrees: the gradient of a random functional of the outputs is the slope that differences measure.
 - kink: the inputs lie on a kink or a jump, which one-sided differences show; beside it the gradient agrees.
 - none: no gradient flows, by definition (Shape, ArgMax, a box of RoiAlign …).
+- folded: refused where integers (an axis, a size) or regions are inputs; as constants they give what agrees.
 - refused: an error of ours names the node.
 - wrong: the gradient disagrees, is not finite, or has another shape, or the outputs have changed.
 - crash: anything else was raised.
@@ -49,7 +50,16 @@ from onnx_gradcam.graph.prepare.prepare import prepare
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Any]
 
-ORDER = ("passed over", "none", "agrees", "kink", "refused", "wrong", "crash")  # a later one outweighs those before
+ORDER = (
+    "passed over",
+    "none",
+    "agrees",
+    "kink",
+    "folded",
+    "refused",
+    "wrong",
+    "crash",
+)  # a later one outweighs those before
 LARGE = 100_000  # elements; larger weights are not differentiated
 SHAPED_BY_DATA = frozenset({"Unique"})
 MOVES = 4  # points beside a kink that are tried
@@ -137,9 +147,12 @@ def _judge(row: Row, model: onnx.ModelProto, feeds: Feeds, outputs: Mapping[str,
     cotangents = {k: cotangent(y, rng) for k, y in outputs.items()}
     gradient = Gradient(_undeclared(model), list(outputs), wanted)
     row = replace(row, refusals=tuple(dict.fromkeys(_refusal(error) for error in gradient.refused.values())))
+    is_folded = bool(gradient.refused)
+    if is_folded:
+        gradient = _folded(gradient, model, feeds, list(outputs))
     findings = {name: ("refused", error.what) for name, error in gradient.refused.items()}
     findings |= dict.fromkeys(gradient.constant, ("none", ""))
-    oracle = None
+    oracle = ""
     if gradient.by:
         found = gradient.at(feeds, cotangents)
         weights = {k: a for k, a in _weights(model) if k in gradient.by and k not in feeds}
@@ -152,7 +165,23 @@ def _judge(row: Row, model: onnx.ModelProto, feeds: Feeds, outputs: Mapping[str,
             findings[name] = _compared(name, found[f"grad/{name}"], gradient, slopes, rng)
     worst = max((verdict for verdict, _ in findings.values()), key=ORDER.index)
     reasons = dict.fromkeys(f"{name}: {why}" for name, (verdict, why) in findings.items() if verdict == worst and why)
-    return _with(row, worst, "; ".join(reasons), len(gradient.by), oracle or "")
+    verdict = "folded" if is_folded and ORDER.index(worst) < ORDER.index("folded") else worst
+    return _with(row, verdict, "; ".join(reasons), len(gradient.by), oracle)
+
+
+def _folded(gradient: Gradient, model: onnx.ModelProto, feeds: Feeds, outputs: Sequence[str]) -> Gradient:
+    """Return the gradient with all inputs as constants by which it has none: axes, sizes, lengths, regions."""
+    differentiated = [*gradient.by, *gradient.refused]
+    copy = _undeclared(model)
+    settled = [v for v in copy.graph.input if v.name in feeds and v.name not in differentiated]
+    for value in settled:
+        if isinstance(feeds[value.name], np.ndarray):
+            copy.graph.initializer.append(numpy_helper.from_array(feeds[value.name], value.name))
+            copy.graph.input.remove(value)
+    try:
+        return Gradient(copy, outputs, differentiated)
+    except OnnxGradcamError:
+        return gradient
 
 
 class Gradient:

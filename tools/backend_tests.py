@@ -50,6 +50,7 @@ evaluator where that gives what onnxruntime gives, else on onnxruntime. This pag
 - **kink**: the inputs of the case lie on a kink or a jump, as one-sided differences show; beside
   it the gradient agrees.
 - **none**: no gradient flows, by definition (Shape, Ceil, the boxes of RoiAlign).
+- **folded**: refused where an axis, a size or a region is known in the run only; as a constant it gives what agrees.
 - **refused**: by at least one input; the error names the node.
 - **wrong**, **crash**: the gradient is another, or anything but an error of ours was raised. There must be none.
 - **passed over**: onnxruntime does not run the case, or it has no floating-point input or output.
@@ -140,7 +141,12 @@ def page(rows: Sequence[Row]) -> str:
     """Return docs/backend-tests.md."""
     versions = f"onnx {onnx.__version__} and onnxruntime {onnxruntime.__version__}"
     parts = [INTRODUCTION.replace("VERSIONS", versions), counts(rows)]
-    parts += ["## What is refused\n", refusals(rows), "## What lies on a kink\n", kinks(rows)]
+    parts += [
+        "## What is refused, or works only where it folds\n",
+        refusals(rows),
+        "## What lies on a kink\n",
+        kinks(rows),
+    ]
     parts += ["## What is passed over\n", passed_over(rows)]
     failures = [f"- {r.verdict}: {r.kind}/{r.name}: {_cell(r.message)}" for r in rows if r.verdict in FAILURES]
     return "\n".join([*parts, *(["## What fails\n", *failures, ""] if failures else [])])
@@ -161,7 +167,7 @@ def refusals(rows: Sequence[Row]) -> str:
     """Return the table of operators and forms that are refused."""
     cases: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
-        for op_type, reason in row.refusals if row.verdict == "refused" else ():
+        for op_type, reason in row.refusals if row.verdict in ("refused", "folded") else ():
             cases[op_type, reason].append(row.name)
     lines = [["operator", "reason", "cases"]]
     lines += [
