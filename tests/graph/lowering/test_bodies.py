@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from vjp_check import Case, check_float16, check_torch, check_vjp
+from vjp_check import Case, check_affine, check_float16, check_torch, check_vjp
 
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
@@ -88,6 +88,19 @@ CASES = [
         id="corners",
     ),
     Case("AffineGrid", [normal(2, 3, 4), np.array([2, 3, 2, 4, 5])], constants=(1,), opset=20, id="3-D"),
+    *[
+        Case(
+            "AffineGrid",
+            [normal(2, len(size), len(size) + 1), np.array([2, 3, *size])],
+            {"align_corners": corners},
+            opset=20,
+            free=(0,),
+            id=f"{'x'.join(map(str, size))}-of-the-run-{corners}",
+        )
+        for size in ((4, 5), (1, 3), (2, 4, 1))
+        for corners in (0, 1)
+        if not corners or 1 not in size  # there the reference evaluator divides by 0
+    ],
     Case("CenterCropPad", [normal(2, 3, 6, 5), np.array([4, 7])], {"axes": [2, 3]}, constants=(1,)),
     Case("CenterCropPad", [normal(5, 6), np.array([8, 3])], constants=(1,), id="all-axes"),
     Case("Clip", [normal(3, 4), None, np.array(0.3)], wrt=(0, 2), id="bounded-above"),
@@ -105,6 +118,17 @@ CASES = [
 def test_finite_differences(case: Case) -> None:
     with np.errstate(invalid="ignore"):  # the body subtracts infinities in rows that are masked altogether
         check_vjp(case)
+
+
+@pytest.mark.parametrize("constants", [(1,), ()], ids=["constant", "of-the-run"])
+@pytest.mark.parametrize("space", [(1, 3), (3, 1), (2, 1, 3)], ids=str)
+def test_a_grid_with_one_point_along_an_axis_is_that_of_the_runtime(
+    space: tuple[int, ...], constants: tuple[int, ...]
+) -> None:
+    """With corners aligned onnxruntime puts the point at 1, torch at 0."""
+    inputs = [normal(2, len(space), len(space) + 1), np.array([2, 3, *space])]
+    case = Case("AffineGrid", inputs, {"align_corners": 1}, constants=constants, typed=(1,), opset=20, free=(0,))
+    check_affine(case)
 
 
 def test_half_precision() -> None:
