@@ -22,11 +22,13 @@ def sum_to(op: Builder, g: Value, like: Value, full: Value) -> Value:
 
     Returns:
         The cotangent of ``like``, with its rank. It may be compact along axes that were not summed.
+
+    Raises:
+        ModelError: a rank is not known; it names the value.
     """
-    assert like.shape is not None
-    assert full.shape is not None
     lead = rank(full) - rank(like)
-    pairs = [(1, d) for d in full.shape[:lead]] + list(zip(like.shape, full.shape[lead:], strict=True))
+    short, long = list(like.shape or ()), list(full.shape or ())
+    pairs = [(1, d) for d in long[:lead]] + list(zip(short, long[lead:], strict=True))
     if any(not isinstance(a, int) and not same_dim(a, b) and b != 1 for a, b in pairs):
         return _sum_to_dynamic(op, g, like, full)
     if axes := [k for k, (a, b) in enumerate(pairs) if a == 1 and b != 1]:

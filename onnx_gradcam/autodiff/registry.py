@@ -129,6 +129,8 @@ def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value |
     g, x = gs[0], inputs[i] if guard.is_singular(node, i) else None
     if g is None or x is None:
         return _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back)
+    if sum(v is not None for v in inputs) == 1:  # nothing is broadcast, and the rank need not be known
+        return guard.mask(op, g, _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back))
     inputs[i] = fill(op, x, ys[0], range(rank(ys[0])))  # the sum over broadcast axes comes after the mask
     share = guard.mask(op, g, _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back))
     return sum_to(op, share, like=x, full=ys[0])

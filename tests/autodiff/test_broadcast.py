@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from vjp_check import Case, with_gradients
 
 from onnx_gradcam.autodiff.broadcast import sum_to
+from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.builder import Builder
 
 SIZES = (2, 3, 4)
@@ -149,3 +150,10 @@ def test_compact_cotangent_of_a_product_whose_broadcasting_shows_at_run_time() -
         _, *found = run(model, {"x0": a, "x1": b, "g0": g}).values()
         for x, gradient in zip((a, b), found, strict=True):
             np.testing.assert_array_equal(gradient, [50, 50, 50] if x is long else [60])
+
+
+def test_an_unknown_rank_is_refused_by_name() -> None:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18})
+    g, like = ir.val("g", dtype=ir.DataType.FLOAT, shape=[2, 3]), ir.val("ranked_in_the_run", dtype=ir.DataType.FLOAT)
+    with pytest.raises(ModelError, match="the rank of 'ranked_in_the_run' is not known"):
+        sum_to(Builder(graph), g, like=like, full=g)

@@ -129,6 +129,22 @@ def test_a_divisor_that_broadcasts() -> None:
     np.testing.assert_allclose(found[1], (2 * p - 2 * (p * p).sum()) / s, rtol=1e-5)
 
 
+def test_one_operand_needs_no_rank() -> None:
+    """y = √Σ x² over axes that are known in the run only: shape inference finds no rank."""
+    text = """g (float[2, 2] x, int64[A] axes) => (float[B] y)
+    { q = Mul(x, x)\n s = ReduceSum <keepdims = 0> (q, axes)\n y = Sqrt(s) }"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(HEADER + text)))
+    x, y = model.graph.inputs[0], model.graph.outputs[0]
+    y.shape = None
+    seed = ir.val("g", dtype=y.dtype, shape=["B"])
+    forward = list(model.graph)
+    model.graph.inputs.append(seed)
+    (found,) = pull_back(Builder(model.graph), forward, {y: seed}, [x])
+    model.graph.outputs.append(found)
+    fed = {"x": np.array([[3, 4], [0, 0]], np.float32), "axes": np.array([1]), "g": np.array([1, 0], np.float32)}
+    np.testing.assert_allclose(run(model, fed, [found.name or ""])[found.name], [[0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
 def softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
