@@ -14,7 +14,7 @@ from onnx_gradcam.graph.quantization import quantization
 NO_GRADIENT = frozenset(
     "ArgMax ArgMin BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil ConstantOfShape Equal EyeLike "
     "Floor Greater GreaterOrEqual Hardmax IsInf IsNaN Less LessOrEqual MelWeightMatrix Multinomial NonMaxSuppression "
-    "NonZero Not And Or Xor RandomNormalLike RandomUniformLike Range Round Shape Sign Size".split()
+    "NonZero Not And Or Xor RandomNormalLike RandomUniformLike Round Shape Sign Size".split()
 )
 # (operator, input) pairs of floating-point inputs that only steer the operator.
 STEERING = frozenset(
@@ -25,6 +25,7 @@ STEERING = frozenset(
         ("MaxRoiPool", 1),  # boxes, as those of RoiAlign
         ("OneHot", 0),
         ("OneHot", 1),
+        ("Range", 1),
         ("Resize", 1),
         ("Resize", 2),
         ("RoiAlign", 1),  # boxes, to which torchvision has no gradient either

@@ -53,6 +53,13 @@ def test_a_refusal_names_operator_and_reason() -> None:
     assert row.refusals == (("Dropout", "training_mode that is not constantly false for Dropout, input 0"),)
 
 
+def test_an_axis_that_is_an_input_is_tried_as_a_constant() -> None:
+    inputs = [random(2, 3), np.array(1, np.int32)]
+    row = examine(Case("node", "case", one_node("CumProd", inputs, opset=26), inputs))
+    assert row.verdict == "folded"
+    assert row.refusals == (("CumProd", "an axis that is not constant for CumProd, input 0"),)
+
+
 def test_a_wrong_rule_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = planted("Tanh", 0, scaled(1.01))
     monkeypatch.setattr(backend_case, "pull_back", functools.partial(pull_back, table=wrong))
@@ -94,7 +101,7 @@ def test_whatever_is_raised_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_counts_and_names() -> None:
     refused = Row("node", "test_b", 18, ("CumProd",), "refused", "no", refusals=(("CumProd", "an | axis"),))
     page = backend_tests.page([Row("node", "test_a", 18, ("Relu",), "agrees"), refused])
-    assert "| all | 2 | 0 | 0 | 1 | 0 | 1 | 0 | 0 |" in page
+    assert "| all | 2 | 0 | 0 | 1 | 0 | 0 | 1 | 0 | 0 |" in page
     assert "| CumProd | an &#124; axis | 1: b |" in page
 
 

@@ -102,17 +102,47 @@ def stft(
 
     They are added by a ConvTranspose of stride s, whose kernel puts element t of a frame at place t.
     """
-    step, width = constant(frame_step), constant(frame_length)
-    size = length(window, 0) if width is None and window is not None else None if width is None else int(width)
-    if step is None or size is None:
-        raise Unwritten("a frame length or step that is not constant")
-    frames = _transform(op, g, op.array(np.array(size)), 2, inverse=1, onesided=0)
-    frames = op.Mul(frames, op.const(size, like=g))
+    step, size = _frames(frame_step, window, frame_length)
+    frames = _pulled_frames(op, g, size)
     if window is not None:
         frames = op.Mul(frames, op.Unsqueeze(window, op.ints(1)))
     parts = length(signal, -1) or 1
     frames = op.Transpose(op.Slice(frames, op.ints(0), op.ints(parts), op.ints(-1)), perm=[0, 3, 2, 1])
     taps = op.const(np.tile(np.eye(size)[:, None], (parts, 1, 1)), like=g)
     lines = op.Reshape(frames, op.ints(0, parts * size, -1))
-    added = op.ConvTranspose(lines, taps, strides=[int(step)], group=parts)
+    added = op.ConvTranspose(lines, taps, strides=[step], group=parts)
     return _fit(op, op.Transpose(added, perm=[0, 2, 1]), signal, 1)
+
+
+@vjp("STFT", wrt=2)
+def stft_window(
+    op: Builder,
+    g: Value,
+    y: Value,
+    signal: Value,
+    frame_step: Value,
+    window: Value,
+    frame_length: Value | None = None,
+    *,
+    onesided: int = 1,
+) -> Value:
+    """w̄ = Σ x · Fᴴ g, place by place over all frames of the signal, real and imaginary parts."""
+    step, size = _frames(frame_step, window, frame_length)
+    starts = op.Mul(op.Unsqueeze(positions(op, dims(y)[1]), op.ints(1)), op.ints(step))
+    signals = op.Gather(signal, op.Add(starts, op.ints(*range(size))), axis=1)
+    pulled = op.Slice(_pulled_frames(op, g, size), op.ints(0), op.ints(length(signal, -1) or 1), op.ints(-1))
+    return op.ReduceSum(op.Mul(signals, pulled), op.ints(0, 1, 3), keepdims=0)
+
+
+def _frames(frame_step: Value, window: Value | None, frame_length: Value | None) -> tuple[int, int]:
+    """Return the step and the length of the frames of an STFT."""
+    step, width = constant(frame_step), constant(frame_length)
+    size = length(window, 0) if width is None and window is not None else None if width is None else int(width)
+    if step is None or size is None:
+        raise Unwritten("a frame length or step that is not constant")
+    return int(step), size
+
+
+def _pulled_frames(op: Builder, g: Value, size: int) -> Value:
+    """Write Fᴴ g for each frame."""
+    return op.Mul(_transform(op, g, op.array(np.array(size)), 2, inverse=1, onesided=0), op.const(size, like=g))

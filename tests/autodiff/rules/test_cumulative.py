@@ -43,7 +43,12 @@ TRIANGLES = [
     Case("Trilu", [tensor(3, 3)], id="default"),
     Case("Trilu", [tensor(3, 3), np.array(1)], {"upper": 0}, id="k-computed"),
 ]
-CASES = [*SUMS, *PRODUCTS, *TRIANGLES]
+STEPS = [  # the limit is no whole number of steps away: there the length would jump
+    Case("Range", [np.array(0.3), np.array(2.5), np.array(0.4)], wrt=(0, 2), id="up"),
+    Case("Range", [np.array(1.5), np.array(-2.0), np.array(-0.8)], wrt=(0, 2), id="down"),
+    Case("Range", [np.array(1.5), np.array(2.0), np.array(0.8)], wrt=(0, 2), opset=27, id="one"),
+]
+CASES = [*SUMS, *PRODUCTS, *STEPS, *TRIANGLES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -51,7 +56,7 @@ def test_vjp(case: Case) -> None:
     check_vjp(case)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.op_type != "CumProd"], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.op_type not in ("CumProd", "Range")], ids=str)
 def test_float16(case: Case) -> None:
     check_float16(case)
 
@@ -70,7 +75,7 @@ def twin(torch: Any, case: Case, x: Any, argument: Any = None) -> Any:
     return y.flip(axis) if case.attributes.get("reverse") else y
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.op_type != "Range"], ids=str)
 def test_torch(case: Case) -> None:
     check_torch(case, lambda torch, *inputs: twin(torch, case, *inputs))
 
@@ -103,3 +108,9 @@ def test_a_running_product_along_an_axis_that_is_computed_is_refused() -> None:
     case = Case("CumProd", [np.ones(4), np.array(0)], opset=26)
     with pytest.raises(UnsupportedGradient, match="an axis that is not constant for CumProd, input 0"):
         pulled_back(case, np.ones(4))
+
+
+def test_range_by_hand() -> None:
+    """y = (a, a + d, a + 2d) and g = (1, 10, 100):  ā = 111, d̄ = 0 · 1 + 1 · 10 + 2 · 100."""
+    case = Case("Range", [np.array(0.0), np.array(2.5), np.array(1.0)], wrt=(0, 2))
+    assert [float(x) for x in pulled_back(case, np.array([1.0, 10.0, 100.0]))] == [111, 210]

@@ -59,7 +59,16 @@ STFTS = [
     frames("two-sided", (2, 12, 1), 4, np.hanning(8), 8, onesided=0),
     frames("opset21", (1, 12, 1), 1, None, 8),
 ]
-CASES = [*DFTS, *STFTS]
+WINDOWS = [
+    replace(case, constants=(1, 3) if len(case.inputs) > 3 and case.inputs[3] is not None else (1,), wrt=(0, 2), id=id)
+    for case, id in (
+        (STFTS[0], "learnt"),
+        (replace(STFTS[1], free=()), "learnt-alone"),
+        (STFTS[3], "learnt-two-sided"),
+        (frames("", (1, 12, 2), 3, np.hanning(7), 7, onesided=0), "learnt-complex"),
+    )
+]
+CASES = [*DFTS, *STFTS, *WINDOWS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
