@@ -61,7 +61,7 @@ ORDER = (
     "crash",
 )  # a later one outweighs those before
 LARGE = 100_000  # elements; larger weights are not differentiated
-SHAPED_BY_DATA = frozenset({"Unique"})
+SHAPED_BY_DATA = frozenset({"Range", "Unique"})
 MOVES = 4  # points beside a kink that are tried
 DIRECTIONS = 3  # along which each gradient is compared
 

@@ -47,7 +47,7 @@ class Slopes:
         oracle: what evaluates it.
         run: returns the outputs for inputs and weights.
         feeds: the inputs and weights, by name; floats in the dtype of the oracle.
-        free: the names of the inputs, which ``beside`` moves.
+        free: the dtypes of the inputs, by name, which ``beside`` moves to numbers that these can hold.
         cotangents: those of the outputs, by name.
         tolerance: the relative distance from a slope that is let pass.
     """
@@ -55,7 +55,7 @@ class Slopes:
     oracle: str
     run: Run
     feeds: Feeds
-    free: Sequence[str]
+    free: Mapping[str, Any]
     cotangents: Mapping[str, Array]
     tolerance: float
 
@@ -88,7 +88,7 @@ class Slopes:
 
         Outputs that have other shapes there (those of Unique) get other cotangents.
         """
-        moved = {k: _moved(x, rng) if k in self.free else x for k, x in self.feeds.items()}
+        moved = {k: _moved(x, self.free[k], rng) if k in self.free else x for k, x in self.feeds.items()}
         ys = {k: np.asarray(y, float) for k, y in self.run(moved).items() if k in self.cotangents}
         same = {k: g for k, g in self.cotangents.items() if g.shape == ys[k].shape}
         return replace(self, feeds=moved, cotangents={k: cotangent(y, rng) for k, y in ys.items()} | same)
@@ -137,7 +137,8 @@ def slopes_of(
     tolerance = NARROW_TOLERANCE if narrow else TOLERANCE[oracle]
     if run is None:
         run, fed = _on_runtime(_opened_up(model, weights), names), given
-    return Slopes(oracle, run, fed, tuple(feeds), wide, tolerance)
+    free = {k: x.dtype for k, x in feeds.items() if is_float(x)}
+    return Slopes(oracle, run, fed, free, wide, tolerance)
 
 
 def _tried(
@@ -296,7 +297,5 @@ def _size(x: Array) -> float:
     return float(np.sqrt(np.mean(finite**2))) if finite.any() else 1.0
 
 
-def _moved(x: Any, rng: np.random.Generator) -> Any:
-    if not is_float(x):
-        return x
-    return np.asarray(x + 0.01 * _size(x) * rng.standard_normal(x.shape)).astype(x.dtype)
+def _moved(x: Array, dtype: Any, rng: np.random.Generator) -> Array:
+    return np.asarray(x + 0.01 * _size(x) * rng.standard_normal(x.shape)).astype(dtype).astype(x.dtype)
