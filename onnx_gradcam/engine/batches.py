@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.constants import constant
 
+NOTHING: Mapping[str, int] = {}
 Run = Callable[[Sequence[str], Mapping[str, np.ndarray]], dict[str, Any]]
 
 
@@ -41,13 +42,26 @@ def _mixes_images(node: ir.Node) -> bool:
     return axes is not None and bool(np.any((axes == 0) | (axes == -len(x.shape))))
 
 
-def run_in_pieces(run: Run, names: Sequence[str], feeds: Mapping[str, np.ndarray], size: int | None) -> dict[str, Any]:
+def run_in_pieces(
+    run: Run,
+    names: Sequence[str],
+    feeds: Mapping[str, np.ndarray],
+    size: int | None,
+    along: Mapping[str, int] = NOTHING,
+) -> dict[str, Any]:
     """Run a model on all images, at once where ``size`` is None, else in pieces of ``size``; return the results by
     name.
 
     The number of images is the length of the input with the most axes; inputs of another length go into every run. A
-    short last piece is padded by repeating its last image, and the padding dropped. Outputs without a batch axis are
-    taken from the first piece.
+    short last piece is padded by repeating its last image, and the padding dropped.
+
+    Args:
+        run: runs the model.
+        names: the outputs.
+        feeds: arrays by the names of inputs.
+        size: how many images the model takes at once; None: any number.
+        along: the batch axis of some results, which may hold several entries for each image. Of others it is the first
+            axis of the length ``size``; those without one are taken from the first piece.
     """
     count = len(max(feeds.values(), key=np.ndim))
     if size is None or count == size:
@@ -56,18 +70,19 @@ def run_in_pieces(run: Run, names: Sequence[str], feeds: Mapping[str, np.ndarray
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
         results = run(names, {k: v[rows] if np.ndim(v) and len(v) == count else v for k, v in feeds.items()})
-        pieces.append({k: _trim(v, size, min(size, count - start)) for k, v in results.items()})
-    return {name: _join([piece[name] for piece in pieces], count) for name in names}
+        pieces.append(results)
+    return {name: _join([piece[name] for piece in pieces], size, count, along.get(name)) for name in names}
 
 
-def _trim(result: Any, size: int, kept: int) -> Any:
-    batched = isinstance(result, list) or (np.ndim(result) > 0 and len(result) == size)
-    return result[:kept] if batched else result
-
-
-def _join(pieces: list[Any], count: int) -> Any:
+def _join(pieces: list[Any], size: int, count: int, axis: int | None) -> Any:
+    """Return the pieces of one result behind one another, without the padding at the end."""
     if isinstance(pieces[0], list):
-        return [row for piece in pieces for row in piece]
-    if np.ndim(pieces[0]) == 0 or sum(len(p) for p in pieces) != count:
+        return [row for piece in pieces for row in piece][:count]
+    if axis is None:
+        axis = next((k for k, n in enumerate(np.shape(pieces[0])) if n == size), None)
+        same = axis != 0 and all(np.array_equal(piece, pieces[0]) for piece in pieces)
+        axis = None if same else axis
+    if axis is None:
         return pieces[0]
-    return np.concatenate(pieces)
+    entries = pieces[0].shape[axis] // size  # for each image
+    return np.concatenate(pieces, axis=axis).take(np.arange(count * entries), axis=axis)

@@ -45,6 +45,7 @@ class Subject:
         image_input: the name of the input that is explained.
         options: how sessions are opened.
         batch: how many images the model takes at once, as ``batch_size`` returns it.
+        axes: the batch axes of the layers, by name.
     """
 
     model: ir.Model
@@ -53,6 +54,7 @@ class Subject:
     image_input: str
     options: Options
     batch: int | None
+    axes: Mapping[str, int]
 
 
 def check_forward(subject: Subject, results: Mapping[str, Any], ranking: Array, feeds: Arrays) -> None:
@@ -63,7 +65,9 @@ def check_forward(subject: Subject, results: Mapping[str, Any], ranking: Array, 
     count, score = len(feeds[subject.image_input]), subject.score.value.name or ""
     broken = {score: ("scores", unrankable_images(ranking))}
     layers = (name for name in subject.layers if name in results)
-    broken |= {name: ("activation", broken_images(results[name], count)) for name in layers}
+    broken |= {
+        name: ("activation", broken_images(np.moveaxis(results[name], subject.axes[name], 0), count)) for name in layers
+    }
     for name, (role, images) in broken.items():
         if images:
             what = f"the {role} {name!r} hold{'' if role == 'scores' else 's'} NaN or infinity"
@@ -92,7 +96,7 @@ def check_rows(
         raise refusal(what, _images(rows, bad), place, hint, subject.score.value.name or "")
     for of in () if gradients is None else (gradients.of, *gradients.beside.values()):
         for name, array in of.items():
-            if bad := broken_images(array, len(rows)):
+            if bad := broken_images(np.moveaxis(array, subject.axes[name], 0), len(rows)):
                 row = rows[bad[0]]
                 whole = passes(row.target.kind).whole
                 scale = {whole.names.inputs[SCALE_INPUT]: np.array(1, np.float32)} if whole.is_scaled else {}

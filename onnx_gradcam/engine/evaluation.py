@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.rectifiers.gating import Gating
-from onnx_gradcam.engine.batches import batch_size, run_in_pieces
+from onnx_gradcam.engine.batches import NOTHING, batch_size, run_in_pieces
 from onnx_gradcam.engine.checks import Subject, check_forward, check_rows
 from onnx_gradcam.engine.fidelity import differences, own_difference
 from onnx_gradcam.engine.gradients import Gradients, gradients_in, joined
@@ -23,9 +23,9 @@ from onnx_gradcam.engine.rows import Row, Rows, parameters_of, rows_of
 from onnx_gradcam.engine.scaling import run_scaled
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import Options, Session
-from onnx_gradcam.errors import ForwardMismatch
+from onnx_gradcam.errors import ForwardMismatch, LayerError
 from onnx_gradcam.graph.load import Source
-from onnx_gradcam.graph.names import SCALE_INPUT
+from onnx_gradcam.graph.names import SCALE_INPUT, GradientNames
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.targets import CLASS, BoundTarget, ForwardPass, Kind, RowTarget, fixed_target
 from onnx_gradcam.targets.written import WrittenScore
@@ -55,7 +55,7 @@ class Evaluation:
     """Opens sessions when they are first needed and keeps them warm.
 
     ``apart``: how far the gradient graph's outputs are from the deployed model's, where they are accepted although they
-    differ. ``gradient_scale``: of the last gradients of a 16-bit model.
+    differ. ``gradient_scale``: of the last gradients of a 16-bit model. ``batch_axes``: those of the target layers.
     """
 
     def __init__(
@@ -67,11 +67,14 @@ class Evaluation:
         image_input: str,
         options: Options,
         backward: Backward,
+        batch_axes: Mapping[str, int] = NOTHING,
     ) -> None:
         self._source, self._prepared, self._score, self._layers = source, prepared, score, layers
         self.score = score
         self._image_input, self._options, self._rules_back = image_input, options, backward
         self._batch = batch_size(prepared.graph, image_input)
+        self._axes = {name: batch_axes.get(name, 0) for name in layers}
+        self._explained = self._axes.keys() & batch_axes.keys()
         self._inputs = frozenset(v.name for v in prepared.graph.inputs)
         self._unchecked = options.check_forward
         self._by_kind: dict[Kind, Passes] = {}
@@ -169,7 +172,8 @@ class Evaluation:
     def _in_one_run(self, feeds: Arrays, targets: Sequence[RowTarget]) -> RunResult:
         passes = self.passes(targets[0].kind)
         names = passes.whole.names
-        run = functools.partial(self._run, passes.whole_session, [*self._forward_names, *names.outputs])
+        outputs = [*self._forward_names, *names.outputs]
+        run = functools.partial(self._run, passes.whole_session, outputs, gradients=names)
         results = self._scaled(passes, run, {**feeds, **parameters_of(targets, names.inputs)})
         check_forward(self._subject, results, self._ranking(results), feeds)
         chosen = zip(targets, results[names.class_index], results[names.score], strict=True)
@@ -210,7 +214,7 @@ class Evaluation:
             elif not kind.is_score_entry:
                 scores[numbers] = self._scores(kind, again, of_kind)
         scored = [replace(row, target=replace(row.target, score=float(s))) for row, s in zip(rows, scores, strict=True)]
-        gradients_of_rows = joined(parts, len(rows)) if needs_gradient else None
+        gradients_of_rows = joined(parts, len(rows), self._axes) if needs_gradient else None
         check_rows(self._subject, self.passes, scored, gradients_of_rows, results, feeds)
         return RunResult(results, tuple(scored), gradients_of_rows)
 
@@ -250,7 +254,7 @@ class Evaluation:
         session = passes.whole_session if passes.cut is None else passes.halves[1]
         outputs = [names.score, *passes.whole.gradients]
         given = {**passed, **parameters_of([row.target for row in rows], names.inputs)}
-        results = self._scaled(passes, lambda fed: run_in_pieces(session.run, outputs, fed, self._batch), given)
+        results = self._scaled(passes, lambda fed: self._in_pieces(session, outputs, fed, names), given)
         return results[names.score], gradients_in(results, names)
 
     def _scores(self, kind: Kind, passed: Arrays, rows: Rows) -> Array:
@@ -277,8 +281,48 @@ class Evaluation:
         results, self.gradient_scale = run_scaled(run, scale_input, passes.whole.gradients, feeds)
         return results
 
-    def _run(self, session: Session, names: Sequence[str], feeds: dict[str, np.ndarray]) -> dict[str, Any]:
-        results = run_in_pieces(session.run, names, feeds, self._batch)
+    def _in_pieces(
+        self, session: Session, names: Sequence[str], feeds: Arrays, gradients: GradientNames | None = None
+    ) -> dict[str, Any]:
+        """Run a session on all images; layers and their gradients have batch axes of their own."""
+        along = dict(self._axes)
+        for outputs in () if gradients is None else (gradients.gradients, gradients.curvatures):
+            along |= {outputs[name]: axis for name, axis in self._axes.items() if name in outputs}
+        return run_in_pieces(session.run, names, feeds, self._batch, along)
+
+    def _check_order(self, session: Session, feeds: Arrays) -> None:
+        """Raise ``LayerError`` where the entries of the images of a fixed batch do not lie image by image."""
+        size, image = self._batch or 1, self._image_input
+        batch = {name: rows_of(x, np.arange(size) % len(feeds[image]), len(feeds[image])) for name, x in feeds.items()}
+        other = {**batch, image: np.concatenate([np.zeros_like(batch[image][:1]), batch[image][1:]])}
+        layers = {name: axis for name, axis in self._axes.items() if name in self._explained & set(session.outputs)}
+        before, after = (session.run(list(layers), fed) for fed in (batch, other))
+        for name, axis in layers.items():
+            own, changed = before[name].shape[axis] // size, np.moveaxis(before[name] != after[name], axis, 0)
+            if changed[own:].any():
+                raise LayerError(
+                    f"the entries of {name!r} do not lie image by image: which are of which image is not known",
+                    where=f"shape {before[name].shape}, for a batch of {size}",
+                    hint="the model exported with a batch of 1, or with a dynamic batch",
+                    name=name,
+                )
+
+    def _has_several_entries(self, results: Mapping[str, Any], count: int) -> bool:
+        """Tell whether a layer has more entries than images: which are of which image only a run of one image tells."""
+        there = self._explained & results.keys()
+        return any(results[name].shape[self._axes[name]] != count for name in there)
+
+    def _run(
+        self, session: Session, names: Sequence[str], feeds: Arrays, gradients: GradientNames | None = None
+    ) -> dict[str, Any]:
+        results = self._in_pieces(session, names, feeds, gradients)
+        if self._batch != 1 and self._has_several_entries(results, len(feeds[self._image_input])):
+            if self._batch is not None:
+                self._check_order(session, feeds)
+            else:
+                self._batch = 1
+                self.__dict__.pop("_subject", None)
+                results = self._in_pieces(session, names, feeds, gradients)
         given = {k: v for k, v in feeds.items() if k in self._inputs}
         if self._unchecked:
             self._compare_forward(results, given)
@@ -317,7 +361,9 @@ class Evaluation:
 
     @cached_property
     def _subject(self) -> Subject:
-        return Subject(self._prepared, self._score, self._layers, self._image_input, self._options, self._batch)
+        return Subject(
+            self._prepared, self._score, self._layers, self._image_input, self._options, self._batch, self._axes
+        )
 
     def _ranking(self, results: Mapping[str, Any]) -> npt.NDArray[Any]:
         """Return the numbers (N, K) by which classes are ranked."""

@@ -35,17 +35,29 @@ def gradients_in(results: Mapping[str, Any], names: GradientNames) -> Gradients:
     return Gradients(gradients, {"curvature": curvatures} if curvatures else {})
 
 
-def joined(parts: Sequence[tuple[Sequence[int], Gradients]], count: int) -> Gradients:
-    """Return the gradients of ``count`` rows, float32; each part holds those of the rows with the numbers beside it."""
+def joined(parts: Sequence[tuple[Sequence[int], Gradients]], count: int, axes: Mapping[str, int]) -> Gradients:
+    """Return the gradients of ``count`` rows, float32.
+
+    Args:
+        parts: gradients, each with the numbers of the rows that they are of; a row may have several entries.
+        count: how many rows there are.
+        axes: along which axis the rows lie, by the name of the value.
+    """
     if len(parts) == 1:
         return parts[0][1]
-    beside = {what: _rows_of(((rows, part.beside[what]) for rows, part in parts), count) for what in parts[0][1].beside}
-    return Gradients(_rows_of(((rows, part.of) for rows, part in parts), count), beside)
+    beside = {
+        what: _rows_of(((rows, part.beside[what]) for rows, part in parts), count, axes) for what in parts[0][1].beside
+    }
+    return Gradients(_rows_of(((rows, part.of) for rows, part in parts), count, axes), beside)
 
 
-def _rows_of(parts: Iterable[tuple[Sequence[int], Mapping[str, Array]]], count: int) -> dict[str, Array]:
+def _rows_of(
+    parts: Iterable[tuple[Sequence[int], Mapping[str, Array]]], count: int, axes: Mapping[str, int]
+) -> dict[str, Array]:
     whole: dict[str, Array] = {}
     for rows, arrays in parts:
         for name, array in arrays.items():
-            whole.setdefault(name, np.zeros((count, *array.shape[1:]), np.float32))[list(rows)] = array
-    return whole
+            first = np.moveaxis(array, axes[name], 0)
+            of_rows = first.reshape(len(rows), -1, *first.shape[1:])
+            whole.setdefault(name, np.zeros((count, *of_rows.shape[1:]), np.float32))[list(rows)] = of_rows
+    return {name: np.moveaxis(a.reshape(-1, *a.shape[2:]), 0, axes[name]) for name, a in whole.items()}

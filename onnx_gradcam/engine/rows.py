@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,11 @@ NO_CELL = -1
 
 @dataclass(frozen=True)
 class Row:
-    """The number of an image, and what is explained of it."""
+    """The number of an image, what is explained of it, and in which of its views or frames."""
 
     image: int
     target: RowTarget
+    view: int = 0
 
 
 Rows = Sequence[Row]
@@ -31,7 +32,20 @@ Rows = Sequence[Row]
 
 def hold_targets(rows: Rows, images: int) -> list[tuple[BoundTarget, ...]]:
     """Return for each image what its rows explain, so that copies of the image are explained for the same."""
-    return [tuple(fixed_target(row.target) for row in rows if row.image == image) for image in range(images)]
+    return [
+        tuple(fixed_target(row.target) for row in rows if row.image == image and row.view == 0)
+        for image in range(images)
+    ]
+
+
+def each_view(rows: Rows, views: int) -> tuple[Row, ...]:
+    """Return for each row one for each view of its image."""
+    return tuple(replace(row, view=view) for row in rows for view in range(views))
+
+
+def view_index(rows: Rows) -> Array:
+    """Return (R,) int64, which view of its image each row explains; 0 where images have one."""
+    return np.array([row.view for row in rows], np.int64)
 
 
 def image_index(rows: Rows) -> Array:

@@ -326,6 +326,7 @@ class Explainer:
             method=recipe.name,
             recipe=recipe,
             image_index=rows.image_index(map_rows),
+            view_index=rows.view_index(map_rows),
             class_index=rows.class_index(map_rows),
             score=rows.score(written, map_rows, results),
             probability=probability,

@@ -137,7 +137,10 @@ def layer_maps(
     level = levels(evaluation.score, rows, results) if network.is_by_level else None
     if network.is_summed:
         level = np.full(len(rows), ALL_LEVELS)
-    frame = replace(frame, size=size, fusion=recipe.fusion, level=level)
+    views = 1 + rows[-1].view
+    frame = replace(
+        frame, size=size, fusion=recipe.fusion, level=level, views=views, space=axes if views > 1 else frame.space
+    )
     heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
     sentences = (
         *cams.notes,
@@ -193,6 +196,13 @@ def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe
     """Return the heatmap of a cam times guided backpropagation, for the targets that the cam explains."""
     of_cam = replace(recipe, method=methods.GUIDED_CAMS[recipe.method], signed=False)
     cam_maps = layer_maps(network, feeds, targets, of_cam, replace(frame, geometry=None))
+    if cam_maps.frame.views > 1:
+        name, views = cam_maps.layers[0].name, cam_maps.frame.views
+        raise MethodError(
+            f"method {recipe.method!r} draws one map for each image; {name!r} has one for each of its {views} views",
+            hint=f"the two apart: {of_cam.method!r}, and 'guided-backprop'",
+            method=recipe.method,
+        )
     same_targets = hold_targets(cam_maps.rows, len(feeds[network.image_input.name]))
     edges = attribution_maps(network, feeds, same_targets, replace(recipe, method="guided-backprop"), frame)
     assert edges.attribution is not None

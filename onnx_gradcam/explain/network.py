@@ -241,6 +241,7 @@ class Network:
                 self.image_input.name,
                 self.options,
                 BACKWARD_PASSES[backward],
+                {layer.name: layer.axes[0] for layer in self.__dict__.get("layers", ())},
             )
         return self._evaluations[key]
 

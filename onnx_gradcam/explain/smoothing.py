@@ -13,9 +13,9 @@ from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.engine.checks import over_copies
 from onnx_gradcam.engine.evaluation import RunResult, Targets
 from onnx_gradcam.engine.gradients import Gradients
-from onnx_gradcam.engine.rows import Row, Rows, hold_targets
+from onnx_gradcam.engine.rows import Row, Rows, each_view, hold_targets
 from onnx_gradcam.errors import MethodError
-from onnx_gradcam.explain.layer_maps import layer_result
+from onnx_gradcam.explain.layer_maps import count_views, layer_result
 from onnx_gradcam.methods.cam import NEEDS_CURVATURE, NEEDS_GRADIENT, NEEDS_NOISE
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise, batches, noisy_copies
 from onnx_gradcam.methods.recipe import Recipe
@@ -88,14 +88,15 @@ def compute_cams(task: CamTask, recipe: Recipe) -> Cams:
     gradients, targets = run.gradients, hold_targets(run.rows, len(task.x))
     if recipe.method in NEEDS_NOISE:
         gradients = mean_powers(_run_copies(task, targets, noisy_copies(task.x, task.noise), True))
-    layers = [layer_result(layer, run.results, run.rows, gradients, recipe) for layer in task.layers]
+    rows = each_view(run.rows, count_views(task.layers, run.results, task.image, task.x))
+    layers = [layer_result(layer, run.results, rows, gradients, recipe) for layer in task.layers]
     for name in recipe.smooth:
         if name in SMOOTHING_COPIES:
             _check_places(name, run.rows)
             copies = SMOOTHING_COPIES[name](task.x, spatial_axes(task.image, layers[0].cam.ndim - 1), task.noise)
             runs = _run_copies(task, targets, copies.arrays, needs_gradient)
-            layers = average_cams(layers, runs, task.layers, recipe, copies.mirrored)
-    return Cams(run.results, run.rows, layers, _notes(task, recipe, gradients))
+            layers = average_cams(layers, runs, task.layers, recipe, copies.mirrored, 1 + rows[-1].view)
+    return Cams(run.results, rows, layers, _notes(task, recipe, gradients))
 
 
 def _notes(task: CamTask, recipe: Recipe, gradients: Gradients | None) -> tuple[str, ...]:
@@ -145,17 +146,19 @@ def average_cams(
     layers: Sequence[Layer],
     recipe: Recipe,
     mirrored: Sequence[bool],
+    views: int = 1,
 ) -> list[LayerResult]:
     """Return the results of the input itself, each with the mean of the copies' cams in the place of its own.
 
-    The cams of copies that are ``mirrored`` are mirrored back along their last axis.
+    The cams of copies that are ``mirrored`` are mirrored back along their last axis. ``views``: how many an image has.
     """
     totals = [np.zeros(layer.cam.shape) for layer in originals]
     flags = iter(mirrored)
     for several in runs:
         run, flipped = several.run, [next(flags) for _ in range(several.copies)]
+        rows = each_view(run.rows, views)
         for total, layer in zip(totals, layers, strict=True):
-            cams = layer_result(layer, run.results, run.rows, run.gradients, recipe).cam
+            cams = layer_result(layer, run.results, rows, run.gradients, recipe).cam
             for cam, is_mirrored in zip(cams.reshape(several.copies, *total.shape), flipped, strict=True):
                 total += np.flip(cam, -1) if is_mirrored else cam
     means = [(total / len(mirrored)).astype(np.float32) for total in totals]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -174,7 +174,23 @@ def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
     last_is_channels = spec.shape[-1] in (1, 3, 4) and (rank < 2 or spec.shape[1] not in (1, 3, 4))
     if rank == count + 2 and last_is_channels:
         return tuple(range(1, 1 + count))
+    if rank > count + 2 and spec.shape[-1] in (1, 3, 4) and spec.shape[-1 - count] not in (1, 3, 4):
+        return tuple(range(rank - 1 - count, rank - 1))  # views or frames of channels-last images
     return tuple(range(rank - count, rank))
+
+
+def has_views(spec: InputSpec, shape: Sequence[int], count: int) -> bool:
+    """Tell whether an image of an input holds ``count`` views or frames: in axes before its channels, or among these.
+
+    Args:
+        spec: the input.
+        shape: the shape of what is fed to it, (N, …).
+        count: how many views are looked for.
+    """
+    between = [n for k, n in enumerate(shape) if k and k not in spatial_axes(spec, 2)]
+    if len(between) > 1:
+        return bool(count == np.prod(between[:-1]))
+    return between in ([count], [3 * count], [4 * count])
 
 
 def input_space(spec: InputSpec) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ def row_record(explanation: Explanation, row: int) -> dict[str, Any]:
     e = explanation
     return {
         "image_index": int(e.image_index[row]),
+        "view_index": int(e.view_index[row]),
         "class_index": int(e.class_index[row]),
         "target": e.target(row),
         "label": e.label(row),

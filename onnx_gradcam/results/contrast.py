@@ -191,6 +191,7 @@ def _against(a: Explanation, b: Explanation, row: int) -> Words:
 def _check_alike(a: Explanation, b: Explanation) -> None:
     same = (
         np.array_equal(a.image_index, b.image_index)
+        and np.array_equal(a.view_index, b.view_index)
         and [layer.name for layer in a.layers] == [layer.name for layer in b.layers]
         and all(_is_close(x.activation, y.activation) for x, y in zip(a.layers, b.layers, strict=True))
     )

@@ -95,8 +95,8 @@ def _at_size(frame: Frame, size: tuple[int, int]) -> Frame:
     return replace(frame, geometry=replace(geometry, photo=size, scale=(y, x)))
 
 
-def backdrop(frame: Frame, image: int) -> npt.NDArray[np.uint8]:
-    """Return what the maps of an image are drawn over, uint8 (H, W, 3) RGB.
+def backdrop(frame: Frame, image: int, view: int = 0) -> npt.NDArray[np.uint8]:
+    """Return what the maps of an image, or of one of its views, are drawn over, uint8 (H, W, 3) RGB.
 
     It is the photo. For arrays it is the values, stretched from their smallest and largest to 0..255; where there are
     not three channels, it is their mean.
@@ -104,8 +104,9 @@ def backdrop(frame: Frame, image: int) -> npt.NDArray[np.uint8]:
     if frame.photo is not None:
         return frame.photo
     assert frame.x is not None
-    height, width = (axis - 1 for axis in frame.space)
-    planes = np.moveaxis(frame.x[image], (height, width), (0, 1)).astype(np.float32)
+    space = [axis - 1 for axis in frame.space]
+    planes = np.moveaxis(frame.x[image], space, (-2, -1))
+    planes = planes.reshape(frame.views, -1, *planes.shape[-2:])[view].transpose(1, 2, 0).astype(np.float32)
     if planes.shape[-1] != 3:
         planes = planes.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     low, high = planes.min(), planes.max()

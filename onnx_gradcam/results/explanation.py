@@ -52,6 +52,7 @@ class Explanation:
         method: the method, followed by its variants ("gradcam counterfactual").
         recipe: the method with its variants and options.
         image_index: (R,) int64, which image of the input a row explains.
+        view_index: (R,) int64, which of its views or frames, where a model looks at several; else 0.
         class_index: (R,) int64, the explained class; −1 where the target is no class.
         score: (R,) float32, the score of a class before softmax or sigmoid, or the value of another target.
         probability: (R,) float32 in [0, 1], softmax or sigmoid of the scores; NaN where there is none.
@@ -87,6 +88,7 @@ class Explanation:
     method: str
     recipe: Recipe
     image_index: Array
+    view_index: Array
     class_index: Array
     score: Array
     probability: Array
@@ -126,7 +128,17 @@ class Explanation:
         Raises ``IndexError`` for a row that does not exist.
         """
         which = np.atleast_1d(np.arange(len(self))[rows])
-        names = ("image_index", "class_index", "score", "probability", "is_blank", "heatmap", "seen", "scale")
+        names = (
+            "image_index",
+            "view_index",
+            "class_index",
+            "score",
+            "probability",
+            "is_blank",
+            "heatmap",
+            "seen",
+            "scale",
+        )
         some_have = ("cell", "box", "attribution", "is_clipped")
         optional = tuple(name for name in some_have if getattr(self, name) is not None)
         some = replace(
@@ -310,10 +322,11 @@ class Explanation:
         draws = self.heatmap.ndim == 3
         return [
             files.Sheet(
-                title=self.label(row),
+                title=self.label(row) + self._view(row),
                 method=self.method.replace(" ", "-"),
                 target=files.slug(self.target(row)),
                 images=int(self.image_index.max(initial=0)) + 1,
+                views=self.frame.views,
                 figure=partial(self.figure, None, row) if draws else None,
                 maps={"": self.map_file(row)},
             )
@@ -366,7 +379,11 @@ class Explanation:
     def name(self, row: int) -> str:
         """Return what a row explains: label and index of a class, or its index, or the title of a target."""
         index, label = int(self.class_index[row]), self.label(row)
-        return label if label == str(index) or self._words(row).title else f"{label} ({index})"
+        name = label if label == str(index) or self._words(row).title else f"{label} ({index})"
+        return name + self._view(row)
+
+    def _view(self, row: int) -> str:
+        return "" if self.frame.views == 1 else f", view {self.view_index[row]}"
 
     def region(self, row: int) -> tuple[int, int, int, int]:
         """Return (x1, y1, x2, y2), the region that the model saw, for a row."""
@@ -390,4 +407,4 @@ class Explanation:
             )
         if image is not None:
             return decode(image)
-        return backdrop(self.frame, int(self.image_index[row]))
+        return backdrop(self.frame, int(self.image_index[row]), int(self.view_index[row]))

@@ -76,7 +76,7 @@ class MapFile:
         heatmap: (*size) float32 in [−1, 1].
         attribution: (*input shape) float32 for methods of the input; None for others.
         method: the method that made it, for messages.
-        record: what the manifest says of it; "image_index" among it is read here, too.
+        record: what the manifest says of it; "image_index" and "view_index" among it are read here, too.
     """
 
     heatmap: npt.NDArray[Any]
@@ -97,6 +97,7 @@ class Sheet:
         method: the method as it stands in file names.
         target: the target as it stands in file names.
         images: how many images the result has; where there are several, their numbers stand in file names.
+        views: how many views or frames each image has; where there are several, their numbers stand there, too.
         figure: a function that draws the picture in a style; None where maps cannot be drawn.
         maps: the maps, by the part of the file name before ``.npy``; "" for a single map.
     """
@@ -107,6 +108,7 @@ class Sheet:
     images: int
     figure: Callable[[Style], Picture] | None
     maps: Mapping[str, MapFile]
+    views: int = 1
 
 
 class Result(Protocol):
@@ -175,9 +177,10 @@ def _npy(array: npt.NDArray[Any]) -> bytes:
 
 
 def _stem(sheet: Sheet, subject: Subject) -> str:
-    index = next(iter(sheet.maps.values())).record["image_index"]
-    image = f"-{index}" if sheet.images > 1 else ""
-    return f"{subject.stem}{image}.{sheet.method}.{sheet.target}"
+    record = next(iter(sheet.maps.values())).record
+    image = f"-{record['image_index']}" if sheet.images > 1 else ""
+    view = f"-view{record['view_index']}" if sheet.views > 1 else ""
+    return f"{subject.stem}{image}{view}.{sheet.method}.{sheet.target}"
 
 
 def slug(target: str) -> str:

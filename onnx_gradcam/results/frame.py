@@ -30,6 +30,7 @@ class Frame:
         x: the array that was explained, (N, …); None for photos.
         space: the spatial axes of ``x``, and of an attribution (R, …).
         channels: the order of their channels, where these are colours: "RGB", "BGR", "RGBA" …
+        views: how many views or frames each image of ``x`` holds, in axes before its channels or among these.
     """
 
     size: tuple[int, ...]
@@ -40,6 +41,7 @@ class Frame:
     x: Array | None = None
     space: tuple[int, ...] = ()
     channels: str = "RGB"
+    views: int = 1
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -117,6 +117,7 @@ class SideBySide:
                 method=f"{method}-both" if self.kind == BOTH else method,
                 target=self._sheet_target(row),
                 images=int(self.first.image_index.max(initial=0)) + 1,
+                views=self.first.frame.views,
                 figure=partial(self.figure, row) if draws else None,
                 maps={name: part.map_file(row) for name, part in self.parts.items()},
             )
