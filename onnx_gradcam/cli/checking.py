@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from onnx_gradcam.cli.console import FOUND, progress, renderer, show
+from onnx_gradcam.cli.console import DONE, FOUND, UNDECIDED, progress, renderer, show
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import AsJson, Layers, Model
 from onnx_gradcam.explain.network import open_network
 from onnx_gradcam.jobs.inspect import overview, presets_on
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.verify import verify as check
+
+STATUSES = {"pass": DONE, "fail": FOUND, "undecided": UNDECIDED}
 
 
 @takes_model_options
@@ -44,9 +46,11 @@ def verify(
     seed: Annotated[int, typer.Option("--seed", help="Of the random input and directions.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check forward pass and gradient numerically, on this model; exit status 1 if something is wrong or undecided."""
+    """Check forward pass and gradient numerically, on this model.
+
+    Exit status 1 if something is wrong, 4 if nothing is wrong but something could not be decided.
+    """
     with progress("verifying"):
         report = check(model, target_layer=layer or "auto", seed=seed, **opening_of(model_options))
     show(renderer(as_json).verified(report))
-    if not report.ok:
-        raise typer.Exit(FOUND)
+    raise typer.Exit(STATUSES[report.status])

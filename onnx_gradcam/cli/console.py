@@ -15,7 +15,7 @@ from rich.text import Text
 from onnx_gradcam.errors import OutputError
 from onnx_gradcam.jobs.report import RENDERERS, Renderer
 
-DONE, FOUND, BAD_INPUT, MISTAKE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FOUND, BAD_INPUT, MISTAKE, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 
 log = logging.getLogger("onnx_gradcam")

@@ -4,7 +4,8 @@ Directions v = G∘m + a little noise, m a random half mask: along isotropic one
 before the steps are free of kinks. A kink within a step is an error of the order of its length, so what counts is
 where (s(x + hv) − s(x − hv)) / 2h − ⟨G, v⟩ goes to as h → 0: a straight line in h through the shortest steps that
 rounding leaves legible. Steps that lie on such a line are the plateau. Where kinks are too dense for that, the score is
-followed along a line (``verify.line``).
+followed along a line (``verify.line``), and where that leaves it open, a small network is run in float64
+(``verify.precise``).
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnx_gradcam.verify.float64 import NoReference
 from onnx_gradcam.verify.line import along_line
 from onnx_gradcam.verify.points import direction, norm, off_kinks
+from onnx_gradcam.verify.precise import in_double_precision
 from onnx_gradcam.verify.probe import Probe
 from onnx_gradcam.verify.report import Check, Scan
 
@@ -29,13 +32,28 @@ LENGTH = 5  # steps on a plateau, at least
 DROPPED = 2  # shortest steps that may be off it
 HIDDEN = "no plateau: kinks, jumps and rounding hide the slope of the score at every step and along a line"
 STILL = "no move changes the score by more than rounding does, and the gradient claims no more: nothing to compare"
+IN_FLOAT64 = "decided in float64, node by node without the runtime: float32 hides the slope"
+WAY_OUT = "what may decide it: another input (--seed, x=), a layer nearer to the score (--layer)"
 CLEARLY_WRONG = GRADIENT_LIMIT + 2 * KNOWN_TO  # what an error must exceed to count against the gradient
 
 
 def check_gradient(at: Probe, name: str, rng: np.random.Generator) -> Check:
-    """Check the gradient at the value ``name`` along several directions."""
+    """Check the gradient at the value ``name`` along several directions; in float64 where float32 leaves it open."""
+    check = _along_directions(at, name, rng)
+    if check.status != "undecided":
+        return check
+    try:
+        precise = _along_directions(in_double_precision(at), name, rng)
+    except NoReference as reason:
+        return replace(check, message=f"{check.message}; {reason}; {WAY_OUT}")
+    if precise.status == "undecided":
+        return replace(check, message=f"{check.message}; so it is in float64; {WAY_OUT}")
+    return replace(precise, message="; ".join(filter(None, [precise.message, IN_FLOAT64])))
+
+
+def _along_directions(at: Probe, name: str, rng: np.random.Generator) -> Check:
     what = f"gradient at {name!r}"
-    if at.values[name].dtype != np.float32:
+    if at.values[name].dtype not in (np.float32, np.float64):
         why = f"its values are {at.values[name].dtype}: differences of a float32 score only are checked"
         return Check(what, "undecided", None, GRADIENT_LIMIT, why)
     scans = tuple(_settled(at, name, rng) for _ in range(LINES_TRIED))
@@ -61,10 +79,16 @@ def _settled(at: Probe, name: str, rng: np.random.Generator) -> Scan:
         if found[-1].error is not None and found[-1].error <= GRADIENT_LIMIT:
             return found[-1]
     line = along_line(at, name, POINT_DISTANCES[0], rng)
+    if line.error is None and at.values[name].dtype == np.float64 and all(map(_is_clearly_wrong, found)):
+        return found[-1]  # the steps are so short that no kink lies within them at both points
     if line.error is None or line.error <= GRADIENT_LIMIT:
         return line
     wrong = line.error > CLEARLY_WRONG and not any(map(_holds_briefly, found))
     return line if wrong else replace(line, error=None)
+
+
+def _is_clearly_wrong(found: Scan) -> bool:
+    return found.error is not None and found.error > CLEARLY_WRONG
 
 
 def _holds_briefly(found: Scan) -> bool:

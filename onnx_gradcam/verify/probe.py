@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -13,14 +14,20 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.names import GradientNames, claim, delta, held, moved, names_in, values_by_name
 
-ULP = 2.0**-24  # of float32, as a share of the number
 SAMPLES = 6  # of the score, to see how much rounding there is in it
-UNITS = 64  # in the last place, by which values are moved for it: far less than a step
+UNITS = 64  # units in the last place, by which values are moved for it: far less than a step
+
+
+class Runnable(Protocol):
+    """A graph that can be run: a session of the runtime, or the graph in float64."""
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, Any], /) -> Mapping[str, Any]:
+        """Return the values ``names``."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A model whose values can be moved, with the sessions that give its score and its gradients there.
+    """A model whose values can be moved, with the graphs that give its score and its gradients there.
 
     Attributes:
         gradient: gives the gradients.
@@ -29,14 +36,18 @@ class Probe:
         values: the values that can be moved, by name.
         names: what the score and the gradients are called.
         deltas: the inputs that are added to the values, by the names of these.
+        models: the models of ``gradient`` and ``forward``.
+        options: how the runtime opens these.
     """
 
-    gradient: Session
-    forward: Session
+    gradient: Runnable
+    forward: Runnable
     feeds: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
     names: GradientNames
     deltas: Mapping[str, str]
+    models: tuple[ir.Model, ir.Model]
+    options: Options
 
     @classmethod
     def of(
@@ -68,7 +79,8 @@ class Probe:
         forward.graph.outputs[:] = [v for v in forward.graph.outputs if v.name == names.score]
         RemoveUnusedNodesPass()(forward)
         at_rest = {deltas[name]: np.zeros_like(array) for name, array in values.items()}
-        return cls(Session(model, options), Session(forward, options), {**feeds, **at_rest}, values, names, deltas)
+        sessions = Session(model, options), Session(forward, options)
+        return cls(*sessions, {**feeds, **at_rest}, values, names, deltas, (model, forward), options)
 
     def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
         """Return ∂score/∂value, float64, with the value moved by ``delta``."""
@@ -83,7 +95,7 @@ class Probe:
         return float(np.sum(results[score], dtype=np.float64))
 
     def place(self, name: str, delta: np.ndarray) -> np.ndarray:
-        """Return the value moved by ``delta``, float64, as float32 has added it."""
+        """Return the value moved by ``delta``, float64, as the value's own precision has added it."""
         return np.asarray(self.values[name] + delta, np.float64)
 
     def rounding(self, name: str, base: np.ndarray, gradient: np.ndarray, rng: np.random.Generator) -> float:
@@ -93,10 +105,11 @@ class Probe:
         unit the score may seem exact.
         """
         start = self.place(name, base)
-        small = start * UNITS * ULP
+        ulp = float(np.finfo(base.dtype).eps) / 2
+        small = start * UNITS * ulp
         moves = [(base + small * rng.standard_normal(base.shape)).astype(base.dtype) for _ in range(SAMPLES)]
         left = [self.score_at(name, m) - float(np.vdot(gradient, self.place(name, m) - start)) for m in moves]
-        return max(float(np.std(left)), ULP * abs(left[0]))
+        return max(float(np.std(left)), ulp * abs(left[0]))
 
 
 def _add_delta(graph: ir.Graph, value: ir.Value, taken: set[str]) -> str:

@@ -6,6 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "fail", "undecided"]
+VERDICTS: dict[Status, str] = {
+    "pass": "everything passed",
+    "fail": "NOT everything passed",
+    "undecided": "nothing failed, but NOT everything could be decided",
+}
 
 
 @dataclass(frozen=True)
@@ -105,16 +110,22 @@ class Report:
         return f"<Report on {self}>"
 
     @property
+    def status(self) -> Status:
+        """Return "fail" if a check failed, else "undecided" if one could not be decided, else "pass"."""
+        statuses = {check.status for check in self.checks}
+        return "fail" if "fail" in statuses else "undecided" if "undecided" in statuses else "pass"
+
+    @property
     def ok(self) -> bool:
         """Return whether every check passed; an undecided one did not."""
-        return all(check.status == "pass" for check in self.checks)
+        return self.status == "pass"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON has it."""
         checks = [{**asdict(check), "plateau": check.plateau} for check in self.checks]
-        return {"ok": self.ok, **asdict(self), "checks": checks}
+        return {"ok": self.ok, "status": self.status, **asdict(self), "checks": checks}
 
     def __str__(self) -> str:
         """Return the verdict in one line."""
         others = ", ".join(f"{check.name} ({check.status})" for check in self.checks if check.status != "pass")
-        return f"{self.model}: {f'NOT everything passed: {others}' if others else 'everything passed'}"
+        return ": ".join(filter(None, [self.model, VERDICTS[self.status], others]))

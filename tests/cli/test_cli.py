@@ -12,8 +12,10 @@ from typing import Any
 import cv2
 import jsonschema
 import numpy as np
+import onnx
 import pytest
 from brightness import EXPLAIN
+from nets import Net
 from repository import DOCS
 
 import onnx_gradcam as ogc
@@ -295,3 +297,16 @@ def test_demo_explains_the_bundled_photos(run: Any, tmp_path: Path, monkeypatch:
         expected = set(Path(result["image"]).stem.split("-and-"))
         best = {row["label"] for row in result["rows"][: len(expected)]}
         assert best == expected, result["image"]
+
+
+def test_verify_says_what_is_undecided(run: Any, folder: Path) -> None:
+    """A score that is 0 whatever the image: no difference, and no gradient, says anything."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", ["N", 3, 8, 8]), (3, 4)), out="relu")
+    net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 4, 5, out="y")
+    net.op("Mul", "y", net.array(np.float32(0)), out="logits")
+    onnx.save(net.model({"logits": ["N", 5]}), folder / "zeros.onnx")
+    status, out, _ = run("verify", "zeros.onnx")
+    assert status == 4
+    assert "NOT everything could be decided" in out
+    assert "what may decide it: another input (--seed, x=)" in out

@@ -27,7 +27,7 @@ class Kinks(Probe):
         x = rng.standard_normal(SIZE).astype(np.float32)
         a = rng.standard_normal((KINKS, SIZE))
         feeds = {"a": a, "c": rng.standard_normal(KINKS) * 5, "b": rng.standard_normal(SIZE) * 300}
-        return cls(None, None, feeds, {"x": x}, None, {}, factor, noise)  # type: ignore[arg-type]
+        return cls(None, None, feeds, {"x": x}, None, {}, (), None, factor, noise)  # type: ignore[arg-type]
 
     def gradient_at(self, name: str, delta: np.ndarray) -> np.ndarray:
         sides = np.sign(self.feeds["a"] @ self.place(name, delta) - self.feeds["c"])

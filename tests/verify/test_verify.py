@@ -19,7 +19,7 @@ from onnx_gradcam.errors import InputError, LayerError, UnsupportedGradient
 from onnx_gradcam.explain import network as opened
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.jobs.report import text
-from onnx_gradcam.verify import Report, network, verify
+from onnx_gradcam.verify import Report, network, precise, verify
 
 # --- what is right ------------------------------------------------------------------------------------------
 
@@ -147,20 +147,40 @@ def test_an_output_of_another_shape_fails(monkeypatch: pytest.MonkeyPatch) -> No
 # --- what cannot be told ------------------------------------------------------------------------------------
 
 
-def test_kinks_at_every_step_are_undecided() -> None:
-    """A triangle wave of period 2⁻¹⁶, folded out of | |x| − 2⁻ᵏ |: its slope is ±1, which no legible step shows."""
+def triangle_wave() -> onnx.ModelProto:
+    """A triangle wave of period 2⁻¹⁶, folded out of | |x| − 2⁻ᵏ |: its slope is ±1, which no step in float32 shows."""
     net = Net()
     x = net.op("Relu", net.conv(net.input("x", ["N", 3, 8, 8]), (3, 4)), out="relu")
     for k in range(-5, 18):
         x = net.op("Abs", net.op("Sub", x, net.array(np.float32(2.0**-k))))
     net.head(x, 4)
-    report = verify(net.model({"logits": ["N", 5]}), target_layer="relu")
+    return net.model({"logits": ["N", 5]})
+
+
+def test_kinks_at_every_step_of_float32_are_decided_in_float64() -> None:
+    report = verify(triangle_wave(), target_layer="relu")
+    assert status(report) == {"forward pass": "pass", "node by node": "pass", "gradient at 'relu'": "pass",
+                              "gradient at 'x'": "pass"}  # fmt: skip
+    assert "decided in float64" in report.checks[2].message
+
+
+def test_a_wrong_gradient_is_found_in_float64() -> None:
+    report = verify(triangle_wave(), target_layer="relu", table=planted("GlobalAveragePool", 0, scaled(1.1)))
+    assert status(report)["gradient at 'relu'"] == "fail"
+    assert report.checks[2].error == pytest.approx(1 - 1 / 1.1, abs=1e-4)
+
+
+def test_what_is_too_large_for_float64_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precise, "SECONDS", 0)
+    report = verify(triangle_wave(), target_layer="relu")
     assert status(report)["node by node"] == "pass"
     assert status(report)["gradient at 'relu'"] == "undecided"
-    assert not report.ok
+    assert (report.status, report.ok) == ("undecided", False)
     found = report.checks[2]
     assert (found.error, found.plateau) == (None, None)
-    assert "no plateau" in text.verified(report)
+    for words in ("no plateau", "one run in float64 takes", "--seed", "--layer"):
+        assert words in found.message
+    assert text.verified(report).endswith("nothing failed, but NOT everything could be decided")
 
 
 def test_a_constant_score_is_undecided() -> None:

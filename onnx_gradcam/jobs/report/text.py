@@ -11,6 +11,7 @@ from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview, PresetResult
 from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.verify import Check, NodeCheck, Report
+from onnx_gradcam.verify.report import VERDICTS
 
 NODES_SHOWN = 20
 LAYERS_SHOWN = 12
@@ -150,7 +151,7 @@ def verified(report: Report) -> str:
     hidden = len(named) - NODES_SHOWN
     lines += [f"  ...        and {hidden} more inputs of nodes"] if hidden > 0 else []
     lines += [f"  note       {note}" for note in report.notes]
-    return "\n".join([*lines, "everything passed" if report.ok else "NOT everything passed"])
+    return "\n".join([*lines, VERDICTS[report.status]])
 
 
 def _check(check: Check, width: int) -> str:
