@@ -51,6 +51,7 @@ from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.targets import (
     Box,
+    Boxes,
     Classes,
     Custom,
     Difference,
@@ -71,6 +72,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Box",
+    "Boxes",
     "Check",
     "Choice",
     "Classes",

@@ -162,6 +162,7 @@ def target_forms() -> str:
         "| `--target` | meaning | object |",
         "| --- | --- | --- |",
         "| `top1`, `top5` | the classes with the highest scores | `None`, `TopK(5)` |",
+        "| `boxes`, `boxes5`, `boxes@0.4` | all that a detector finds: at most 5, from p 0.4 on | `Boxes` |",
         '| `281`, `tabby`, `label:180` | a class by its index or label | `281`, `"tabby"` |',
     ]
     for name, form in READERS.items():

@@ -71,6 +71,17 @@ def explain(
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", metavar="N", min=1, help="The largest photo that is decoded.")
     ] = MAX_PIXELS,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            metavar="P",
+            min=0,
+            max=1,
+            help="The probability below which nothing is detected, or a class is near chance.",
+            show_default="0.25 for detectors",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
     resume: Annotated[
@@ -93,6 +104,8 @@ def explain(
     Example: onnx-gradcam explain resnet50.onnx cat.jpg --target tabby -o out
 
     A wrong prediction: onnx-gradcam explain resnet50.onnx cat.jpg --true tabby
+
+    All that a detector finds: onnx-gradcam explain yolox.onnx street.jpg --preprocess yolox --target boxes
     """
     if repeat is not None:
         _repeat(repeat, as_json)
@@ -121,6 +134,7 @@ def explain(
         options=tuple(option or []),
         strict=strict,
         max_pixels=max_pixels,
+        threshold=threshold,
         model_options=model_options,
     )
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"

@@ -195,9 +195,10 @@ class Evaluation:
         check_forward(self._subject, results, self._ranking(results), feeds)
         views = {kind: self._view(results, kind) for kind in passed}
         rows = [
-            Row(image, target.row(views[target.kind], image))
+            Row(image, row, number=number)
             for image, several in enumerate(targets)
-            for target in several
+            for number, target in enumerate(several)
+            for row in target.rows(views[target.kind], image)
         ]
         scores = np.full(len(rows), np.nan, np.float32)
         parts: list[tuple[list[int], Gradients]] = []
@@ -225,7 +226,7 @@ class Evaluation:
         deployed = ForwardPass({}, {}, self._ranking(self._deployed_results(feeds)))
         return [
             tuple(
-                fixed_target(target.row(deployed, image))
+                fixed_target(*target.rows(deployed, image))
                 if target.ahead is not None and target.kind.is_score_entry
                 else target
                 for target in several

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from onnx_gradcam.engine.scores import by_class, probabilities
 from onnx_gradcam.graph.names import TARGET_INDEX
-from onnx_gradcam.targets import BACKGROUND, BoundTarget, RowTarget, fixed_target
+from onnx_gradcam.targets import BACKGROUND, BoundTarget, Context, ForwardPass, RowTarget, add_class_boxes, fixed_target
 from onnx_gradcam.targets.written import WrittenScore
 
 Array = npt.NDArray[Any]
@@ -20,11 +20,19 @@ NO_CELL = -1
 
 @dataclass(frozen=True)
 class Row:
-    """The number of an image, what is explained of it, and in which of its views or frames."""
+    """What is explained of an image.
+
+    Attributes:
+        image: the number of the image.
+        target: what is explained of it.
+        view: in which of its views or frames.
+        number: which of the targets of the image that is of; one target may have several rows.
+    """
 
     image: int
     target: RowTarget
     view: int = 0
+    number: int = 0
 
 
 Rows = Sequence[Row]
@@ -61,6 +69,21 @@ def class_index(rows: Rows) -> Array:
 def words(rows: Rows) -> list[tuple[str, str]]:
     """Return what each row explains in words: as ``--target`` has it, and as a title."""
     return [(row.target.text, row.target.title) for row in rows]
+
+
+def with_class_boxes(context: Context, of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Return the rows, those of a detector's classes with their box and with what their probability is made of."""
+    if of.dense is None or not of.dense.detection:
+        return tuple(rows)
+    dense = {name: np.asarray(results[value.name or ""]) for name, value in of.dense.detection.items()}
+    forward = ForwardPass(results, dense, np.asarray(results[of.dense.ranking.name or ""]))
+    targets = add_class_boxes(context, forward, [row.image for row in rows], [row.target for row in rows])
+    return tuple(replace(row, target=target) for row, target in zip(rows, targets, strict=True))
+
+
+def made_of(rows: Rows) -> list[str]:
+    """Return what the probability of each row is a product of, "" where it is of one piece."""
+    return [row.target.made_of for row in rows]
 
 
 def kinds(rows: Rows) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, Unpack
 
 import numpy as np
@@ -11,14 +12,15 @@ from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.evaluation import RunResult
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.errors import OnnxGradcamError
-from onnx_gradcam.explain.maps import Maps, make_maps
+from onnx_gradcam.explain.branches import make_branch_maps, networks_of
+from onnx_gradcam.explain.maps import Maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.photo import prepare_photo
 from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
 from onnx_gradcam.explain.provenance import provenance_of
 from onnx_gradcam.explain.question import TOGETHER, Question, run_together
-from onnx_gradcam.explain.remarks import is_beside, words_of
+from onnx_gradcam.explain.remarks import is_beside, least_probability, words_of
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
@@ -30,7 +32,7 @@ from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.results import doubts, notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import Frame
-from onnx_gradcam.targets import Context, Target, bind_targets, branch, family_of, in_input, one_for_each, resolve
+from onnx_gradcam.targets import Context, Layouts, Target, bind_targets, family_of, in_input, one_for_each, resolve
 
 Result = TypeVar("Result")
 
@@ -81,6 +83,7 @@ class Explainer:
         self.inputs, self.image_input = self.network.inputs, self.network.image_input
         class_names = find_labels(labels, self.network.metadata, self.score.count, family_of(self.score))
         self.labels, self.labels_source = class_names.names, class_names.source
+        self._layouts: Layouts = {}
 
     def __enter__(self) -> Explainer:
         return self
@@ -122,6 +125,7 @@ class Explainer:
         signed: bool = False,
         fusion: str = "mean",
         smooth: str | Sequence[str] = (),
+        threshold: float | None = None,
         **options: Any,
     ) -> Explanation:
         """Explain arrays that are ready for the model; for photos there is ``explain_image``.
@@ -136,6 +140,8 @@ class Explainer:
             signed: whether to show negative evidence, too, in [−1, 1].
             fusion: how the maps of several layers become one: "mean", "max" or "product".
             smooth: "aug", "noise" or "eigen", or one of the first two together with "eigen", for cams of layers.
+            threshold: the probability below which nothing is detected, and a class is near chance; None: as
+                ``docs/limits.md`` says for each family of models.
             **options: options of the method and of its smoothing, such as ``steps`` or ``samples``.
 
         Returns:
@@ -153,7 +159,7 @@ class Explainer:
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
         feeds = check_feeds(x, self.inputs)
         frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
-        return self._answer(self._question(feeds, target, recipe, frame))
+        return self._answer(self._question(feeds, target, recipe, frame, threshold))
 
     def explain_image(
         self,
@@ -167,6 +173,7 @@ class Explainer:
         signed: bool = False,
         fusion: str = "mean",
         smooth: str | Sequence[str] = (),
+        threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
         **options: Any,
     ) -> Explanation:
@@ -184,6 +191,7 @@ class Explainer:
             signed: as in ``explain``.
             fusion: as in ``explain``.
             smooth: as in ``explain``.
+            threshold: as in ``explain``.
             max_pixels: the largest photo that is decoded; a larger one is refused before anything is allocated.
             **options: as in ``explain``.
 
@@ -196,7 +204,7 @@ class Explainer:
             OnnxGradcamError: as in ``explain``.
         """
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
-        return self._answer(self._question_of_photo(image, target, recipe, preprocess, inputs, max_pixels))
+        return self._answer(self._question_of_photo(image, target, recipe, preprocess, inputs, max_pixels, threshold))
 
     def explain_images(
         self, images: Iterable[Any], target: Target = None, method: str = "gradcam", **keywords: Any
@@ -236,6 +244,7 @@ class Explainer:
         signed: bool = False,
         fusion: str = "mean",
         smooth: str | Sequence[str] = (),
+        threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
         **options: Any,
     ) -> Iterator[Explanation | OnnxGradcamError]:
@@ -261,7 +270,7 @@ class Explainer:
         for start in range(0, len(photos), TOGETHER):
             several = zip(photos[start : start + TOGETHER], targets[start : start + TOGETHER], strict=True)
             asked = [
-                _attempt(self._question_of_photo, photo, of_photo, recipe, how, inputs, max_pixels)
+                _attempt(self._question_of_photo, photo, of_photo, recipe, how, inputs, max_pixels, threshold)
                 for photo, of_photo in several
             ]
             ahead = run_together({n: each for n, each in enumerate(asked) if isinstance(each, Question)})
@@ -291,12 +300,13 @@ class Explainer:
         preprocess: PreprocessLike | Choice | PhotoFunction,
         inputs: Mapping[str, Any] | None,
         max_pixels: int,
+        threshold: float | None,
     ) -> Question:
         x, frame, choice = prepare_photo(decode(image, max_pixels), preprocess, self.image_input, self.preprocessing)
         feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
         assert frame.geometry is not None
         with naming_a_guessed_size(choice, x.shape):
-            return self._question(feeds, in_input(target, frame.geometry), recipe, frame, choice)
+            return self._question(feeds, in_input(target, frame.geometry), recipe, frame, threshold, choice)
 
     def _question(
         self,
@@ -304,22 +314,26 @@ class Explainer:
         target: Target,
         recipe: Recipe,
         frame: Frame,
+        threshold: float | None,
         choice: Choice | UserFunction | None = None,
     ) -> Question:
         """Return checked arrays with what is explained of them, bound to the model."""
         x = feeds[self.image_input.name]
         size = tuple(x.shape[k] for k in spatial_axes(self.image_input, 2))
-        context = Context(self.score, self.labels, size)
+        context = Context(self.score, self.labels, size, least_probability(self.score, threshold), self._layouts)
         targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
-        return Question(self.network.on_branch(branch(targets)), context, feeds, targets, recipe, frame, choice)
+        networks = networks_of(self.network, targets, recipe)
+        return Question(networks, context, feeds, targets, recipe, frame, choice)
 
     def _answer(self, question: Question, ahead: RunResult | None = None) -> Explanation:
         """Explain; ``ahead``: what the model gives for the question, where it has been run."""
-        network, recipe, choice = question.network, question.recipe, question.choice
+        networks, recipe, choice = question.networks, question.recipe, question.choice
         shape = question.feeds[self.image_input.name].shape
         with naming_a_guessed_size(choice, shape):
-            maps = make_maps(network, question.feeds, question.targets, recipe, question.frame, ahead)
-        map_rows, results, written = maps.rows, maps.results, maps.evaluation.score
+            maps = make_branch_maps(networks, question.feeds, question.targets, recipe, question.frame, ahead)
+        results, written = maps.results, maps.evaluation.score
+        maps = replace(maps, rows=rows.with_class_boxes(question.context, written, maps.rows, results))
+        map_rows = maps.rows
         probability = rows.probability(written, map_rows, results)
         words = words_of(question.context, maps, probability, choice, self.labels_source)
         return Explanation(
@@ -338,7 +352,7 @@ class Explainer:
             outputs={name: results[name] for name in maps.evaluation.output_names},
             labels=self.labels,
             frame=maps.frame,
-            provenance=provenance_of(network, self.score, recipe, maps, choice, self.labels_source),
+            provenance=provenance_of(networks, self.score, recipe, maps, choice, self.labels_source),
             cell=rows.cell(written, map_rows, results),
             box=_in_photo(rows.box(map_rows), question.frame),
             words=words,

@@ -210,8 +210,10 @@ def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe
     product = attribution.guided(cam_maps.heatmap, edges.attribution, space)
     raw = attribution.reduce_to_space(recipe.method, product, space, recipe.signed)
     heatmap, scale, blank = draw(edges.frame, [raw])
+    numbered = zip(edges.rows, cam_maps.rows, strict=True)
     return replace(
         edges,
+        rows=tuple(replace(row, number=of_cam.number) for row, of_cam in numbered),
         heatmap=heatmap,
         scale=scale,
         is_blank=blank,

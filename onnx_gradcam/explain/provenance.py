@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine.session import in_tf32, provider_settings
 from onnx_gradcam.explain.maps import Maps
@@ -14,7 +16,7 @@ from onnx_gradcam.results.provenance import Provenance
 
 
 def provenance_of(
-    network: Network,
+    networks: Sequence[Network],
     score: Score,
     recipe: Recipe,
     maps: Maps,
@@ -24,14 +26,15 @@ def provenance_of(
     """Return the record of the model and the run that an explanation comes from.
 
     Args:
-        network: the model.
+        networks: the model, on each branch that was explained.
         score: its score.
         recipe: the method.
         maps: what the run gave.
         choice: how the photo became a tensor; None for arrays.
         labels_source: where the class names come from.
     """
-    layers = network.layers if maps.layers else []
+    network = networks[0]
+    layers = [layer for each in networks for layer in each.layers] if maps.layers else []
     providers, options = maps.evaluation.providers, network.options
     set_options = provider_settings(options)
     return Provenance(

@@ -31,7 +31,7 @@ class Question:
     """Images, and what is explained of them by which method.
 
     Attributes:
-        network: the model, on the branch that the targets read.
+        networks: the model, on each branch that the targets read.
         context: the model as targets see it.
         feeds: arrays by input name, for N images.
         targets: for each image what is explained.
@@ -40,7 +40,7 @@ class Question:
         choice: how the photo of the frame became an array; None without a photo.
     """
 
-    network: Network
+    networks: tuple[Network, ...]
     context: Context
     feeds: Feeds
     targets: Targets
@@ -56,7 +56,8 @@ def run_together(questions: Mapping[int, Question]) -> dict[int, RunResult]:
     an image that fails does so alone.
     """
     ahead: dict[int, RunResult] = {}
-    numbers = sorted((n for n in questions if is_one_run(questions[n].recipe)), key=lambda n: _form(questions[n]))
+    one_run = [n for n, each in questions.items() if is_one_run(each.recipe) and len(each.networks) == 1]
+    numbers = sorted(one_run, key=lambda n: _form(questions[n]))
     for _, group in groupby(numbers, key=lambda n: _form(questions[n])):
         alike = list(group)
         if len(alike) > 1:
@@ -65,12 +66,12 @@ def run_together(questions: Mapping[int, Question]) -> dict[int, RunResult]:
 
 
 def _form(question: Question) -> tuple[Any, ...]:
-    return id(question.network), *((name, array.shape) for name, array in sorted(question.feeds.items()))
+    return id(question.networks[0]), *((name, array.shape) for name, array in sorted(question.feeds.items()))
 
 
 def _run(questions: Sequence[Question]) -> Iterator[RunResult]:
     """Yield what each of several questions of the same form gets; nothing where they cannot be run together."""
-    network, recipe, count = questions[0].network, questions[0].recipe, len(questions)
+    network, recipe, count = questions[0].networks[0], questions[0].recipe, len(questions)
     shared = inputs.inputs_without_batch(questions[0].feeds, network.inputs, network.image_input)
     feeds = {
         name: array if name in shared else np.concatenate([question.feeds[name] for question in questions])

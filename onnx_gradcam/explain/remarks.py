@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine import rows
+from onnx_gradcam.errors import TargetError
 from onnx_gradcam.explain.maps import Maps
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results import cautions, doubts
 from onnx_gradcam.results.doubts import Doubt
 from onnx_gradcam.results.records import Words
-from onnx_gradcam.targets import Context, is_exclusive
+from onnx_gradcam.targets import Context, family_of, is_exclusive
 
 IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
 
@@ -30,20 +32,32 @@ def words_of(
     """
     of_rows = zip(
         rows.words(maps.rows),
+        rows.made_of(maps.rows),
         _find_doubts(context, maps, probability),
         _find_cautions(maps, choice, labels_source),
         strict=True,
     )
-    return tuple(Words(text, title, doubt=doubt, cautions=lines) for (text, title), doubt, lines in of_rows)
+    return tuple(Words(text, title, product, doubt, lines) for (text, title), product, doubt, lines in of_rows)
+
+
+def least_probability(score: Score, threshold: float | None) -> float:
+    """Return the probability below which a model is doubted; ``threshold``: what the user set.
+
+    Raises:
+        TargetError: the threshold is no probability.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise TargetError(f"a threshold of {threshold}", hint="a probability, from 0 to 1", target=threshold)
+    return doubts.least_probability(family_of(score), score.count, _is_exclusive(score), threshold)
+
+
+def _is_exclusive(score: Score) -> bool:
+    return is_exclusive(score) or score.kind == "binary"
 
 
 def _find_doubts(context: Context, maps: Maps, probability: np.ndarray) -> list[Doubt | None]:
-    if context.kind == "regression":
-        return [None] * len(probability)
-    exclusive = is_exclusive(context.score) or context.kind == "binary"
-    least = doubts.least_probability(context.kind, context.score.count, exclusive, None)
     top = rows.top_probability(maps.evaluation.score, maps.rows, maps.results)
-    return doubts.find_doubts(context.kind, exclusive, least, top, probability)
+    return doubts.find_doubts(context.kind, _is_exclusive(context.score), context.threshold, top, probability)
 
 
 def _find_cautions(maps: Maps, choice: Choice | UserFunction | None, labels_source: str) -> list[tuple[str, ...]]:

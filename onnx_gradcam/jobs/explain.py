@@ -61,6 +61,8 @@ class ExplainedRow:
         path: the picture, or the array where maps are not drawn.
         warnings: what the user should know of the image, in the first of its rows.
         cell: the index of the explained cell, None where there is none.
+        made_of: what the probability is a product of, "" where it is of one piece.
+        box: x1, y1, x2, y2 in pixels of the photo; None where there is none.
     """
 
     image: str
@@ -69,6 +71,8 @@ class ExplainedRow:
     path: str
     warnings: tuple[str, ...]
     cell: tuple[int, ...] | None = None
+    made_of: str = ""
+    box: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -248,6 +252,8 @@ def _rows(result: Explanation | SideBySide, entry: Mapping[str, Any], folder: Pa
             str(folder / (row["png"] or row["npy"])),
             (*result.warnings, *_undrawn(sheet)) if k == 0 else (),
             None if row["cell"] is None else tuple(row["cell"]),
+            row["made_of"] or "",
+            row["box"],
         )
         for k, (row, sheet) in enumerate(zip(rows, sheets, strict=True))
     ]

@@ -76,6 +76,7 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
         "signed": request.signed,
         "fusion": request.fusion,
         "smooth": request.smooth,
+        "threshold": request.threshold,
         **values.recipe.options,
     }
     return Plan(

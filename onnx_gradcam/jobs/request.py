@@ -19,13 +19,14 @@ class Request:
         images: files, folders and globs.
         method, layers, labels, counterfactual, signed, fusion, smooth: as for ``Explainer`` and ``explain``.
         targets: texts of ``--target``.
-        preprocess: "auto", a preset, or the path of a JSON file.
+        preprocess: "auto", a preset, a short form, or the path of a JSON file.
         inputs: texts NAME=FILE.npy, for the model's other inputs.
         both: show what speaks for a target and what speaks against it.
         true: the true class of all images, the path of a table, or "folder": each photo's folder names it.
         options: texts NAME=VALUE, for the method.
         strict: refuse a preprocessing that is guessed.
         max_pixels: the largest photo that is decoded.
+        threshold: the probability below which nothing is detected; None: that of the family of models.
         model_options: by name, those of ``MODEL_OPTIONS`` that were given.
     """
 
@@ -46,6 +47,7 @@ class Request:
     options: tuple[str, ...] = ()
     strict: bool = False
     max_pixels: int = MAX_PIXELS
+    threshold: float | None = None
     model_options: Mapping[str, Plain] = field(default_factory=dict)
 
     @classmethod

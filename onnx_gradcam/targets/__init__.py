@@ -11,14 +11,18 @@ from onnx_gradcam.targets.bound import (
     fixed_target,
     ranked_target,
 )
-from onnx_gradcam.targets.boxes import BACKGROUND, Box
+from onnx_gradcam.targets.boxes import Box
+from onnx_gradcam.targets.class_boxes import add_class_boxes
 from onnx_gradcam.targets.classes import TOP1, Classes, TopK, class_index
 from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Output, Probability
+from onnx_gradcam.targets.detected import BACKGROUND
+from onnx_gradcam.targets.detections import Layouts
 from onnx_gradcam.targets.kinds import CLASS, Kind
 from onnx_gradcam.targets.outputs import Custom, Similar, Tokens
 from onnx_gradcam.targets.regions import Region
-from onnx_gradcam.targets.resolve import Each, Target, bind_targets, branch, in_input, one_for_each, resolve
+from onnx_gradcam.targets.resolve import Each, Target, bind_targets, branches_of, in_input, one_for_each, resolve
 from onnx_gradcam.targets.scoring import class_score, is_exclusive
+from onnx_gradcam.targets.suppression import Boxes
 from onnx_gradcam.targets.text import help_text, parse
 from onnx_gradcam.targets.written import WrittenScore, write_score
 
@@ -28,6 +32,7 @@ __all__ = [
     "TOP1",
     "BoundTarget",
     "Box",
+    "Boxes",
     "Classes",
     "Context",
     "Custom",
@@ -36,6 +41,7 @@ __all__ = [
     "Finer",
     "ForwardPass",
     "Kind",
+    "Layouts",
     "LogProbability",
     "Output",
     "Probability",
@@ -47,8 +53,9 @@ __all__ = [
     "Tokens",
     "TopK",
     "WrittenScore",
+    "add_class_boxes",
     "bind_targets",
-    "branch",
+    "branches_of",
     "class_index",
     "class_score",
     "class_target",

@@ -14,6 +14,7 @@ from onnx_gradcam.anatomy.score import NO_CLASSES, Score
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.labels import label_of
 from onnx_gradcam.targets.classes import TOP1, class_index
+from onnx_gradcam.targets.detections import Layouts
 from onnx_gradcam.targets.kinds import CLASS, Kind
 
 Array = npt.NDArray[Any]
@@ -27,7 +28,7 @@ FITTING = {
     "values": "output:K, -output:K",
     "embedding": "similar:FILE.npy, output:K, -output:K",
     "map": f"{SEVERAL}, mask:CLASS@FILE, box:CLASS@X1,Y1,X2,Y2, argmax:CLASS",
-    "detector": f"{SEVERAL}, cell:K, point:X,Y",
+    "detector": f"boxes, {SEVERAL}, cell:K, point:X,Y",
     "sequence": f"{SEVERAL}, tokens:A,B,C",
 }
 THINGS = {"values": "the values of a regression or the pixels of an image", "embedding": "an embedding"}
@@ -61,11 +62,16 @@ class Context:
         score: the score of the model.
         labels: the labels of its classes; None: not known.
         size: (height, width) of the image input.
+        threshold: the probability from which on something is taken as detected.
+        layouts: in which form the model gives its boxes, by size of the input, as far as images have shown it; it is
+            filled while images are explained.
     """
 
     score: Score
     labels: Sequence[str] | None
     size: tuple[int, ...]
+    threshold: float = 0.25
+    layouts: Layouts = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -158,6 +164,7 @@ class RowTarget:
         cell_number: the number of the cell that was picked; None where none was.
         level: the level that this cell lies on.
         probability: the probability in this cell.
+        made_of: what it is a product of: "objectness 0.91 × class 0.88"; "" where it is of one piece.
         box: x1, y1, x2, y2 of the box that the row is about, in pixels of the input; None where it is about none.
         warning: a sentence that the user should read; "" for none.
         score: what the graph of the kind computed for the row; NaN before that, and for a class, whose score is read
@@ -172,6 +179,7 @@ class RowTarget:
     cell_number: int | None = None
     level: int = -1
     probability: float = float("nan")
+    made_of: str = ""
     box: tuple[float, ...] | None = None
     warning: str = ""
     score: float = float("nan")
@@ -193,31 +201,36 @@ class BoundTarget:
 
     Attributes:
         kind: how its score is written.
-        row: ``row(forward, image)`` returns what is explained of one image.
+        rows: ``rows(forward, image)`` returns what is explained of one image, a target for each row.
         ahead: what is explained of every image, where the target needs to see nothing for it; None where it does. The
             class may be ``TOP1``, which the graph itself finds.
     """
 
     kind: Kind
-    row: Callable[[ForwardPass, int], RowTarget]
+    rows: Callable[[ForwardPass, int], tuple[RowTarget, ...]]
     ahead: RowTarget | None = None
+
+
+def one_row(kind: Kind, row: Callable[[ForwardPass, int], RowTarget]) -> BoundTarget:
+    """Return the target that explains ``row(forward, image)`` of each image."""
+    return BoundTarget(kind, lambda forward, image: (row(forward, image),))
 
 
 def class_target(index: int) -> BoundTarget:
     """Return the target of a class, or of ``TOP1``."""
     return BoundTarget(
-        CLASS, lambda forward, image: RowTarget(CLASS, forward.best(image, index)), RowTarget(CLASS, index)
+        CLASS, lambda forward, image: (RowTarget(CLASS, forward.best(image, index)),), RowTarget(CLASS, index)
     )
 
 
 def ranked_target(rank: int) -> BoundTarget:
     """Return the target of the class that an image ranks at place ``rank``, counted from 0."""
-    return BoundTarget(CLASS, lambda forward, image: RowTarget(CLASS, int(forward.order[image, rank])))
+    return one_row(CLASS, lambda forward, image: RowTarget(CLASS, int(forward.order[image, rank])))
 
 
 def fixed_target(row: RowTarget) -> BoundTarget:
     """Return a bound target that explains ``row`` whatever the input."""
-    return BoundTarget(row.kind, lambda forward, image: row, row)
+    return BoundTarget(row.kind, lambda forward, image: (row,), row)
 
 
 def one_hot(count: int, index: int, value: float = 1.0) -> Array:

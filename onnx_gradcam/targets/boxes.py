@@ -11,16 +11,14 @@ from onnx_gradcam.errors import TargetError
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets import detections
 from onnx_gradcam.targets.base import TargetObject
-from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, one_hot
+from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, one_hot, one_row
 from onnx_gradcam.targets.classes import TOP1
 from onnx_gradcam.targets.contrasts import Class
-from onnx_gradcam.targets.detections import BoxLayout
+from onnx_gradcam.targets.detected import Detections, made_of, read_detections
 from onnx_gradcam.targets.kinds import CELL, OBJECTNESS, iou
 from onnx_gradcam.targets.regions import Corners, box_in_input, check_box, unseen
-from onnx_gradcam.targets.scoring import is_exclusive
 
 WHICH = 'Box(1234) or Box(point=(x, y)), with what="objectness" for that; Box(what="iou", box=(x1, y1, x2, y2))'
-BACKGROUND = -1e38  # the dense score ranks a background below this
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,11 @@ class Box(TargetObject):
                 cell_number=cell,
                 level=seen.level(cell),
                 probability=float(seen.probability[c, cell]),
-                box=None if seen.layout is None or seen.boxes is None else tuple(seen.boxes[cell].tolist()),
+                made_of=made_of(context, forward, image, c, cell),
+                box=seen.box(cell),
             )
 
-        return BoundTarget(kinds[self.what], row)
+        return one_row(kinds[self.what], row)
 
     def _check(self) -> None:
         picks = (self.index is not None) + (self.point is not None)
@@ -171,67 +170,3 @@ class Box(TargetObject):
 
 def _listed(numbers: tuple[float, ...]) -> str:
     return ",".join(f"{n:g}" for n in numbers)
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector gives for one image.
-
-    Attributes:
-        probability: (K, P) of each class in each cell; 0 for the background.
-        boxes: (P, 4) in pixels of the input, by their ``layout``, or else one stride about each cell; None: not known.
-        layout: how the model gives its boxes; None where that is not known.
-        level_ends: (levels,) the number of the first cell behind each level.
-    """
-
-    probability: Array
-    boxes: Array | None
-    layout: BoxLayout | None
-    level_ends: Array
-
-    def level(self, cell: int) -> int:
-        """Return the level of a cell."""
-        return int(np.searchsorted(self.level_ends, cell, side="right"))
-
-
-def read_detections(context: Context, forward: ForwardPass, image: int) -> Detections:
-    """Return what the forward pass gives for one image."""
-    probability = _probability(context, forward, image)
-    grids = forward.dense["grids"][0] if "grids" in forward.dense else None
-    if grids is None:
-        return Detections(probability, None, None, np.array([probability.shape[1]]))
-    ends = np.cumsum(grids[:, 0])
-    if "boxes" in forward.dense:
-        raw = forward.dense["boxes"][image].astype(np.float64)
-        layout = detections.box_layout(raw, grids, context.size, probability.max(axis=0))
-        if layout is not None:
-            boxes = detections.decoded_boxes(layout.form, raw, layout.where, context.size)
-            return Detections(probability, boxes, layout, ends)
-    if (grids[:, 0] != grids[:, 1] * grids[:, 2]).any():
-        return Detections(probability, None, None, ends)
-    where = detections.cells(grids, context.size, False)
-    about = np.concatenate([where.centre - where.stride / 2, where.centre + where.stride / 2], axis=1)
-    return Detections(probability, about, None, ends)
-
-
-def _probability(context: Context, forward: ForwardPass, image: int) -> Array:
-    """Return the probabilities (K, P) of a Softmax or Sigmoid, times the objectness.
-
-    They are 0 for a background, which ranks below everything.
-    """
-    y = forward.dense["logits"][image].astype(np.float64)
-    p: Array
-    if is_exclusive(context.score):
-        p = np.exp(y - y.max(axis=0))
-        p /= p.sum(axis=0)
-    else:
-        p = _sigmoid(y)
-    if "objectness" in forward.dense:
-        return p * _sigmoid(forward.dense["objectness"][image].astype(np.float64))
-    p[forward.ranking[image] <= BACKGROUND] = 0
-    return p
-
-
-def _sigmoid(z: Array) -> Array:
-    p: Array = np.exp(-np.logaddexp(0, -z))
-    return p

@@ -10,7 +10,16 @@ from onnx_gradcam.anatomy.classifier import head_rows
 from onnx_gradcam.anatomy.score import NO_CLASSES
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets.base import TargetObject
-from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, fixed_target, one_hot
+from onnx_gradcam.targets.bound import (
+    Array,
+    BoundTarget,
+    Context,
+    ForwardPass,
+    RowTarget,
+    fixed_target,
+    one_hot,
+    one_row,
+)
 from onnx_gradcam.targets.kinds import LINEAR, LOG_PROBABILITY, PROBABILITY, Kind
 
 SIMILAR = 3  # classes that Finer-CAM compares with
@@ -56,7 +65,7 @@ def _probability(target: object, context: Context, name: Class, kind: Kind, form
         c = forward.best(image, index)
         return RowTarget(kind, c, text=f"{form}:{c}", title=f"{symbol}({context.label(c)})")
 
-    return BoundTarget(kind, row)
+    return one_row(kind, row)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class Difference(TargetObject):
             title = f"{context.label(c)} − {context.label(b)}"
             return RowTarget(LINEAR, c, {"weights": weights}, f"diff:{c},{b}", title)
 
-        return BoundTarget(LINEAR, row)
+        return one_row(LINEAR, row)
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class Finer(TargetObject):
             title = f"{context.label(c)} − {self.gamma:g} · mean({others})"
             return RowTarget(LINEAR, c, {"weights": weights}, f"finer:{c}", title)
 
-        return BoundTarget(LINEAR, row)
+        return one_row(LINEAR, row)
 
 
 def cosines(rows: Array, index: int) -> Array:

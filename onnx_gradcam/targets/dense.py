@@ -56,7 +56,15 @@ class DenseTensors:
     @property
     def results(self) -> tuple[Value, ...]:
         """Return what a run returns beside the score."""
-        return self.ranking, self.probability, self.cell, self.level
+        return (self.ranking, self.probability, self.cell, self.level, *self.detection.values())
+
+    @property
+    def detection(self) -> dict[str, Value]:
+        """Return by attribute what tells the box of a class, and its probability's parts; empty for no detector."""
+        if self.objectness is None and self.boxes is None:
+            return {}
+        values = {name: getattr(self, name) for name in ("cell_number", "logits", "objectness", "boxes", "grids")}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def write_dense(op: Builder, dense: DenseScores, values: Mapping[str, Value]) -> tuple[Value, DenseTensors]:

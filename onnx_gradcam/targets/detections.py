@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from onnx_gradcam.targets.bound import Array
+Array = npt.NDArray[Any]
 
 NEAR_CELL = 2.0  # strides between a box's centre and that of its cell
 TELLING = 10  # cells, the most probable ones, whose neighbours are compared
@@ -32,6 +34,11 @@ class Cells:
     centre: Array
     stride: Array
     level: Array
+
+    def at(self, cell: int) -> Cells:
+        """Return where one cell lies."""
+        which = slice(cell, cell + 1)
+        return Cells(self.centre[which], self.stride[which], self.level[which])
 
 
 def cells(grids: Array, size: tuple[int, ...], anchors_first: bool) -> Cells:
@@ -166,6 +173,10 @@ class BoxLayout:
     def form(self) -> BoxForm:
         """Return the form itself."""
         return BOX_FORMS[self.name]
+
+
+Layouts = dict[tuple[tuple[int, ...], bytes], BoxLayout]
+"""What images have shown of a model: size of the input, and the grids of its levels as bytes → how it gives boxes."""
 
 
 def box_layout(raw: Array, grids: Array, size: tuple[int, ...], probability: Array) -> BoxLayout | None:

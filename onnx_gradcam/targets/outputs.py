@@ -14,7 +14,7 @@ from onnx_gradcam.errors import TargetError, one_line
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.targets.base import TargetObject, reading
-from onnx_gradcam.targets.bound import BoundTarget, Context, ForwardPass, RowTarget, fixed_target
+from onnx_gradcam.targets.bound import BoundTarget, Context, ForwardPass, RowTarget, fixed_target, one_row
 from onnx_gradcam.targets.kinds import SIMILARITY, TOKENS, custom
 
 
@@ -57,7 +57,7 @@ class Tokens(TargetObject):
             weights[indices, list(steps)] = 1
             return RowTarget(TOKENS, -1, {"tokens": weights}, f"tokens:{text}", title)
 
-        return BoundTarget(TOKENS, row)
+        return one_row(TOKENS, row)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -14,7 +14,7 @@ from onnx_gradcam.photos.decode import decode, load_tensor
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.resample import areas, coverage
 from onnx_gradcam.targets.base import TargetObject, reading
-from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget
+from onnx_gradcam.targets.bound import Array, BoundTarget, Context, ForwardPass, RowTarget, one_row
 from onnx_gradcam.targets.contrasts import Class
 from onnx_gradcam.targets.kinds import REGION
 from onnx_gradcam.targets.scoring import is_exclusive
@@ -90,7 +90,7 @@ class Region(TargetObject):
             title = f"{context.label(c)} {place}"
             return RowTarget(REGION, c, {"mask": mask}, text, title, box=self.box, warning=warning)
 
-        return BoundTarget(REGION, row)
+        return one_row(REGION, row)
 
     def _mask(self) -> Array:
         with reading(self):

@@ -112,20 +112,9 @@ def bind_targets(targets: TargetsByImage | TopK, context: Context, images: int) 
     ]
 
 
-def branch(targets: Sequence[tuple[BoundTarget, ...]]) -> str:
-    """Return the branch of a detector that the scores come from: "logits", "objectness" or "boxes".
-
-    Raises:
-        TargetError: there are several; each is explained at layers of its own.
-    """
-    branches = {target.kind.branch for several in targets for target in several}
-    if len(branches) > 1:
-        raise TargetError(
-            f"targets of different branches of a detector: {', '.join(sorted(branches))}",
-            hint="one call for class scores, one for objectness, one for the overlap of boxes",
-            target=targets,
-        )
-    return branches.pop() if branches else "logits"
+def branches_of(targets: Sequence[tuple[BoundTarget, ...]]) -> list[str]:
+    """Return the branches of a detector that the scores come from: "logits", "objectness", "boxes", in their order."""
+    return list(dict.fromkeys(target.kind.branch for several in targets for target in several)) or ["logits"]
 
 
 def in_input(target: Target, geometry: Geometry) -> Target:

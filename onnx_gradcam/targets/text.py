@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from onnx_gradcam.targets.contrasts import Difference, Finer, LogProbability, Ou
 from onnx_gradcam.targets.outputs import Similar, Tokens
 from onnx_gradcam.targets.regions import Region
 from onnx_gradcam.targets.resolve import Each, Target
+from onnx_gradcam.targets.suppression import MOST, Boxes
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def parse(texts: Sequence[str], count: int, labels: Sequence[str] | None) -> Tar
     """Return the target of one or several ``--target`` options; several are explained for every image.
 
     Args:
-        texts: each is ``top1``, ``top5``, a class index, a label, or a form of ``READERS``.
+        texts: each is ``top1``, ``top5``, ``boxes``, a class index, a label, or a form of ``READERS``.
         count: the number of classes.
         labels: their labels; None: not known.
 
@@ -76,10 +78,20 @@ def parse(texts: Sequence[str], count: int, labels: Sequence[str] | None) -> Tar
 
 
 def _one(text: str, count: int, labels: Sequence[str] | None) -> int | TargetObject:
+    if several := BOXES.fullmatch(text):
+        return _several_boxes(*several.groups())
     name, colon, rest = text.partition(":")
     if colon and name in READERS:
         return READERS[name].read(Reader(count, labels), rest)
     return class_index(text, count, labels)
+
+
+BOXES = re.compile(r"boxes(\d*)(?:@(\d*\.?\d+))?")
+"""boxes, boxes5, boxes@0.4, boxes5@0.4: how many at most, and from which probability on."""
+
+
+def _several_boxes(most: str | None, threshold: str | None) -> Boxes:
+    return Boxes(int(most) if most else MOST, float(threshold) if threshold else None)
 
 
 def _difference(reader: Reader, text: str) -> Difference:
@@ -208,6 +220,7 @@ def help_text() -> str:
     """Return the help of ``--target``: all forms, one example each."""
     forms = "; ".join(f"{form.example} ({form.meaning})" for form in READERS.values())
     return (
-        "top1, top5, a class index (281) or a label (tabby; label:180 for one of digits or with a colon); "
+        "top1, top5, boxes (all that a detector finds; boxes5, boxes@0.4), "
+        "a class index (281) or a label (tabby; label:180 for one of digits or with a colon); "
         f"{forms}. Places are in the photo's pixels. Several: each of them."
     )

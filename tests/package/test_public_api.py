@@ -13,13 +13,13 @@ from typing import Any
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Box", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Doubt", "Each",
-    "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError",
-    "InputSpec", "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError", "ModelError",
-    "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output",
-    "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
-    "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
-    "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient",
+    "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Doubt",
+    "Each", "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo",
+    "InputError", "InputSpec", "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError",
+    "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options",
+    "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError",
+    "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet",
+    "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient",
     "UserFunction", "Words", "both", "compare", "contact_sheet", "contrast", "gradient_model", "heads", "layers",
     "roads", "verify",
 ]  # fmt: skip
@@ -36,7 +36,7 @@ def test_arguments() -> None:
         "session_options", "custom_ops", "check_forward",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
-        "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options",
+        "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "threshold", "options",
     ]  # fmt: skip
     opening = list(ogc.Opening.__annotations__)
     assert list(inspect.signature(ogc.compare).parameters) == [

@@ -225,7 +225,6 @@ def test_what_is_no_region(segmenter: Any, target: Any, words: str) -> None:
         (ogc.Box(what="iou", box=(3, 3, 2, 2)), "is no box"),
         (ogc.Box(point=(500, 3)), "no box of the detector contains"),
         (ogc.Region(1), "a map of classes"),
-        (ogc.Each([1, ogc.Box(3, what="objectness")]), "different branches"),
     ],
 )
 def test_what_is_no_box(detector: Any, target: Any, words: str) -> None:

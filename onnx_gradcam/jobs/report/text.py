@@ -20,10 +20,12 @@ LAYERS_SHOWN = 12
 
 
 def explained_row(row: ExplainedRow) -> str:
-    """Return image, label, probability, cell and file in one line."""
-    probability = "" if row.probability != row.probability else f"  {row.probability:.3f}"
+    """Return image, label, probability, cell, box and file in one line."""
+    product = f" = {row.made_of}" if row.made_of else ""
+    probability = "" if row.probability != row.probability else f"  {row.probability:.3f}{product}"
     cell = "" if row.cell is None else f"  cell {','.join(map(str, row.cell))}"
-    return f"{row.image}  {row.label}{probability}{cell}  {row.path}"
+    box = "" if row.box is None else f"  box {','.join(f'{v:.0f}' for v in row.box)}"
+    return f"{row.image}  {row.label}{probability}{cell}{box}  {row.path}"
 
 
 def explained(outcome: Outcome) -> str:
