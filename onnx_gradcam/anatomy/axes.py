@@ -10,6 +10,7 @@ from onnx_gradcam.graph.builder import ints_of, rank
 from onnx_gradcam.graph.operators import CHANNELS_LAST, REORDERS
 
 Dim = int | ir.SymbolicDim
+MOST_ANCHORS = 12  # in one cell, of one class
 
 
 def permutation(node: ir.Node, count: int) -> list[int]:
@@ -67,8 +68,9 @@ def reshaped_axis(before: Sequence[Dim], after: Sequence[Dim], axis: int) -> int
     for k, dim in enumerate(after):
         if len(before) == 2 and dim != count:
             continue  # features of the whole image: which part is classes is not known
-        whole = isinstance(dim, int) and isinstance(count, int) and dim > 0 and count % dim == 0
-        if whole and same_product(before[axis + 1 :], after[k + 1 :]) and (dim != 1 or count == 1):
+        if not isinstance(dim, int) or not isinstance(count, int) or dim < 1 or count % dim:
+            continue
+        if same_product(before[axis + 1 :], after[k + 1 :]) and (dim != 1 or count <= MOST_ANCHORS):
             return k
     same = all(a == b for a, b in zip(before[1 : axis + 1], after[1 : axis + 1], strict=False))
     return axis if axis < len(after) and isinstance(count, int) and after[axis] == count and same else None

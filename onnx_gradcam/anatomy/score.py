@@ -154,9 +154,20 @@ def choose_head(graph: ir.Graph, heads: Sequence[Score], name: str = "auto") -> 
     raise ScoreError(
         "no output holds one score per class and image, or entries that pass through a Sigmoid or Softmax",
         where=f"outputs: {shapes}",
-        hint="--score NAME: a value (N, classes), or one with scores of classes in cells, as (N, classes, H, W) or "
-        "(N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)",
+        hint=_way_out(graph),
         outputs=tuple(v.name for v in graph.outputs),
+    )
+
+
+def _way_out(graph: ir.Graph) -> str:
+    """Return how a user can settle what no output tells: each raw map by its name, or another value."""
+    known = follow(graph)
+    raw = [v.name for v in graph.outputs if v in known and known[v].columns[0].is_raw]
+    lines = " or ".join(f"--score {name}" for name in raw[:3])
+    settled = f"if the numbers of an output are scores of classes or of a mask: {lines}. Else " if raw else ""
+    return (
+        f"{settled}--score NAME: a value (N, classes), or one with scores of classes in cells, as (N, classes, H, W) "
+        "or (N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)"
     )
 
 

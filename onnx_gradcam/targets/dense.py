@@ -243,6 +243,24 @@ class TensorWriter:
         assert isinstance(count, int)
         return self._op.Reshape(self(tensor.source), self._op.ints(0, count, -1))
 
+    def _batched(self, tensor: tensors.Batched) -> Value:
+        return self._op.Unsqueeze(self(tensor.source), self._op.ints(0))
+
+    def _apart(self, tensor: tensors.Apart) -> Value:
+        op, dims, axis = self._op, tensors.dims_of(tensor), tensor.axis
+        source = self(tensor.source)
+        count, rest = dims[axis], dims[axis + 1]
+        assert isinstance(count, int)
+        assert isinstance(rest, int)
+        shape = op.shape_of(source)
+        before, behind = (
+            op.Slice(shape, op.ints(0), op.ints(axis)),
+            op.Slice(shape, op.ints(axis + 1), op.ints(len(dims))),
+        )
+        value = op.Reshape(source, op.Concat(before, op.ints(count, rest), behind, axis=0))
+        value.shape = ir.Shape(dims)
+        return value
+
 
 WRITERS: Mapping[type, Callable[..., Value]] = {
     tensors.Repeated: TensorWriter._repeated,
@@ -250,4 +268,6 @@ WRITERS: Mapping[type, Callable[..., Value]] = {
     tensors.Columns: TensorWriter._columns,
     tensors.Arranged: TensorWriter._arranged,
     tensors.Flattened: TensorWriter._flattened,
+    tensors.Batched: TensorWriter._batched,
+    tensors.Apart: TensorWriter._apart,
 }

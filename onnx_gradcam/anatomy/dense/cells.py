@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import joined_axis
-from onnx_gradcam.anatomy.dense.tensors import Joined, Tensor, source_axis, step_back
+from onnx_gradcam.anatomy.dense.tensors import Joined, Tensor, joined_values, source_axis, step_back
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.operators import IN_PLACE
+from onnx_gradcam.graph.operators import IN_PLACE, JOINS
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +64,9 @@ def _joined_along(tensor: Tensor, axis: int) -> tuple[Tensor, ...]:
     if isinstance(tensor, Joined):
         return tensor.parts if tensor.axis == axis else ()
     node = tensor.producer() if isinstance(tensor, ir.Value) else None
-    if node is None or node.op_type != "Concat" or joined_axis(node) != axis:
+    if node is None or node.op_type not in JOINS or joined_axis(node) != axis:
         return ()
-    return tuple(v for v in node.inputs if v is not None)
+    return tuple(joined_values(node))
 
 
 def _decoded_from(tensor: Tensor) -> ir.Value | None:

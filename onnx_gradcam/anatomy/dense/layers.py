@@ -16,7 +16,7 @@ from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream
-from onnx_gradcam.graph.operators import CONVOLUTIONS, IN_PLACE, POOLINGS
+from onnx_gradcam.graph.operators import CONVOLUTIONS, IN_PLACE, POOLINGS, PRODUCTS
 from onnx_gradcam.graph.quantization import real_form
 
 # Operators by which a cell of a map depends on the cells about it, and on no others.
@@ -79,10 +79,10 @@ def _bottleneck(
 def _feeding(
     nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], reached: set[Value], logits: Collection[Value]
 ) -> Value | None:
-    """Return the deepest value that every path to ``logits`` goes through, with a convolution behind it."""
+    """Return the deepest value that every path to ``logits`` goes through, with a layer behind it."""
     required = _required(nodes, reached & upstream_of_any(nodes, logits), logits)
-    convolved = _leading_through(nodes, logits, lambda node: node.op_type in CONVOLUTIONS)
-    values = [v for n in nodes for v in n.outputs if v in on_grid and v in required and v in convolved]
+    before = _leading_through(nodes, logits, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
+    values = [v for n in nodes for v in n.outputs if v in on_grid and v in required and v in before]
     return values[-1] if values else None
 
 

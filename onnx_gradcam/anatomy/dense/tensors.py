@@ -15,7 +15,10 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.axes import Dim, axis_before, joined_axis, permutation, reshaped_axis
 from onnx_gradcam.graph.builder import HALF_PRECISION, rank
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.operators import COPIES, REORDERS
+from onnx_gradcam.graph.operators import COPIES, JOINS, REORDERS, AxisEffect, operators
+from onnx_gradcam.graph.quantization import real_form
+
+STORES = COPIES | operators(AxisEffect.REQUANTIZED)  # they leave every entry what and where it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,23 @@ class Flattened:
     source: Tensor
 
 
-Tensor = ir.Value | Repeated | Joined | Columns | Arranged | Flattened
+@dataclass(frozen=True, eq=False)
+class Batched:
+    """A tensor of one image without an axis for the batch, with one: (…) as (1, …)."""
+
+    source: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """A tensor (N, A·C, …) as (N, A, C, …): the axis ``axis`` taken apart into ``count`` and the rest."""
+
+    source: Tensor
+    axis: int
+    count: int
+
+
+Tensor = ir.Value | Repeated | Joined | Columns | Arranged | Flattened | Batched | Apart
 
 
 def arranged(source: Tensor, order: Sequence[int]) -> Tensor:
@@ -91,7 +110,7 @@ def column_sources(tensor: Tensor) -> list[ir.Value]:
     return list(dict.fromkeys(v for part in read for v in column_sources(part)))
 
 
-def _read_by(tensor: Repeated | Joined | Columns | Arranged | Flattened) -> tuple[Tensor, ...]:
+def _read_by(tensor: Repeated | Joined | Columns | Arranged | Flattened | Batched | Apart) -> tuple[Tensor, ...]:
     if isinstance(tensor, Joined):
         return tensor.parts
     return (tensor.first if isinstance(tensor, Repeated) else tensor.source,)
@@ -132,6 +151,12 @@ def dims_of(tensor: Tensor) -> list[Dim]:
         return [tensor.count if k == tensor.axis else d for k, d in enumerate(dims)]
     if isinstance(tensor, Arranged):
         return [dims[k] for k in tensor.order]
+    if isinstance(tensor, Batched):
+        return [1, *dims]
+    if isinstance(tensor, Apart):
+        whole = dims[tensor.axis]
+        rest: Dim = whole // tensor.count if isinstance(whole, int) else ir.SymbolicDim(None)
+        return [*dims[: tensor.axis], tensor.count, rest, *dims[tensor.axis + 1 :]]
     known = [d for d in dims[2:] if isinstance(d, int)]
     return [*dims[:2], math.prod(known) if len(known) == len(dims) - 2 else ir.SymbolicDim(None)]
 
@@ -185,17 +210,24 @@ def _step_over(node: ir.Node, value: ir.Value, first: Tensor, axis: int, column:
     """Return what a column of ``value``, an output of ``node``, was in ``first``, which the node reads."""
     if value.shape is None:
         return None
-    if node.op_type == "Concat" and joined_axis(node) == axis:
-        parts = [v for v in node.inputs if v is not None]
-        return _part_with(parts, axis, column)
+    if node.op_type in JOINS and joined_axis(node) == axis:
+        return _part_with(joined_values(node), axis, column)
     source = node.inputs[0]
-    if node.op_type in REORDERS | COPIES and source is not None:
+    if node.op_type in STORES and source is not None:
+        return first, axis, column
+    if node.op_type in REORDERS and source is not None:
         before = axis_before(node, source, axis)
         return None if before is None else (first, before, column)
     if node.op_type in ("Slice", "Split"):
         kept = columns_of(node, value, axis)
         return None if kept is None else (first, axis, column + (kept.start or 0))
     return None
+
+
+def joined_values(node: ir.Node) -> list[ir.Value]:
+    """Return what a Concat joins, in the form of real numbers."""
+    data = node.inputs[2::3] if node.op_type == "QLinearConcat" else node.inputs
+    return [real_form(v) for v in data if v is not None]
 
 
 def _part_with(parts: Sequence[Tensor], axis: int, column: int) -> tuple[Tensor, int, int] | None:
@@ -220,6 +252,10 @@ def source_axis(tensor: Tensor, source: Tensor, axis: int) -> int | None:
         before, after = dims_of(tensor.source), dims_of(tensor)
         candidates = [k for k in range(len(before)) if reshaped_axis(before, after, k) == axis]
         return candidates[0] if len(candidates) == 1 else None
+    if isinstance(tensor, Batched):
+        return axis - 1 if axis else None
+    if isinstance(tensor, Apart):
+        return axis if axis < tensor.axis else None if axis == tensor.axis else axis - 1
     if isinstance(tensor, Joined | Columns):
         return axis
     if isinstance(tensor, Repeated):

@@ -131,13 +131,27 @@ def _keeps(node: ir.Node, entries: Entries, others: Sequence[ir.Value]) -> bool:
     It does where it adds 0 or multiplies by 1, where it adds a bias of each column before a Sigmoid or Softmax, where a
     mask multiplies, and where the scale of a dynamically quantized operator does.
     """
-    arrays = [constant(v) for v in others]
+    arrays = [_real_constant(node, v) for v in others]
     is_alone = len(arrays) == 1 and arrays[0] is not None
-    if is_alone and node.op_type in NEUTRAL and np.all(arrays[0] == NEUTRAL[node.op_type]):
+    neutral = NEUTRAL.get(node.op_type.removeprefix("QLinear"))
+    if is_alone and neutral is not None and np.all(arrays[0] == neutral):
         return True
     if node.op_type in SHIFTS and not entries.are_squashed:
         return all(a is not None and _is_along(a, entries.axis, node) for a in arrays)
     return node.op_type == "Mul" and len(others) == 1 and (_is_mask(others[0]) or _is_dynamic_scale(others[0]))
+
+
+def _real_constant(node: ir.Node, value: ir.Value) -> np.ndarray | None:
+    """Return a constant operand; of an operator of quantized operands the numbers that its integers stand for."""
+    array = constant(value)
+    if array is None or node.op_type not in QUANTIZED_OPERANDS:
+        return array
+    position = list(node.inputs).index(value)
+    scale, zero_point = (constant(node.inputs[position + k]) for k in (1, 2))
+    if scale is None or zero_point is None:
+        return None
+    real: np.ndarray = (array.astype(np.float64) - zero_point.astype(np.float64)) * scale
+    return real
 
 
 def _is_along(array: np.ndarray, axis: int, node: ir.Node) -> bool:

@@ -311,10 +311,10 @@ def test_boxes_without_scores_are_no_guess() -> None:
     """Coarse maps of several resolutions may be anything."""
     net = Net()
     a = trunk(net)
-    net.conv(a, (6, 24), kernel=1, out="y0")
-    net.conv(a, (6, 24), stride=2, out="y1")
+    net.conv(a, (6, 22), kernel=1, out="y0")
+    net.conv(a, (6, 22), stride=2, out="y1")
     with pytest.raises(ScoreError):
-        ogc.Explainer(net.model({"y0": [1, 24, 4, 4], "y1": [1, 24, 2, 2]}))
+        ogc.Explainer(net.model({"y0": [1, 22, 4, 4], "y1": [1, 22, 2, 2]}))
 
 
 def test_a_map_named_by_the_user() -> None:

@@ -1,0 +1,237 @@
+"""Raw heads of detectors, point finders and readers: logits that nothing squashes, told by what goes together.
+
+The outputs are what convolutions and linear layers make, only moved. Their numbers of columns, on each grid, say what
+they are: four columns or distributions of four distances are boxes, a single one beside classes is the objectness,
+groups of equal columns on several grids are the levels of one head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from onnx_gradcam.anatomy.axes import Dim
+from onnx_gradcam.anatomy.dense.heads import BOX
+from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, is_named_objectness, scored_output
+from onnx_gradcam.anatomy.dense.tensors import Apart, Tensor, columns
+from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.vectors import Batches
+from onnx_gradcam.graph.builder import Value
+
+DISTANCES = (8, 16, 17)  # bins of a distribution over a distance
+BOXES = (BOX, *(BOX * bins for bins in DISTANCES))
+ANCHORS = 3  # in each cell, where one convolution makes boxes, objectness and classes of all
+LANDMARKS = (10,)  # five points
+PAIR = 2  # columns of a size or an offset
+COARSE = 4  # a detector's cells lie at least so many pixels apart
+
+
+class Part(NamedTuple):
+    """Some columns of a raw output that one convolution or linear layer made."""
+
+    value: Value
+    axis: int
+    start: int
+    width: int
+    total: int
+    cells: tuple[Dim, ...]
+
+    def tensor(self) -> Tensor:
+        """Return the columns."""
+        return columns(self.value, self.axis, self.start, self.width, self.total)
+
+
+class Roles(NamedTuple):
+    """Which of the parts on a grid holds what, by number."""
+
+    classes: int
+    objectness: int | None
+    boxes: int | None
+
+
+def raw_heads(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
+    """Return the outputs, or parts of them, that hold the raw logits of a detector or reader; empty: none are told.
+
+    Args:
+        graph: a prepared graph.
+        known: the entries of its values.
+        batches: the first dimensions of the inputs.
+    """
+    parts = [part for value in graph.outputs for part in _parts(value, known, batches)]
+    grids: dict[tuple[Dim, ...], list[Part]] = {}
+    for part in parts:
+        grids.setdefault(part.cells, []).append(part)
+    image = next((v for v in graph.inputs if v.shape is not None and len(v.shape) == 4), None)
+    coarse = [of_grid for cells, of_grid in grids.items() if _is_coarse(cells, image)]
+    if len(coarse) == len(grids) and grids:
+        for find in (_apart, _anchors, _heat_map):
+            if heads := find(coarse, batches):
+                return heads
+    return _queries(graph, parts, known, batches) or _steps(graph, parts, image, batches)
+
+
+def _parts(value: Value, known: Mapping[Value, Entries], batches: Batches) -> list[Part]:
+    """Return the parts of a raw output, one for each convolution or linear layer that made columns of it."""
+    entries = known.get(value)
+    if entries is None or value.shape is None or not all(column.is_raw for column in entries.columns):
+        return []
+    dims, axis = list(value.shape), entries.axis
+    others = [k for k in range(len(dims)) if k != axis]
+    batch = next((k for k in others if dims[k] in batches or not isinstance(dims[k], int)), None)
+    if batch is None or len(dims) < 3:
+        return []
+    cells = tuple(dims[k] for k in others if k != batch)
+    parts: list[Part] = []
+    start = 0
+    for _, run in groupby(entries.columns, key=lambda column: column.origins):
+        width = len(list(run))
+        parts.append(Part(value, axis, start, width, len(entries.columns), cells))
+        start += width
+    return parts
+
+
+def _is_coarse(cells: Sequence[Dim], image: Value | None) -> bool:
+    """Tell whether a grid is as coarse as those of detectors are, where that is known."""
+    space = [] if image is None or image.shape is None else list(image.shape)[2:]
+    if len(cells) < len(space) or not space:
+        return len(cells) == 1
+    if len(cells) > len(space):
+        return True
+    sides = [(a, b) for a, b in zip(cells, space, strict=True) if isinstance(a, int) and isinstance(b, int)]
+    return all(a * COARSE <= b for a, b in sides)
+
+
+# --- patterns ---------------------------------------------------------------------------------------------------
+
+
+def _apart(grids: Sequence[Sequence[Part]], batches: Batches) -> list[ScoredOutput]:
+    """Return the classes of heads whose boxes, classes and objectness are maps, or parts of a map, of their own."""
+    counts = [[part.width for part in parts] for parts in grids]
+    roles = _roles(grids[0])
+    if roles is None or any(other != counts[0] for other in counts):
+        return []
+    return _all_scored(
+        [
+            scored_output(
+                parts[roles.classes].value,
+                parts[roles.classes].tensor(),
+                parts[roles.classes].axis,
+                _other(parts, roles.classes, roles.objectness),
+                _other(parts, roles.classes, roles.boxes),
+                "Sigmoid",
+                batches,
+                f"{_listed(counts[0])} columns on {_of_grids(grids)}: boxes beside classes",
+            )
+            for parts in grids
+        ]
+    )
+
+
+def _roles(parts: Sequence[Part]) -> Roles | None:
+    """Return which of the parts on a grid holds what; None where their numbers of columns do not say so."""
+    counts = [part.width for part in parts]
+    boxes = [k for k, count in enumerate(counts) if count == BOX] or [k for k, c in enumerate(counts) if c in BOXES]
+    single = [k for k, count in enumerate(counts) if count == 1]
+    rest = [k for k, c in enumerate(counts) if k not in (*boxes, *single) and c not in LANDMARKS]
+    if len(boxes) != 1 or len(rest) > 1 or not rest + single:
+        return None
+    if rest:
+        return Roles(rest[0], single[0] if single else None, boxes[0]) if len(single) < PAIR else None
+    if len(single) > PAIR:
+        return None
+    gates = [k for k in single if is_named_objectness([parts[k].value.name or ""])] or single[1:]
+    classes = [k for k in single if k not in gates[:1]] or single
+    return Roles(classes[0], gates[0] if len(single) == PAIR else None, boxes[0])
+
+
+def _other(parts: Sequence[Part], classes: int, other: int | None) -> Tensor | None:
+    """Return another part of a grid, if it is laid out as that of the classes."""
+    return parts[other].tensor() if other is not None and parts[other].axis == parts[classes].axis else None
+
+
+def _anchors(grids: Sequence[Sequence[Part]], batches: Batches) -> list[ScoredOutput]:
+    """Return the classes of heads whose one map holds box, objectness and classes of several anchors in each cell."""
+    if any(len(parts) != 1 or parts[0].width != grids[0][0].width for parts in grids):
+        return []
+    first = grids[0][0]
+    if len(first.cells) == 3:
+        anchors, width = 1, first.width  # the anchors have an axis of their own
+    elif len(grids) > 1 and len(first.cells) == 2 and first.width % ANCHORS == 0:
+        anchors, width = ANCHORS, first.width // ANCHORS
+    else:
+        return []
+    if width <= BOX + 1:
+        return []
+    what = f"{anchors} × (4 of a box, 1 objectness, {width - BOX - 1} classes)"
+    reason = f"{first.width} columns on {_of_grids(grids)}: {what}"
+    return _all_scored([_of_anchors(parts[0], anchors, width, batches, reason) for parts in grids])
+
+
+def _of_anchors(part: Part, anchors: int, width: int, batches: Batches, reason: str) -> ScoredOutput | None:
+    source: Tensor = part.value if anchors == 1 else Apart(part.value, part.axis, anchors)
+    axis = part.axis + (anchors > 1)
+    classes = columns(source, axis, BOX + 1, width - BOX - 1, width)
+    gate = columns(source, axis, BOX, 1, width)
+    return scored_output(part.value, classes, axis, gate, None, "Sigmoid", batches, reason)
+
+
+def _heat_map(grids: Sequence[Sequence[Part]], batches: Batches) -> list[ScoredOutput]:
+    """Return the heat map that stands beside sizes and offsets of two columns."""
+    scores = [part for part in grids[0] if part.width != PAIR]
+    if len(grids) != 1 or len(scores) != 1 or len(grids[0]) < PAIR:
+        return []
+    part = scores[0]
+    reason = f"{part.width} columns beside sizes or offsets of two: the heat map of the classes"
+    return _all_scored([scored_output(part.value, part.tensor(), part.axis, None, None, "Sigmoid", batches, reason)])
+
+
+def _queries(
+    graph: ir.Graph, parts: Sequence[Part], known: Mapping[Value, Entries], batches: Batches
+) -> list[ScoredOutput]:
+    """Return the logits of queries that have boxes beside them, which pass through a Sigmoid or other arithmetic."""
+    for part in parts:
+        beside = [v for v in graph.outputs if v is not part.value and _is_box_of(v, part, known)]
+        if part.width > 1 and len(part.cells) == 1 and beside:
+            reason = f"raw logits beside the boxes {beside[0].name!r}, of as many queries"
+            return _all_scored([scored_output(part.value, part.tensor(), part.axis, None, None, "", batches, reason)])
+    return []
+
+
+def _is_box_of(value: Value, part: Part, known: Mapping[Value, Entries]) -> bool:
+    """Tell whether ``value`` has four columns, of as many cells as a raw part, and is no raw part itself."""
+    dims = [] if value.shape is None else list(value.shape)
+    is_raw = value in known and all(column.is_raw for column in known[value].columns)
+    return len(dims) == 3 and dims[-1] == BOX and dims[1] == part.cells[0] and not is_raw
+
+
+def _steps(graph: ir.Graph, parts: Sequence[Part], image: Value | None, batches: Batches) -> list[ScoredOutput]:
+    """Return the steps of a reader: one raw output, and how many steps it has follows the width of the image."""
+    space = [] if image is None or image.shape is None else list(image.shape)[2:]
+    if len(graph.outputs) != 1 or len(parts) != 1 or len(parts[0].cells) != 1 or len(space) != 2:
+        return []
+    part, steps = parts[0], parts[0].cells[0]
+    height, width = space
+    if isinstance(steps, int) and isinstance(width, int):
+        follows = isinstance(height, int) and height < width and steps <= width and width % steps == 0
+    else:
+        follows = not isinstance(steps, int) and not isinstance(width, int) and isinstance(height, int)
+    if not follows or part.width < PAIR:
+        return []
+    reason = f"{part.width} columns for each of the steps that follow the width of the image: the logits of a reader"
+    return _all_scored([scored_output(part.value, part.tensor(), part.axis, None, None, "", batches, reason)])
+
+
+def _all_scored(outputs: Sequence[ScoredOutput | None]) -> list[ScoredOutput]:
+    there = [output for output in outputs if output is not None]
+    return there if len(there) == len(outputs) else []
+
+
+def _listed(counts: Sequence[int]) -> str:
+    return " + ".join(map(str, counts))
+
+
+def _of_grids(grids: Sequence[Sequence[Part]]) -> str:
+    return "one grid" if len(grids) == 1 else f"{len(grids)} grids"

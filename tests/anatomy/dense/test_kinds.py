@@ -1,0 +1,167 @@
+"""Every kind of head, in every form in which it is deployed: the scores and layers that an expert would choose."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import dense_kinds
+import numpy as np
+import onnx
+import pytest
+from dense_kinds import KINDS
+from deployed import quantize
+from nets import run
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+import onnx_gradcam as ogc
+from onnx_gradcam.anatomy.layers import choose
+from onnx_gradcam.anatomy.score import find_heads, find_score
+from onnx_gradcam.graph.load import load
+from onnx_gradcam.graph.prepare.prepare import prepare
+
+UNTOLD = ("mask",)  # nothing in the file says what it is
+FORMS = ("float16", "qdq", "qoperator", "dynamic")
+QUANTIZABLE = [name for name in KINDS if name not in (*UNTOLD, "ctc", "detr")]
+X = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z.astype(np.float64)))
+
+
+def logit(p: np.ndarray) -> np.ndarray:
+    return np.log(p.astype(np.float64) / (1 - p.astype(np.float64)))
+
+
+def cells_of(y: np.ndarray, columns: int) -> np.ndarray:
+    """(1, A·columns, H, W) → (A·H·W, columns)."""
+    anchors = y.shape[1] // columns
+    return y.reshape(anchors, columns, -1).transpose(0, 2, 1).reshape(-1, columns)
+
+
+def truth(name: str, out: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The probabilities (P, K) that the outputs stand for, and the logits (P, K) of the classes, level by level."""
+    if name.startswith("yolov5"):
+        y = out["y"][0]
+        return y[:, 4:5] * y[:, -3:], logit(y[:, -3:])
+    if name == "yunet":
+        cls, obj = (np.concatenate([out[f"{n}{k}"][0] for k in range(2)]) for n in ("cls", "obj"))
+        return cls * obj, logit(cls)
+    if name.startswith("scrfd"):
+        p = np.concatenate([out[f"score{k}"].reshape(-1, 1) for k in range(2)])
+        return p, logit(p)
+    if name.startswith("centernet"):
+        hm = out["hm"][0].reshape(out["hm"].shape[1], -1).T
+        return (sigmoid(hm), hm) if name.endswith("raw") else (hm, logit(hm))
+    if name.startswith("raw v5"):
+        parts = [out[f"out{k}"] for k in range(2)]
+        y = np.concatenate([p.reshape(-1, 8) if p.ndim == 5 else cells_of(p, 8) for p in parts])
+        return sigmoid(y[:, 4:5]) * sigmoid(y[:, 5:]), y[:, 5:]
+    if name in ("raw yolox", "raw v8"):
+        y = np.concatenate([cells_of(out[f"out{k}"], out[f"out{k}"].shape[1]) for k in range(2)])
+        gate = sigmoid(y[:, 4:5]) if name == "raw yolox" else 1.0
+        return gate * sigmoid(y[:, -3:]), y[:, -3:]
+    if name.startswith("raw, apart"):
+        z = np.concatenate([cells_of(out[f"cls{k}"], 3) for k in range(2)])
+        gates = [sigmoid(cells_of(out[f"obj{k}"], 1)) for k in range(2) if f"obj{k}" in out]
+        return sigmoid(z) * (np.concatenate(gates) if gates else 1.0), z
+    z = out["pred_logits"][0] if name == "detr" else out["steps"][0]
+    e = np.exp(z.astype(np.float64) - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True), z
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in UNTOLD])
+def test_the_scores_and_layers_of_an_expert(name: str) -> None:
+    kind = KINDS[name]
+    graph = prepare(load(dense_kinds.model(kind.write)).model).graph
+    (score,) = find_heads(graph)
+    assert score.dense is not None
+    assert (score.count, len(score.dense.levels)) == (kind.classes, kind.levels)
+    assert (score.dense.objectness is not None) == kind.objectness
+    assert [layer.name for layer in choose(graph, score, ["auto"])] == list(kind.layers)
+    assert score.reason
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in (*UNTOLD, "end to end", "ctc")])
+def test_the_most_probable_cell_and_its_score(name: str) -> None:
+    """Against what the outputs of the untouched model say, computed here."""
+    proto = dense_kinds.model(KINDS[name].write)
+    p, z = truth(name, run(proto, {"x": X}))
+    if name == "detr":
+        background = np.bincount(p.argmax(1), minlength=p.shape[1]) * 2 > len(p)
+        p = np.where(background, 0, p)
+    cell, best = np.unravel_index(p.argmax(), p.shape)
+    with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+        found = explainer.explain(X)
+        assert int(found.class_index[0]) == best
+        assert found.score[0] == pytest.approx(z[cell, best], rel=2e-3, abs=1e-4)
+        assert found.probability[0] == pytest.approx(p[cell, best], rel=1e-4)
+        if KINDS[name].levels == 2 and name != "detr":
+            level = int(cell >= len(p) * 4 // 5)
+            assert found.layers[level].gradient.any()
+            assert level or not found.layers[1].gradient.any(), "the coarser level holds nothing of a cell of the finer"
+
+
+def test_the_slope_of_a_raw_score_with_anchors() -> None:
+    """The gradient at the input, against central differences of the entry of the output itself."""
+    proto = dense_kinds.model(KINDS["raw v5"].write)
+    with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+        found = explainer.explain(X, method="saliency")
+    p, _ = truth("raw v5", run(proto, {"x": X}))
+    cell, best = np.unravel_index(p.argmax(), p.shape)
+    v = np.random.default_rng(1).standard_normal(X.shape).astype(np.float32)
+    ends = [truth("raw v5", run(proto, {"x": X + s * np.float32(1e-3) * v}))[1][cell, best] for s in (1, -1)]
+    assert found.attribution is not None
+    assert float(np.vdot(found.attribution, v)) == pytest.approx((ends[0] - ends[1]) / 2e-3, rel=3e-2, abs=1e-3)
+
+
+def test_the_steps_of_a_reader_follow_the_width() -> None:
+    proto = dense_kinds.model(KINDS["ctc"].write)
+    for width in (32, 48):
+        x = np.random.default_rng(0).standard_normal((1, 3, 32, width)).astype(np.float32)
+        p, z = truth("ctc", run(proto, {"x": x}))
+        kept = np.where(np.bincount(p.argmax(1), minlength=7) * 2 > len(p), 0, p)
+        step, best = np.unravel_index(kept.argmax(), p.shape)
+        with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+            found = explainer.explain(x)
+        assert found.cell is not None
+        assert (int(found.class_index[0]), found.cell[0].tolist()) == (best, [step])
+        assert found.score[0] == pytest.approx(z[step, best], rel=1e-3)
+
+
+def test_a_map_of_one_channel_may_be_anything_and_the_error_shows_the_line() -> None:
+    graph = prepare(load(dense_kinds.model(KINDS["mask"].write)).model).graph
+    with pytest.raises(ogc.ScoreError) as error:
+        find_score(graph)
+    assert "--score mask" in error.value.hint
+    named = find_score(graph, "mask")
+    assert named.dense is not None
+    assert (named.count, named.dense.cell_axes) == (1, 2)
+
+
+def deployed(name: str, form: str, folder: Path) -> onnx.ModelProto:
+    before, after = folder / "float.onnx", folder / "deployed.onnx"
+    onnx.save(dense_kinds.model(KINDS[name].write), before)
+    if form == "float16":
+        logging.disable(logging.WARNING)
+        made: onnx.ModelProto = convert_float_to_float16(onnx.load(before), keep_io_types=True)
+        logging.disable(logging.NOTSET)
+        return made
+    calibration = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    quantize(before, after, form, "x", calibration)
+    return onnx.load(after)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", QUANTIZABLE)
+def test_the_same_in_the_form_that_is_deployed(name: str, form: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    graph = prepare(load(deployed(name, form, tmp_path)).model).graph
+    (score,) = find_heads(graph)
+    assert score.dense is not None, score.kind
+    assert (score.count, len(score.dense.levels)) == (kind.classes, kind.levels)
+    assert (score.dense.objectness is not None) == kind.objectness
+    layers = choose(graph, score, ["auto"])
+    assert [layer.name.split("_")[0] for layer in layers] == list(kind.layers) or len(layers) == len(kind.layers)
+    assert all(layer.dims[1] == 8 for layer in layers), "what the heads read, and not what they make"
