@@ -54,6 +54,12 @@ class DenseTensors:
         return replace(self, **{name: values[v.name or ""] for name, v in held.items() if v is not None})
 
     @property
+    def values(self) -> tuple[Value, ...]:
+        """Return all of the values."""
+        held = (getattr(self, field.name) for field in fields(self))
+        return tuple(value for value in held if value is not None)
+
+    @property
     def results(self) -> tuple[Value, ...]:
         """Return what a run returns beside the score."""
         return (self.ranking, self.probability, self.cell, self.level, *self.detection.values())

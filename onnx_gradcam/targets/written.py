@@ -53,6 +53,11 @@ class WrittenScore:
         beside = () if self.dense is None else self.dense.results
         return tuple(v.name or "" for v in (self.value, *beside))
 
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Return all values that go with the score."""
+        return (self.value,) if self.dense is None else (self.value, *self.dense.values)
+
     def on(self, values: Mapping[str, Value]) -> WrittenScore:
         """Return the same score in a copy of the graph, whose values are given by name."""
         dense = None if self.dense is None else self.dense.on(values)

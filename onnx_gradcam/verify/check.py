@@ -297,7 +297,8 @@ def _twin(subject: _Subject) -> tuple[ir.Model, str]:
     """Return the model on which differences are taken, and a remark for the names of its checks."""
     twin, remarks = subject.prepared, []
     if is_quantized(twin.graph):
-        twin = surrogate(twin, {quantized_form(subject.score.value).name or ""})
+        scores = {quantized_form(v).name or "" for v in subject.score.described.sinks}
+        twin = surrogate(twin, scores, {v.name or "" for v in subject.score.values})
         remarks.append("without rounding")
     if subject.whole.is_scaled:
         twin = widen.in_float32(twin)

@@ -44,8 +44,13 @@ def clip_bounds(node: ir.Node) -> Bounds:
     return np.asarray(low), np.asarray(high)
 
 
-def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Model:
-    """Return a model without rounding; the values keep their names. ``unsaturated``: values that are not clipped.
+def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset(), kept: Set[str] = frozenset()) -> ir.Model:
+    """Return a model without rounding; the values keep their names.
+
+    Args:
+        prepared: the model.
+        unsaturated: the names of values that are not clipped.
+        kept: the names of values that stay though no output needs them, such as the tensors of a score.
 
     Raises ``NoSurrogate``.
     """
@@ -65,9 +70,18 @@ def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset()) -> ir.Mod
         for k, value in enumerate(node.inputs):
             if (exact := op.exact(value)) is not value:
                 node.replace_input_with(k, exact)
-    RemoveUnusedNodesPass()(model)
+    _remove_unused(model, kept)
     infer(model)
     return model
+
+
+def _remove_unused(model: ir.Model, kept: Set[str]) -> None:
+    """Remove the nodes that neither an output nor a value called in ``kept`` needs."""
+    graph = model.graph
+    count = len(graph.outputs)
+    graph.outputs.extend(v for node in graph for v in node.outputs if v.name in kept and not v.is_graph_output())
+    RemoveUnusedNodesPass()(model)
+    del graph.outputs[count:]
 
 
 def _settled(node: ir.Node, unsaturated: Set[str]) -> tuple[ir.Node, Bounds | None]:

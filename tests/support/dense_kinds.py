@@ -6,16 +6,21 @@ many levels, whether there is an objectness, and the layers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnx
+from deployed import quantize
 from nets import Net
 from onnx import TensorProto
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 CLASSES = 3
 SIZES = (8, 4)  # of the maps of two levels
+FORMS = ("float16", "qdq", "qoperator", "dynamic")
 
 
 class Kind(NamedTuple):
@@ -254,3 +259,17 @@ KINDS = {
     "ctc": Kind(ctc, "steps", 7, 1, False, ("level0",)),
     "mask": Kind(mask, "mask", 1, 1, False, ("level1",)),
 }
+
+
+def deployed(name: str, form: str, folder: Path) -> onnx.ModelProto:
+    """Return a network of ``KINDS`` in one of ``FORMS``."""
+    before, after = folder / "float.onnx", folder / "deployed.onnx"
+    onnx.save(model(KINDS[name].write), before)
+    if form == "float16":
+        logging.disable(logging.WARNING)
+        made: onnx.ModelProto = convert_float_to_float16(onnx.load(before), keep_io_types=True)
+        logging.disable(logging.NOTSET)
+        return made
+    calibration = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    quantize(before, after, form, "x", calibration)
+    return onnx.load(after)

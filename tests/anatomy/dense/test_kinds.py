@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import dense_kinds
 import numpy as np
-import onnx
 import pytest
-from dense_kinds import KINDS
-from deployed import quantize
+from dense_kinds import FORMS, KINDS, deployed
 from nets import run
-from onnxruntime.transformers.float16 import convert_float_to_float16
 
 import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.layers import choose
@@ -21,7 +17,6 @@ from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 UNTOLD = ("mask",)  # nothing in the file says what it is
-FORMS = ("float16", "qdq", "qoperator", "dynamic")
 QUANTIZABLE = [name for name in KINDS if name not in (*UNTOLD, "ctc", "detr")]
 X = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
 
@@ -138,19 +133,6 @@ def test_a_map_of_one_channel_may_be_anything_and_the_error_shows_the_line() -> 
     named = find_score(graph, "mask")
     assert named.dense is not None
     assert (named.count, named.dense.cell_axes) == (1, 2)
-
-
-def deployed(name: str, form: str, folder: Path) -> onnx.ModelProto:
-    before, after = folder / "float.onnx", folder / "deployed.onnx"
-    onnx.save(dense_kinds.model(KINDS[name].write), before)
-    if form == "float16":
-        logging.disable(logging.WARNING)
-        made: onnx.ModelProto = convert_float_to_float16(onnx.load(before), keep_io_types=True)
-        logging.disable(logging.NOTSET)
-        return made
-    calibration = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
-    quantize(before, after, form, "x", calibration)
-    return onnx.load(after)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,0 +1,23 @@
+"""Detectors in the forms in which edge devices run them: the gradient of their score is checked without rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dense_kinds import deployed
+
+import onnx_gradcam as ogc
+
+X = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("yolov5", "qdq"), ("yolov5", "qoperator"), ("raw v5", "dynamic"), ("end to end", "qdq")]
+)
+def test_a_quantized_detector_is_verified(name: str, form: str, tmp_path: Path) -> None:
+    report = ogc.verify(deployed(name, form, tmp_path), x=X, providers=["cpu"])
+    statuses = {check.name: check.status for check in report.checks}
+    assert report.ok, statuses
+    assert any("without rounding" in name for name in statuses)
