@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from onnx_gradcam.methods.table import options_for_json
+from onnx_gradcam.photos.opencv import cv2
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.records import nan_to_none

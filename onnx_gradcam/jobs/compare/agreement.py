@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.photos.opencv import cv2
+
 Array = npt.NDArray[Any]
 TOP = 0.2  # the share of points that "the top" means
+PEAK = 0.05  # the share of a map's range below its maximum that still belongs to its peak
+BLANK, FLAT, NOT_FINITE = "blank", "the same everywhere", "not finite"
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,8 @@ class Agreement:
     Attributes:
         pearson: correlation of the maps.
         iou: overlap of their highest 20 %.
-        distance_px, distance: of their maxima, in points and as a share of the diagonal.
-        note: "", or why a map says nothing: it is blank, or not finite.
+        distance_px, distance: of their peaks, in points and as a share of the diagonal.
+        note: "", or why a map says nothing: it is blank, the same everywhere, or not finite.
 
     All numbers are None where both maps are blank: they agree in saying nothing. Where one of two says nothing, they
     disagree: 0, 0 and 1.
@@ -37,19 +41,21 @@ def agreement_of(a: Array, b: Array) -> Agreement:
     """Measure how alike two heatmaps are."""
     states = [_silence(m) for m in (a, b)]
     note = "; ".join(f"the map of {side} is {state}" for side, state in zip("AB", states, strict=True) if state)
-    if states == ["blank", "blank"]:
+    if states == [BLANK, BLANK]:
         return Agreement(None, None, None, None, note)
     longest = diagonal(a.shape)
-    if note:
+    if note and states != [FLAT, FLAT]:
         return Agreement(0.0, 0.0, longest, 1.0, note)
-    pixels = maxima_distance(a, b)
-    return Agreement(pearson(a, b), top_iou(a, b), pixels, pixels / longest if longest else 0.0)
+    pixels = peak_distance(a, b)
+    return Agreement(pearson(a, b), top_iou(a, b), pixels, pixels / longest if longest else 0.0, note)
 
 
 def _silence(heatmap: Array) -> str:
     if not np.isfinite(heatmap).all():
-        return "not finite"
-    return "" if heatmap.any() else "blank"
+        return NOT_FINITE
+    if not heatmap.any():
+        return BLANK
+    return FLAT if heatmap.size > 1 and heatmap.min() == heatmap.max() else ""
 
 
 def pearson(a: Array, b: Array) -> float:
@@ -84,10 +90,26 @@ def _top(a: Array, share: float) -> npt.NDArray[np.bool_]:
     return chosen
 
 
-def maxima_distance(a: Array, b: Array) -> float:
-    """Return the Euclidean distance of the two maxima, in points; of equal ones the first in row-major order counts."""
-    first, second = (np.array(np.unravel_index(np.argmax(m), m.shape)) for m in (a, b))
-    return float(np.linalg.norm(first - second))
+def peak_distance(a: Array, b: Array) -> float:
+    """Return the Euclidean distance of the nearest points p ∈ P(a), q ∈ P(b), in points.
+
+    P is the peak of a map: every point with a value ≥ max − ``PEAK`` · (max − min). A map with two summits of about the
+    same height has both in its peak. So the distance does not jump where two builds put them in another order.
+    """
+    first, second = _peak(a), _peak(b)
+    if (first & second).any():
+        return 0.0
+    candidates, points = np.argwhere(first), np.argwhere(second)
+    if a.ndim <= 2:  # one transform finds the nearest point of many; its float32 is not precise enough for the result
+        away = cv2.distanceTransform((~np.atleast_2d(second)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        candidates = candidates[[int(np.argmin(away[np.atleast_2d(first)]))]]
+    return float(min(np.linalg.norm(points - p, axis=1).min() for p in candidates))
+
+
+def _peak(a: Array) -> npt.NDArray[np.bool_]:
+    values = np.asarray(a, np.float64)
+    low, high = values.min(), values.max()
+    return np.asarray(values >= high - PEAK * (high - low))
 
 
 def diagonal(shape: tuple[int, ...]) -> float:

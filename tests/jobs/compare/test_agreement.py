@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import pytest
 
-from onnx_gradcam.jobs.compare.agreement import diagonal, maxima_distance, pearson, top_iou
+from onnx_gradcam.jobs.compare.agreement import agreement_of, diagonal, peak_distance, pearson, top_iou
 
 SHAPES = [(23,), (5, 9), (3, 4, 5)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -26,8 +26,11 @@ def naive_iou(a: np.ndarray, b: np.ndarray, share: float) -> float:
     return len(first & second) / len(first | second) if first | second else 1.0
 
 
-def naive_maximum(a: np.ndarray) -> tuple[int, ...]:
-    return max(itertools.product(*map(range, a.shape)), key=lambda p: a[p])  # max() takes the first
+def naive_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Of all pairs of points in the two peaks: values within 5 % of the range below the maximum."""
+    points = list(itertools.product(*map(range, a.shape)))
+    first, second = ([p for p in points if m[p] >= m.max() - 0.05 * (m.max() - m.min())] for m in (a, b))
+    return min(math.dist(p, q) for p in first for q in second)
 
 
 def pairs(shape: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -79,17 +82,48 @@ def test_of_ties_the_first_ones() -> None:
     a = np.array([0.0, 1, 1, 1, 1])
     assert top_iou(a, np.array([0.0, 9, 0, 0, 0])) == 1
     assert top_iou(a, np.array([0.0, 0, 0, 0, 9])) == 0
-    assert maxima_distance(a, np.array([0.0, 0, 0, 0, 9])) == 3
 
 
 @shapes
-def test_maxima_distance(shape: tuple[int, ...]) -> None:
+def test_the_distance_of_peaks(shape: tuple[int, ...]) -> None:
     for a, b in pairs(shape):
-        assert maxima_distance(a, b) == pytest.approx(math.dist(naive_maximum(a), naive_maximum(b)), rel=1e-12)
+        assert peak_distance(a, b) == pytest.approx(naive_distance(a, b), rel=1e-12)
+        assert peak_distance(b, a) == pytest.approx(naive_distance(a, b), rel=1e-12)
+
+
+def two_summits(first: float, second: float) -> np.ndarray:
+    """A map of two spots far from each other."""
+    y, x = np.mgrid[:40, :60]
+    spots = [h * np.exp(-((y - v) ** 2 + (x - u) ** 2) / 20) for h, v, u in ((first, 10, 10), (second, 30, 50))]
+    return np.asarray(np.maximum(*spots), np.float32)
+
+
+def test_the_distance_does_not_jump_between_summits_of_the_same_height() -> None:
+    """Rounding puts them in another order: the old distance of the maxima would be 45 of 71 points."""
+    a = two_summits(1, 1)
+    for b in (two_summits(1, 0.999), two_summits(0.999, 1), two_summits(0.97, 1)):
+        assert peak_distance(a, b) == 0
+        assert peak_distance(two_summits(1, 0.98), b) == 0
+    assert peak_distance(two_summits(1, 0.5), two_summits(0.5, 1)) > 40
+
+
+def test_a_plateau_is_one_peak() -> None:
+    """A map that is cut off at 1 has no first maximum that means anything."""
+    plateau = np.minimum(3 * two_summits(1, 0), 1)
+    assert peak_distance(plateau, two_summits(1, 0)) == 0
+
+
+def test_a_map_that_is_the_same_everywhere_agrees_with_nothing() -> None:
+    flat = np.full((40, 60), 0.5, np.float32)
+    agreement = agreement_of(two_summits(1, 0), flat)
+    assert (agreement.pearson, agreement.iou, agreement.distance) == (0, 0, 1)
+    assert agreement.note == "the map of B is the same everywhere"
+    both = agreement_of(flat, flat)
+    assert (both.pearson, both.distance) == (1, 0)
 
 
 @shapes
 def test_the_diagonal_is_the_longest_distance(shape: tuple[int, ...]) -> None:
     a, b = np.zeros((2, *shape))
     a.flat[0] = b.flat[-1] = 1
-    assert maxima_distance(a, b) == pytest.approx(diagonal(shape), rel=1e-12)
+    assert peak_distance(a, b) == pytest.approx(diagonal(shape), rel=1e-12)

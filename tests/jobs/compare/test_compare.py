@@ -17,7 +17,7 @@ from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
-from onnx_gradcam.jobs.compare.agreement import agreement_of, maxima_distance, pearson, top_iou
+from onnx_gradcam.jobs.compare.agreement import agreement_of, peak_distance, pearson, top_iou
 from onnx_gradcam.jobs.compare.sides import fitted
 from onnx_gradcam.jobs.report import text
 
@@ -62,7 +62,7 @@ def test_what_is_measured() -> None:
             first, second = of_a.heatmap[0], of_b.heatmap[0]
             assert pair.pearson == pytest.approx(pearson(first, second), rel=1e-12)
             assert pair.iou == top_iou(first, second)
-            assert pair.distance_px == maxima_distance(first, second)
+            assert pair.distance_px == peak_distance(first, second)
     assert found.measure("pearson", "worst") == min(pair.pearson for pair in found.pairs if pair.pearson is not None)
     assert found.measure("distance", "p95") == pytest.approx(np.percentile([p.distance or 0 for p in found.pairs], 95))
     assert found.measure("iou", "median") == pytest.approx(np.median([p.iou or 0 for p in found.pairs]))

@@ -20,7 +20,7 @@ import onnx_gradcam as ogc
 from onnx_gradcam.cli import app
 from onnx_gradcam.explain import explainer
 from onnx_gradcam.jobs.compare import compare
-from onnx_gradcam.jobs.compare.agreement import maxima_distance, pearson, top_iou
+from onnx_gradcam.jobs.compare.agreement import peak_distance, pearson, top_iou
 
 FORM = {**PREPROCESS, "resize": "stretch"}
 RESNET, VGG = (MODELS / f"shapes-{name}.onnx" for name in ("resnet", "vgg"))
@@ -37,7 +37,7 @@ def turned() -> onnx.ModelProto:
 
 def expected(first: Any, second: Any) -> tuple[float, float, float]:
     """Of two heatmaps."""
-    return pearson(first, second), top_iou(first, second), maxima_distance(first, second)
+    return pearson(first, second), top_iou(first, second), peak_distance(first, second)
 
 
 @pytest.mark.parametrize(
