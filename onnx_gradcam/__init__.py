@@ -31,7 +31,7 @@ from onnx_gradcam.errors import (
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
-from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, compare
+from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, heads, layers
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.function import UserFunction
@@ -134,6 +134,7 @@ __all__ = [
     "UnsupportedGradient",
     "UserFunction",
     "Words",
+    "WorstPair",
     "both",
     "compare",
     "contact_sheet",

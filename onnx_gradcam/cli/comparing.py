@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,9 +26,11 @@ from onnx_gradcam.cli.options import (
     Smooth,
     Targets,
 )
+from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.compare import Pair
 from onnx_gradcam.jobs.compare import compare as compare_models
+from onnx_gradcam.jobs.compare.saving import check_comparison_folder
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.report import text
 
@@ -53,6 +56,26 @@ def compare(
     score_b: Annotated[
         str | None, typer.Option("--score-b", metavar="NAME", help="Of B only.", show_default="as --score")
     ] = None,
+    head_a: Annotated[
+        str | None, typer.Option("--head-a", metavar="NAME", help="Of A only.", show_default="as --head")
+    ] = None,
+    head_b: Annotated[
+        str | None, typer.Option("--head-b", metavar="NAME", help="Of B only.", show_default="as --head")
+    ] = None,
+    grid_a: Annotated[
+        str | None, typer.Option("--grid-a", metavar="HxW[+K]", help="Of A only.", show_default="as --grid")
+    ] = None,
+    grid_b: Annotated[
+        str | None, typer.Option("--grid-b", metavar="HxW[+K]", help="Of B only.", show_default="as --grid")
+    ] = None,
+    image_input_a: Annotated[
+        str | None,
+        typer.Option("--image-input-a", metavar="NAME", help="Of A only.", show_default="as --image-input"),
+    ] = None,
+    image_input_b: Annotated[
+        str | None,
+        typer.Option("--image-input-b", metavar="NAME", help="Of B only.", show_default="as --image-input"),
+    ] = None,
     inputs: Inputs = None,
     labels: Labels = None,
     preprocess: Preprocess = "auto",
@@ -75,6 +98,19 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Write pictures of the worst pairs, and comparison.json.",
+            show_default=False,
+        ),
+    ] = None,
+    worst: Annotated[int, typer.Option("--worst", metavar="N", help="How many pairs are drawn, with -o.", min=0)] = 8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier comparison.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare what two builds of a model see: predictions, and the heatmaps of the same target.
@@ -84,6 +120,8 @@ def compare(
     Example: onnx-gradcam compare model.onnx model-int8.onnx photos --require 'pearson:p05>=0.9'
     """
     count = itertools.count(1)
+    if out is not None:
+        check_comparison_folder(out, overwrite)
     with progress("comparing") as tick:
 
         def report(pair: Pair) -> None:
@@ -104,18 +142,21 @@ def compare(
             inputs=read_arrays(inputs or []),
             layer_a=layer_a or layer or "auto",
             layer_b=layer_b or layer or "auto",
-            score_a=score_a,
-            score_b=score_b,
             labels=labels,
             preprocess=preprocess,
             preprocess_b=preprocess_b,
+            only_a=_only(score=score_a, head=head_a, grid=grid_a, image_input=image_input_a),
+            only_b=_only(score=score_b, head=head_b, grid=grid_b, image_input=image_input_b),
+            strict=strict,
+            keep=worst if out is not None else 0,
             require=require or [],
             report=report,
             **opening_of(model_options),
         )
     for warning in comparison.warnings:
         log.warning("warning: %s", warning)
-    show(renderer(as_json).compared(comparison))
+    written = None if out is None else comparison.save(out, overwrite)
+    show(renderer(as_json).compared(comparison, written))
     for image, error in comparison.errors:
         print(f"error: {image}: {error}", file=sys.stderr)
     for finding in comparison.findings:
@@ -125,3 +166,12 @@ def compare(
         raise typer.Exit(BAD_INPUT)
     if not comparison.ok:
         raise typer.Exit(FOUND)
+
+
+def _only(**keywords: str | None) -> Opening:
+    """Return the keywords for one of the models: those that were given."""
+    only: Opening = {}
+    for name, value in keywords.items():
+        if value is not None:
+            only = {**only, name: value}  # type: ignore[misc]  # the names are keys of Opening
+    return only

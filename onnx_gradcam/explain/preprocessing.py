@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from onnx_gradcam.errors import InputError, ModelError, ScoreError
+from onnx_gradcam.errors import InputError, ModelError, PreprocessError, ScoreError
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.photos.function import UserFunction
-from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike, choose
+from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, PreprocessLike, choose
 from onnx_gradcam.targets import family_of
 
 OTHER_SIZES = (
@@ -31,6 +31,17 @@ def find_preprocessing(network: Network, request: PreprocessLike = "auto") -> Ch
     path = network.source.path
     family = _family(network)
     return choose(request, network.image_input, metadata=network.metadata, model_path=path, family=family)
+
+
+def refuse_guesses(choice: Choice, spec: InputSpec, option: str = "--preprocess") -> None:
+    """Raise ``PreprocessError`` where a part of a preprocessing is guessed; ``option`` is the one that settles it."""
+    if choice.guessed:
+        raise PreprocessError(
+            f"the preprocessing is guessed: {', '.join(choice.guessed)}",
+            where=f"input {spec}",
+            hint=f"{option} NAME or FILE.json settles it; without --strict a guess is a warning",
+            guessed=choice.guessed,
+        )
 
 
 def _family(network: Network) -> str:

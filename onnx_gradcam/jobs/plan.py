@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.errors import InputError, PreprocessError
+from onnx_gradcam.errors import InputError
 from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.explain.preprocessing import refuse_guesses
 from onnx_gradcam.jobs.checks import Values
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.request import Request
@@ -103,11 +104,6 @@ def _preprocessing(request: Request, explainer: Explainer) -> Choice | InputErro
         choice = explainer.preprocessing(request.preprocess)
     except InputError as error:
         return error
-    if request.strict and choice.guessed:
-        raise PreprocessError(
-            f"the preprocessing is guessed: {', '.join(choice.guessed)}",
-            where=f"input {explainer.image_input}",
-            hint="--preprocess NAME or FILE.json settles it; without --strict a guess is a warning",
-            guessed=choice.guessed,
-        )
+    if request.strict:
+        refuse_guesses(choice, explainer.image_input)
     return choice

@@ -20,8 +20,8 @@ NAMES = [
     "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError",
     "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet",
     "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient",
-    "UserFunction", "Words", "both", "compare", "contact_sheet", "contrast", "gradient_model", "heads", "layers",
-    "roads", "verify",
+    "UserFunction", "Words", "WorstPair", "both", "compare", "contact_sheet", "contrast", "gradient_model", "heads",
+    "layers", "roads", "verify",
 ]  # fmt: skip
 
 
@@ -41,7 +41,8 @@ def test_arguments() -> None:
     opening = list(ogc.Opening.__annotations__)
     assert list(inspect.signature(ogc.compare).parameters) == [
         "a", "b", "images", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options", "inputs",
-        "layer_a", "layer_b", "score_a", "score_b", "labels", "preprocess", "preprocess_b", "require", "report",
+        "layer_a", "layer_b", "score_a", "score_b", "only_a", "only_b", "labels", "preprocess", "preprocess_b",
+        "strict", "max_pixels", "require", "keep", "report",
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]

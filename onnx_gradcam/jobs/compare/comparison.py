@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding, Requirement
+from onnx_gradcam.jobs.compare.saving import save_comparison
+from onnx_gradcam.jobs.compare.worst import WorstPair
+from onnx_gradcam.results.picture.style import PLAIN, Style
+
+SCHEMA_VERSION = 1
 
 METRICS = ("pearson", "iou", "distance")
 STATISTICS = ("median", "worst", "p05", "p95")
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two models: what ran it, and what its maps were taken from.
-
-    Attributes:
-        model: the path of the model, or what it is called where it came from memory.
-        providers: the execution providers in use, by full name.
-        score: the score tensor.
-        layers: the target layers; empty for methods of the input.
-        attributed: the value that an attribution is of; "" for methods of layers.
-    """
-
-    model: str
-    providers: tuple[str, ...]
-    score: str
-    layers: tuple[str, ...]
-    attributed: str = ""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The two maps of one image.
-
-    Attributes:
-        image: its path, or its position among the images given.
-        image_index: its place in the array, for .npy files with several.
-        class_index, label: what both maps explain; −1 where it is of no class.
-        target: the same as ``--target`` has it.
-        top1_a, top1_b: the class that each model puts first.
-        pearson, iou, distance_px, distance: correlation of the maps, overlap of their highest 20 %, and distance of
-            their maxima, in pixels and as a share of the diagonal; all within the region that both models saw. None
-            where both maps are blank: they agree in saying nothing, and count in no statistic.
-        note: "", or why a map says nothing: it is blank, or not finite. Where one of two says nothing, the pair counts
-            as disagreement: 0, 0 and 1. Of detectors and segmenters also: that the most probable cells differ.
-    """
-
-    image: str
-    image_index: int
-    class_index: int
-    label: str
-    target: str
-    top1_a: int
-    top1_b: int
-    pearson: float | None
-    iou: float | None
-    distance_px: float | None
-    distance: float | None
-    note: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,6 +33,9 @@ class Comparison:
         errors: images that could not be compared, each with the reason.
         warnings: what the user should know.
         requirements: what must hold.
+        versions: as in ``Provenance``.
+        request: what was asked for, ready for JSON.
+        worst: the pairs that agree least, with their maps, the worst first; as many as were to be kept.
     """
 
     a: Side
@@ -83,6 +45,9 @@ class Comparison:
     errors: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    worst: tuple[WorstPair, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.a.model!r} and {self.b.model!r}: {self}>"
@@ -122,9 +87,12 @@ class Comparison:
         return float(np.percentile(values, 50 if statistic == "median" else int(statistic[1:])))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the comparison as JSON has it."""
+        """Return the comparison as JSON has it; its JSON Schema is described in ``docs/formats.md``."""
         return {
+            "schema_version": SCHEMA_VERSION,
             "ok": self.ok,
+            "versions": dict(self.versions),
+            "request": dict(self.request),
             "method": self.method,
             "a": asdict(self.a),
             "b": asdict(self.b),
@@ -132,10 +100,27 @@ class Comparison:
             **{metric: {s: self.measure(metric, s) for s in STATISTICS} for metric in METRICS},
             "compared": sum(pair.pearson is not None for pair in self.pairs),
             "requirements": [asdict(finding) for finding in self.findings],
-            "pairs": [asdict(pair) for pair in self.pairs],
+            "pairs": [{**asdict(pair), "picture": None} for pair in self.pairs],
             "errors": [{"image": image, "error": error} for image, error in self.errors],
             "warnings": list(self.warnings),
+            "files": {},
         }
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False, style: Style = PLAIN) -> Path:
+        """Write the pictures of the worst pairs, and ``comparison.json`` last.
+
+        Args:
+            folder: where to write; it is made where it does not exist.
+            overwrite: whether an earlier comparison is replaced.
+            style: how pictures are drawn.
+
+        Returns:
+            The path of ``comparison.json``.
+
+        Raises:
+            OutputError: the folder cannot be written, or holds a comparison already.
+        """
+        return save_comparison(self.as_dict(), self.worst, Path(folder), overwrite, style)
 
     def __str__(self) -> str:
         """Return the verdict in one line."""

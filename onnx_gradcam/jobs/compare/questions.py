@@ -10,13 +10,16 @@ from typing import Any
 
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.explain.preprocessing import refuse_guesses
 from onnx_gradcam.jobs.compare.sides import fitted
-from onnx_gradcam.photos.decode import load_tensor
+from onnx_gradcam.photos.decode import MAX_PIXELS, load_tensor
+from onnx_gradcam.photos.function import PhotoFunction
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.targets import Classes, Each, Target, TargetObject, TopK, class_index, parse
 
 Ask = Callable[[Target], Explanation]
+Settled = Choice | PhotoFunction
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Bench:
         inputs: arrays for the models' other inputs, by name.
         preprocess: how photos become tensors, for each model; where a model takes none, the error that says so, and
             None where no image is a photo.
+        max_pixels: the largest photo that is decoded.
     """
 
     a: Explainer
@@ -37,7 +41,8 @@ class Bench:
     target: Target
     keywords: Mapping[str, Any]
     inputs: Mapping[str, Any]
-    preprocess: tuple[Choice, Choice] | InputError | None
+    preprocess: tuple[Settled, Settled] | InputError | None
+    max_pixels: int = MAX_PIXELS
 
     def ask(self, image: Any) -> Answers:
         """Explain one image, or the images of one .npy file, with both models.
@@ -65,8 +70,9 @@ class Bench:
         feeds = {side.image_input.name: x, **self.inputs}
         return lambda target: side.explain(feeds, target, **self.keywords)
 
-    def _of_photo(self, side: Explainer, image: Any, choice: Choice) -> Ask:
-        return lambda target: side.explain_image(image, target, preprocess=choice, inputs=self.inputs, **self.keywords)
+    def _of_photo(self, side: Explainer, image: Any, choice: Settled) -> Ask:
+        keywords = {**self.keywords, "inputs": self.inputs, "max_pixels": self.max_pixels}
+        return lambda target: side.explain_image(image, target, preprocess=choice, **keywords)
 
 
 @dataclass(frozen=True)
@@ -113,18 +119,37 @@ def read_target(target: Target, a: Explainer) -> Target:
 
 
 def preprocess_both(
-    a: Explainer, b: Explainer, preprocess: PreprocessLike, preprocess_b: PreprocessLike | None
-) -> tuple[Choice, Choice] | InputError:
+    a: Explainer,
+    b: Explainer,
+    preprocess: PreprocessLike | PhotoFunction,
+    preprocess_b: PreprocessLike | PhotoFunction | None,
+    strict: bool = False,
+) -> tuple[Settled, Settled] | InputError:
     """Return how photos become tensors for each of two models, the second as the first where nothing else is said.
 
     The error for a model that takes no photos is returned: arrays among the images can be compared nevertheless.
+
+    Raises:
+        PreprocessError: the preprocessing is unknown, or is guessed and ``strict``.
     """
     try:
-        of_a = a.preprocessing(preprocess)
-        of_b = fitted(of_a.preprocess, b) if preprocess_b is None else preprocess_b
-        return of_a, b.preprocessing(of_b)
+        of_a = preprocess if callable(preprocess) else a.preprocessing(preprocess)
+        of_b = _of_second(of_a, b, preprocess_b)
     except InputError as error:
         return error
+    if strict:
+        for side, settled, option in ((a, of_a, "--preprocess"), (b, of_b, "--preprocess-b")):
+            if isinstance(settled, Choice):
+                refuse_guesses(settled, side.image_input, option)
+    return of_a, of_b
+
+
+def _of_second(of_a: Settled, b: Explainer, preprocess_b: PreprocessLike | PhotoFunction | None) -> Settled:
+    if callable(preprocess_b):
+        return preprocess_b
+    if preprocess_b is not None:
+        return b.preprocessing(preprocess_b)
+    return b.preprocessing(fitted(of_a.preprocess, b)) if isinstance(of_a, Choice) else of_a
 
 
 def same_targets(target: Target, a: Explanation, images: int) -> list[list[int | TargetObject]]:

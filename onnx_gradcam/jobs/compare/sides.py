@@ -21,32 +21,27 @@ SideLike = ModelLike | Network | Explainer
 
 
 @contextmanager
-def open_side(
-    model: SideLike, layer: str | Sequence[str], score: str | None, labels: LabelsLike, opening: Opening
-) -> Iterator[Explainer]:
+def open_side(model: SideLike, layer: str | Sequence[str], labels: LabelsLike, opening: Opening) -> Iterator[Explainer]:
     """Open one of the two models; afterwards the sessions that were opened here are closed.
 
     Args:
         model: a model, "MODEL@provider", or what is open already, which stays open.
         layer, labels: as for ``Explainer``.
-        score: the name of the score tensor; None: as ``opening`` says.
-        opening: the keywords for both models.
+        opening: the keywords for this model.
 
     Raises:
         InputError: the model is open already, and an option would change it.
     """
-    own: Opening = opening if score is None else {**opening, "score": score}
     if isinstance(model, Explainer):
-        open_network(model.network, layer, **own)
+        open_network(model.network, layer, **opening)
         if labels is not None:
             raise InputError("the explainer is open already: its labels cannot be changed", hint="Explainer(labels=…)")
         yield model
     elif isinstance(model, Network):
-        yield Explainer(model, layer, labels=labels, **own)
+        yield Explainer(model, layer, labels=labels, **opening)
     else:
         path, provider = split(model)
-        if provider is not None:
-            own = {**own, "providers": [provider]}
+        own: Opening = opening if provider is None else {**opening, "providers": [provider]}
         with Explainer(path, layer, labels=labels, **own) as explainer:
             yield explainer
 

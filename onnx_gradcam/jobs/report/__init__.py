@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from onnx_gradcam.jobs.compare.comparison import Comparison, Pair
+from onnx_gradcam.jobs.compare.comparison import Comparison
+from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import Overview, PresetResult
 from onnx_gradcam.jobs.repeat import Repeat
@@ -31,8 +33,8 @@ class Renderer(Protocol):
     def compared_pair(self, pair: Pair) -> str:
         """Return what is printed when two maps are compared."""
 
-    def compared(self, comparison: Comparison) -> str:
-        """Return what is printed when all images are compared."""
+    def compared(self, comparison: Comparison, written: Path | None = None) -> str:
+        """Return what is printed when all images are compared; ``written``: the file that was written, if any."""
 
     def inspected(self, overview: Overview, presets: Sequence[PresetResult]) -> str:
         """Return what a model is, and what it says of a photo under each preset."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
-from onnx_gradcam.jobs.compare.comparison import Comparison, Pair
+from onnx_gradcam.jobs.compare.comparison import Comparison
+from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import Overview, PresetResult
 from onnx_gradcam.jobs.repeat import Repeat
@@ -40,8 +42,10 @@ def compared_pair(pair: Pair) -> str:
     return ""
 
 
-def compared(comparison: Comparison) -> str:
-    """Return the statistics, the judged requirements and all pairs."""
+def compared(comparison: Comparison, written: Path | None = None) -> str:
+    """Return the statistics, the judged requirements and all pairs; what was written names the pictures as well."""
+    if written is not None:
+        return written.read_text("utf-8").rstrip("\n")
     return _document(comparison.as_dict())
 
 

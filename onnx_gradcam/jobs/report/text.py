@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from onnx_gradcam.jobs import cuda_kernels
-from onnx_gradcam.jobs.compare.comparison import METRICS, STATISTICS, Comparison, Pair, Side
+from onnx_gradcam.jobs.compare.comparison import METRICS, STATISTICS, Comparison
+from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview, PresetResult
@@ -61,8 +63,8 @@ def compared_pair(pair: Pair) -> str:
     return f"{pair.image}  {pair.label}{values}{pixels}{top1}{f'  ({pair.note})' if pair.note else ''}"
 
 
-def compared(comparison: Comparison) -> str:
-    """Return both sides, a table of the statistics, and the judged requirements."""
+def compared(comparison: Comparison, written: Path | None = None) -> str:
+    """Return both sides, a table of the statistics, the judged requirements, and where it is written."""
     count = len(comparison.pairs)
     lines = [f"{name}  {_side(side)}" for name, side in (("A", comparison.a), ("B", comparison.b))]
     same = sum(pair.top1_a == pair.top1_b for pair in comparison.pairs)
@@ -72,7 +74,8 @@ def compared(comparison: Comparison) -> str:
         lines.append(_cells(metric, [_number(comparison.measure(metric, s)) for s in STATISTICS]))
     blank = sum(pair.pearson is None for pair in comparison.pairs)
     lines += [f"{blank} of {count} images: both maps are blank, not compared"] if blank else []
-    return "\n".join([*lines, *map(finding, comparison.findings)])
+    lines += map(finding, comparison.findings)
+    return "\n".join([*lines, *([f"written {written}"] if written else [])])
 
 
 def finding(judged: Finding) -> str:
