@@ -225,11 +225,11 @@ def _check_same(store: Store, explainer: Explainer) -> None:
     account = store.before.account
     then = {**_comparable(store.before.run), "model": account["model"]["sha256"], **account["versions"]}
     now = {**_comparable(store.run), "model": explainer.network.sha256, **explainer.network.versions}
-    changed = [key for key in now if then.get(key) != now[key]]
+    changed = [key for key in {**now, **then} if then.get(key) != now.get(key)]
     if changed:
         key = changed[0]
         raise OutputError(
-            f"{str(store.folder)!r} holds results of another run: {key} was {then.get(key)!r} and is {now[key]!r}",
+            f"{str(store.folder)!r} holds results of another run: {key} was {then.get(key)!r} and is {now.get(key)!r}",
             hint="--overwrite replaces them, -o DIR writes to another folder",
             folder=store.folder,
             changed=changed,
@@ -238,7 +238,7 @@ def _check_same(store: Store, explainer: Explainer) -> None:
 
 def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
     request = {key: value for key, value in run["request"].items() if key not in INCOMPARABLE}
-    return {**request, "files": sorted(run["files_read"].values())}
+    return {**request, **{f"the file {path!r}": digest for path, digest in run["files_read"].items()}}
 
 
 def _rows(result: Explanation | SideBySide, entry: Mapping[str, Any], folder: Path) -> list[ExplainedRow]:
