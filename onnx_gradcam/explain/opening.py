@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 class Opening(TypedDict, total=False):
-    """The keywords of every function that takes a model.
+    """The keywords of every function that opens a model.
 
     Attributes:
         score: the name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
