@@ -25,9 +25,11 @@ from onnx_gradcam.cli.options import (
     Smooth,
     Targets,
 )
+from onnx_gradcam.cli.picture_options import PICTURES, takes_picture_options
 from onnx_gradcam.jobs import demo as bundled
 from onnx_gradcam.jobs import explain as job
 from onnx_gradcam.jobs.heads import names_all_heads, run_heads
+from onnx_gradcam.jobs.pictures import Pictures
 from onnx_gradcam.jobs.repeat import repeat as repeat_run
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.photos.decode import MAX_PIXELS
@@ -37,6 +39,7 @@ from onnx_gradcam.results.store import Mode
 DEMO = job.RESULTS / "demo"
 
 
+@takes_picture_options
 @takes_model_options
 def explain(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)] = None,
@@ -82,6 +85,7 @@ def explain(
             show_default="0.25 for detectors",
         ),
     ] = None,
+    pictures: Pictures = PICTURES,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
     resume: Annotated[
@@ -136,6 +140,7 @@ def explain(
         max_pixels=max_pixels,
         threshold=threshold,
         model_options=model_options,
+        pictures=pictures,
     )
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
     folder = out or job.default_folder(request)
@@ -197,9 +202,11 @@ def _repeat(manifest: Path, as_json: bool) -> None:
         raise typer.Exit(FOUND)
 
 
+@takes_picture_options
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")] = DEMO,
+    pictures: Pictures = PICTURES,
     as_json: AsJson = False,
 ) -> None:
     """Run the main job on the bundled model and images."""
-    _explain(bundled.request(), out, "overwrite", as_json)
+    _explain(bundled.request(pictures), out, "overwrite", as_json)

@@ -42,13 +42,15 @@ def check_request(request: Request) -> Values:
 
     Raises:
         ModelError: model and images have changed places.
-        MethodError: the method, a variant, a fusion or an option is unknown.
+        MethodError: the method, a variant, a fusion, an option or the scale is unknown.
+        OutputError: a colour map or another word about pictures is unknown.
         ProviderError: a provider is unknown, or the installed runtime does not have it.
         TargetError: the labels cannot be read.
         PreprocessError: the preprocessing is unknown or cannot be read.
         InputError: an array for another input, or the table of true labels, cannot be read.
     """
     _check_places(request)
+    request.pictures.check()
     options = read_options(request.options)
     recipe = recipe_of(request.method, request.counterfactual, request.signed, request.fusion, request.smooth, options)
     check_providers(opening_of(request.model_options).get("providers"))

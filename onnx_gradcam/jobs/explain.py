@@ -22,7 +22,8 @@ from onnx_gradcam.errors import (
 )
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.checks import check_request, files_read
-from onnx_gradcam.jobs.images import explain_files
+from onnx_gradcam.jobs.images import Explained, explain_files
+from onnx_gradcam.jobs.pictures import Pages, has_scale, scales_of_run
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.methods.table import canonical
@@ -31,6 +32,7 @@ from onnx_gradcam.photos.listing import Listed, find_images, readable_suffixes
 from onnx_gradcam.results import files
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.journal import holds_results, read_state, sha256
+from onnx_gradcam.results.scales import Scales
 from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.results.store import Mode, Store
 
@@ -84,12 +86,14 @@ class Outcome:
         errors: the images that failed, each with its error.
         kept: how many images were there already.
         left_out: what was met in folders and not taken, by its kind.
+        sheets: the paths of the pages of the contact sheet.
     """
 
     manifest: Path
     errors: list[tuple[str, OnnxGradcamError]] = field(default_factory=list)
     kept: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    sheets: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -152,27 +156,36 @@ def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listene
 def _explain_all(
     explainer: Explainer, plan: Plan, images: Sequence[Listed], store: Store, outcome: Outcome, listener: Listener
 ) -> None:
-    store.keep(_is_up_to_date)
+    scales = scales_of_run(plan.pictures, lambda: explain_files(explainer, [i.path for i in images], plan))
+    store.keep(lambda entry: _is_up_to_date(entry) and has_scale(entry, scales))
     kept = {entry["image"]: entry["stem"] for entry in store.kept}
     stems = files.stems([image.name for image in images], [image.path for image in images], kept.values())
-    todo = [(image.path, stem) for image, stem in zip(images, stems, strict=True) if str(image.path) not in kept]
-    outcome.kept = len(images) - len(todo)
-    results = explain_files(explainer, [path for path, _ in todo], plan)
-    for number, ((path, stem), result) in enumerate(zip(todo, results, strict=True), outcome.kept + 1):
+    pages = Pages(plan.pictures, scales)
+    todo = [pair for pair in zip(images, stems, strict=True) if plan.pictures.sheet or str(pair[0].path) not in kept]
+    outcome.kept = sum(str(image.path) in kept for image in images)
+    results = explain_files(explainer, [image.path for image, _ in todo], plan)
+    for number, ((image, stem), result) in enumerate(zip(todo, results, strict=True), len(images) - len(todo) + 1):
         try:
-            if isinstance(result, OnnxGradcamError):
-                raise result
-            entry = store.write(result, files.Subject(stem, str(path), sha256(path)))
+            scaled = _at_scale(result, scales)
+            if str(image.path) not in kept:
+                _write(scaled, files.Subject(stem, str(image.path), sha256(image.path)), plan, store, listener)
         except OnnxGradcamError as error:
             if len(images) == 1 or not _is_of_one_image(error):
                 raise
-            outcome.errors.append((str(path), error))
+            outcome.errors.append((str(image.path), error))
         else:
-            for row in _rows(result, entry, store.folder):
-                listener.row(row)
+            outcome.sheets += [store.write_sheet(page) for page in pages.add(scaled, image.name)]
         listener.done(number, len(images))
+    outcome.sheets += [store.write_sheet(page) for page in pages.rest()]
     if len(outcome.errors) == len(images):
         raise _all_failed([error for _, error in outcome.errors])
+
+
+def _at_scale(result: Explained, scales: float | Scales | None) -> Explanation | SideBySide:
+    """Return a result at the scale of the run. Raises the error that it is instead, and ``MethodError``."""
+    if isinstance(result, OnnxGradcamError):
+        raise result
+    return result if scales is None else result.at_scale(scales)
 
 
 def _is_of_one_image(error: OnnxGradcamError) -> bool:
@@ -190,6 +203,14 @@ def _all_failed(errors: Sequence[OnnxGradcamError]) -> OnnxGradcamError:
         where=errors[0].what,
         hint=f"files ending in {', '.join(readable_suffixes())}",
     )
+
+
+def _write(
+    result: Explanation | SideBySide, subject: files.Subject, plan: Plan, store: Store, listener: Listener
+) -> None:
+    entry = store.write(result, subject, plan.pictures.style)
+    for row in _rows(result, entry, store.folder):
+        listener.row(row)
 
 
 def _is_up_to_date(entry: Mapping[str, Any]) -> bool:

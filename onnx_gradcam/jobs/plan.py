@@ -14,6 +14,7 @@ from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.preprocessing import refuse_guesses
 from onnx_gradcam.jobs.checks import Values
 from onnx_gradcam.jobs.model_options import opening_of
+from onnx_gradcam.jobs.pictures import Pictures
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import true_classes
 from onnx_gradcam.photos.listing import ARRAYS, Listed
@@ -36,6 +37,7 @@ class Plan:
         true: the true class of each image, where the prediction is explained against it.
         true_source: the label or the table that the true classes come from.
         max_pixels: the largest photo that is decoded.
+        pictures: how results are drawn, and at which scale.
     """
 
     target: Target
@@ -47,6 +49,7 @@ class Plan:
     true: Mapping[Path, int] | None
     true_source: str
     max_pixels: int
+    pictures: Pictures
 
 
 def open_explainer(request: Request) -> Explainer:
@@ -90,6 +93,7 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
         true=None if request.true is None else true_classes(request.true, images, explainer),
         true_source=request.true or "",
         max_pixels=request.max_pixels,
+        pictures=request.pictures,
     )
 
 

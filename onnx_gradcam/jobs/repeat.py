@@ -14,11 +14,14 @@ from onnx_gradcam.errors import OutputError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.checks import check_request
 from onnx_gradcam.jobs.images import explain_file
+from onnx_gradcam.jobs.pictures import Pictures
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.photos.listing import of_file
+from onnx_gradcam.results import files
 from onnx_gradcam.results.journal import sha256
+from onnx_gradcam.results.scales import IMAGE
 
 HEATMAP_TOLERANCE = 1e-3  # of a heatmap in [0, 1]: another provider or thread count rounds differently
 
@@ -98,9 +101,17 @@ def _repeat_image(explainer: Explainer, plan: Plan, folder: Path, before: _Befor
         return before.failed(note or "another number of maps")
     rows = []
     for entry, row in zip(maps, before.rows, strict=True):
-        old, new = load_tensor(folder / row["npy"]), entry.heatmap
+        old, new = load_tensor(folder / row["npy"]), _heatmap(entry, row, plan.pictures)
         if old.shape != new.shape or entry.record["target"] != row.get("target", str(row["class_index"])):
             rows.append(Repeat(str(before.path), row["npy"], float("nan"), note or "another class or shape"))
         else:
             rows.append(Repeat(str(before.path), row["npy"], float(np.abs(old - new).max()), note))
     return rows
+
+
+def _heatmap(entry: files.MapFile, before: Mapping[str, Any], pictures: Pictures) -> np.ndarray:
+    """Return a new map at the scale at which it was written, where maps of that run had a common scale."""
+    if pictures.file_scale == IMAGE or entry.record["is_blank"]:
+        return entry.heatmap
+    share = float(entry.record["scale"]) / float(before["scale"])
+    return np.clip(entry.heatmap * np.float32(share), -1, 1)

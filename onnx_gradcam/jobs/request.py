@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from onnx_gradcam.jobs.model_options import PLAIN_DEFAULTS, Plain
+from onnx_gradcam.jobs.pictures import Pictures
 from onnx_gradcam.photos.decode import MAX_PIXELS
 
 
@@ -28,6 +29,7 @@ class Request:
         max_pixels: the largest photo that is decoded.
         threshold: the probability below which nothing is detected; None: that of the family of models.
         model_options: by name, those of ``MODEL_OPTIONS`` that were given.
+        pictures: how results are drawn, and at which scale.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Request:
     max_pixels: int = MAX_PIXELS
     threshold: float | None = None
     model_options: Mapping[str, Plain] = field(default_factory=dict)
+    pictures: Pictures = field(default_factory=Pictures)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Request:
@@ -59,10 +62,11 @@ class Request:
         """
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         options = {name: plain.pop(name) for name in PLAIN_DEFAULTS if name in plain}
-        return cls(**plain, model_options=options)
+        pictures = {f.name: plain.pop(f.name) for f in fields(Pictures) if f.name in plain}
+        return cls(**plain, model_options=options, pictures=Pictures(**pictures))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the request as JSON has it; the options of the model stand among the others."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "model_options"}
-        content = {**own, **PLAIN_DEFAULTS, **self.model_options}
+        """Return the request as JSON has it; the options of model and pictures stand among the others."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("model_options", "pictures")}
+        content = {**own, **PLAIN_DEFAULTS, **self.model_options, **asdict(self.pictures)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}

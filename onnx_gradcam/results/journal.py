@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +23,18 @@ PART = ".onnx-gradcam.part"
 """The name of a file that is not complete yet: it is renamed when it is."""
 
 RUN_KEYS = ("request", "files_read")
-OWN_KEYS = ("schema_version", "complete", "time", "python", "platform", "results", "errors", "left_out", *RUN_KEYS)
+OWN_KEYS = (
+    "schema_version",
+    "complete",
+    "time",
+    "python",
+    "platform",
+    "results",
+    "sheets",
+    "errors",
+    "left_out",
+    *RUN_KEYS,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,7 @@ class State:
         account: what the manifest says of model, score, layers and method; empty before the first result.
         results: the entries of the images that are complete.
         files: every file that the run may have left, by its name in the folder → its sha256.
+        sheets: the pages of the contact sheet that are complete, by name → sha256.
         started: when the run began, "" where that is not known.
         complete: whether the run came to its end.
     """
@@ -45,11 +57,12 @@ class State:
     files: Mapping[str, str]
     started: str = ""
     complete: bool = False
+    sheets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unnamed(self) -> dict[str, str]:
         """Return the files that belong to no complete image: of one that was interrupted, or of an earlier run."""
-        named = {name for result in self.results for name in _files(result)}
+        named = {name for result in self.results for name in _files(result)} | set(self.sheets)
         return {name: digest for name, digest in self.files.items() if name not in named}
 
 
@@ -71,14 +84,15 @@ def read_state(folder: Path) -> State | None:
             hint="another folder with -o DIR",
             path=path,
         )
-    results = tuple(content["results"])
+    results, sheets = tuple(content["results"]), content.get("sheets", {})
     return State(
         run={key: content[key] for key in RUN_KEYS if key in content},
         account={key: value for key, value in content.items() if key not in OWN_KEYS},
         results=results,
-        files={name: digest for result in results for name, digest in _files(result).items()},
+        files={name: digest for result in results for name, digest in _files(result).items()} | sheets,
         started=content.get("time", {}).get("started", ""),
         complete=content.get("complete", True),
+        sheets=sheets,
     )
 
 
@@ -113,7 +127,8 @@ def line(kind: str, content: object) -> bytes:
 
     Args:
         kind: "started", "run", "account"; "files": names of files with their hashes, before they are written, or of
-            earlier ones that are taken away; "result": the entry of an image when all its files are there.
+            earlier ones that are taken away; "result": the entry of an image when all its files are there; "sheets": a
+            page of the contact sheet when it is there.
         content: what JSON can hold.
     """
     return encode_json({kind: content}) + b"\n"
@@ -128,18 +143,21 @@ def encode_json(content: object, indent: int | None = None) -> bytes:
 def _fold(lines: Iterable[Mapping[str, Any]]) -> State:
     last: dict[str, Any] = {}
     files: dict[str, str] = {}
+    sheets: dict[str, str] = {}
     results: list[Mapping[str, Any]] = []
     for content in lines:
         for kind, value in content.items():
             last[kind] = value
             files |= value if kind == "files" else _files(value) if kind == "result" else {}
             results += [value] if kind == "result" else []
+            sheets |= value if kind == "sheets" else {}
     return State(
         run=last.get("run", {}),
         account=last.get("account", {}),
         results=tuple(results),
         files=files,
         started=last.get("started", ""),
+        sheets=sheets,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import platform
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from onnx_gradcam.errors import OnnxGradcamError, OutputError
 from onnx_gradcam.results import files, journal
 from onnx_gradcam.results.journal import JOURNAL, MANIFEST, PART, State
+from onnx_gradcam.results.picture.overlay import Picture, encode_png
 from onnx_gradcam.results.picture.style import PLAIN, Style
 from onnx_gradcam.results.scales import IMAGE, SHARED, join_peaks, read_scale
 
@@ -62,6 +64,7 @@ class Store:
         self._started = (before.started if before and self.kept else "") or _now()
         self._journal: FileIO | None = None
         self._has_begun = False
+        self._pages = 0
 
     def keep(self, stays: Callable[[Mapping[str, Any]], bool]) -> None:
         """Keep of the earlier entries only those that ``stays`` says; call it before the first result is written."""
@@ -124,6 +127,19 @@ class Store:
             self._put(name, data)
         self._note("result", entry)
         return entry
+
+    def write_sheet(self, page: Picture) -> Path:
+        """Write a page of a contact sheet, and return its path. Raises ``OutputError`` as ``write`` does."""
+        self._pages += 1
+        name = "sheet.png" if self._pages == 1 else f"sheet-{self._pages}.png"
+        data = encode_png(page)
+        named = {name: hashlib.sha256(data).hexdigest()}
+        self._refuse_taken({name: data})
+        self._begin()
+        self._note("files", named)
+        self._put(name, data)
+        self._note("sheets", named)
+        return self.folder / name
 
     def _begin(self) -> None:
         """Open the journal: from here on it names every file of this run, and those of the run before."""
@@ -215,6 +231,7 @@ class Store:
             **state.run,
             **account,
             "results": list(state.results),
+            "sheets": dict(state.sheets),
             "errors": [_error(name, error) for name, error in self.errors],
             "left_out": dict(self.left_out),
         }

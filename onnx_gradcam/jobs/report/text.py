@@ -31,13 +31,13 @@ def explained_row(row: ExplainedRow) -> str:
 
 
 def explained(outcome: Outcome) -> str:
-    """Return nothing: each row has been printed."""
-    return ""
+    """Return the pages of the contact sheet; each row has been printed."""
+    return "\n".join(f"contact sheet  {path}" for path in outcome.sheets)
 
 
 def explained_heads(outcomes: Mapping[str, Outcome]) -> str:
-    """Return nothing: each row has been printed."""
-    return ""
+    """Return the pages of the contact sheets; each row has been printed."""
+    return "\n".join(filter(None, map(explained, outcomes.values())))
 
 
 def repeated(rows: Sequence[Repeat]) -> str:
