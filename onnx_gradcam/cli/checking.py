@@ -11,8 +11,9 @@ from onnx_gradcam.cli.console import DONE, FOUND, UNDECIDED, progress, renderer,
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import AsJson, Layers, Model
 from onnx_gradcam.explain.network import open_network
-from onnx_gradcam.jobs.inspect import overview, presets_on
+from onnx_gradcam.jobs.inspect import overview
 from onnx_gradcam.jobs.model_options import opening_of
+from onnx_gradcam.jobs.presets import rank_presets
 from onnx_gradcam.verify import verify as check
 
 STATUSES = {"pass": DONE, "fail": FOUND, "undecided": UNDECIDED}
@@ -24,7 +25,9 @@ def inspect(
     model_options: ModelOptions = NONE,
     image: Annotated[
         Path | None,
-        typer.Option("--image", metavar="PHOTO", help="Top-1 and confidence under each preset.", show_default=False),
+        typer.Option(
+            "--image", metavar="PHOTO", help="Which preprocessing fits, and the line to copy.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -34,8 +37,8 @@ def inspect(
     """
     network = open_network(model, **opening_of(model_options))
     model_overview = overview(network)
-    presets = presets_on(network, image) if image else ()
-    show(renderer(as_json).inspected(model_overview, presets))
+    ranking = rank_presets(network, image) if image else None
+    show(renderer(as_json).inspected(model_overview, ranking))
 
 
 @takes_model_options

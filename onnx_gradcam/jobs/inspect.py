@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Unpack
 
 import onnx_ir as ir
 
@@ -18,7 +18,6 @@ from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules regis
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.engine.session import CUDA, full_name
 from onnx_gradcam.errors import OnnxGradcamError
-from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.inputs import spec_of
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
@@ -28,7 +27,7 @@ from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.lowering.table import is_lowered, is_lowered_to_body
 from onnx_gradcam.graph.lowering.trial import objection
 from onnx_gradcam.jobs import cuda_kernels
-from onnx_gradcam.photos.preprocess.choice import PRESETS, InputSpec, labels_from
+from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import Context
 
 
@@ -296,31 +295,3 @@ def _status(node: ir.Node, path: set[ir.Value]) -> str:
     if is_lowered(node) and not objection(node):
         return "function body" if is_lowered_to_body(node) else "lowered"
     return "missing"
-
-
-@dataclass(frozen=True)
-class PresetResult:
-    """What a model says of a photo under one preset: its top-1, and how probable it is."""
-
-    preset: str
-    label: str
-    probability: float
-
-
-@spelled_out
-def presets_on(model: ModelLike | Network, image: Any, **opening: Unpack[Opening]) -> tuple[PresetResult, ...]:
-    """Return top-1 and its probability for a photo under each preset: the right one is usually the surest.
-
-    Args:
-        model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
-        image: what ``explain_image`` takes.
-        **opening: the keywords of ``Opening``.
-
-    Raises what ``Explainer`` and ``explain_image`` raise.
-    """
-    with Explainer(model, **opening) as explainer:
-        return tuple(
-            PresetResult(name, result.label(0), float(result.probability[0]))
-            for name in PRESETS
-            for result in [explainer.explain_image(image, method="eigencam", preprocess=name)]
-        )

@@ -20,12 +20,13 @@ import onnx_gradcam as ogc
 from onnx_gradcam.cli import app, main
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.explain.opening import OPENING_DEFAULTS, Opening
-from onnx_gradcam.jobs.inspect import overview, presets_on
+from onnx_gradcam.jobs.inspect import overview
 from onnx_gradcam.jobs.model_options import MODEL_OPTIONS, PLAIN_DEFAULTS, opening_of
+from onnx_gradcam.jobs.presets import rank_presets
 
 COMMANDS = ("explain", "inspect", "verify", "compare")
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    ogc.Explainer, ogc.compare, ogc.gradient_model, ogc.layers, ogc.verify, overview, presets_on,
+    ogc.Explainer, ogc.compare, ogc.gradient_model, ogc.layers, ogc.verify, overview, rank_presets,
 )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from typing import Protocol
 from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
-from onnx_gradcam.jobs.inspect import Overview, PresetResult
+from onnx_gradcam.jobs.inspect import Overview
+from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.jobs.report import json, text
 from onnx_gradcam.verify import Report
@@ -36,8 +37,8 @@ class Renderer(Protocol):
     def compared(self, comparison: Comparison, written: Path | None = None) -> str:
         """Return what is printed when all images are compared; ``written``: the file that was written, if any."""
 
-    def inspected(self, overview: Overview, presets: Sequence[PresetResult]) -> str:
-        """Return what a model is, and what it says of a photo under each preset."""
+    def inspected(self, overview: Overview, ranking: Ranking | None) -> str:
+        """Return what a model is, and which preprocessing fits a photo."""
 
     def verified(self, report: Report) -> str:
         """Return the checks of a model."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
-from onnx_gradcam.jobs.inspect import Overview, PresetResult
+from onnx_gradcam.jobs.inspect import Overview
+from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.results.records import without_nan
 from onnx_gradcam.verify import Report
@@ -49,10 +50,11 @@ def compared(comparison: Comparison, written: Path | None = None) -> str:
     return _document(comparison.as_dict())
 
 
-def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
+def inspected(overview: Overview, ranking: Ranking | None) -> str:
     """Return all that is known of the model."""
-    content = {**asdict(overview), "presets": [asdict(result) for result in presets]}
-    return _document(content)
+    results = [] if ranking is None else [{**asdict(result), "margin": result.margin} for result in ranking.results]
+    content = {**asdict(overview), "presets": results, "line": None if ranking is None else ranking.line}
+    return json.dumps(without_nan(content), indent=2, default=str, allow_nan=False)
 
 
 def verified(report: Report) -> str:

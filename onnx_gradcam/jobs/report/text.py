@@ -10,7 +10,8 @@ from onnx_gradcam.jobs.compare.comparison import METRICS, STATISTICS, Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
-from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview, PresetResult
+from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview
+from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.verify import Check, NodeCheck, Report
 from onnx_gradcam.verify.report import VERDICTS
@@ -101,7 +102,7 @@ def _number(value: float | None) -> str:
 # --- inspect ----------------------------------------------------------------------------------------------------
 
 
-def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
+def inspected(overview: Overview, ranking: Ranking | None) -> str:
     """Return sections on inputs, outputs, score, layers, operators and preprocessing."""
     imports = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in overview.opset.items())
     labels = f"{overview.labels or 'no'} labels in the model"
@@ -119,7 +120,25 @@ def inspected(overview: Overview, presets: Sequence[PresetResult]) -> str:
         "warnings": list(overview.warnings),
     }
     lines = [line for title, rows in sections.items() if rows for line in [title, *(f"  {row}" for row in rows)]]
-    return "\n".join([*lines, *(f"  {r.preset:15} {r.label:30} {r.probability:.3f}" for r in presets)])
+    return "\n".join([*lines, *([] if ranking is None else _ranking(ranking))])
+
+
+def _ranking(ranking: Ranking) -> list[str]:
+    heading = f"  {'':27} {'p':>6} {'mirrored':>9} {'pieces':>7} {'margin':>7}  top-1"
+    rows = [
+        f"  {'auto (the model says so)' if r.declared else r.preset:27} {r.probability:6.3f} {r.mirrored:9.3f} "
+        f"{r.scrambled:7.3f} {r.margin:7.3f}  {r.label}"
+        for r in ranking.results
+    ]
+    doubt = [] if ranking.stands_out else ["  none stands out: another photo, or what the model was trained with"]
+    return [
+        "preprocessing on this photo (surer of it and of its mirror image than of its pieces)",
+        heading,
+        *rows,
+        *doubt,
+        "to copy",
+        f"  {ranking.line}",
+    ]
 
 
 def _head(head: HeadInfo) -> str:

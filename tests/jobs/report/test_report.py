@@ -14,7 +14,8 @@ from repository import MODELS
 import onnx_gradcam as ogc
 from onnx_gradcam.jobs.compare import compare
 from onnx_gradcam.jobs.explain import ExplainedRow, run
-from onnx_gradcam.jobs.inspect import LayerInfo, PresetResult, overview
+from onnx_gradcam.jobs.inspect import LayerInfo, overview
+from onnx_gradcam.jobs.presets import PresetResult, Ranking
 from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.jobs.report import RENDERERS, Renderer, text
 from onnx_gradcam.jobs.report import json as json_format
@@ -101,18 +102,33 @@ def test_a_run(tmp_path: Path) -> None:
 
 def test_an_overview() -> None:
     found = overview(brightness_model())
-    presets = [PresetResult("raw", "cat", 0.5)]
-    lines = text.inspected(found, presets).splitlines()
+    ranking = Ranking((PresetResult("raw", "cat", 0.5, 0.625, 0.25),), "onnx-gradcam explain m a --preprocess raw")
+    lines = text.inspected(found, ranking).splitlines()
     assert lines[:2] == ["model", "  the model given in memory  (ai.onnx 18)"]
     assert "  * cells  (batch, 1, 6, 7)  Relu: the end of the last convolutional stage" in lines
-    assert lines[-1] == "  raw             cat                            0.500"
-    content = json.loads(json_format.inspected(found, presets))
-    assert content["presets"] == [{"preset": "raw", "label": "cat", "probability": 0.5}]
+    assert lines[-3:] == [
+        "  raw                          0.500     0.625   0.250   0.250  cat",
+        "to copy",
+        "  onnx-gradcam explain m a --preprocess raw",
+    ]
+    content = json.loads(json_format.inspected(found, ranking))
+    assert content["presets"] == [
+        {
+            "preset": "raw",
+            "label": "cat",
+            "probability": 0.5,
+            "mirrored": 0.625,
+            "scrambled": 0.25,
+            "declared": False,
+            "margin": 0.25,
+        }
+    ]
+    assert content["line"] == ranking.line
     assert [layer["name"] for layer in content["layers"] if layer["chosen"]] == ["cells"]
 
 
 def test_of_many_layers_the_first_are_shown() -> None:
     layers = tuple(LayerInfo(f"v{k}", ("N", 8, 4, 4), "Relu", k == 0, "it ends a stage") for k in range(15))
-    lines = text.inspected(replace(overview(brightness_model()), layers=layers), ()).splitlines()
+    lines = text.inspected(replace(overview(brightness_model()), layers=layers), None).splitlines()
     assert "    v11  (N, 8, 4, 4)  Relu: it ends a stage" in lines
     assert "    and 3 more, further up: --json lists them all" in lines
