@@ -19,7 +19,7 @@ from onnx_gradcam.results.picture.overlay import Picture, Seen
 from onnx_gradcam.results.picture.style import PLAIN, Style
 from onnx_gradcam.results.scales import IMAGE, SHARED, Scales, map_unit, read_scale
 from onnx_gradcam.results.side_by_side import SideBySide
-from onnx_gradcam.results.titles import percentage
+from onnx_gradcam.results.titles import heading, percentage
 
 Array = npt.NDArray[Any]
 LONG_SIDE = (THUMBNAIL, THUMBNAIL)
@@ -106,8 +106,10 @@ def scales_of(all_thumbnails: Sequence[Thumbnail], scale: str | float | Scales) 
 def title_of(result: Explanation | SideBySide) -> list[str]:
     """Return the lines above a contact sheet: the method, and where score and map were taken."""
     first = result.first if isinstance(result, SideBySide) else result
-    _, _, *where = first.title(0)
-    return [first.method, f"model {Path(first.provenance.model).name}", *where]
+    _, _, score, _ = first.title(0)
+    layers = " + ".join(layer.name for layer in first.layers)
+    where = f"layer {layers}" if layers else f"input {first.attributed}"
+    return [first.method, f"model {Path(first.provenance.model).name}", score, where]
 
 
 def thumbnails(result: Explanation | SideBySide, name: str = "") -> list[Thumbnail]:
@@ -147,7 +149,7 @@ def _thumbnail(
         signed=part.signed,
         seen=_scaled(part.region(row), factor),
         name=name,
-        caption=f"{part_name}: {part.label(row)}{p}" if part_name else f"{part.label(row)}{p}",
+        caption=f"{part_name}: {heading(part.label(row))}{p}" if part_name else f"{heading(part.label(row))}{p}",
         cautions=part.cautions(row) if part_name else [*portrait.cautions(part, row), *portrait.sanity(part)],
         box=None if box is None else (box[0] * factor, box[1] * factor, box[2] * factor, box[3] * factor),
         top=scale if part.is_blank[row] else scale * portrait.brightest_of(part, row),

@@ -70,11 +70,20 @@ def title(explanation: Explanation, row: int) -> list[str]:
     score = f"{explanation.unit(row)} {float(explanation.score[row]):.3g}"
     made_of = f", p = {explanation.made_of(row)}" if explanation.made_of(row) else ""
     return [
-        f"{explanation.name(row)}{suffix}",
+        f"{heading(explanation.name(row))}{suffix}",
         f"{explanation.method}, {score}{made_of}",
         f"score {explanation.score_name}{before}",
         _place(explanation, row),
     ]
+
+
+def heading(name: str) -> str:
+    """Return the name of what is explained as it stands above a picture: a mere index is called a class.
+
+    >>> heading("tabby (281)"), heading("281")
+    ('tabby (281)', 'class 281')
+    """
+    return f"class {name}" if name.isdecimal() else name
 
 
 def percentage(probability: float) -> str:

@@ -123,3 +123,10 @@ def test_maps_that_are_not_drawn_make_no_sheet() -> None:
     assert thumbnails(volume) == []
     with pytest.raises(ogc.OutputError, match="no map can be drawn"):
         ogc.contact_sheet([volume])
+
+
+def test_a_box_is_drawn_on_a_thumbnail() -> None:
+    boxed = replace(thumbnail(1.0), box=(10.0, 20.0, 40.0, 50.0))
+    changed = np.argwhere((draw([boxed]) != draw([thumbnail(1.0)])).any(axis=2))
+    (y1, x1), (y2, x2) = changed.min(axis=0), changed.max(axis=0)
+    assert (x2 - x1, y2 - y1) == pytest.approx((30, 30), abs=2)

@@ -149,7 +149,7 @@ def _draw(thumbnail: Thumbnail, scales: Mapping[str, float] | None, style: Style
     if thumbnail.seen is not None and thumbnail.seen != (0, 0, level.shape[1], level.shape[0]):
         outline(picture, thumbnail.seen, 1)
     if thumbnail.box is not None:
-        draw_box(picture, thumbnail.box, 1)
+        draw_box(picture, thumbnail.box, 1, thickness=1)
     return picture
 
 

@@ -294,14 +294,14 @@ def resize_map(heatmap: NDArray[Any], size: Size) -> NDArray[Any]:
     return cv2.resize(heatmap.astype(np.float32), size[::-1], interpolation=kind)
 
 
-def draw_box(picture: Picture, box: Box, factor: float) -> None:
+def draw_box(picture: Picture, box: Box, factor: float, thickness: int = 2) -> None:
     """Draw a box as a white line on a dark line, which can be seen on every background."""
     height, width = picture.shape[:2]
     x1, y1, x2, y2 = (
         round(float(np.clip(v * factor, 0, m - 1))) for v, m in zip(box, (width, height) * 2, strict=True)
     )
-    for ink, thickness in ((INK, 4), (PAPER, 2)):
-        cv2.rectangle(picture, (x1, y1), (x2, y2), ink, thickness)
+    for ink, width_of_line in ((INK, 2 * thickness), (PAPER, thickness)):
+        cv2.rectangle(picture, (x1, y1), (x2, y2), ink, width_of_line)
 
 
 def _sizes(width: int) -> Sizes:
