@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -70,6 +71,7 @@ class Layer:
             ``is_open``; None for a value with spatial axes of its own.
         is_open: whether the token grid depends on the size of the image, which is not known before the run.
         level: the level of a detector that the layer feeds; None where there are no levels.
+        note: what the user should know of a layer that is taken; "" for nothing.
     """
 
     value: ir.Value
@@ -78,11 +80,18 @@ class Layer:
     token_grid: np.ndarray | None = field(default=None, compare=False)
     is_open: bool = False
     level: int | None = None
+    note: str = field(default="", compare=False)
 
     @property
     def chosen(self) -> bool:
         """Return whether the layer is explained: "auto" takes it, or the user named it."""
         return self.verdict in TAKEN
+
+    @property
+    def positions(self) -> int | None:
+        """Return how many spatial positions it has; None where that is not known before the run."""
+        space = [d for d in self.dims[2:] if isinstance(d, int)]
+        return math.prod(space) if len(space) == len(self.dims) - 2 else None
 
     @property
     def reason(self) -> str:

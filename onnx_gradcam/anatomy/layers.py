@@ -21,6 +21,7 @@ from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS
 from onnx_gradcam.graph.quantization import real_form
 
+COARSE = 16  # positions of a map that is too coarse to say much
 Finder = Callable[[LayerSearch], list[Layer]]
 
 
@@ -44,7 +45,22 @@ def candidates(
     for find in _finders(score):
         if layers := find(search):
             return layers
-    return classifier_layers(search)
+    return _with_coarseness(classifier_layers(search))
+
+
+def _with_coarseness(ranked: Sequence[Layer]) -> list[Layer]:
+    """Return the same layers; one that is taken says that its map is coarse, and which one is the next finer."""
+    return [replace(x, note=x.note or _coarseness(x, ranked)) if x.chosen else x for x in ranked]
+
+
+def _coarseness(layer: Layer, ranked: Sequence[Layer]) -> str:
+    count = layer.positions
+    if count is None or count >= COARSE or len(layer.dims) < 4:
+        return ""
+    size = "×".join(map(str, layer.dims[2:]))
+    finer = [x for x in ranked if (more := x.positions) is not None and more > count and x.verdict is Verdict.SHALLOWER]
+    way_out = f"; the next finer layer: --layer {finer[0].name}" if finer else ""
+    return f"the map of {layer.name!r} has {size} positions only, so that it is coarse{way_out}"
 
 
 def _finders(score: Score) -> tuple[Finder, ...]:

@@ -14,7 +14,7 @@ from onnx_gradcam.anatomy.vectors import PASSED_OVER, Vector
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import POOLINGS, AxisEffect, operators
 
-CLASSES, EMBEDDING, VALUES = "classes", "embedding", "values"
+CLASSES, PROBABILITIES, EMBEDDING, VALUES = "classes", "probabilities", "embedding", "values"
 NORMALISATIONS = frozenset(
     "BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LpNormalization "
     "RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization".split()
@@ -31,6 +31,8 @@ PICKS = operators(AxisEffect.PICKED) | frozenset(
 REDUCTIONS = operators(AxisEffect.REDUCED)
 SUMS_OF_SQUARES = frozenset("ReduceL2 ReduceSumSquare ReduceSum ReduceMean".split())
 COLOURS = (1, 3, 4)  # channels of an image
+JOINS_NETWORKS = frozenset(("Add", "Mean", "ReduceMean", "Sum"))
+WEIGHTED = frozenset("Div Mean Mul ReduceMean".split())  # the first step by which probabilities are averaged
 POOLED = POOLINGS | REDUCTIONS
 CLASS_MAPS = frozenset(("", "Relu", "Clip", "LeakyRelu"))  # what a convolution with one map for each class goes through
 NORM_STEPS = 6  # operators between a sum of squares and the division by its root
@@ -55,7 +57,7 @@ def nature_of(vector: Vector, known: Mapping[ir.Value, Entries], inputs: Sequenc
         return _of_one_number(vector)
     if vector.activation:
         return _of_squashed(vector, inputs)
-    for find in (_normalised, _ends_in_function, _pooled_features):
+    for find in (_mixed_probabilities, _normalised, _ends_in_function, _pooled_features):
         if (nature := find(vector, known)) is not None:
             return nature
     return Nature(CLASSES, "one number for each of its columns, from a linear layer: taken for the logits of classes")
@@ -68,7 +70,7 @@ def is_picked(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
         node = _maker(node.inputs[0])
     if node is None or node.op_type in PICKS:
         return node is not None
-    entries = known.get(node.inputs[0]) if node.op_type in REDUCTIONS and node.inputs[0] is not None else None
+    entries = known.get(node.inputs[0]) if node.op_type == "ReduceMax" and node.inputs[0] is not None else None
     return entries is not None and entries.are_squashed
 
 
@@ -111,6 +113,20 @@ def _size(value: ir.Value) -> int | None:
     dims = [] if value.shape is None else list(value.shape)[1:]
     known = [d for d in dims if isinstance(d, int)]
     return math.prod(known) if dims and len(known) == len(dims) else None
+
+
+def _mixed_probabilities(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:
+    """Return classes where the numbers are a mean of probabilities, as of several networks or views."""
+    entries = known.get(vector.value)
+    if entries is None or any(c.squashed_by is None for c in entries.columns):
+        return None
+    *scales, first = [n.op_type for n in _behind_affine(vector.value)] or [""]
+    if first not in JOINS_NETWORKS:
+        return None
+    weighted = WEIGHTED if not {"Mul", "Div"} & {*scales} else WEIGHTED | {"Add", "Sum"}
+    if any(c.changed_by not in weighted for c in entries.columns):
+        return None
+    return Nature(PROBABILITIES, f"a mean of what several {entries.columns[0].kind[0]} make: probabilities of classes")
 
 
 def _normalised(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:

@@ -32,7 +32,8 @@ class Score:
         count: the number of classes; 2 for a single logit with a Sigmoid, 1 for a regression.
         output: the name of the graph output that the value leads to.
         dense: the scores of a model that has many for each image; None for a classifier and a regression.
-        nature: "classes", or "embedding" or "values" for numbers that are no classes; "" for a single number.
+        nature: "classes", "probabilities" for classes whose scores are a mean of probabilities, or "embedding" or
+            "values" for numbers that are no classes; "" for a single number.
         reason: why it is taken for what it is.
     """
 
@@ -190,6 +191,13 @@ def _head_called(name: str, heads: Sequence[Score]) -> Score:
         if name in score.outputs:
             return score
     names = [output for score in heads for output in score.outputs]
+    if name == "all":
+        raise ScoreError(
+            "all heads are explained one after the other",
+            where=f"heads: {', '.join(names) or 'none'}",
+            hint="on the command line: explain --head all; in Python: one Explainer for each of heads(model)",
+            name=name,
+        )
     raise ScoreError(
         f"no head {name!r} could be explained",
         where=f"heads: {', '.join(names) or 'none'}",

@@ -60,7 +60,22 @@ def classifier_layers(search: LayerSearch) -> list[Layer]:
     layers = {**stage_ends(blocks), **token_blocks(blocks)}
     if not any(layer.verdict in TAKEN or layer.verdict is Verdict.NO_TOKEN_GRID for layer in layers.values()):
         return _with_parallel_ends(blocks, layers)
-    return _ranked(layers, search.nodes)
+    return _with_deeper_parts(blocks, layers, _ranked(layers, search.nodes))
+
+
+def _with_deeper_parts(blocks: Blocks, layers: Mapping[ir.Value, Layer], ranked: Sequence[Layer]) -> list[Layer]:
+    """Return ``ranked``, where the one that is taken names the ends of parallel parts behind it, if there are any."""
+    taken = next((layer for layer in ranked if layer.chosen), None)
+    begin = [v for v, layer in layers.items() if taken is not None and layer.value is taken.value]
+    behind = downstream(blocks.search.nodes, begin)
+    deeper = [v for v, layer in layers.items() if v in behind and v not in begin and layer.verdict is Verdict.BYPASSED]
+    convolved = [v for v in deeper if blocks.is_placed(v)]
+    ends = smallest_cut(blocks.search.nodes, begin, blocks.search.sinks, convolved) if convolved else []
+    if taken is None or len(ends) < 2:
+        return list(ranked)
+    names = " ".join(f"--layer {layers[v].name}" for v in ends)
+    note = f"{taken.name!r} is where all paths meet last; the parts behind it end in layers of their own: {names}"
+    return [replace(layer, note=note) if layer is taken else layer for layer in ranked]
 
 
 def _with_parallel_ends(blocks: Blocks, layers: Mapping[ir.Value, Layer]) -> list[Layer]:

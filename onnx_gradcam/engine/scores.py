@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.anatomy.natures import PROBABILITIES
 from onnx_gradcam.anatomy.score import NO_CLASSES, Score
 from onnx_gradcam.targets.written import WrittenScore
 
@@ -23,10 +24,14 @@ def by_class(score: Score | WrittenScore, y: npt.NDArray[Any]) -> Float:
 
 
 def probabilities(score: Score | WrittenScore, columns: Float) -> Float:
-    """Return the probabilities of (N, K) scores: by a sigmoid where the model ends in one, else softmax; NaN for
-    numbers that are no classes."""
+    """Return the probabilities of (N, K) scores: by a sigmoid where the model ends in one, else softmax.
+
+    They are the scores where these are probabilities, and NaN for numbers that are no classes.
+    """
     if score.kind in ("regression", *NO_CLASSES):
         return np.full_like(columns, np.nan)
+    if score.nature == PROBABILITIES:
+        return columns
     y = columns.astype(np.float64)
     if score.activation == "Sigmoid":
         p = 1 / (1 + np.exp(-y))

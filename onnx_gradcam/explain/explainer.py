@@ -377,6 +377,7 @@ class Explainer:
             *(notes.tied_scores(scores) if self.network.is_quantized else []),
             *notes.image_inputs(self.network.alike, self.image_input.name),
             *notes.other_heads(*self.network.choice_of_head),
+            *(layer.note for layer in self.network.layers if maps.layers and layer.note),
             *notes.forward_difference(maps.evaluation.apart),
             *maps.evaluation.warnings,
             *notes.guessed_labels(self.labels_source),

@@ -188,7 +188,8 @@ def _layers(network: Network, score: Score) -> tuple[LayerInfo, ...]:
 
 def _info(layer: Layer, module: str) -> LayerInfo:
     node = layer.value.producer()
-    return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, layer.reason, module)
+    reason = f"{layer.reason}; {layer.note}" if layer.note else layer.reason
+    return LayerInfo(layer.name, layer.dims, node.op_type if node else "", layer.chosen, reason, module)
 
 
 @spelled_out

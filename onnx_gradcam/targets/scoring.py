@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.natures import PROBABILITIES
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
 from onnx_gradcam.targets.written import WrittenScore
@@ -112,7 +113,9 @@ def log_probability(op: Builder, score: WrittenScore, index: Value) -> tuple[Val
     """
     chosen = chosen_class(op, score, index)
     y = columns(op, score, chosen)
-    if is_exclusive(score):
+    if score.nature == PROBABILITIES:
+        log_p = op.Log(entry(op, y, chosen, 1, score.count))
+    elif is_exclusive(score):
         log_p = entry(op, log_softmax(op, y), chosen, 1, score.count)
     else:
         log_p = log_sigmoid(op, entry(op, y, chosen, 1, score.count))

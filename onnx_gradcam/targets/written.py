@@ -33,6 +33,11 @@ class WrittenScore:
         return self.described.kind
 
     @property
+    def nature(self) -> str:
+        """Return what the numbers are, as ``Score.nature``."""
+        return self.described.nature
+
+    @property
     def class_axis(self) -> int | None:
         """Return the axis of the classes; None for a single number for each image."""
         return self.described.class_axis

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from nets import BATCH, Net
+from nets import BATCH, Net, run
 
 import onnx_gradcam as ogc
 from onnx_gradcam.methods.heatmap import upsample
@@ -74,6 +74,59 @@ def test_one_value_for_all_paths_goes_before_parallel_ends() -> None:
     net.op("Mean", tower(net, x, 0), tower(net, x, 1), out="logits")
     with ogc.Explainer(net.model({"logits": [BATCH, 5]}), providers=["cpu"]) as explainer:
         assert explainer.target_layers == ("stem",)
+
+
+def test_parts_behind_a_shared_value_are_named() -> None:
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 3)), out="stem")
+    net.op("Mean", tower(net, x, 0), tower(net, x, 1), out="logits")
+    proto = net.model({"logits": [BATCH, 5]})
+    with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+        (sentence,) = (w for w in explainer.explain(X).warnings if "meet last" in w)
+        assert not any("meet last" in w for w in explainer.explain(X, method="saliency").warnings)
+    assert sentence == (
+        "'stem' is where all paths meet last; the parts behind it end in layers of their own: --layer end0 --layer end1"
+    )
+    (taken,) = (layer for layer in ogc.layers(proto) if layer.chosen)
+    assert sentence in taken.reason
+
+
+def test_a_coarse_map_names_the_next_finer_layer() -> None:
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="fine")
+    net.head(net.op("Relu", net.conv(net.op("Relu", net.conv(x, (4, 4), stride=2)), (4, 4), stride=2), out="coarse"), 4)
+    with ogc.Explainer(net.model({"logits": [BATCH, 5]}), providers=["cpu"]) as explainer:
+        found = explainer.explain(X)
+    (sentence,) = (w for w in found.warnings if "coarse" in w)
+    assert sentence == (
+        "the map of 'coarse' has 2×2 positions only, so that it is coarse; the next finer layer: --layer v3"
+    )
+
+
+@pytest.mark.parametrize("how", ["Mean", "Add then Div", "Mul each", "stacked"])
+def test_a_mean_of_probabilities_is_a_probability(how: str) -> None:
+    """p is the number itself; its logarithm is differentiated, too."""
+    net = Net()
+    x = net.input("x", [BATCH, 3, 8, 8])
+    p = [net.op("Softmax", tower(net, x, k), axis=1, out=f"p{k}") for k in range(2)]
+    half, two = net.array(np.float32(0.5)), net.array(np.float32(2))
+    if how == "Mean":
+        net.op("Mean", *p, out="out")
+    elif how == "Mul each":
+        net.op("Add", *(net.op("Mul", each, half) for each in p), out="out")
+    elif how == "stacked":
+        both = net.op("Concat", *(net.op("Unsqueeze", each, net.ints(0)) for each in p), axis=0)
+        net.op("ReduceMean", both, net.ints(0), keepdims=0, out="out")
+    else:
+        net.op("Div", net.op("Add", *p), two, out="out")
+    proto = net.model({"out": [BATCH, 5]})
+    out = run(proto, {"x": X})["out"]
+    with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+        found = explainer.explain(X)
+        logs = explainer.explain(X, ogc.LogProbability(2))
+    np.testing.assert_allclose(found.probability, out.max(1), rtol=1e-5)
+    np.testing.assert_allclose(found.score, out.max(1), rtol=1e-5)
+    np.testing.assert_allclose(logs.score, np.log(out[:, 2]), rtol=1e-5)
 
 
 def test_a_path_around_every_layer_is_named_with_the_layers_that_are_there() -> None:

@@ -17,6 +17,7 @@ from onnx_gradcam.graph.quantization import real_form
 
 Known = Mapping[ir.Value, Entries]
 SHIFTS = frozenset("Add Sub BiasAdd QLinearAdd BatchNormalization".split())
+SCALES = frozenset(("Mul", "Div"))
 QUANTIZED_OPERANDS = frozenset("QLinearAdd QLinearMul".split())  # the second one stands behind scale and zero point
 NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0, "Pow": 1.0}
 
@@ -121,7 +122,8 @@ def _of_two(node: ir.Node, value: ir.Value, a: Entries, b: Entries) -> Entries |
     if is_sum and all(c.is_raw for c in (*a.columns, *b.columns)):
         both = (replace(c, origins=c.origins | d.origins) for c, d in zip(a.columns, b.columns, strict=True))
         return Entries(real_form(value), a.axis, tuple(both)) if columns_in(value, a.axis) == len(a.columns) else None
-    mixed = tuple(replace(c, changed_by=node.op_type) for c in larger.columns)
+    is_weighted = node.op_type == "Add" and all(c.changed_by in SCALES for c in (*a.columns, *b.columns))
+    mixed = tuple(c if is_weighted else replace(c, changed_by=node.op_type) for c in larger.columns)
     return changed(replace(larger, columns=mixed), value, node.op_type)
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import axis_after, joined_axis
 from onnx_gradcam.anatomy.dense.tensors import Joined, columns_of
-from onnx_gradcam.anatomy.entries.columns import Column, Entries, columns_in, kept
+from onnx_gradcam.anatomy.entries.columns import Column, Entries, changed, columns_in, kept
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import RESHAPES
 from onnx_gradcam.graph.quantization import real_form
@@ -118,14 +118,16 @@ def reduced(node: ir.Node, known: Known) -> list[Entries | None]:
     source, value = _first(node), node.outputs[0]
     entries = known[source]
     axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if axes is None or source.shape is None or entries.are_squashed:
+    if axes is None or source.shape is None:
         return [None]
     over = {int(k) % len(source.shape) for k in np.ravel(axes)}
     if entries.axis in over:
         return [None]
     is_shorter = node.attributes.get_int("keepdims", 1) == 0
     axis = entries.axis - sum(k < entries.axis for k in over) if is_shorter else entries.axis
-    return [kept(entries, node, value, axis, entries.columns)]
+    if not entries.are_squashed:
+        return [kept(entries, node, value, axis, entries.columns)]
+    return [changed(replace(entries, axis=axis), value, node.op_type)]
 
 
 def _first(node: ir.Node) -> ir.Value:
