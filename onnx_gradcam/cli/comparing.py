@@ -19,6 +19,7 @@ from onnx_gradcam.cli.options import (
     Inputs,
     Labels,
     Layers,
+    MaxPixels,
     Method,
     MethodOptions,
     Preprocess,
@@ -33,6 +34,7 @@ from onnx_gradcam.jobs.compare import compare as compare_models
 from onnx_gradcam.jobs.compare.saving import check_comparison_folder
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.report import text
+from onnx_gradcam.photos.decode import MAX_PIXELS
 
 
 @takes_model_options
@@ -98,6 +100,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     out: Annotated[
         Path | None,
@@ -148,6 +151,7 @@ def compare(
             only_a=_only(score=score_a, head=head_a, grid=grid_a, image_input=image_input_a),
             only_b=_only(score=score_b, head=head_b, grid=grid_b, image_input=image_input_b),
             strict=strict,
+            max_pixels=max_pixels,
             keep=worst if out is not None else 0,
             require=require or [],
             report=report,

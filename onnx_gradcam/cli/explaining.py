@@ -17,6 +17,7 @@ from onnx_gradcam.cli.options import (
     Inputs,
     Labels,
     Layers,
+    MaxPixels,
     Method,
     MethodOptions,
     Out,
@@ -71,9 +72,7 @@ def explain(
     fusion: Fusion = "mean",
     smooth: Smooth = None,
     option: MethodOptions = None,
-    max_pixels: Annotated[
-        int, typer.Option("--max-pixels", metavar="N", min=1, help="The largest photo that is decoded.")
-    ] = MAX_PIXELS,
+    max_pixels: MaxPixels = MAX_PIXELS,
     threshold: Annotated[
         float | None,
         typer.Option(

@@ -83,6 +83,9 @@ MethodOptions = Annotated[
         show_default=False,
     ),
 ]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", metavar="N", min=1, help="The largest photo that is decoded, in pixels.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Method = Annotated[
     str,

@@ -49,9 +49,9 @@ class UserFunction:
 
     def record(self) -> dict[str, Any]:
         """Return what the manifest says of the preprocessing: for each part its value and its source."""
-        source = "guessed: the photo is stretched" if self.is_guessed else f"declared: {self.name}"
+        source = "guessed: the photo is stretched" if self.is_guessed else f"chosen: {self.name}"
         return {
-            "function": {"value": self.name, "source": "declared: user"},
+            "function": {"value": self.name, "source": "chosen: user"},
             "geometry": {"value": asdict(self.geometry), "source": source},
         }
 

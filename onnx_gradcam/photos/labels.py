@@ -32,7 +32,7 @@ class Labels:
 
     Attributes:
         names: one for each class index; None where they are not known.
-        source: where they come from: "declared: …", "guessed: …", or "not known".
+        source: where they come from: "declared: <file or metadata>", "chosen: …", "guessed: …", or "not known".
     """
 
     names: tuple[str, ...] | None
@@ -55,8 +55,7 @@ def find_labels(request: LabelsLike, metadata: Mapping[str, str], count: int, ki
         TargetError: the file cannot be read, or there are more labels than classes.
     """
     if request is not None:
-        is_named = isinstance(request, str | os.PathLike)
-        labels = Labels(_names(request, count), f"declared: {request}" if is_named else "declared: user")
+        labels = Labels(_names(request, count), _source(request))
     elif (own := labels_from(metadata)) is not None:
         labels = Labels(own, "declared: model metadata")
     elif (kind, count) in GUESSES:
@@ -74,6 +73,13 @@ def find_labels(request: LabelsLike, metadata: Mapping[str, str], count: int, ki
             hint="the labels of this model, one for each class",
         )
     return Labels(names, labels.source)
+
+
+def _source(request: object) -> str:
+    """Return where labels come from: only a file declares them, the user chooses."""
+    if not isinstance(request, str | os.PathLike):
+        return "chosen: user"
+    return f"{'chosen' if request in BUNDLED else 'declared'}: {request}"
 
 
 def label_of(index: int, labels: Sequence[str] | None) -> str:

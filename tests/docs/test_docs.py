@@ -123,7 +123,9 @@ def test_preprocessing_examples_are_accepted(example: dict[str, Any]) -> None:
     """Every field is taken over as it stands, and none is guessed."""
     choice = choose(example, IMAGENET_INPUT, metadata={}, model_path=None)
     assert choice.warnings == ()
-    assert not [source for source in choice.sources.values() if not source.startswith("declared")]
+    assert not [
+        source for source in choice.sources.values() if not source.startswith(("declared", "chosen", "default"))
+    ]
     for key, value in example.items():
         if key != "preset":
             found = getattr(choice.preprocess, key)

@@ -67,11 +67,11 @@ def test_a_function_may_say_where_the_photo_lies(explainer: Any) -> None:
 
 
 def test_the_manifest_names_the_function(explainer: Any, tmp_path: Path) -> None:
-    for number, (function, source) in enumerate([(stretch, "guessed: "), (middle, "declared: middle")]):
+    for number, (function, source) in enumerate([(stretch, "guessed: "), (middle, "chosen: middle")]):
         explanation = explainer.explain_image(photo(0, (INPUT[0] + 2, INPUT[1] + 2)), 0, preprocess=function)
         manifest = json.loads(explanation.save(tmp_path / str(number)).read_text("utf-8"))
         recorded = manifest["results"][0]["preprocess"]
-        assert recorded["function"] == {"value": function.__name__, "source": "declared: user"}
+        assert recorded["function"] == {"value": function.__name__, "source": "chosen: user"}
         assert recorded["geometry"]["source"].startswith(source)
         assert recorded["geometry"]["value"]["model"] == list(INPUT)
 

@@ -55,14 +55,14 @@ def test_a_file(name: str, content: str, names: tuple[str, ...], tmp_path: Path)
     ],
 )
 def test_labels_as_they_are(given: Any, names: tuple[str, ...]) -> None:
-    assert found(given) == Labels(names, "declared: user")
+    assert found(given) == Labels(names, "chosen: user")
 
 
 def test_the_labels_of_the_model() -> None:
     metadata = {LABELS_KEY: json.dumps(["circle", "square"])}
     assert found(None, **metadata) == Labels(("circle", "square"), "declared: model metadata")
     assert found(None, names="{0: 'bus', 1: 'car'}") == Labels(("bus", "car"), "declared: model metadata")
-    assert found(["cat"], **metadata) == Labels(("cat",), "declared: user"), "the user's go first"
+    assert found(["cat"], **metadata) == Labels(("cat",), "chosen: user"), "the user's go first"
 
 
 def test_a_thousand_classes_are_guessed_to_be_those_of_imagenet() -> None:
@@ -75,7 +75,7 @@ def test_a_thousand_classes_are_guessed_to_be_those_of_imagenet() -> None:
         "tabby, tabby cat",
         "toilet tissue, toilet paper, bathroom tissue",
     )
-    assert found("imagenet", 1000) == Labels(guessed.names, "declared: imagenet")
+    assert found("imagenet", 1000) == Labels(guessed.names, "chosen: imagenet")
 
 
 def test_eighty_classes_of_a_detector_are_guessed_to_be_those_of_coco() -> None:
@@ -86,7 +86,7 @@ def test_eighty_classes_of_a_detector_are_guessed_to_be_those_of_coco() -> None:
     assert [guessed.names[i] for i in (0, 1, 2, 16, 22, 23, 79)] == [
         "person", "bicycle", "car", "dog", "zebra", "giraffe", "toothbrush",
     ]  # fmt: skip
-    assert found("coco", 80, "detector") == Labels(guessed.names, "declared: coco")
+    assert found("coco", 80, "detector") == Labels(guessed.names, "chosen: coco")
     assert found(None, 80, "classes") == found(None, 80, "map") == Labels(None, "not known")
 
 

@@ -24,7 +24,7 @@ def pick(
     """Return the choice; assert that it says of every value whether it is declared or guessed, and warns of guesses."""
     choice = choose(request, spec, metadata=metadata or {}, model_path=path, family=family)
     assert set(choice.sources) == {f.name for f in fields(Preprocess)}
-    assert all(s.startswith(("declared: ", "guessed: ")) for s in choice.sources.values())
+    assert all(s.startswith(("declared: ", "chosen: ", "default: ", "guessed: ")) for s in choice.sources.values())
     guessed = guesses(choice)
     assert bool(guessed) == any("is guessed" in w and "--preprocess" in w for w in choice.warnings)
     assert all(f"{name} " in " ".join(choice.warnings) for name in guessed)

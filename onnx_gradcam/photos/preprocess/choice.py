@@ -2,8 +2,8 @@
 
     value = (pixel · scale − mean) / std,    pixel in 0..255
 
-``choose`` fills every field of a ``Preprocess`` and records for each whether it was declared (by the user, a file, or
-the model) or guessed. The JSON form of a ``Preprocess`` is ``dataclasses.asdict`` of it.
+``choose`` fills every field of a ``Preprocess`` and records for each whether the user chose it, a file or the model
+declared it, it is a default, or a guess. The JSON form of a ``Preprocess`` is ``dataclasses.asdict`` of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam.errors import InputError, PreprocessError
-from onnx_gradcam.photos.preprocess.form import EXAMPLE, Settings, preset, read_request
+from onnx_gradcam.photos.preprocess.form import CHOSEN, EXAMPLE, Settings, preset, read_request
 from onnx_gradcam.photos.preprocess.guess import guess_for, guess_size
 from onnx_gradcam.photos.preprocess.metadata import LABELS_KEY, OWN_KEY, detect, labels_from
 from onnx_gradcam.photos.preprocess.presets import (
@@ -69,7 +69,8 @@ class Choice:
 
     Attributes:
         preprocess: how a photo becomes the model's input.
-        sources: for each field of ``preprocess`` "declared: <where>" or "guessed: <why>".
+        sources: for each field of ``preprocess`` "declared: <file, metadata or model input>", "chosen: <what the user
+            named>", "default: <of what>" or "guessed: <why>".
         warnings: what the user should know, one sentence each.
     """
 
@@ -140,7 +141,8 @@ def _read(request: PreprocessLike, metadata: Mapping[str, str], model_path: Path
     short = read_short(request) if isinstance(request, str) and request not in PRESETS else None
     if short is None:
         return read_request(request)
-    base = detect(metadata, model_path) if short.base == AUTO else preset(short.base, f"preset {short.base}")
+    base = detect(metadata, model_path) if short.base == AUTO else preset(short.base, f"preset {short.base}", CHOSEN)
+    base.says = CHOSEN
     base.write(f"{request!r}", short.fields)
     base.where = f"{request!r}"
     return base
@@ -208,7 +210,7 @@ def _fill_guesses(settings: Settings, dtype: str, count: int | None, family: str
             settings.add(source, **{key: getattr(guess, key)})
     if "pad" not in settings.values:
         is_used = settings.values["resize"].startswith("letterbox")
-        settings.add(why if is_used else "declared: not used", pad=guess.pad)
+        settings.add(why if is_used else "default: not used", pad=guess.pad)
 
 
 def _settle_size(settings: Settings, spec: InputSpec, sides: Size, family: str) -> None:
@@ -230,7 +232,7 @@ def _settle_channels(settings: Settings, spec: InputSpec, count: int | None) -> 
     if CHANNELS[settings.values["channels"]] != count:
         if "channels" in settings.own:
             raise _misfit("channels", settings.values["channels"], settings, spec)
-        source = "declared: one channel" if count == 1 else f"guessed: {count} channels"
+        source = f"declared: model input '{spec.name}'" if count == 1 else f"guessed: {count} channels"
         settings.add(source, channels={1: "L", 3: "RGB", 4: "RGBA"}[count])
     for key, opaque in (("mean", 0.0), ("std", 1.0)):
         values = settings.values[key]

@@ -33,16 +33,21 @@ EXAMPLE = "raw,BGR,letterbox"
 """A short form: a preset, and what differs from it."""
 
 
+DECLARED, CHOSEN = "declared", "chosen"
+
+
 @dataclass
 class Settings:
     """Some fields of a ``Preprocess``, with the source of each; the rest is filled in later.
 
     Attributes:
         values: the fields, by name.
-        sources: for each field "declared: <where>" or "guessed: <why>".
+        sources: for each field "declared: <file, metadata or model input>", "chosen: <what the user named>",
+            "default: <of what>" or "guessed: <why>".
         warnings: what the user should know, one sentence each.
         where: the user's argument, the file or the metadata that the fields come from.
         reference: the size (H, W) of the model input that ``shorter`` is meant for.
+        says: what the fields of ``where`` are: ``DECLARED`` by a file or a model, or ``CHOSEN`` by the user.
         own: the fields that were written for this very model. One that does not fit is an error; those of presets and
             of other tools are adapted to the model's input.
     """
@@ -53,6 +58,7 @@ class Settings:
     where: str = "the guess"
     reference: Size | None = None
     own: frozenset[str] = frozenset()
+    says: str = DECLARED
 
     def add(self, source: str, **values: Any) -> None:
         """Add fields that come from ``source``."""
@@ -65,8 +71,8 @@ class Settings:
         A cut that belongs to another way of resizing is none that anybody requested.
         """
         if "resize" in fields and "shorter" not in fields and fields["resize"] != self.values.get("resize"):
-            self.add(f"declared: {where}", shorter=None)
-        self.add(f"declared: {where}", **fields)
+            self.add(f"{self.says}: {where}", shorter=None)
+        self.add(f"{self.says}: {where}", **fields)
         self.own |= fields.keys()
         if "shorter" in fields:
             self.reference = None
@@ -79,11 +85,11 @@ def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Prepro
         PreprocessError: an unknown preset or key, a file that cannot be read, or a wrong value.
     """
     if isinstance(request, Preprocess):
-        return read_form(asdict(request), "the preprocess argument")
+        return read_form(asdict(request), "the preprocess argument", CHOSEN)
     if isinstance(request, Mapping):
-        return read_form(request, "the preprocess argument")
+        return read_form(request, "the preprocess argument", CHOSEN)
     if isinstance(request, str) and request in PRESETS:
-        return preset(request, f"preset {request}")
+        return preset(request, f"preset {request}", CHOSEN)
     path = Path(request)
     if isinstance(request, str) and path.suffix.lower() != ".json" and not path.is_file():
         known = ("auto", *PRESETS)
@@ -94,17 +100,28 @@ def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Prepro
     return read_form(read_object(path), str(path))
 
 
-def preset(name: str, where: str) -> Settings:
-    """Return the settings of a preset, without what the model's input says."""
-    settings = Settings(where=where, reference=PRESETS[name].size)
-    settings.add(f"declared: {where}", **asdict(PRESETS[name]))
+def preset(name: str, where: str, says: str = DECLARED) -> Settings:
+    """Return the settings of a preset, without what the model's input says.
+
+    Args:
+        name: of the preset.
+        where: the user's argument or the file that names it.
+        says: ``CHOSEN`` for an argument, ``DECLARED`` for a file.
+    """
+    settings = Settings(where=where, reference=PRESETS[name].size, says=says)
+    settings.add(f"{says}: {where}", **asdict(PRESETS[name]))
     for key in ("size", "layout", "dtype"):  # the model's input says these
         del settings.values[key], settings.sources[key]
     return settings
 
 
-def read_form(form: Mapping[str, Any], where: str) -> Settings:
+def read_form(form: Mapping[str, Any], where: str, says: str = DECLARED) -> Settings:
     """Return the settings in a JSON form: all fields of ``Preprocess``, or ``preset`` and the fields that differ.
+
+    Args:
+        form: the fields by name.
+        where: the user's argument or the file that holds the form.
+        says: ``CHOSEN`` for an argument, ``DECLARED`` for a file.
 
     Raises:
         PreprocessError: a key is unknown or missing, or a value is wrong.
@@ -121,13 +138,13 @@ def read_form(form: Mapping[str, Any], where: str) -> Settings:
                 what = f"wrong value {form[key]!r} for '{key}' in {where}"
                 raise PreprocessError(what, where=where, hint=f"{key}: {allowed}", key=key, value=form[key]) from None
     if "preset" in fields:
-        settings = preset(fields.pop("preset"), where)
+        settings = preset(fields.pop("preset"), where, says)
     elif missing := [k for k in ("resize", "scale", "mean", "std", "channels") if k not in fields]:
         hint = 'add them, or name a preset to start from: {"preset": "imagenet", ...}'
         raise PreprocessError(f"{where} has no {', '.join(missing)}", where=where, hint=hint, missing=missing)
     else:
-        settings = Settings(where=where)
-        settings.add(f"declared: default of {where}", shorter=None, pad=114.0, interpolation="linear")
+        settings = Settings(where=where, says=says)
+        settings.add(f"default: not in {where}", shorter=None, pad=114.0, interpolation="linear")
     settings.write(where, fields)
     return settings
 

@@ -86,13 +86,21 @@ def _hugging_face(config: Mapping[str, Any], where: str) -> Settings:
     except (TypeError, ValueError, KeyError) as error:
         hint = f"correct the file, or pass --preprocess NAME ({', '.join(PRESETS)}) or --preprocess FILE.json"
         raise PreprocessError(f"cannot use {where}: {error}", where=where, hint=hint) from None
-    values["channels"] = "BGR" if config.get("do_flip_channel_order") else "RGB"
+    settings.add("default: of transformers", pad=0.0, **_hugging_face_defaults(values, config))
     if config.get("resample") in _PIL_FILTERS:
         values["interpolation"] = _PIL_FILTERS[config["resample"]]
-    settings.add(f"declared: {where}", pad=0.0, **values)
+    settings.add(f"declared: {where}", **values)
     if unknown := [k for k, v in config.items() if k.startswith("do_") and v and k not in _HF_APPLIED]:
         settings.warnings.append(f"{', '.join(unknown)} in {where} is not applied")
     return settings
+
+
+def _hugging_face_defaults(values: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Move what the file does not say out of ``values``, and return it."""
+    if "do_flip_channel_order" in config:
+        values["channels"] = "BGR" if config["do_flip_channel_order"] else "RGB"
+    scale = {} if {"rescale_factor", "do_rescale"} & config.keys() else {"scale": values.pop("scale")}
+    return scale if "channels" in values else {**scale, "channels": "RGB"}
 
 
 def _hugging_face_values(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +142,7 @@ def _hugging_face_size(config: Mapping[str, Any]) -> dict[str, Any]:
 def _ultralytics(metadata: Mapping[str, str]) -> Settings:
     """Return the settings in Ultralytics metadata: stride and names (YOLOv5), in later versions also task and imgsz."""
     settings = Settings(where="Ultralytics metadata")
-    settings.add("declared: Ultralytics metadata", scale=1 / 255, mean=(0.0,), std=(1.0,), channels="RGB", pad=114.0)
+    settings.add("default: of Ultralytics", scale=1 / 255, mean=(0.0,), std=(1.0,), channels="RGB", pad=114.0)
     task = metadata.get("task")
     source = "declared: Ultralytics metadata 'task'" if task else "guessed: Ultralytics metadata without 'task'"
     classify = {"resize": "crop", "interpolation": "linear"}

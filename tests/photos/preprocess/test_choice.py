@@ -35,7 +35,7 @@ def test_presets(name: str, value_of_black: list[float], value_of_white: list[fl
     resizes = {"imagenet": "crop", "imagenet-caffe": "crop", "yolo": "letterbox", "yolox": "letterbox-corner"}
     assert p.resize == resizes.get(name, "stretch")
     assert choice.warnings == ()
-    assert choice.sources["mean"] == f"declared: preset {name}"
+    assert choice.sources["mean"] == f"chosen: preset {name}"
     assert choice.sources["size"] == "declared: model input 'x'"
 
 

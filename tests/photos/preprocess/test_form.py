@@ -38,8 +38,8 @@ def test_json_form(tmp_path: Path) -> None:
             "linear",
         )
         where = str(path) if request is not FORM else "the preprocess argument"
-        assert choice.sources["mean"] == f"declared: {where}"
-        assert choice.sources["pad"] == f"declared: default of {where}"
+        assert choice.sources["mean"] == f"{'declared' if where.endswith('.json') else 'chosen'}: {where}"
+        assert choice.sources["pad"] == f"default: not in {where}"
         assert choice.warnings == ()
 
 

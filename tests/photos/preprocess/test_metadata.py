@@ -104,6 +104,9 @@ def test_hugging_face(
     assert choice.preprocess.size == (size, size)
     assert {k: getattr(choice.preprocess, k) for k in expected} == expected
     assert choice.sources["mean"] == f"declared: {file}"
+    said = {"scale": {"rescale_factor", "do_rescale"}, "channels": {"do_flip_channel_order"}, "pad": set()}
+    for field, keys in said.items():  # what the file does not say is no declaration of it
+        assert choice.sources[field].startswith("declared" if keys & config.keys() else "default"), field
     assert guesses(choice) == ({"interpolation"} if config is BGR else set())
 
 

@@ -43,15 +43,15 @@ def test_it_is_the_json_form_in_short(text: str, form: dict[str, Any]) -> None:
 def test_sizes(text: str, size: tuple[int | None, ...]) -> None:
     choice = pick(text, FREE)
     assert choice.preprocess == replace(PRESETS["tf"], size=size)
-    assert choice.sources["size"] == f"declared: {text!r}"
+    assert choice.sources["size"] == f"chosen: {text!r}"
     assert choice.warnings == ()
 
 
 def test_sources_say_what_was_written_and_what_the_preset_says() -> None:
     choice = pick("raw,BGR,letterbox")
-    declared = "declared: 'raw,BGR,letterbox'"
+    declared = "chosen: 'raw,BGR,letterbox'"
     assert choice.sources["channels"] == choice.sources["resize"] == choice.sources["shorter"] == declared
-    assert choice.sources["scale"] == choice.sources["mean"] == "declared: preset raw"
+    assert choice.sources["scale"] == choice.sources["mean"] == "chosen: preset raw"
     assert guesses(choice) == set()
 
 
