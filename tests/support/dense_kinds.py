@@ -27,7 +27,6 @@ class Kind(NamedTuple):
     """A network, and what an expert takes for its scores."""
 
     write: Callable[[Net], dict[str, list[int | str] | None]]
-    logits: str
     classes: int
     levels: int = 1
     objectness: bool = False
@@ -137,6 +136,14 @@ def raw_v5(net: Net, anchors: int = 3, permuted: bool = False) -> dict[str, list
     return outputs
 
 
+def squashed_v5(net: Net) -> dict[str, list[int | str] | None]:
+    """The same with a Sigmoid over all, and boxes that nothing decodes."""
+    outputs = raw_v5(net)
+    for k in range(2):
+        net.op("Sigmoid", f"out{k}", out=f"p{k}")
+    return {name.replace("out", "p"): dims for name, dims in outputs.items()}
+
+
 def raw_yolox(net: Net) -> dict[str, list[int | str] | None]:
     """Box, objectness and classes of each level from convolutions of their own, joined."""
     outputs: dict[str, list[int | str] | None] = {}
@@ -203,10 +210,12 @@ def detr(net: Net, squash: str = "") -> dict[str, list[int | str] | None]:
     queries = net.array(np.random.default_rng(0).standard_normal((1, 6, 8)).astype(np.float32))
     shares = net.op("Softmax", net.op("MatMul", queries, net.op("Transpose", tokens, perm=[0, 2, 1])), axis=-1)
     y = net.op("Add", queries, net.op("MatMul", shares, net.op("MatMul", tokens, net.random(8, 8))), out="decoded")
-    logits = net.op("MatMul", y, net.random(8, CLASSES + 1))
-    net.op("Add", logits, net.random(CLASSES + 1), out="pred_logits")
+    logits = net.op("MatMul", y, net.random(8, CLASSES + 2))
+    net.op("Add", logits, net.random(CLASSES + 2), out="logits" if squash else "pred_logits")
+    if squash:
+        net.op(squash, "logits", out="pred_logits", **({"axis": 2} if squash == "Softmax" else {}))
     net.op("Sigmoid", net.op("Add", net.op("MatMul", y, net.random(8, 4)), net.random(4)), out="pred_boxes")
-    outputs: dict[str, list[int | str] | None] = {"pred_logits": [1, 6, CLASSES + 1], "pred_boxes": [1, 6, 4]}
+    outputs: dict[str, list[int | str] | None] = {"pred_logits": [1, 6, CLASSES + 2], "pred_boxes": [1, 6, 4]}
     return outputs
 
 
@@ -237,27 +246,50 @@ def model(write: Callable[[Net], dict[str, list[int | str] | None]]) -> onnx.Mod
     return net.model(write(net))
 
 
+def channels_last(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network as converters from TensorFlow write it: image and maps with their channels last."""
+    (image,) = proto.graph.input
+    maps = [o for o in proto.graph.output if len(o.type.tensor_type.shape.dim) == 4]
+    renamed = {o.name: f"{o.name}/first" for o in maps} | {image.name: f"{image.name}/first"}
+    for node in proto.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for info in [image, *maps]:
+        dims = info.type.tensor_type.shape.dim
+        moved = [dims[0].dim_value, dims[2].dim_value, dims[3].dim_value, dims[1].dim_value]
+        for dim, size in zip(dims, moved, strict=True):
+            dim.dim_value = size
+    transpose = onnx.helper.make_node("Transpose", [image.name], [renamed[image.name]], perm=[0, 3, 1, 2])
+    proto.graph.node.insert(0, transpose)
+    back = [onnx.helper.make_node("Transpose", [renamed[o.name]], [o.name], perm=[0, 2, 3, 1]) for o in maps]
+    proto.graph.node.extend(back)
+    return proto
+
+
 KINDS = {
-    "yolov5": Kind(yolov5, "raw0, raw1", 3, 2, True),
-    "yolov5-face": Kind(lambda net: yolov5(net, face=True), "", 3, 2, True),
-    "yunet": Kind(yunet, "", 1, 2, True),
-    "scrfd": Kind(scrfd, "", 1, 2),
-    "scrfd without a batch": Kind(lambda net: scrfd(net, batch=False), "", 1, 2),
-    "centernet, one class": Kind(centernet, "heat", 1, 1, False, ("level0",)),
-    "centernet": Kind(lambda net: centernet(net, classes=3), "heat", 3, 1, False, ("level0",)),
-    "centernet, raw": Kind(lambda net: centernet(net, squash=False), "hm", 1, 1, False, ("level0",)),
-    "centernet of 3, raw": Kind(lambda net: centernet(net, squash=False, classes=3), "hm", 3, 1, False, ("level0",)),
-    "raw v5": Kind(raw_v5, "out0, out1", 3, 2, True),
-    "raw v5, permuted": Kind(lambda net: raw_v5(net, permuted=True), "out0, out1", 3, 2, True),
-    "raw yolox": Kind(raw_yolox, "out0, out1", 3, 2, True),
-    "raw v8": Kind(raw_v8, "out0, out1", 3, 2),
-    "raw, apart": Kind(raw_apart, "cls0, cls1", 3, 2, True),
-    "raw, apart, without objectness": Kind(lambda net: raw_apart(net, objectness=False), "cls0, cls1", 3, 2),
-    "raw, apart, distributions": Kind(lambda net: raw_apart(net, objectness=False, bins=16), "cls0, cls1", 3, 2),
-    "end to end": Kind(end_to_end, "logits", 3, 2),
-    "detr": Kind(detr, "pred_logits", 4, 1, False, ("level1",)),
-    "ctc": Kind(ctc, "steps", 7, 1, False, ("level0",)),
-    "mask": Kind(mask, "mask", 1, 1, False, ("level1",)),
+    "yolov5": Kind(yolov5, 3, 2, True),
+    "yolov5-face": Kind(lambda net: yolov5(net, face=True), 3, 2, True),
+    "yunet": Kind(yunet, 1, 2, True),
+    "scrfd": Kind(scrfd, 1, 2),
+    "scrfd without a batch": Kind(lambda net: scrfd(net, batch=False), 1, 2),
+    "centernet, one class": Kind(centernet, 1, 1, False, ("level0",)),
+    "centernet": Kind(lambda net: centernet(net, classes=3), 3, 1, False, ("level0",)),
+    "centernet, raw": Kind(lambda net: centernet(net, squash=False), 1, 1, False, ("level0",)),
+    "centernet of 3, raw": Kind(lambda net: centernet(net, squash=False, classes=3), 3, 1, False, ("level0",)),
+    "raw v5": Kind(raw_v5, 3, 2, True),
+    "raw v5, permuted": Kind(lambda net: raw_v5(net, permuted=True), 3, 2, True),
+    "squashed v5": Kind(squashed_v5, 3, 2, True),
+    "raw yolox": Kind(raw_yolox, 3, 2, True),
+    "raw v8": Kind(raw_v8, 3, 2),
+    "raw, apart": Kind(raw_apart, 3, 2, True),
+    "raw, apart, without objectness": Kind(lambda net: raw_apart(net, objectness=False), 3, 2),
+    "raw, apart, distributions": Kind(lambda net: raw_apart(net, objectness=False, bins=16), 3, 2),
+    "end to end": Kind(end_to_end, 3, 2),
+    "detr": Kind(detr, 5, 1, False, ("level1",)),
+    "detr with a Softmax": Kind(lambda net: detr(net, "Softmax"), 5, 1, False, ("level1",)),
+    "detr with a Sigmoid": Kind(lambda net: detr(net, "Sigmoid"), 5, 1, False, ("level1",)),
+    "ctc": Kind(ctc, 7, 1, False, ("level0",)),
+    "mask": Kind(mask, 1, 1, False, ("level1",)),
 }
 
 

@@ -160,6 +160,21 @@ def gates_among(outputs: Sequence[ScoredOutput]) -> list[ScoredOutput]:
     return [next((p for p in pair if is_named_objectness(p.returned_in)), pair[1]) for pair in grids.values()]
 
 
+def without_boxes(outputs: Sequence[ScoredOutput]) -> list[ScoredOutput]:
+    """Return the outputs without those that are boxes: four Sigmoids for each cell of another output's.
+
+    Where that one has four, too, the boxes are what its name says to be.
+    """
+    return [output for output in outputs if not any(_is_box_of(output, other) for other in outputs)]
+
+
+def _is_box_of(output: ScoredOutput, other: ScoredOutput) -> bool:
+    if output is other or output.count != BOX or output.activation != "Sigmoid":
+        return False
+    is_told = other.count != BOX or any("box" in name.lower() for name in output.returned_in)
+    return is_told and other.count > 1 and dims_of(output.grid)[2:] == dims_of(other.grid)[2:]
+
+
 def is_named_objectness(names: Sequence[str]) -> bool:
     """Tell whether one of the names of a value or of outputs says that it is an objectness."""
     return any(part in name.lower() for name in names for part in OBJECTNESS_NAMES)

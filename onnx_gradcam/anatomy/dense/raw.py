@@ -8,6 +8,7 @@ groups of equal columns on several grids are the levels of one head.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from onnx_gradcam.anatomy.dense.heads import BOX
 from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, is_named_objectness, scored_output
 from onnx_gradcam.anatomy.dense.tensors import Apart, Tensor, columns
 from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.grids import input_axes
 from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
 
@@ -30,9 +32,10 @@ COARSE = 4  # a detector's cells lie at least so many pixels apart
 
 
 class Part(NamedTuple):
-    """Some columns of a raw output that one convolution or linear layer made."""
+    """Some columns of a raw output, ``value``, that one convolution or linear layer made; ``source``: the logits."""
 
     value: Value
+    source: Tensor
     axis: int
     start: int
     width: int
@@ -41,7 +44,7 @@ class Part(NamedTuple):
 
     def tensor(self) -> Tensor:
         """Return the columns."""
-        return columns(self.value, self.axis, self.start, self.width, self.total)
+        return columns(self.source, self.axis, self.start, self.width, self.total)
 
 
 class Roles(NamedTuple):
@@ -64,19 +67,34 @@ def raw_heads(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches)
     grids: dict[tuple[Dim, ...], list[Part]] = {}
     for part in parts:
         grids.setdefault(part.cells, []).append(part)
-    image = next((v for v in graph.inputs if v.shape is not None and len(v.shape) == 4), None)
-    coarse = [of_grid for cells, of_grid in grids.items() if _is_coarse(cells, image)]
+    space = _image_space(graph)
+    coarse = [of_grid for cells, of_grid in grids.items() if _is_coarse(cells, space)]
     if len(coarse) == len(grids) and grids:
         for find in (_apart, _anchors, _heat_map):
             if heads := find(coarse, batches):
                 return heads
-    return _queries(graph, parts, known, batches) or _steps(graph, parts, image, batches)
+    return _queries(graph, parts, known, batches) or _steps(graph, parts, space, batches)
 
 
-def _parts(value: Value, known: Mapping[Value, Entries], batches: Batches) -> list[Part]:
-    """Return the parts of a raw output, one for each convolution or linear layer that made columns of it."""
+def squashed_anchors(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
+    """Return the classes of heads of which one Sigmoid squashes all columns, those of boxes that nothing decodes too.
+
+    The outputs are all that the model has, of equal columns on several grids. Empty: they are something else.
+    """
+    parts = [part for value in graph.outputs for part in _parts(value, known, batches, squashed=True)]
+    if len(parts) != len(graph.outputs) or len({part.cells for part in parts}) < len(parts):
+        return []
+    return [replace(head, raw="") for head in _anchors([[part] for part in parts], batches)]
+
+
+def _parts(value: Value, known: Mapping[Value, Entries], batches: Batches, squashed: bool = False) -> list[Part]:
+    """Return the parts of a raw output, or of one that one Sigmoid squashes: one for each layer that made columns."""
     entries = known.get(value)
-    if entries is None or value.shape is None or not all(column.is_raw for column in entries.columns):
+    if entries is None or value.shape is None:
+        return []
+    if squashed and len({c.squashed_by for c in entries.columns if c.kind == ("Sigmoid", "")}) != 1:
+        return []
+    if not all(c.is_probability if squashed else c.is_raw for c in entries.columns):
         return []
     dims, axis = list(value.shape), entries.axis
     others = [k for k in range(len(dims)) if k != axis]
@@ -88,14 +106,23 @@ def _parts(value: Value, known: Mapping[Value, Entries], batches: Batches) -> li
     start = 0
     for _, run in groupby(entries.columns, key=lambda column: column.origins):
         width = len(list(run))
-        parts.append(Part(value, axis, start, width, len(entries.columns), cells))
+        parts.append(Part(value, entries.logits, axis, start, width, len(entries.columns), cells))
         start += width
     return parts
 
 
-def _is_coarse(cells: Sequence[Dim], image: Value | None) -> bool:
+def _image_space(graph: ir.Graph) -> list[Dim]:
+    """Return the height and width of the first input with two spatial axes; empty where there is none."""
+    image = next((v for v in graph.inputs if v.shape is not None and len(v.shape) == 4), None)
+    if image is None or image.shape is None:
+        return []
+    dims = list(image.shape)
+    axes = input_axes(list(graph), image) or (0, 1, 2, 3)
+    return [dims[k] for k in axes[2:]]
+
+
+def _is_coarse(cells: Sequence[Dim], space: Sequence[Dim]) -> bool:
     """Tell whether a grid is as coarse as those of detectors are, where that is known."""
-    space = [] if image is None or image.shape is None else list(image.shape)[2:]
     if len(cells) < len(space) or not space:
         return len(cells) == 1
     if len(cells) > len(space):
@@ -171,7 +198,7 @@ def _anchors(grids: Sequence[Sequence[Part]], batches: Batches) -> list[ScoredOu
 
 
 def _of_anchors(part: Part, anchors: int, width: int, batches: Batches, reason: str) -> ScoredOutput | None:
-    source: Tensor = part.value if anchors == 1 else Apart(part.value, part.axis, anchors)
+    source: Tensor = part.source if anchors == 1 else Apart(part.source, part.axis, anchors)
     axis = part.axis + (anchors > 1)
     classes = columns(source, axis, BOX + 1, width - BOX - 1, width)
     gate = columns(source, axis, BOX, 1, width)
@@ -207,9 +234,8 @@ def _is_box_of(value: Value, part: Part, known: Mapping[Value, Entries]) -> bool
     return len(dims) == 3 and dims[-1] == BOX and dims[1] == part.cells[0] and not is_raw
 
 
-def _steps(graph: ir.Graph, parts: Sequence[Part], image: Value | None, batches: Batches) -> list[ScoredOutput]:
+def _steps(graph: ir.Graph, parts: Sequence[Part], space: Sequence[Dim], batches: Batches) -> list[ScoredOutput]:
     """Return the steps of a reader: one raw output, and how many steps it has follows the width of the image."""
-    space = [] if image is None or image.shape is None else list(image.shape)[2:]
     if len(graph.outputs) != 1 or len(parts) != 1 or len(parts[0].cells) != 1 or len(space) != 2:
         return []
     part, steps = parts[0], parts[0].cells[0]

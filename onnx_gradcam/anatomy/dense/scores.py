@@ -23,9 +23,10 @@ from onnx_gradcam.anatomy.dense.outputs import (
     scored_output,
     with_boxes,
     with_objectness,
+    without_boxes,
 )
 from onnx_gradcam.anatomy.dense.plain import plain_logits
-from onnx_gradcam.anatomy.dense.raw import raw_heads
+from onnx_gradcam.anatomy.dense.raw import raw_heads, squashed_anchors
 from onnx_gradcam.anatomy.dense.tensors import Joined, Tensor, column_sources, dims_of, sources
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.natures import is_image
@@ -180,7 +181,8 @@ def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor | None:
 def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
     """Return the outputs with probabilities, or else one with logits that the model leaves as they are."""
     traced = [of_entries(end, batches) for end in heads.ends(graph.outputs, known)]
-    with_probabilities = [s for s in traced if s is not None and not is_image(graph, s.output, known)]
+    there = [s for s in traced if s is not None and not is_image(graph, s.output, known)]
+    with_probabilities = squashed_anchors(graph, known, batches) or without_boxes(there)
     raw = raw_heads(graph, known, batches)
     if with_probabilities and not (raw and _are_boxes_of_queries(with_probabilities)):
         return with_probabilities

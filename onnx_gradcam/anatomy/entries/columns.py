@@ -39,7 +39,8 @@ class Column:
     @property
     def kind(self) -> tuple[str, str]:
         """Return what was done to it, by the names of the operators."""
-        return (self.squashed_by.op_type if self.squashed_by is not None else ""), self.changed_by
+        squash = self.squashed_by.op_type.removeprefix("QLinear") if self.squashed_by is not None else ""
+        return squash, self.changed_by
 
 
 @dataclass(frozen=True)
