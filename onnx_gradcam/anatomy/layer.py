@@ -72,6 +72,7 @@ class Layer:
         is_open: whether the token grid depends on the size of the image, which is not known before the run.
         level: the level of a detector that the layer feeds; None where there are no levels.
         note: what the user should know of a layer that is taken; "" for nothing.
+        caution: the same in a few words, where it changes how a picture must be read; "" for nothing.
     """
 
     value: ir.Value
@@ -81,6 +82,7 @@ class Layer:
     is_open: bool = False
     level: int | None = None
     note: str = field(default="", compare=False)
+    caution: str = field(default="", compare=False)
 
     @property
     def chosen(self) -> bool:

@@ -75,7 +75,8 @@ def _with_deeper_parts(blocks: Blocks, layers: Mapping[ir.Value, Layer], ranked:
         return list(ranked)
     names = " ".join(f"--layer {layers[v].name}" for v in ends)
     note = f"{taken.name!r} is where all paths meet last; the parts behind it end in layers of their own: {names}"
-    return [replace(layer, note=note) if layer is taken else layer for layer in ranked]
+    caution = "this map does not show where parts behind its layer look"
+    return [replace(layer, note=note, caution=caution) if layer is taken else layer for layer in ranked]
 
 
 def _with_parallel_ends(blocks: Blocks, layers: Mapping[ir.Value, Layer]) -> list[Layer]:

@@ -104,6 +104,7 @@ def _merge(parts: Sequence[_Part]) -> Maps:
         is_blank=in_order([maps.is_blank for maps in every]),
         layers=tuple(_over_all(maps, layer, every, order) for maps in every for layer in maps.layers),
         attribution=in_order(attributions) if attributions else None,
+        cautions=tuple(in_order([np.array(maps.cautions or [""] * len(maps.rows), object) for maps in every])),
         notes=tuple(dict.fromkeys(note for maps in every for note in (*maps.evaluation.warnings, *maps.notes))),
     )
 

@@ -335,7 +335,7 @@ class Explainer:
         maps = replace(maps, rows=rows.with_class_boxes(question.context, written, maps.rows, results))
         map_rows = maps.rows
         probability = rows.probability(written, map_rows, results)
-        words = words_of(question.context, maps, probability, choice, self.labels_source)
+        words = words_of(question.context, maps, probability, choice, self.labels_source, self.network)
         return Explanation(
             method=recipe.name,
             recipe=recipe,
@@ -346,7 +346,7 @@ class Explainer:
             probability=probability,
             is_blank=maps.is_blank,
             heatmap=maps.heatmap,
-            seen=np.tile(np.array(_region(maps.frame), np.int64), (len(map_rows), 1)),
+            seen=np.tile(np.array(maps.frame.region, np.int64), (len(map_rows), 1)),
             scale=maps.scale,
             layers=maps.layers,
             outputs={name: results[name] for name in maps.evaluation.output_names},
@@ -377,7 +377,7 @@ class Explainer:
             *(notes.tied_scores(scores) if self.network.is_quantized else []),
             *notes.image_inputs(self.network.alike, self.image_input.name),
             *notes.other_heads(*self.network.choice_of_head),
-            *(layer.note for layer in self.network.layers if maps.layers and layer.note),
+            *(layer.note for layer in (self.network.layers if maps.layers else ()) if layer.note),
             *notes.forward_difference(maps.evaluation.apart),
             *maps.evaluation.warnings,
             *notes.guessed_labels(self.labels_source),
@@ -391,14 +391,6 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | OnnxG
         return function(*arguments)
     except OnnxGradcamError as error:
         return error
-
-
-def _region(frame: Frame) -> tuple[int, int, int, int]:
-    """Return (x1, y1, x2, y2), the part of the frame that the model saw; an axis that is missing counts as 1."""
-    if frame.geometry is not None:
-        return frame.geometry.seen
-    height, width = (1, 1, *frame.size)[-2:]
-    return 0, 0, width, height
 
 
 def _in_photo(boxes: np.ndarray | None, frame: Frame) -> np.ndarray | None:

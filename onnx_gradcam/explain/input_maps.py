@@ -19,7 +19,7 @@ from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, LOC
 from onnx_gradcam.methods.copies import batches
 from onnx_gradcam.methods.integration import PATH_METHODS, baselines
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.results import notes
+from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.records import Completeness
 
 Array = npt.NDArray[Any]
@@ -68,6 +68,7 @@ class Attributions:
         attribution: (R, *input shape) float32.
         notes: what the user should know, one sentence each.
         completeness: how far the attributions add up to a difference of scores; None for methods without this promise.
+        cautions: for each row a line that must stand in its picture, "" for nothing; empty for nothing at all.
     """
 
     results: Mapping[str, Any]
@@ -75,6 +76,7 @@ class Attributions:
     attribution: Array
     notes: tuple[str, ...] = ()
     completeness: Completeness | None = None
+    cautions: tuple[str, ...] = ()
 
 
 def attribute_locally(task: AttributionTask, recipe: Recipe) -> Attributions:
@@ -93,7 +95,9 @@ def attribute_with_biases(task: AttributionTask, recipe: Recipe) -> Attributions
     attribution = BIAS_METHODS[recipe.method](x, gradient, on_grid, task.space)
     explained = np.sum([_sum_of_rows(part) for part in [x * gradient, *(share for share, _ in evidence)]], axis=0)
     score = scores(task.evaluation.score, rows, results)
-    return Attributions(results, rows, attribution, tuple(notes.missing_evidence(explained, score)))
+    incomplete = cautions.incomplete(explained, score, notes.COMPLETE)
+    sentences = tuple(notes.missing_evidence(explained, score))
+    return Attributions(results, rows, attribution, sentences, cautions=tuple(incomplete))
 
 
 def attribute_over_copies(task: AttributionTask, recipe: Recipe) -> Attributions:
@@ -129,9 +133,17 @@ def attribute_along_path(task: AttributionTask, recipe: Recipe) -> Attributions:
     try:
         completeness = _completeness(task, run, of_inputs, begin)
         sentences = [] if completeness is None else notes.integration_error(completeness)
+        incomplete = _incomplete(completeness)
     except NotFinite:  # all points between may be finite: a black image may have the norm 0
-        completeness, sentences = None, [notes.NO_SCORE_AT_BASELINE]
-    return Attributions(run.results, run.rows, of_inputs[task.image_input], tuple(sentences), completeness)
+        completeness, sentences, incomplete = None, [notes.NO_SCORE_AT_BASELINE], []
+    map_of_image = of_inputs[task.image_input]
+    return Attributions(run.results, run.rows, map_of_image, tuple(sentences), completeness, tuple(incomplete))
+
+
+def _incomplete(completeness: Completeness | None) -> list[str]:
+    if completeness is None:
+        return []
+    return cautions.incomplete(completeness.total, completeness.difference, notes.INTEGRATED)
 
 
 def _gradients_at(

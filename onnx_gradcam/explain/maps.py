@@ -52,6 +52,7 @@ class Maps:
         rectifiers: what the backward pass gated, for methods that gate.
         completeness: how far attributions add up to a difference of scores, for methods that promise it.
         notes: what the user should know.
+        cautions: for each row a line of the method that must stand in its picture, "" for nothing; empty for none.
     """
 
     evaluation: Evaluation
@@ -67,6 +68,7 @@ class Maps:
     rectifiers: Rectifiers | None = None
     completeness: Completeness | None = None
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
 
 
 def make_maps(
@@ -147,7 +149,18 @@ def layer_maps(
         *notes.loose_places(frozenset(kinds(rows)), cams.layers),
         *notes.blank_maps(blank, cams.layers, recipe.name),
     )
-    return Maps(evaluation, results, rows, frame, heatmap, scale, blank, tuple(cams.layers), notes=sentences)
+    return Maps(
+        evaluation,
+        results,
+        rows,
+        frame,
+        heatmap,
+        scale,
+        blank,
+        tuple(cams.layers),
+        notes=sentences,
+        cautions=cams.cautions,
+    )
 
 
 def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> Maps:
@@ -183,6 +196,7 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: R
         rectifiers=gating,
         completeness=attributions.completeness,
         notes=tuple(filter(None, sentences)),
+        cautions=attributions.cautions,
     )
 
 
@@ -219,6 +233,7 @@ def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe
         is_blank=blank,
         layers=cam_maps.layers,
         attribution=product,
+        cautions=cam_maps.cautions,
         notes=tuple(dict.fromkeys([*cam_maps.notes, *edges.notes])),
     )
 

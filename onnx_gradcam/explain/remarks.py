@@ -6,8 +6,10 @@ import numpy as np
 
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine import rows
+from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.explain.maps import Maps
+from onnx_gradcam.explain.network import Network
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results import cautions, doubts
@@ -19,7 +21,12 @@ IN_PADDING = 0.9  # a map that stays below this share of its maximum within the 
 
 
 def words_of(
-    context: Context, maps: Maps, probability: np.ndarray, choice: Choice | UserFunction | None, labels_source: str
+    context: Context,
+    maps: Maps,
+    probability: np.ndarray,
+    choice: Choice | UserFunction | None,
+    labels_source: str,
+    network: Network,
 ) -> tuple[Words, ...]:
     """Return each row in words: its target, the doubt about it, and its cautions.
 
@@ -29,12 +36,13 @@ def words_of(
         probability: (R,), NaN where there is none.
         choice: how the photo became a tensor; None for arrays.
         labels_source: where the class names come from.
+        network: the opened model.
     """
     of_rows = zip(
         rows.words(maps.rows),
         rows.made_of(maps.rows),
         _find_doubts(context, maps, probability),
-        _find_cautions(maps, choice, labels_source),
+        _find_cautions(maps, choice, labels_source, network),
         strict=True,
     )
     return tuple(Words(text, title, product, doubt, lines) for (text, title), product, doubt, lines in of_rows)
@@ -60,14 +68,25 @@ def _find_doubts(context: Context, maps: Maps, probability: np.ndarray) -> list[
     return doubts.find_doubts(context.kind, _is_exclusive(context.score), context.threshold, top, probability)
 
 
-def _find_cautions(maps: Maps, choice: Choice | UserFunction | None, labels_source: str) -> list[tuple[str, ...]]:
-    count = len(maps.rows)
+def _find_cautions(
+    maps: Maps, choice: Choice | UserFunction | None, labels_source: str, network: Network
+) -> list[tuple[str, ...]]:
+    count, nothing = len(maps.rows), [""] * len(maps.rows)
     return cautions.by_row(
         cautions.guessed_preprocessing(choice, count),
         cautions.guessed_labels(labels_source, count),
         cautions.beside_photo(is_beside(maps)),
         cautions.loose_places(rows.kinds(maps.rows), maps.layers),
+        maps.cautions or nothing,
+        _tied(maps) if network.is_quantized else nothing,
+        *([layer.caution] * count for layer in (network.layers if maps.layers else ())),
     )
+
+
+def _tied(maps: Maps) -> list[str]:
+    written = maps.evaluation.score
+    scores = by_class(written, maps.results[written.value.name or ""])
+    return cautions.tied(scores, rows.image_index(maps.rows), rows.class_index(maps.rows))
 
 
 def is_beside(maps: Maps) -> np.ndarray:

@@ -21,7 +21,7 @@ from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise, batches, noisy_
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.inputs import spatial_axes
 from onnx_gradcam.photos.preprocess.choice import InputSpec
-from onnx_gradcam.results import notes
+from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.targets import BoundTarget
 
@@ -69,12 +69,14 @@ class Cams:
         rows: for each row its image and its target.
         layers: the result at each target layer, with one cam per row.
         notes: what the user should know, one sentence each.
+        cautions: for each row a line that must stand in its picture, "" for nothing.
     """
 
     results: Results
     rows: tuple[Row, ...]
     layers: list[LayerResult]
     notes: tuple[str, ...]
+    cautions: tuple[str, ...]
 
 
 def compute_cams(task: CamTask, recipe: Recipe) -> Cams:
@@ -96,14 +98,17 @@ def compute_cams(task: CamTask, recipe: Recipe) -> Cams:
             copies = SMOOTHING_COPIES[name](task.x, spatial_axes(task.image, layers[0].cam.ndim - 1), task.noise)
             runs = _run_copies(task, targets, copies.arrays, needs_gradient)
             layers = average_cams(layers, runs, task.layers, recipe, copies.mirrored, 1 + rows[-1].view)
-    return Cams(run.results, rows, layers, _notes(task, recipe, gradients))
+    straight = _without_curvature(task, recipe, gradients)
+    lines = cautions.no_curvature(len(rows), straight)
+    return Cams(run.results, rows, layers, tuple(notes.no_curvature(straight)), tuple(lines))
 
 
-def _notes(task: CamTask, recipe: Recipe, gradients: Gradients | None) -> tuple[str, ...]:
+def _without_curvature(task: CamTask, recipe: Recipe, gradients: Gradients | None) -> list[str]:
+    """Return the layers in which a method of second order has nothing to read."""
     if recipe.method not in NEEDS_CURVATURE or gradients is None:
-        return ()
+        return []
     curvature = gradients.beside["curvature"]
-    return tuple(notes.no_curvature([layer.name for layer in task.layers if not curvature[layer.name].any()]))
+    return [layer.name for layer in task.layers if not curvature[layer.name].any()]
 
 
 def _check_places(name: str, rows: Rows) -> None:

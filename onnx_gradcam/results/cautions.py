@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.photos.function import UserFunction
@@ -21,6 +22,8 @@ Array = npt.NDArray[Any]
 GUESSED_PREPROCESSING, GUESSED_LABELS = "guessed preprocessing", "guessed labels"
 BESIDE = "the strongest evidence lies outside the photo"
 LOOSE = "this map says little about the place"
+TIED = "several classes have the highest score"
+LEAST = 1e-6
 FEW_CELLS = 36
 """A map with fewer cells is called coarse: a cell covers more than a sixth of the photo on each side."""
 
@@ -49,6 +52,29 @@ def loose_places(kinds: Sequence[str], layers: Sequence[LayerResult]) -> list[st
     """Return the line for rows whose map says little about places, by the kind of the target of each."""
     loose = says_little_of_places(frozenset(kinds), layers)
     return [LOOSE if kind in loose else "" for kind in kinds]
+
+
+def incomplete(total: Array, expected: Array, tolerance: float) -> list[str]:
+    """Return the line for attributions whose sum (R,) misses what it should be (R,) by more than a share of it."""
+    is_off = np.abs(total - expected) > tolerance * np.maximum(np.abs(expected), LEAST)
+    return [
+        f"incomplete: the map adds up to {t:.3g}, not to {e:.3g}" if off else ""
+        for t, e, off in zip(total, expected, is_off, strict=True)
+    ]
+
+
+def no_curvature(count: int, layers: Sequence[str]) -> list[str]:
+    """Return the line for the second-order maps of ``count`` rows that have no second order, in some layers."""
+    return ["the second order is zero: this is the map of Grad-CAM" if layers else ""] * count
+
+
+def tied(scores: Array, images: Array, classes: Array) -> list[str]:
+    """Return the line for rows, (R,) images and (R,) classes, whose class shares the highest of the scores (N, K)."""
+    is_highest = scores == scores.max(axis=1, keepdims=True)
+    return [
+        TIED if label >= 0 and is_highest[image, label] and is_highest[image].sum() > 1 else ""
+        for image, label in zip(images, classes, strict=True)
+    ]
 
 
 def coarse_map(layers: Sequence[LayerResult], is_cam: bool) -> list[str]:

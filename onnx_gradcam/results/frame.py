@@ -46,6 +46,14 @@ class Frame:
     def __repr__(self) -> str:
         return one_line(self)
 
+    @property
+    def region(self) -> tuple[int, int, int, int]:
+        """Return (x1, y1, x2, y2), the part of the frame that the model saw; an axis that is missing counts as 1."""
+        if self.geometry is not None:
+            return self.geometry.seen
+        height, width = (1, 1, *self.size)[-2:]
+        return 0, 0, width, height
+
     def rows(self, rows: Array) -> Frame:
         """Return the frame of some of the rows."""
         return self if self.level is None else replace(self, level=self.level[rows])

@@ -82,11 +82,13 @@ def test_parts_behind_a_shared_value_are_named() -> None:
     net.op("Mean", tower(net, x, 0), tower(net, x, 1), out="logits")
     proto = net.model({"logits": [BATCH, 5]})
     with ogc.Explainer(proto, providers=["cpu"]) as explainer:
-        (sentence,) = (w for w in explainer.explain(X).warnings if "meet last" in w)
+        found = explainer.explain(X)
+        (sentence,) = (w for w in found.warnings if "meet last" in w)
         assert not any("meet last" in w for w in explainer.explain(X, method="saliency").warnings)
     assert sentence == (
         "'stem' is where all paths meet last; the parts behind it end in layers of their own: --layer end0 --layer end1"
     )
+    assert "this map does not show where parts behind its layer look" in found.cautions(0)
     (taken,) = (layer for layer in ogc.layers(proto) if layer.chosen)
     assert sentence in taken.reason
 

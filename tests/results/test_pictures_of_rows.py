@@ -13,6 +13,7 @@ from repository import MODELS
 
 import onnx_gradcam as ogc
 from onnx_gradcam.methods.heatmap import upsample
+from onnx_gradcam.results import cautions as lines
 from onnx_gradcam.results.picture.figure import CAUTION_PAPER
 from onnx_gradcam.results.picture.overlay import scale_colours
 from onnx_gradcam.results.portrait import cautions, level_of, scale_of
@@ -225,3 +226,33 @@ def test_two_sides_are_drawn_at_a_scale_of_their_own(top2: ogc.Explanation) -> N
     assert half.cautions(0) == clipped.cautions(0)
     assert (half.figure()[-1] == CAUTION_PAPER).all()
     assert clipped[1:].cautions(0) == ()
+
+
+def test_attributions_that_do_not_add_up_say_so() -> None:
+    """6 and 3 of a score of 6 and 4: within a tenth and not."""
+    total, expected = np.array([6.0, 3.0, 0.0]), np.array([6.1, 4.0, 0.0])
+    assert lines.incomplete(total, expected, 0.1) == ["", "incomplete: the map adds up to 3, not to 4", ""]
+
+
+def test_tied_classes_are_named_in_the_rows_that_they_concern() -> None:
+    scores = np.array([[3, 3, 1], [1, 2, 0]], np.float32)
+    images, classes = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 1, -1])
+    assert lines.tied(scores, images, classes) == [lines.TIED, lines.TIED, "", "", ""]
+
+
+@pytest.mark.parametrize(("steps", "says"), [(1, True), (200, False)])
+def test_an_integral_with_too_few_steps_says_so_in_its_picture(steps: int, says: bool) -> None:
+    with ogc.Explainer(MODELS / "shapes-resnet.onnx", providers=["cpu"]) as explainer:
+        found = explainer.explain_image(PHOTO, method="integrated-gradients", steps=steps)
+    assert found.completeness is not None
+    off = abs(float(found.completeness.error[0] / found.completeness.difference[0]))
+    assert (off > 0.05) == says
+    assert any(line.startswith("incomplete: the map adds up to ") for line in found.cautions(0)) == says
+    assert (found.figure()[-1] == CAUTION_PAPER).all() == says
+
+
+def test_a_second_order_that_is_zero_is_said() -> None:
+    """A network of ReLUs is piecewise linear behind its last layer."""
+    with ogc.Explainer(brightness_model()) as explainer:
+        found = explainer.explain(np.full((1, 3, SIDE, SIDE + CELL), 0.5, np.float32), 0, "shapleycam")
+    assert "the second order is zero: this is the map of Grad-CAM" in found.cautions(0)
