@@ -26,17 +26,21 @@ from onnx_gradcam.cli.options import (
     Signed,
     Smooth,
     Targets,
+    Threshold,
 )
+from onnx_gradcam.cli.picture_options import PICTURES, takes_style_options
 from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.compare import Pair
 from onnx_gradcam.jobs.compare import compare as compare_models
 from onnx_gradcam.jobs.compare.saving import check_comparison_folder
 from onnx_gradcam.jobs.model_options import opening_of
+from onnx_gradcam.jobs.pictures import Pictures
 from onnx_gradcam.jobs.report import text
 from onnx_gradcam.photos.decode import MAX_PIXELS
 
 
+@takes_style_options
 @takes_model_options
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="An .onnx file, or FILE@provider.", show_default=False)],
@@ -101,6 +105,8 @@ def compare(
         ),
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
+    threshold: Threshold = None,
+    pictures: Pictures = PICTURES,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     out: Annotated[
         Path | None,
@@ -151,6 +157,7 @@ def compare(
             only_a=_only(score=score_a, head=head_a, grid=grid_a, image_input=image_input_a),
             only_b=_only(score=score_b, head=head_b, grid=grid_b, image_input=image_input_b),
             strict=strict,
+            threshold=threshold,
             max_pixels=max_pixels,
             keep=worst if out is not None else 0,
             require=require or [],
@@ -159,7 +166,7 @@ def compare(
         )
     for warning in comparison.warnings:
         log.warning("warning: %s", warning)
-    written = None if out is None else comparison.save(out, overwrite)
+    written = None if out is None else comparison.save(out, overwrite, pictures.style)
     show(renderer(as_json).compared(comparison, written))
     for image, error in comparison.errors:
         print(f"error: {image}: {error}", file=sys.stderr)

@@ -25,6 +25,7 @@ from onnx_gradcam.cli.options import (
     Signed,
     Smooth,
     Targets,
+    Threshold,
 )
 from onnx_gradcam.cli.picture_options import PICTURES, takes_picture_options
 from onnx_gradcam.jobs import demo as bundled
@@ -73,17 +74,7 @@ def explain(
     smooth: Smooth = None,
     option: MethodOptions = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold",
-            metavar="P",
-            min=0,
-            max=1,
-            help="The probability below which nothing is detected, or a class is near chance.",
-            show_default="0.25 for detectors",
-        ),
-    ] = None,
+    threshold: Threshold = None,
     pictures: Pictures = PICTURES,
     strict: Annotated[bool, typer.Option("--strict", help="A guessed preprocessing is an error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,

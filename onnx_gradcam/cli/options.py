@@ -114,3 +114,14 @@ Out = Annotated[
     typer.Option("-o", "--out", metavar="DIR", help="Where results go.", show_default="onnx-gradcam-out/MODEL-METHOD"),
 ]
 IMAGES = typer.Argument(metavar="IMAGE...", help="Photos or .npy arrays: files, folders or globs.", show_default=False)
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        metavar="P",
+        min=0,
+        max=1,
+        help="The probability below which nothing is detected, or a class is near chance.",
+        show_default="0.25 for detectors",
+    ),
+]

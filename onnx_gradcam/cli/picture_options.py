@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -62,8 +63,15 @@ def _declare(
 
 def takes_picture_options(command: Command) -> Command:
     """Give a command the options of pictures, in the place of its parameter ``pictures``, which receives them."""
-    options = own_parameters(_declare)
+    return _takes(command, own_parameters(_declare))
 
+
+def takes_style_options(command: Command) -> Command:
+    """Give a command the options of how a picture is drawn, as ``takes_picture_options``: not scale and sheet."""
+    return _takes(command, [option for option in own_parameters(_declare) if option.name not in ("scale", "sheet")])
+
+
+def _takes(command: Command, options: Sequence[inspect.Parameter]) -> Command:
     def run(**given: Any) -> None:
         values = {option.name: given.pop(option.name) for option in options}
         command(**given, **{RECEIVER: Pictures(caption=not values.pop("no_caption"), **values)})

@@ -42,7 +42,7 @@ def test_arguments() -> None:
     assert list(inspect.signature(ogc.compare).parameters) == [
         "a", "b", "images", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options", "inputs",
         "layer_a", "layer_b", "score_a", "score_b", "only_a", "only_b", "labels", "preprocess", "preprocess_b",
-        "strict", "max_pixels", "require", "keep", "report",
+        "strict", "threshold", "max_pixels", "require", "keep", "report",
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]

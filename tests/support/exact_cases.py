@@ -75,6 +75,10 @@ NETS: Mapping[str, Callable[[], onnx.ModelProto]] = {
 }
 
 
+AFTER_RELU = {"convolution"}
+"""Nets with several outputs behind a ReLU, which are taken for no classes unless they are named."""
+
+
 @dataclass(frozen=True)
 class Case:
     """What a method gives for one input of a net.

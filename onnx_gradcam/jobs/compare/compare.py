@@ -50,6 +50,7 @@ def compare(
     preprocess: PreprocessLike | PhotoFunction = "auto",
     preprocess_b: PreprocessLike | PhotoFunction | None = None,
     strict: bool = False,
+    threshold: float | None = None,
     max_pixels: int = MAX_PIXELS,
     require: Sequence[str] = (),
     keep: int = 0,
@@ -78,6 +79,7 @@ def compare(
             are each model's own. A function is called for each model.
         preprocess_b: for ``b``, where it differs.
         strict: whether a guessed preprocessing is an error.
+        threshold: as for ``explain``.
         max_pixels: the largest photo that is decoded.
         require: clauses such as "pearson:p05>=0.9", "iou:median>=0.6", "distance:p95<=0.1", "agreement>=0.99".
         keep: how many of the pairs that agree least keep their maps, in ``worst``; ``save`` draws them.
@@ -103,6 +105,7 @@ def compare(
         "signed": signed,
         "fusion": fusion,
         "smooth": recipe.smooth,
+        "threshold": threshold,
         **options,
     }
     of_a, of_b = _openings(opening, score_a, only_a), _openings(opening, score_b, only_b)

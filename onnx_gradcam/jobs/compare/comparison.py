@@ -53,9 +53,10 @@ class Comparison:
         return f"<Comparison of {self.a.model!r} and {self.b.model!r}: {self}>"
 
     @property
-    def agreement(self) -> float:
-        """Return the share of pairs for which both models put the same class first, in [0, 1]."""
-        return float(np.mean([pair.top1_a == pair.top1_b for pair in self.pairs]))
+    def agreement(self) -> float | None:
+        """Return the share of pairs for which both models put the same class first; None where there are no classes."""
+        same = [pair.top1_a == pair.top1_b for pair in self.pairs if pair.top1_a >= 0 or pair.top1_b >= 0]
+        return float(np.mean(same)) if same else None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -125,5 +126,6 @@ class Comparison:
     def __str__(self) -> str:
         """Return the verdict in one line."""
         unmet = ", ".join(finding.clause for finding in self.findings if not finding.ok)
-        agreement = f"top-1 agreement {self.agreement:.4f} over {len(self.pairs)} maps"
+        top1 = "no classes" if self.agreement is None else f"top-1 agreement {self.agreement:.4f}"
+        agreement = f"{top1} over {len(self.pairs)} maps"
         return f"{self.a.model} and {self.b.model}: {agreement}{f'; NOT met: {unmet}' if unmet else ''}"

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.jobs.compare.agreement import agreement_of
+from onnx_gradcam.jobs.compare.matching import Match
 from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.questions import Answers, Bench
 from onnx_gradcam.jobs.compare.worst import WorstPair, worst_of
@@ -75,11 +76,12 @@ def measure(bench: Bench, subjects: Sequence[Any], keep: int, report: Callable[[
                 raise
             errors.append((name, str(error)))
             continue
-        rows = _rows(answers)
-        pairs = tuple(_pair(answers, name, _hash(subject), *row) for row in rows)
-        worst = _keep_worst(worst, answers, dict(zip(pairs, rows, strict=True)), keep)
-        warnings = [*answers.a.warnings, *(warning for b in answers.b for warning in b.warnings)]
-        measured.append(Measured(_side(answers.a), _side(answers.b[0]), pairs, tuple(warnings)))
+        digest = _hash(subject)
+        pairs = tuple(_pair(answers, name, digest, each) for each in answers.matches)
+        worst = _keep_worst(worst, answers, dict(zip(pairs, answers.matches, strict=True)), keep)
+        explanations = [answers.a, *(each.b for each in answers.matches)]
+        warnings = dict.fromkeys(warning for each in explanations for warning in each.warnings)
+        measured.append(Measured(_side(answers.a), _side(answers.matches[0].b), pairs, tuple(warnings)))
         for pair in pairs:
             report(pair)
     if not measured:
@@ -105,42 +107,39 @@ def _hash(subject: Any) -> str | None:
     return hashlib.sha256(Path(subject).read_bytes()).hexdigest() if is_file else None
 
 
-def _rows(answers: Answers) -> list[tuple[int, int]]:
-    """Return for each row of A the number of its image, and which of the targets of an image it is."""
-    return [(image, k) for image in range(len(answers.own_a)) for k in range(len(answers.b))]
-
-
 def _keep_worst(
-    worst: Sequence[WorstPair], answers: Answers, rows: Mapping[Pair, tuple[int, int]], count: int
+    worst: Sequence[WorstPair], answers: Answers, matches: Mapping[Pair, Match], count: int
 ) -> list[WorstPair]:
     """Return the worst of the pairs that are kept already and those of an image, with their maps."""
     kept = {each.pair: each for each in worst}
-    again = worst_of([*kept, *rows], count)
-    return [kept[pair] if pair in kept else _with_maps(answers, pair, *rows[pair]) for pair in again]
+    again = worst_of([*kept, *matches], count)
+    return [kept[pair] if pair in kept else _with_maps(answers, pair, matches[pair]) for pair in again]
 
 
-def _with_maps(answers: Answers, pair: Pair, image: int, k: int) -> WorstPair:
-    return WorstPair(pair, answers.a[image * len(answers.b) + k], answers.b[k][image])
+def _with_maps(answers: Answers, pair: Pair, of: Match) -> WorstPair:
+    return WorstPair(pair, answers.a[of.row_a], of.b[of.row_b])
 
 
-def _pair(answers: Answers, name: str, sha256: str | None, image: int, k: int) -> Pair:
-    """Compare a row of A with the row of the same image and target in B."""
-    a, b, row = answers.a, answers.b[k], image * len(answers.b) + k
-    agreement = agreement_of(*_seen_by_both(a, row, b, image))
+def _pair(answers: Answers, name: str, sha256: str | None, of: Match) -> Pair:
+    """Compare a row of A with the row of B that is about the same."""
+    a, row = answers.a, of.row_a
+    agreement = agreement_of(*_seen_by_both(a, row, of.b, of.row_b))
+    top1_a, top1_b = answers.top1(of.image)
     return Pair(
         image=name,
         sha256=sha256,
-        image_index=image,
+        image_index=of.image,
+        view_index=of.view,
         class_index=int(a.class_index[row]),
         label=a.label(row),
         target=a.target(row),
-        top1_a=int(answers.own_a.class_index[image]),
-        top1_b=int(answers.own_b.class_index[image]),
+        top1_a=top1_a,
+        top1_b=top1_b,
         pearson=agreement.pearson,
         iou=agreement.iou,
         distance_px=agreement.distance_px,
         distance=agreement.distance,
-        note=agreement.note or _apart(a, row, b, image),
+        note=agreement.note or _apart(a, row, of.b, of.row_b),
     )
 
 

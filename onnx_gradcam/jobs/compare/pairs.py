@@ -41,9 +41,10 @@ class Pair:
     Attributes:
         image: its path, or its position among the images given.
         image_index: its place in the array, for .npy files with several.
+        view_index: which of its views or frames, where a model looks at several.
         class_index, label: what both maps explain; −1 where it is of no class.
         target: the same as ``--target`` has it.
-        top1_a, top1_b: the class that each model puts first.
+        top1_a, top1_b: the class that each model puts first; −1 for outputs that are no classes.
         pearson, iou, distance_px, distance: correlation of the maps, overlap of their highest 20 %, and distance of
             their peaks, in pixels and as a share of the diagonal; all within the region that both models saw. None
             where both maps are blank: they agree in saying nothing, and count in no statistic.
@@ -66,3 +67,4 @@ class Pair:
     distance: float | None
     note: str = ""
     sha256: str | None = None
+    view_index: int = 0

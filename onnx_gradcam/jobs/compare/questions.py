@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.preprocessing import refuse_guesses
+from onnx_gradcam.jobs.compare.matching import Match, match, targets_for_b
 from onnx_gradcam.jobs.compare.sides import fitted
 from onnx_gradcam.photos.decode import MAX_PIXELS, load_tensor
 from onnx_gradcam.photos.function import PhotoFunction
@@ -50,11 +53,12 @@ class Bench:
         Both are asked for their own top-1 first, and again where the target is another one.
         """
         ask_a, ask_b = self._both(image)
-        own_a, own_b = ask_a(None), ask_b(None)
-        a = own_a if _is_about(own_a, self.target) else ask_a(self.target)
-        columns = same_targets(self.target, a, len(own_a))
-        b = [own_b if own_b.class_index.tolist() == column else ask_b(column) for column in columns]
-        return Answers(own_a, own_b, a, tuple(b))
+        own_a, own_b = _top1(ask_a), _top1(ask_b)
+        a = own_a if own_a is not None and _is_about(own_a, self.target) else ask_a(self.target)
+        images = 1 + int(a.image_index.max())
+        columns = targets_for_b(self.target, a, images)
+        b = [own_b if own_b is not None and _classes(own_b) == column else ask_b(column) for column in columns]
+        return Answers(own_a, own_b, a, match(a, b, images))
 
     def _both(self, image: Any) -> tuple[Ask, Ask]:
         if is_array_file(image):
@@ -80,15 +84,20 @@ class Answers:
     """What both models say of the images of one file.
 
     Attributes:
-        own_a, own_b: the top-1 of each, one row for each image.
-        a: the target in A, image-major with the same number of rows for each image.
-        b: the target in B: for each of these rows an explanation with one row for each image.
+        own_a, own_b: the top-1 of each; None for outputs that are no classes.
+        a: the target in A.
+        matches: the rows of A, each with the row of B that is about the same.
     """
 
-    own_a: Explanation
-    own_b: Explanation
+    own_a: Explanation | None
+    own_b: Explanation | None
     a: Explanation
-    b: tuple[Explanation, ...]
+    matches: tuple[Match, ...]
+
+    def top1(self, image: int) -> tuple[int, int]:
+        """Return the class that each model puts first in an image, −1 where it has no classes."""
+        first, second = (-1 if own is None else _class_of(own, image) for own in (self.own_a, self.own_b))
+        return first, second
 
 
 def is_array_file(image: Any) -> bool:
@@ -152,23 +161,23 @@ def _of_second(of_a: Settled, b: Explainer, preprocess_b: PreprocessLike | Photo
     return b.preprocessing(fitted(of_a.preprocess, b)) if isinstance(of_a, Choice) else of_a
 
 
-def same_targets(target: Target, a: Explanation, images: int) -> list[list[int | TargetObject]]:
-    """Return what B is asked, for each of A's rows of an image: one target for each image, of the class that A took."""
-    classes = a.class_index.reshape(images, -1).T.tolist()
-    targets = target.targets if isinstance(target, Each) else [target] * len(classes)
-    return [
-        [of_class(each, index) if isinstance(each, TargetObject) else index for index in of_images]
-        for each, of_images in zip(targets, classes, strict=True)
-    ]
+def _top1(ask: Ask) -> Explanation | None:
+    """Return the top-1 of a model, None for outputs that are no classes: those have targets of other forms."""
+    try:
+        return ask(None)
+    except TargetError:
+        return None
 
 
-def of_class(target: TargetObject, index: int) -> TargetObject:
-    """Return the same target of a class; one that is of no class is returned as it is."""
-    if index < 0 or not is_dataclass(target) or "label" not in {field.name for field in fields(target)}:
-        return target
-    return replace(target, label=index)
+def _class_of(own: Explanation, image: int) -> int:
+    return int(own.class_index[np.flatnonzero(own.image_index == image)[0]])
+
+
+def _classes(own: Explanation) -> list[int]:
+    """Return the class of each image."""
+    return [_class_of(own, image) for image in range(1 + int(own.image_index.max()))]
 
 
 def _is_about(own: Explanation, target: Target) -> bool:
     """Tell whether the top-1 of every image is what a target asks for."""
-    return target is None or (isinstance(target, int) and own.class_index.tolist() == [target] * len(own))
+    return target is None or (isinstance(target, int) and set(_classes(own)) == {target})

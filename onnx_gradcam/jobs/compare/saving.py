@@ -16,6 +16,7 @@ from onnx_gradcam.results.picture.overlay import encode_png
 from onnx_gradcam.results.picture.style import Style
 
 COMPARISON = "comparison.json"
+PLACE = ("image", "image_index", "view_index", "target")
 
 
 def check_comparison_folder(folder: Path, overwrite: bool) -> None:
@@ -55,11 +56,8 @@ def save_comparison(
     names = {pair: f"worst-{number:02}.{_stem(pair.image)}.png" for number, pair in enumerate(drawn, start=1)}
     pictures = {names[pair]: encode_png(each.figure(style)) for pair, each in drawn.items()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in pictures.items()}
-    by_place = {(pair.image, pair.image_index, pair.target): name for pair, name in names.items()}
-    pairs = [
-        {**pair, "picture": by_place.get((pair["image"], pair["image_index"], pair["target"]))}
-        for pair in content["pairs"]
-    ]
+    by_place = {tuple(getattr(pair, key) for key in PLACE): name for pair, name in names.items()}
+    pairs = [{**pair, "picture": by_place.get(tuple(pair[key] for key in PLACE))} for pair in content["pairs"]]
     path = folder / COMPARISON
     journal.remove(folder, _earlier(path))
     for name, data in pictures.items():

@@ -69,7 +69,8 @@ def compared(comparison: Comparison, written: Path | None = None) -> str:
     count = len(comparison.pairs)
     lines = [f"{name}  {_side(side)}" for name, side in (("A", comparison.a), ("B", comparison.b))]
     same = sum(pair.top1_a == pair.top1_b for pair in comparison.pairs)
-    lines.append(f"top-1 agreement {comparison.agreement:.4f} ({same} of {count})")
+    if comparison.agreement is not None:
+        lines.append(f"top-1 agreement {comparison.agreement:.4f} ({same} of {count})")
     lines.append(_cells("", STATISTICS))
     for metric in METRICS:
         lines.append(_cells(metric, [_number(comparison.measure(metric, s)) for s in STATISTICS]))
