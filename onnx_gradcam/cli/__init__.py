@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done, 1 a check found something, 2 bad input or usage, 3 a mistake of ours, "
-    "130 interrupted.",
+    "4 undecided, 130 interrupted, 141 nobody reads the output, 143 terminated.",
 )
 
 

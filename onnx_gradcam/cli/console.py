@@ -86,6 +86,9 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
         task = bar.add_task(what, total=None)
 
         def tick(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
+            if total is not None and bar.tasks[0].total is None:  # what was done before counts for no rate
+                bar.reset(task, completed=done, total=total)
+            else:
+                bar.update(task, completed=done, total=total)
 
         yield tick

@@ -163,6 +163,7 @@ def _explain_all(
     pages = Pages(plan.pictures, scales)
     todo = [pair for pair in zip(images, stems, strict=True) if plan.pictures.sheet or str(pair[0].path) not in kept]
     outcome.kept = sum(str(image.path) in kept for image in images)
+    listener.done(len(images) - len(todo), len(images))
     results = explain_files(explainer, [image.path for image, _ in todo], plan)
     for number, ((image, stem), result) in enumerate(zip(todo, results, strict=True), len(images) - len(todo) + 1):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ Photo = NDArray[np.uint8]
 
 MAX_PIXELS = 200_000_000
 """How many pixels a photo may have before it is decoded, unless the caller allows more."""
+ROWS = 256
 
 
 def decode(source: object, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -156,16 +158,30 @@ def _turn(image: Photo, orientation: int) -> Photo:
 def _rgb(pixels: NDArray[Any], name: str) -> Photo:
     """Convert (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8 or uint16, to (H, W, 3) uint8."""
     if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = _by_rows(pixels, pixels.shape, lambda rows: (rows + 128) // 257)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
         what = f"{name} is not a photo: shape {pixels.shape}, {pixels.dtype}"
         hint = "uint8 or 16-bit pixels, (H, W), (H, W, 3) or (H, W, 4); pass a prepared tensor as a .npy file"
         raise InputError(what, hint=hint, shape=pixels.shape, dtype=str(pixels.dtype))
     if pixels.shape[2] == 4 and pixels[:, :, 3].any():  # an alpha of 0 everywhere carries no information
-        alpha = pixels[:, :, 3:].astype(np.uint32)
-        pixels = ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        pixels = _by_rows(pixels, (*pixels.shape[:2], 3), _on_white)
     return np.ascontiguousarray(np.broadcast_to(pixels[:, :, :3], (*pixels.shape[:2], 3)))
+
+
+def _on_white(rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    alpha = rows[:, :, 3:]
+    return (rows[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
+
+
+def _by_rows(
+    pixels: NDArray[Any], shape: tuple[int, ...], compute: Callable[[NDArray[np.uint32]], NDArray[np.uint32]]
+) -> Photo:
+    """Return what is computed in whole numbers of the rows of an image, a few at a time: large images need the room."""
+    result = np.empty(shape, np.uint8)
+    for start in range(0, len(pixels), ROWS):
+        result[start : start + ROWS] = compute(pixels[start : start + ROWS].astype(np.uint32))
+    return result
 
 
 def _from_array(array: NDArray[Any]) -> Photo:

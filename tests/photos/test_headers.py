@@ -16,7 +16,7 @@ from PIL import Image
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.photos import headers
-from onnx_gradcam.photos.decode import MAX_PIXELS, decode, load_tensor
+from onnx_gradcam.photos.decode import MAX_PIXELS, ROWS, decode, load_tensor
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 BY_PILLOW: dict[str, tuple[str, dict[str, Any]]] = {
@@ -112,6 +112,19 @@ def test_the_limit_is_the_callers() -> None:
     for source in (data, Image.fromarray(PIXELS)):
         with pytest.raises(InputError, match="53 × 37"):
             decode(source, max_pixels=37 * 53 - 1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_rows_of_an_image_are_converted_a_few_at_a_time(kind: type[np.generic], channels: int) -> None:
+    """With the values of the formulas for all rows at once."""
+    shape = (2 * ROWS + 17, 5, channels)
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, shape, kind, endpoint=True)  # type: ignore[type-var]
+    photo = decode(cv2.imencode(".png", pixels)[1].tobytes())
+    wide = pixels[:, :, [2, 1, 0, 3][:channels]].astype(np.int64)
+    eight = (wide + 128) // 257 if kind is np.uint16 else wide
+    alpha = eight[:, :, 3:] if channels == 4 else np.full((*shape[:2], 1), 255)
+    np.testing.assert_array_equal(photo, (eight[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255)
 
 
 def test_an_array_that_is_cut_off_is_not_allocated(tmp_path: Path) -> None:
