@@ -76,11 +76,11 @@ def _type_the_unknown(graph: ir.Graph) -> bool:
     """Give types and shapes to what onnx infers nothing of."""
     changed = False
     for node in graph:
-        if node.outputs[0].shape is None:
-            for value, like in zip(node.outputs, _returned(node), strict=False):
-                if like is not None and like.shape is not None:
-                    value.type, value.shape = like.type, like.shape
-                    changed = True
+        unknown = [v for v in node.outputs if v.name and v.shape is None]
+        for value, like in zip(node.outputs, _returned(node) if unknown else (), strict=False):
+            if value in unknown and like is not None and like.shape is not None:
+                value.type, value.shape = like.type, like.shape
+                changed = True
     return changed
 
 

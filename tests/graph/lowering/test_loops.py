@@ -12,7 +12,7 @@ from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.lowering.replay import MOST
+from onnx_gradcam.graph.lowering import replay
 from onnx_gradcam.graph.prepare.prepare import prepare
 
 CONSTANTS = """<int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 three = {3}, int64 minus = {-1},
@@ -152,13 +152,14 @@ REFUSED = {
             "more = Identity(go)", "t = ReduceSum <keepdims = 0> (v)\n more = Greater(t, half)"
         ),
     ),
-    f"more than {MOST} repeated nodes": ("Loop", f"y = Loop (, yes, x) {MANY}"),
+    "more than 40 repeated nodes": ("Loop", f"y = Loop (, yes, x) {MANY}"),
     "a length that is known in the run": ("Scan", LOOPS["a scan"]),
 }
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_the_run_decides_is_refused_by_name(reason: str) -> None:
+def test_what_the_run_decides_is_refused_by_name(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "MOST", 40)
     op_type, text = REFUSED[reason]
     prepared = prepare(load(model(text, rows="N")).model)
     y = prepared.graph.outputs[0]
@@ -182,3 +183,11 @@ def test_the_shape_of_what_a_loop_returns_is_found() -> None:
     text = LOOPS["a state that grows"].replace("double[a, b] v", "double[q] v").replace("double[c, d] u", "double[q] u")
     prepared = prepare(load(model(text)).model)
     assert next(n for n in prepared.graph if n.op_type == "Loop").outputs[0].shape == [2, 12]
+
+
+def test_the_shape_of_what_a_scan_collects_is_found() -> None:
+    text = LOOPS["a scan"].replace("double[3] n, double[3] o)", "double[3] n, double[r] o)")
+    unknown = model(text.replace("last, y = Scan", "last, c = Scan") + "\n y = Sin(c)")
+    del unknown.graph.value_info[:]
+    prepared = prepare(load(unknown).model)
+    assert [v.shape for n in prepared.graph if n.op_type == "Scan" for v in n.outputs] == [[3], [2, 3]]
