@@ -15,6 +15,7 @@ from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.flow import carriers, downstream
+from onnx_gradcam.graph.lowering.bodies import is_function
 from onnx_gradcam.graph.lowering.registry import Unlowered
 from onnx_gradcam.graph.lowering.table import dequantize, is_lowered, lower, works_on_quantized
 from onnx_gradcam.graph.lowering.trial import objection
@@ -180,11 +181,21 @@ def pull_through(
     if node.op_type == "QuantizeLinear" and (node.outputs[0] in unsaturated or only_requantizes(node)):
         assert gs[0] is not None
         yield values[0], gs[0]
-    elif works_on_quantized(node) or any(registry.find(table, node, i) is None for i in inputs):
+    elif works_on_quantized(node) or not _has_rules(table, node, inputs, gs):
         yield from _through_lowered(op, node, inputs, gs, table, unsaturated).items()
     else:
         for i in inputs:
             yield values[i], registry.apply(table, op, node, i, gs, functools.partial(pull_back, table=table))
+
+
+def _has_rules(table: Mapping[Key, Rule], node: ir.Node, inputs: Sequence[int], gs: Gs) -> bool:
+    """Tell whether rules are there for these inputs, and know the outputs from which a cotangent comes.
+
+    A function body knows all outputs.
+    """
+    matches = [registry.find(table, node, i) for i in inputs]
+    later = any(g is not None for g in gs[1:]) and is_function(node)
+    return all(match is not None and (match[0].multi or not later) for match in matches)
 
 
 def _through_lowered(

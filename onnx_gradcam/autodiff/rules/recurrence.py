@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_gradcam.autodiff.registry import PullBack
-from onnx_gradcam.autodiff.rules.axes import END
+from onnx_gradcam.autodiff.rules.axes import END, dims, vector
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.nested import scan
 
@@ -25,7 +25,7 @@ class Cell:
 
     ``step`` writes one step: ``step(op, x + r, c) → (h, c)``, without c where the cell has no memory. The step of a
     ``gated`` cell takes x and r apart, and h: ``step(op, x, r, h) → (h,)``. W is (G·H, I), R (≤ G·H, H); the biases
-    are vectors.
+    are vectors. ``inside`` are weights that the step reads itself.
     """
 
     step: Callable[..., Sequence[Value]]
@@ -34,6 +34,7 @@ class Cell:
     bias_w: Value | None
     bias_r: Value | None
     gated: bool = False
+    inside: Sequence[Value] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,21 @@ class Pass:
     g_states: Sequence[Value | None]
 
 
-def pull_through_time(op: Builder, pull_back: PullBack, cell: Cell, run: Pass) -> tuple[Value, ...]:
+@dataclass(frozen=True)
+class Pulled:
+    """The cotangents of what a pass reads.
+
+    ``x`` and ``r`` (T, N, ≤ G·H) are those of the two products of all places; the others are those of the initial
+    states and of the weights that the step reads, which are there on request.
+    """
+
+    x: Value
+    r: Value
+    initial: Sequence[Value]
+    inside: Sequence[Value]
+
+
+def pull_through_time(op: Builder, pull_back: PullBack, cell: Cell, run: Pass, *, weights: bool = False) -> Pulled:
     """Write backpropagation through time.
 
     Args:
@@ -63,16 +78,16 @@ def pull_through_time(op: Builder, pull_back: PullBack, cell: Cell, run: Pass) -
         pull_back: differentiates the nodes of a step.
         cell: the equations and the weights.
         run: the tensors.
-
-    Returns:
-        The cotangents of x (T, N, I) and of the initial states (N, H).
+        weights: whether the cotangents of the weights are asked for.
     """
+    inside = cell.inside if weights else ()
     operands = _operands(op, cell, run)
     g_states = [_drop_empty(op, run, run.zero if g is None else g) for g in run.g_states]
     extras = [v for v in (_mask(op, run.g_h, run.mask), run.mask) if v is not None]
 
     def back(inner: Builder, *values: Value) -> list[Value]:
-        states, slices = list(values[: len(g_states)]), values[len(g_states) :]
+        states, totals = list(values[: len(g_states)]), values[len(g_states) : len(g_states) + len(inside)]
+        slices = values[len(g_states) + len(inside) :]
         inputs, others = slices[: len(operands)], list(slices[len(operands) :])
         if run.g_h is not None:
             states[0] = inner.Add(states[0], others.pop(0))
@@ -81,16 +96,44 @@ def pull_through_time(op: Builder, pull_back: PullBack, cell: Cell, run: Pass) -
         before = len(inner.graph)
         results = cell.step(inner, *inputs)
         nodes = list(inner.graph)[before:]
-        g_x, *shares = pull_back(inner, nodes, dict(zip(results, live, strict=True)), inputs)
-        into = inner.MatMul(shares.pop(0) if cell.gated else g_x, cell.R)
+        g_x, *shares = pull_back(inner, nodes, dict(zip(results, live, strict=True)), [*inputs, *inside])
+        of_weights = [shares.pop() for _ in inside][::-1]
+        g_r = shares.pop(0) if cell.gated else g_x
+        into = inner.MatMul(g_r, cell.R)
         shares = [inner.Add(into, shares[0])] if cell.gated else [into, *shares]
         if mask is not None:
             ended = inner.Sub(inner.const(1, like=mask), mask)
             shares = [inner.Add(s, inner.Mul(g, ended)) for s, g in zip(shares, states, strict=True)]
-        return [*shares, g_x]
+        sums = [inner.Add(total, g) for total, g in zip(totals, of_weights, strict=True)]
+        return [*shares, *sums, g_x, *([g_r] if weights and cell.gated else [])]
 
-    *first, g_pre = scan(op, back, g_states, [*operands, *extras], backwards=not run.backwards)
-    return op.MatMul(g_pre, cell.W), *first
+    start = [*g_states, *(op.fill(op.const(0, like=w), w) for w in inside)]
+    results = scan(op, back, start, [*operands, *extras], backwards=not run.backwards)
+    first, sums = results[: len(g_states)], results[len(g_states) : len(start)]
+    g_x, *g_r = results[len(start) :]
+    return Pulled(g_x, g_r[0] if g_r else g_x, first, sums)
+
+
+def through_input(op: Builder, cell: Cell, pulled: Pulled) -> Value:
+    """Write the cotangent of x (T, N, I)."""
+    return op.MatMul(pulled.x, cell.W)
+
+
+def through_weights(op: Builder, run: Pass, pulled: Pulled) -> dict[str, Value]:
+    """Write the cotangents of the two matrices, W and R, and of the two biases."""
+    before = _before(op, run)
+    return {
+        "W": _outer(op, pulled.x, run.x),
+        "R": _outer(op, pulled.r, before),
+        "bias_w": op.ReduceSum(pulled.x, op.ints(0, 1), keepdims=0),
+        "bias_r": op.ReduceSum(pulled.r, op.ints(0, 1), keepdims=0),
+    }
+
+
+def _outer(op: Builder, g: Value, x: Value) -> Value:
+    """Write Σ g ⊗ x over all places and sequences."""
+    rows, columns = (op.Reshape(v, vector(op, [-1, dims(v)[2]])) for v in (g, x))
+    return op.MatMul(op.Transpose(rows, perm=[1, 0]), columns)
 
 
 def _operands(op: Builder, cell: Cell, run: Pass) -> list[Value]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_gradcam.autodiff.registry import EACH, PullBack, Refused, Unwritten, vjp
-from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, pull_through_time
+from onnx_gradcam.autodiff.rules.recurrence import Cell, Pass, Pulled, pull_through_time, through_input, through_weights
 from onnx_gradcam.graph.attributes import Recurrent
 from onnx_gradcam.graph.builder import Builder, Value, rank
 
@@ -49,7 +49,7 @@ def rnn(
     i: int,
     pull_back: PullBack,
 ) -> Value:
-    """h = f(W·x + R·h + b):  backpropagation through time; X and initial_h."""
+    """h = f(W·x + R·h + b):  backpropagation through time."""
     directions = _Directions(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), at.direction, layout)
     functions = _activation_functions(activations, at)
 
@@ -83,7 +83,7 @@ def gru(
     i: int,
     pull_back: PullBack,
 ) -> Value:
-    """h = (1 − z)·n + z·h, n = g(W·x + R·(r·h)) or g(W·x + r·(R·h)):  backpropagation through time; X and initial_h."""
+    """h = (1 − z)·n + z·h, n = g(W·x + R·(r·h)) or g(W·x + r·(R·h)):  backpropagation through time."""
     directions = _Directions(op, gs, ys, X, W, R, B, sequence_lens, (initial_h,), at.direction, layout)
     functions = _activation_functions(activations or ["Sigmoid", "Tanh"] * len(directions), at)
 
@@ -108,7 +108,7 @@ def gru(
             z, n = f(op, op.Add(x_z, r_z)), g(op, op.Add(x_n, n))
             return (op.Add(n, op.Mul(z, op.Sub(h, n))),)
 
-        return Cell(step, directions.part(W, d), recurrent, bias_w, bias_r, gated=True)
+        return Cell(step, directions.part(W, d), recurrent, bias_w, bias_r, gated=True, inside=new or ())
 
     return directions.pull_back(pull_back, cell, i)
 
@@ -134,7 +134,7 @@ def lstm(
     i: int,
     pull_back: PullBack,
 ) -> Value:
-    """c = f·c + i·n, h = o·tanh(c):  backpropagation through time; X, initial_h and initial_c."""
+    """c = f·c + i·n, h = o·tanh(c):  backpropagation through time."""
     directions = _Directions(op, gs, ys, X, W, R, B, sequence_lens, (initial_h, initial_c), at.direction, layout)
     functions = _activation_functions(activations or ["Sigmoid", "Tanh", "Tanh"] * len(directions), at)
 
@@ -154,7 +154,8 @@ def lstm(
             o = f(op, add_peephole(op, o, 1, memory))
             return op.Mul(o, h(op, memory)), memory
 
-        return Cell(step, directions.part(W, d), directions.part(R, d), *directions.biases(d))
+        read = () if peepholes is None else peepholes[:2] if input_forget else peepholes
+        return Cell(step, directions.part(W, d), directions.part(R, d), *directions.biases(d), inside=read)
 
     return directions.pull_back(pull_back, cell, i)
 
@@ -245,19 +246,43 @@ class _Directions:
         Args:
             walk: differentiates the nodes of a step.
             cell: returns the cell of a direction.
-            i: the input: X or an initial state.
+            i: the input.
         """
-        if i and i not in INITIAL_STATES:
-            raise Unwritten("weights that depend on the target layer")
         op = self.op
         rank(self.X)
-        pulled = [pull_through_time(op, walk, cell(d), run) for d, run in enumerate(self._passes())]
+        of_weights = i and i not in INITIAL_STATES
+        cells, passes = [cell(d) for d in range(len(self))], list(self._passes())
+        pulled = [
+            pull_through_time(op, walk, c, run, weights=bool(of_weights)) for c, run in zip(cells, passes, strict=True)
+        ]
         if i == 0:
-            g_x = pulled[0][0] if len(pulled) == 1 else op.Add(pulled[0][0], pulled[1][0])
+            parts = [through_input(op, c, p) for c, p in zip(cells, pulled, strict=True)]
+            g_x = parts[0] if len(parts) == 1 else op.Add(*parts)
             return op.Transpose(g_x, perm=[1, 0, 2]) if self.layout else g_x
-        axis = op.ints(1 if self.layout else 0)
-        parts = [op.Unsqueeze(g[i - 4], axis) for g in pulled]
-        return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1 if self.layout else 0)
+        if of_weights:
+            parts = [self._weights(i, c, run, p) for c, run, p in zip(cells, passes, pulled, strict=True)]
+        else:
+            parts = [p.initial[i - 5] for p in pulled]
+        axis = 1 if self.layout and not of_weights else 0
+        parts = [op.Unsqueeze(g, op.ints(axis)) for g in parts]
+        return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=axis)
+
+    def _weights(self, i: int, cell: Cell, run: Pass, pulled: Pulled) -> Value:
+        """Write the cotangent of W, R, B or P of one direction; a part of R and B may be read inside of the step."""
+        op, parts = self.op, through_weights(self.op, run, pulled)
+        inside = list(pulled.inside)
+        late = inside if cell.gated else []
+        if i == 1:
+            return parts["W"]
+        if i == 2:
+            return self._join([parts["R"], *late[:1]])
+        if i == 3:
+            return self._join([parts["bias_w"], parts["bias_r"], *late[1:]])
+        unread = [op.Expand(op.const(0, like=self.X), self.lengths(1))] * (3 - len(inside))
+        return self._join([*inside, *unread])
+
+    def _join(self, parts: Sequence[Value]) -> Value:
+        return parts[0] if len(parts) == 1 else self.op.Concat(*parts, axis=0)
 
     def _passes(self) -> Iterator[Pass]:
         """Yield what each direction reads and returns, time first."""

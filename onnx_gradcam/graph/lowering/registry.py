@@ -48,7 +48,7 @@ def find(node: ir.Node) -> Lowering | None:
 
 
 def call(function: Lowering, op: Builder, node: ir.Node) -> tuple[Value | None, ...]:
-    """Return what ``function`` writes for ``node``, one value for each output."""
+    """Return what ``function`` writes for ``node``, one value for each output; None for those it does not write."""
     signature = signature_of(function)
     try:
         attributes = keyword_arguments(signature, {a.name: a.value for a in node.attributes.values()})
@@ -57,6 +57,4 @@ def call(function: Lowering, op: Builder, node: ir.Node) -> tuple[Value | None, 
         raise Unlowered(f"no VJP rule for this form ({error})") from None
     results = function(*bound.args, **bound.kwargs)
     values = results if isinstance(results, tuple) else (results,)
-    if len(values) < len(node.outputs):
-        raise Unlowered("no VJP rule for so many outputs")
-    return values[: len(node.outputs)]
+    return (*values, *[None] * len(node.outputs))[: len(node.outputs)]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.lowering.bodies import expand, is_function
-from onnx_gradcam.graph.lowering.registry import Unlowered, call, find
+from onnx_gradcam.graph.lowering.registry import Lowering, Unlowered, call, find
 from onnx_gradcam.graph.quantization import ADDING, quantization
 
 WIDE = frozenset({ir.DataType.INT16, ir.DataType.UINT16})  # for which DequantizeLinear came with opset 21
@@ -34,17 +34,27 @@ def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
         Unlowered: the lowering was not written for this form of the operator.
     """
     if (function := find(node)) is not None:
-        try:
-            return call(function, op, node)
-        except Unlowered:
-            if not is_function(node) or (body := expand(op, node)) is None:
-                raise
-            return body
+        return _by_function(op, node, function)
     if works_on_quantized(node):
         attributes = {a.name: a.value for a in node.attributes.values()}
         inputs = [None if v is None else dequantize(op, v) for v in node.inputs]
         return op.node(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
     return expand(op, node) if is_lowered_to_body(node) else None
+
+
+def _by_function(op: Builder, node: ir.Node, function: Lowering) -> tuple[Value | None, ...]:
+    """Return what a lowering writes, or the body where it was not written for this form or for an output that is
+    read."""
+    try:
+        values = call(function, op, node)
+    except Unlowered:
+        if not is_function(node) or (body := expand(op, node)) is None:
+            raise
+        return body
+    read = [v.uses() or v.is_graph_output() for v in node.outputs]
+    if is_function(node) and any(r and y is None for r, y in zip(read, values, strict=True)):
+        return expand(op, node) or values
+    return values
 
 
 def dequantize(op: Builder, value: Value) -> Value:

@@ -34,6 +34,8 @@ def trial(node: ir.Node) -> Sequence[Value | None]:
     inputs = [None if v is None else given[v] for v in node.inputs]
     outputs = [ir.val(v.name) for v in node.outputs]
     alone = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, graph=scratch)
+    pairs = zip(outputs, node.outputs, strict=True)
+    scratch.outputs.extend(mine for mine, theirs in pairs if theirs.uses() or theirs.is_graph_output())
     op = Builder(scratch, STANDARD)
     try:
         return lower(op, alone) or ()

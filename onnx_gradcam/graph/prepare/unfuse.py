@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder
@@ -11,7 +9,7 @@ from onnx_gradcam.graph.lowering.registry import MICROSOFT
 from onnx_gradcam.graph.lowering.table import lower
 from onnx_gradcam.graph.names import SUM
 
-SUMMING = frozenset(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm"))  # last output
+SUMMING = {"SkipLayerNormalization": 3, "SkipSimplifiedLayerNormalization": 3, "SkipGroupNorm": 1}  # the sum's output
 
 
 def write_out_sums(graph: ir.Graph) -> None:
@@ -22,7 +20,7 @@ def write_out_sums(graph: ir.Graph) -> None:
     """
     op = Builder(graph, SUM)
     for node in list(graph):
-        if node.domain != MICROSOFT or node.op_type not in SUMMING or not _hands_on(node.outputs[1:]):
+        if node.domain != MICROSOFT or not _hands_on_sum(node):
             continue
         start = len(op.written)
         made = lower(op, node) or ()
@@ -36,5 +34,8 @@ def write_out_sums(graph: ir.Graph) -> None:
         graph.remove(node, safe=True)
 
 
-def _hands_on(values: Sequence[ir.Value]) -> bool:
-    return any(v.uses() or v.is_graph_output() for v in values)
+def _hands_on_sum(node: ir.Node) -> bool:
+    """Tell whether the sum is read, and nothing beside it that the standard operators do not return."""
+    place = SUMMING.get(node.op_type, len(node.outputs))
+    read = [bool(v.uses()) or v.is_graph_output() for v in node.outputs]
+    return any(read[place:]) and not any(read[1:place])

@@ -181,6 +181,16 @@ def test_torch(op_type: str, bidirectional: bool) -> None:
     found = pulled_back(made, per_way, *gs[1:], dtype="float64")
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b.numpy(), rtol=1e-10, atol=1e-12)
+    parameters = list(net.parameters())
+    again, _ = net(x, tuple(states) if op_type == "LSTM" else states[0])
+    theirs = torch.autograd.grad(again, parameters, torch.tensor(gs[0]))
+    zeros = [np.zeros(g.shape) for g in gs[1:]]
+    mine = pulled_back(replace(made, wrt=(1, 2, 3), constants=()), per_way, *zeros, dtype="float64")
+    for k, gradient in enumerate(theirs):
+        d, kind = divmod(k, 4)
+        own = mine[kind][d] if kind < 2 else np.split(mine[2][d], 2)[kind - 2]
+        gates = np.split(gradient.numpy(), GATES[op_type])
+        np.testing.assert_allclose(own, np.concatenate([gates[g] for g in order]), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("op_type", GATES)
@@ -216,10 +226,26 @@ def case_outputs(made: Case) -> list[tuple[int, ...]]:
     return [tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in model.graph.output]
 
 
-def test_weights_that_depend_on_the_layer_are_refused() -> None:
-    made = replace(case("LSTM", "weights"), constants=(2, 3), wrt=(1,))
-    with pytest.raises(UnsupportedGradient, match="weights that depend on the target layer for LSTM, input 1"):
-        with_gradients(made, FLOAT32, False)
+def weighted(made: Case) -> Case:
+    """The same with the weights as inputs, which are differentiated, too."""
+    weights = [i for i in (1, 2, 3, 7) if i < len(made.inputs) and made.inputs[i] is not None]
+    return replace(made, wrt=sorted({*made.wrt, *weights}), constants=[i for i in made.constants if i == 4])
+
+
+IN_ALL_FORMS = (
+    "RNN-bidirectional-lengths RNN-layout GRU-bidirectional-lengths GRU-no-bias GRU-linear-bidirectional".split()
+)
+COMPUTED = [
+    weighted(made)
+    for made in CASES
+    if str(made) in [*IN_ALL_FORMS, "LSTM-layout", "LSTM-peepholes", "LSTM-input-forget"]
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", COMPUTED, ids=str)
+def test_computed_weights(made: Case) -> None:
+    check_vjp(made)
 
 
 def test_an_unknown_activation_is_refused() -> None:
