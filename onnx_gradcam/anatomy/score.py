@@ -120,18 +120,20 @@ def _are_cells(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
     return entries is not None and len(entries.columns) == 1 and vector.class_axis not in (None, entries.axis)
 
 
-def find_score(graph: ir.Graph, name: str = "auto", head: str = "auto") -> Score:
+def find_score(graph: ir.Graph, name: str | Sequence[str] = "auto", head: str = "auto") -> Score:
     """Return the score called ``name``, or that of a head.
 
     Args:
         graph: a prepared graph.
-        name: the name of a value, or "auto".
+        name: the name of a value, the names of those that hold the levels of one score, or "auto".
         head: the name of one of the outputs of a head, or "auto": the first of ``find_heads``.
 
     Raises:
         ScoreError: no value has that name, no output has scores, or the named one has none.
         NoGradientPath: an output with scores depends on the inputs through steps and comparisons only.
     """
+    if not isinstance(name, str):
+        return _of_levels(graph, list(name))
     if name != "auto":
         return _named(graph, name)
     return choose_head(graph, find_heads(graph), head)
@@ -235,16 +237,13 @@ def _makers(value: ir.Value) -> Iterator[ir.Node]:
 
 
 def _named(graph: ir.Graph, name: str) -> Score:
-    values = {k: v for k, v in values_by_name(graph).items() if not v.is_initializer()}
-    value = values.get(name)
-    if value is None:
-        raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
+    value = _value_called(graph, name)
     activation, output = leads_to(value)
     batches = _batches(graph)
     vector = describe(value, activation, output or name, batches)
     if vector is not None:
         return _of_vector(vector, Nature(CLASSES if vector.class_axis is not None else "", NAMED))
-    dense = named_dense_score(value, follow(graph), batches)
+    dense = named_dense_score(graph, [value], follow(graph), batches)
     score = None if dense is None else _of_dense(dense)
     if score is None:
         raise ScoreError(
@@ -253,6 +252,32 @@ def _named(graph: ir.Graph, name: str) -> Score:
             name=name,
         )
     return score
+
+
+def _value_called(graph: ir.Graph, name: str) -> ir.Value:
+    values = {k: v for k, v in values_by_name(graph).items() if not v.is_initializer()}
+    if name not in values:
+        raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
+    return values[name]
+
+
+def _of_levels(graph: ir.Graph, names: Sequence[str]) -> Score:
+    """Return the score whose levels are the values with these names.
+
+    Raises:
+        ScoreError: there is no such value, or they are no levels of one score.
+    """
+    values = [_value_called(graph, name) for name in names]
+    dense = named_dense_score(graph, values, follow(graph), _batches(graph))
+    if dense is None or len(dense.heads) < len(values):
+        shapes = ", ".join(f"{v.name} {_dims(v)}" for v in values)
+        raise ScoreError(
+            f"{len(values)} values are not the levels of one score",
+            where=shapes,
+            hint="--score for each level: values of as many columns, in as many axes; another head is --head NAME",
+            names=tuple(names),
+        )
+    return _of_dense(dense)
 
 
 def _batches(graph: ir.Graph) -> Batches:

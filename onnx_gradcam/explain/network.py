@@ -115,7 +115,7 @@ class Network:
         self,
         model: ModelLike | Source,
         layer: str | Sequence[str] = "auto",
-        score: str = "auto",
+        score: str | Sequence[str] = "auto",
         head: str = "auto",
         grid: str | None = None,
         image_input: str | None = None,

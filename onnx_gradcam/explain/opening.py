@@ -16,7 +16,8 @@ class Opening(TypedDict, total=False):
     """The keywords of every function that opens a model.
 
     Attributes:
-        score: the name of the score tensor. "auto": the classifier output, before its softmax or sigmoid.
+        score: the name of the score tensor, or the names of those of all levels of one score. "auto": the classifier
+            output, before its softmax or sigmoid.
         head: the name of an output, where the model has several that could be explained (``heads``). "auto": the first.
         grid: the token grid of the target layer: "14x14" for 14 rows of 14, which are the last of all tokens, or
             "14x14+1" for those after the first token. None: it is read from the graph.
@@ -28,7 +29,7 @@ class Opening(TypedDict, total=False):
         check_forward: whether outputs are compared with the untouched model on the first run.
     """
 
-    score: str
+    score: str | Sequence[str]
     head: str
     grid: str | None
     image_input: str | None

@@ -21,6 +21,10 @@ def _as_it_is(given: Any) -> Any:
     return given
 
 
+def _one_or_several(texts: str | Sequence[str]) -> str | Sequence[str]:
+    return texts[0] if len(texts) == 1 else texts
+
+
 def _provider_options(texts: Sequence[str]) -> dict[str, dict[str, str]]:
     """Read texts NAME:KEY=VALUE; the name of the provider may hold a colon of its own ("cuda:1")."""
     options: dict[str, dict[str, str]] = {}
@@ -67,7 +71,9 @@ class ModelOption:
 
 MODEL_OPTIONS = (
     ModelOption(
-        "score", "score", "--score", str, "auto", "NAME", "The score tensor, before its softmax."
+        "score", "score", "--score", tuple, (), "NAME",
+        "The score tensor, before its softmax; of a detector that returns its levels apart each of them. Repeatable.",
+        "found in the graph", _one_or_several,
     ),
     ModelOption(
         "head", "head", "--head", str, "auto", "NAME|all",

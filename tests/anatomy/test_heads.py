@@ -201,3 +201,16 @@ def test_scores_that_were_picked_among_cells_are_no_classes() -> None:
     net.ops("TopK", best, net.ints(5), out=["scores", "index"])
     (head,) = heads_of(net.model({"scores": [1, 5]}))
     assert (head.kind, head.count, head.outputs) == ("dense", 3, ("scores",))
+
+
+def test_a_number_of_classes_that_only_the_declared_output_tells() -> None:
+    """The logits are reshaped to a shape that the image computes, and the batch has another name behind it."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 6)), out="features")
+    y = net.conv(net.op("GlobalAveragePool", x), (6, 5), kernel=1)
+    rows = net.op("Gather", net.op("Shape", "x"), net.ints(0))
+    rest = net.op("Div", net.op("Size", y), net.op("Gather", net.op("Shape", "x"), net.ints(0)))
+    net.op("Reshape", y, net.op("Concat", rows, rest, axis=0), out="logits")
+    net.op("Softmax", "logits", axis=1, out="p")
+    (head,) = heads_of(net.model({"p": ["Softmax_dim_0", 5]}))
+    assert (head.kind, head.count, head.activation, head.value.name) == ("classes", 5, "Softmax", "logits")

@@ -145,7 +145,7 @@ def test_a_run_is_repeated_with_its_options(run: Any) -> None:
     assert status == 0
     manifest = json.loads(out)
     assert {name: manifest["request"][name] for name in PLAIN_DEFAULTS} == {
-        **PLAIN_DEFAULTS, "threads": 1, "providers": ["cpu"], "check_forward": False,
+        **PLAIN_DEFAULTS, "score": [], "threads": 1, "providers": ["cpu"], "check_forward": False,
         "provider_options": [], "custom_ops": [],
     }  # fmt: skip
     assert manifest["check_forward"] is False

@@ -55,15 +55,18 @@ class Roles(NamedTuple):
     boxes: int | None
 
 
-def raw_heads(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
+def raw_heads(
+    graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches, named: Sequence[Value] = ()
+) -> list[ScoredOutput]:
     """Return the outputs, or parts of them, that hold the raw logits of a detector or reader; empty: none are told.
 
     Args:
         graph: a prepared graph.
         known: the entries of its values.
         batches: the first dimensions of the inputs.
+        named: the values that the user names; none: the outputs of the graph.
     """
-    parts = [part for value in graph.outputs for part in _parts(value, known, batches)]
+    parts = [part for value in named or graph.outputs for part in _parts(value, known, batches)]
     grids: dict[tuple[Dim, ...], list[Part]] = {}
     for part in parts:
         grids.setdefault(part.cells, []).append(part)
@@ -73,6 +76,8 @@ def raw_heads(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches)
         for find in (_apart, _anchors, _heat_map):
             if heads := find(coarse, batches):
                 return heads
+    if named:
+        return []
     return _queries(graph, parts, known, batches) or _steps(graph, parts, space, batches)
 
 

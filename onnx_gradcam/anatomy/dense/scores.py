@@ -143,18 +143,27 @@ def dense_scores(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batch
     return [_joined(with_boxes(group, left)) for group in ordered]
 
 
-def named_dense_score(value: Value, known: Mapping[Value, Entries], batches: Batches) -> DenseScores | None:
-    """Return the scores behind a value that the user names; None where it has none.
+def named_dense_score(
+    graph: ir.Graph, values: Sequence[Value], known: Mapping[Value, Entries], batches: Batches
+) -> DenseScores | None:
+    """Return the scores behind values that the user names, the levels of one score; None where they have none.
 
-    ``known`` and ``batches``: see ``dense_scores``.
+    ``graph``, ``known`` and ``batches``: see ``dense_scores``.
     """
-    traced = [of_entries(end, batches) for end in heads.ends([value], known)]
-    outputs = [output for output in traced if output is not None]
-    if not outputs and value in known:
-        plain = scored_output(value, value, known[value].axis, None, None, activation_behind(value), batches)
-        outputs = [] if plain is None else [plain]
+    outputs = [output for end in heads.ends(values, known) if (output := of_entries(end, batches)) is not None]
+    if not outputs and len(values) > 1:
+        outputs = raw_heads(graph, known, batches, values)
+    if not outputs:
+        outputs = [output for value in values if (output := _plain(value, known, batches)) is not None]
     most = max((output.count for output in outputs), default=0)
     return _joined([output for output in outputs if output.count == most]) if outputs else None
+
+
+def _plain(value: Value, known: Mapping[Value, Entries], batches: Batches) -> ScoredOutput | None:
+    """Return the scores that every column of ``value`` is, where the axis of the columns is known."""
+    if value not in known:
+        return None
+    return scored_output(value, value, known[value].axis, None, None, activation_behind(value), batches)
 
 
 def _joined(all_heads: Sequence[ScoredOutput]) -> DenseScores:

@@ -14,9 +14,13 @@ from onnx_gradcam.graph.constants import TWINS, constant, forget
 from onnx_gradcam.graph.lowering.registry import Unlowered
 from onnx_gradcam.graph.lowering.table import is_lowered
 from onnx_gradcam.graph.lowering.trial import trial
+from onnx_gradcam.graph.operators import AxisEffect, operators
 from onnx_gradcam.graph.prepare.carried import carry_ranks, contain
 from onnx_gradcam.graph.prepare.pools import make_explicit
 from onnx_gradcam.graph.prepare.quiet import forgiving_inference
+
+# What they make has the shape of what they read first.
+SAME_SHAPE = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.SQUASHED) | {"Sigmoid", "QLinearSigmoid"}
 
 
 def infer(model: ir.Model) -> None:
@@ -32,6 +36,27 @@ def infer(model: ir.Model) -> None:
             _infer_once(model)
     for value in model.graph.outputs:
         value.shape = declared[value] if value.shape is None else value.shape
+    _fill_from_behind(model.graph)
+
+
+def _fill_from_behind(graph: ir.Graph) -> None:
+    """Give to what a Softmax, a Cast and their like read the sizes that are known behind them, but for the batch.
+
+    A Reshape to a computed shape leaves the number of classes open; a declared output tells it.
+    """
+    for node in reversed(list(graph)):
+        source, value = node.inputs[0] if node.inputs else None, node.outputs[0] if node.outputs else None
+        if node.op_type not in SAME_SHAPE or source is None or value is None or value.shape is None:
+            continue
+        if source.shape is not None and len(source.shape) != len(value.shape):
+            continue
+        before = [None] * len(value.shape) if source.shape is None else list(source.shape)
+        sizes = [
+            b if isinstance(b, int) or not k or not isinstance(d, int) else d
+            for k, (b, d) in enumerate(zip(before, value.shape, strict=True))
+        ]
+        if sizes != before:
+            source.shape = ir.Shape(sizes)
 
 
 def _infer_once(model: ir.Model) -> None:

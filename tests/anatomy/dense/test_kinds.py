@@ -6,9 +6,10 @@ from pathlib import Path
 
 import dense_kinds
 import numpy as np
+import onnx
 import pytest
 from dense_kinds import FORMS, KINDS, deployed
-from nets import run
+from nets import Net, run
 
 import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.layers import choose
@@ -115,6 +116,43 @@ def test_the_slope_of_a_raw_score_with_anchors() -> None:
     ends = [truth("raw v5", run(proto, {"x": X + s * np.float32(1e-3) * v}))[1][cell, best] for s in (1, -1)]
     assert found.attribution is not None
     assert float(np.vdot(found.attribution, v)) == pytest.approx((ends[0] - ends[1]) / 2e-3, rel=3e-2, abs=1e-3)
+
+
+def two_maps(width: int) -> onnx.ModelProto:
+    """Two levels of a form that nothing in the file tells, and a third output."""
+    net = Net()
+    levels = dense_kinds.pyramid(net)
+    for k, x in enumerate(levels):
+        net.conv(x, (8, width), kernel=1, out=f"y{k}")
+    net.conv(levels[0], (8, 7), kernel=1, out="z")
+    return net.model({"y0": [1, width, 8, 8], "y1": [1, width, 4, 4], "z": [1, 7, 8, 8]})
+
+
+def test_levels_by_name_are_one_score() -> None:
+    """Every column is a class, where the number of columns is that of no detector."""
+    proto = two_maps(5)
+    out = run(proto, {"x": X})
+    z = np.concatenate([cells_of(out[f"y{k}"], 5) for k in range(2)])
+    with pytest.raises(ogc.ScoreError):
+        ogc.Explainer(proto)
+    with ogc.Explainer(proto, score=["y0", "y1"], providers=["cpu"]) as explainer:
+        found = explainer.explain(X, 2)
+        assert explainer.target_layers == ("level0", "level1")
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    assert found.score[0] == pytest.approx(z[p[:, 2].argmax(), 2], rel=1e-4)
+    with pytest.raises(ogc.ScoreError, match="2 values are not the levels of one score"):
+        ogc.Explainer(proto, score=["y0", "z"])
+    with pytest.raises(ogc.ScoreError, match="no value 'y7'"):
+        ogc.Explainer(proto, score=["y0", "y7"])
+
+
+def test_levels_by_name_of_anchors() -> None:
+    """24 columns are three anchors of a box, an objectness and three classes, as where they are all outputs."""
+    proto = two_maps(24)
+    with ogc.Explainer(proto, score=["y0", "y1"], providers=["cpu"]) as explainer:
+        score = explainer.network.score
+        assert score.dense is not None
+        assert (score.count, len(score.dense.levels), score.dense.objectness is not None) == (3, 2, True)
 
 
 def test_the_steps_of_a_reader_follow_the_width() -> None:
