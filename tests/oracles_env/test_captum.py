@@ -116,3 +116,15 @@ def test_guided_gradcam(library: Any, network: Any, explainer: Any, x: np.ndarra
     edges = explainer.explain(x, TARGETS, "guided-backprop").attribution
     nearest = torch.nn.functional.interpolate(torch.tensor(ours.cam[:, None]), (size, size), mode="nearest").numpy()
     agree(nearest * edges, expected)
+
+
+@pytest.mark.parametrize("method", ["guided-backprop", "deconvolution"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3", "efficientnet_b0"])
+def test_rectifiers_that_captum_leaves_alone(library: Any, name: str, method: str) -> None:
+    """Gating ReLU alone gives captum's attribution, also where there is none to gate; gating all does not."""
+    module = exports.small(name)
+    x = np.random.default_rng(3).standard_normal((3, 3, module.size, module.size)).astype(np.float32)
+    expected = theirs(library, module, method, x)
+    with ogc.Explainer(exports.small_model(name, "torchscript"), providers=["cpu"]) as explainer:
+        agree(explainer.explain(x, TARGETS, method, rectifiers="relu").attribution, expected)
+        assert cosines(explainer.explain(x, TARGETS, method).attribution, expected).max() < 0.9

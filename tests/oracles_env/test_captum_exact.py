@@ -42,6 +42,7 @@ def convolution(net: Net, x: Any) -> Any:
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "saturating": lambda net, x: 1 - net.first(1 - x),
+    "numbers": lambda net, a, b: net.last(net.first(a) - 1 - net.second(b)),
     "difference": lambda net, a, b: net.last(net.first(a) - 1 - net.second(b)),
     "late": lambda net, a, b: net.last(net.first(a - 1) - net.second(b)),
     "perceptron": perceptron,
@@ -58,7 +59,7 @@ def library() -> Any:
 def theirs(library: Any, case: Case) -> tuple[Any, ...]:
     module = Net(FUNCTIONS[case.net]).double()
     inputs = tuple(torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in case.feeds.values())
-    target = 0 if case.target is None else case.target
+    target = case.target if case.target is not None else None if inputs[0].ndim == 1 else 0
     if case.method == "integrated-gradients":
         named = case.options.get("baseline", {})
         begin = tuple(torch.full_like(x, named.get(name, 0.0)) for name, x in zip(case.feeds, inputs, strict=True))

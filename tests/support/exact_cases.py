@@ -25,6 +25,14 @@ def saturating() -> onnx.ModelProto:
     return net.model({"y": ["N", 1]})
 
 
+def numbers() -> onnx.ModelProto:
+    """y = relu(relu(a) − 1 − relu(b)), one number for each image: (N,)."""
+    net = Net()
+    a, b = (net.op("Relu", net.input(name, ["N"])) for name in "ab")
+    net.op("Relu", net.op("Sub", net.op("Sub", a, net.array(F32([1]))), b), out="y")
+    return net.model({"y": ["N"]})
+
+
 def difference() -> onnx.ModelProto:
     """y = relu(relu(a) − 1 − relu(b))."""
     net = Net()
@@ -71,7 +79,7 @@ def product() -> onnx.ModelProto:
 
 
 NETS: Mapping[str, Callable[[], onnx.ModelProto]] = {
-    f.__name__: f for f in (saturating, difference, late, perceptron, convolution, product)
+    f.__name__: f for f in (saturating, numbers, difference, late, perceptron, convolution, product)
 }
 
 
@@ -110,6 +118,8 @@ CASES = [
     Case("saturating", "saliency", {"x": COLUMN}, {"x": [[0], [0], [0], [1], [1], [0]]}),
     Case("saturating", "input-x-gradient", {"x": COLUMN}, {"x": [[0], [0], [0], [0], [-1], [0]]}),
     Case("saturating", "integrated-gradients", {"x": COLUMN}, {"x": [[1], [1], [1], [0], [-1], [1]]}, options=STEPS),
+    Case("numbers", "saliency", {"a": F32([3, 4]), "b": F32([1, 5])}, {"a": [1, 0], "b": [-1, 0]}),
+    Case("numbers", "integrated-gradients", {"a": F32([3]), "b": F32([1])}, {"a": [1.5], "b": [-0.5]}, options=STEPS),
     Case("difference", "saliency", ONE_EACH, {"a": [[1]], "b": [[-1]]}),
     Case("difference", "input-x-gradient", ONE_EACH, {"a": [[3]], "b": [[-1]]}),
     # relu(3α − 1 − α) wakes at α = ½: a gets 3 · ½, b gets −1 · ½
