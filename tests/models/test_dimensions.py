@@ -67,7 +67,7 @@ def test_two_sides_that_cannot_be_drawn_are_numbers(dims: list[int], tmp_path: P
     np.save(tmp_path / "x.npy", x)
     request = Request(str(tmp_path / "model.onnx"), (str(tmp_path / "x.npy"),), both=True, targets=("0",))
     lines: list[job.ExplainedRow] = []
-    job.run(request, tmp_path / "out", report=lines.append)
+    job.run(request, tmp_path / "out", listener=job.Listener(lines.append))
     names = [f"x.gradcam-both.0.{part}.npy" for part in ("against", "for", "net")]
     assert sorted(path.name for path in (tmp_path / "out").glob("x.*")) == names
     maps = [np.load(tmp_path / "out" / name) for name in names]
@@ -111,7 +111,7 @@ def test_files_of_maps_that_are_not_drawn(tmp_path: Path) -> None:
     np.save(tmp_path / "signal.npy", np.ones((1, 2, 9), np.float32))
     lines: list[job.ExplainedRow] = []
     request = Request(str(tmp_path / "model.onnx"), (str(tmp_path / "signal.npy"),), targets=("0",))
-    job.run(request, tmp_path / "out", report=lines.append)
+    job.run(request, tmp_path / "out", listener=job.Listener(lines.append))
     assert any("maps with 1 spatial axis are not drawn" in w for w in lines[0].warnings)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "signal.gradcam.0.npy"]
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "signal.gradcam.0.npy"), np.ones(9, np.float32))
