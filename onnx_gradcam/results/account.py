@@ -15,6 +15,7 @@ from onnx_gradcam.photos.opencv import cv2
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.records import nan_to_none
+from onnx_gradcam.results.scales import at_one_scale
 
 if TYPE_CHECKING:
     from onnx_gradcam.results.explanation import Explanation
@@ -60,10 +61,13 @@ def account(explanation: Explanation) -> dict[str, Any]:
 
 
 def explanation_page(explanation: Explanation) -> str:
-    """Return an explanation as HTML: the picture of every row, or its words where it has none, and the warnings."""
+    """Return an explanation as HTML: the picture of every row, or its words where it has none, and the warnings.
+
+    The pictures stand side by side, and have one scale.
+    """
     draws = explanation.heatmap.ndim == 3
-    numbers = range(len(explanation))
-    rows = ((explanation.title(row), explanation.figure(row=row) if draws else None) for row in numbers)
+    drawn, numbers = at_one_scale(explanation), range(len(explanation))
+    rows = ((explanation.title(row), drawn.figure(row=row) if draws else None) for row in numbers)
     return page(rows, explanation.warnings)
 
 

@@ -83,6 +83,11 @@ def at_scale(explanation: Explanation, scale: float | Scales) -> Explanation:
     return replace(explanation, heatmap=heatmap, scale=new, is_clipped=is_clipped)
 
 
+def at_one_scale(explanation: Explanation) -> Explanation:
+    """Return the same maps so that those of one unit share a scale; maps of fused layers have none, and stay."""
+    return explanation if np.isnan(explanation.scale).any() else at_scale(explanation, peaks(explanation))
+
+
 def map_unit(explanation: Explanation, row: int) -> str:
     """Return what the values of the map of a row are."""
     return unit_of_map(explanation.method, explanation.unit(row))

@@ -256,3 +256,16 @@ def test_a_second_order_that_is_zero_is_said() -> None:
     with ogc.Explainer(brightness_model()) as explainer:
         found = explainer.explain(np.full((1, 3, SIDE, SIDE + CELL), 0.5, np.float32), 0, "shapleycam")
     assert "the second order is zero: this is the map of Grad-CAM" in found.cautions(0)
+
+
+def test_rows_in_a_notebook_have_one_scale(top2: ogc.Explanation, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales: list[float] = []
+    draw = ogc.Explanation.figure
+
+    def noted(self: ogc.Explanation, image: Any = None, row: int = 0) -> np.ndarray:
+        scales.append(float(self.scale[row]))
+        return draw(self, image, row)
+
+    monkeypatch.setattr(ogc.Explanation, "figure", noted)
+    assert top2._repr_html_().count("<img") == 2
+    assert scales == [float(top2.scale[0])] * 2
