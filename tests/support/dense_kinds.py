@@ -33,9 +33,9 @@ class Kind(NamedTuple):
     layers: tuple[str, ...] = ("level0", "level1")
 
 
-def pyramid(net: Net, size: int = 32) -> list[str]:
+def pyramid(net: Net) -> list[str]:
     """Two levels of 8 channels, with a convolution on each before the heads."""
-    x = net.op("Relu", net.conv(net.input("x", [1, 3, size, size]), (3, 8), stride=2), out="stem")
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 32, 32]), (3, 8), stride=2), out="stem")
     x = net.op("Relu", net.conv(x, (8, 8), stride=2))
     levels = [net.op("Relu", net.conv(x, (8, 8)), out="level0")]
     x = net.op("Relu", net.conv(levels[0], (8, 8), stride=2))
@@ -244,6 +244,15 @@ def model(write: Callable[[Net], dict[str, list[int | str] | None]]) -> onnx.Mod
     """Return the network that ``write`` writes."""
     net = Net()
     return net.model(write(net))
+
+
+def open_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the network for images of any size, and any number of them."""
+    for info in [*proto.graph.input, *proto.graph.output]:
+        for k, dim in enumerate(info.type.tensor_type.shape.dim):
+            if k != 1:
+                dim.dim_param = "N" if k == 0 else f"{info.name}_{k}"
+    return proto
 
 
 def channels_last(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -27,7 +27,7 @@ def bottleneck_layers(search: LayerSearch) -> list[Layer]:
     """Return the layer of a segmenter or of a sequence: the deepest of the values of lowest resolution.
 
     It is none from which only convolutions, resizes and elementwise operators lead to the score, where there is
-    another. Empty where no value is on a grid.
+    another, and never the logits themselves. Empty where no value is on a grid.
     """
     nodes = search.nodes
     on_grid = _spatial_values(nodes)
@@ -69,7 +69,8 @@ def _bottleneck(
     lowest = [v for v in values if math.isclose(scale[v], coarsest)]
     beyond = _leading_through(nodes, sinks, lambda node: node.op_type not in LOCAL)
     spread = _leading_through(nodes, sinks, _mixes_positions)
-    for choice in (beyond, spread):
+    layered = _leading_through(nodes, sinks, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
+    for choice in (beyond, spread, layered):
         kept = [v for v in lowest if v in choice]
         if kept:
             return kept[-1]

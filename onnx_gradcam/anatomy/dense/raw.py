@@ -20,8 +20,10 @@ from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, is_named_objectness
 from onnx_gradcam.anatomy.dense.tensors import Apart, Tensor, columns
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.grids import input_axes
+from onnx_gradcam.anatomy.tokens import is_open, nominal_sizes
 from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
+from onnx_gradcam.graph.prepare.prepare import with_shapes
 
 DISTANCES = (8, 16, 17)  # bins of a distribution over a distance
 BOXES = (BOX, *(BOX * bins for bins in DISTANCES))
@@ -47,6 +49,25 @@ class Part(NamedTuple):
         return columns(self.source, self.axis, self.start, self.width, self.total)
 
 
+class _Sizes(NamedTuple):
+    """The shapes of values by name, for images of a nominal size where the model leaves theirs open."""
+
+    nominal: Mapping[str | None, list[Dim]]
+
+    @classmethod
+    def of(cls, graph: ir.Graph) -> _Sizes:
+        """Return the sizes of a graph; those of a model that leaves none open are its own."""
+        if not is_open(graph):
+            return cls({})
+        sized = with_shapes(graph, nominal_sizes(graph))
+        values = [*sized.inputs, *(v for node in sized for v in node.outputs)]
+        return cls({v.name: list(v.shape) for v in values if v.shape is not None})
+
+    def dims(self, value: Value) -> list[Dim]:
+        """Return the dimensions of a value."""
+        return self.nominal.get(value.name, list(value.shape or ()))
+
+
 class Roles(NamedTuple):
     """Which of the parts on a grid holds what, by number."""
 
@@ -66,11 +87,12 @@ def raw_heads(
         batches: the first dimensions of the inputs.
         named: the values that the user names; none: the outputs of the graph.
     """
-    parts = [part for value in named or graph.outputs for part in _parts(value, known, batches)]
+    sizes = _Sizes.of(graph)
+    parts = [part for value in named or graph.outputs for part in _parts(value, known, batches, sizes)]
     grids: dict[tuple[Dim, ...], list[Part]] = {}
     for part in parts:
         grids.setdefault(part.cells, []).append(part)
-    space = _image_space(graph)
+    space = _image_space(graph, sizes)
     coarse = [of_grid for cells, of_grid in grids.items() if _is_coarse(cells, space)]
     if len(coarse) == len(grids) and grids:
         for find in (_apart, _anchors, _heat_map):
@@ -86,13 +108,18 @@ def squashed_anchors(graph: ir.Graph, known: Mapping[Value, Entries], batches: B
 
     The outputs are all that the model has, of equal columns on several grids. Empty: they are something else.
     """
-    parts = [part for value in graph.outputs for part in _parts(value, known, batches, squashed=True)]
+    if not all(value in known and known[value].are_squashed for value in graph.outputs):
+        return []
+    sizes = _Sizes.of(graph)
+    parts = [part for value in graph.outputs for part in _parts(value, known, batches, sizes, squashed=True)]
     if len(parts) != len(graph.outputs) or len({part.cells for part in parts}) < len(parts):
         return []
     return [replace(head, raw="") for head in _anchors([[part] for part in parts], batches)]
 
 
-def _parts(value: Value, known: Mapping[Value, Entries], batches: Batches, squashed: bool = False) -> list[Part]:
+def _parts(
+    value: Value, known: Mapping[Value, Entries], batches: Batches, sizes: _Sizes, squashed: bool = False
+) -> list[Part]:
     """Return the parts of a raw output, or of one that one Sigmoid squashes: one for each layer that made columns."""
     entries = known.get(value)
     if entries is None or value.shape is None:
@@ -106,7 +133,8 @@ def _parts(value: Value, known: Mapping[Value, Entries], batches: Batches, squas
     batch = next((k for k in others if dims[k] in batches or not isinstance(dims[k], int)), None)
     if batch is None or len(dims) < 3:
         return []
-    cells = tuple(dims[k] for k in others if k != batch)
+    nominal = sizes.dims(value)
+    cells = tuple(nominal[k] for k in others if k != batch)
     parts: list[Part] = []
     start = 0
     for _, run in groupby(entries.columns, key=lambda column: column.origins):
@@ -116,24 +144,22 @@ def _parts(value: Value, known: Mapping[Value, Entries], batches: Batches, squas
     return parts
 
 
-def _image_space(graph: ir.Graph) -> list[Dim]:
+def _image_space(graph: ir.Graph, sizes: _Sizes) -> list[Dim]:
     """Return the height and width of the first input with two spatial axes; empty where there is none."""
     image = next((v for v in graph.inputs if v.shape is not None and len(v.shape) == 4), None)
-    if image is None or image.shape is None:
+    if image is None:
         return []
-    dims = list(image.shape)
     axes = input_axes(list(graph), image) or (0, 1, 2, 3)
-    return [dims[k] for k in axes[2:]]
+    return [sizes.dims(image)[k] for k in axes[2:]]
 
 
 def _is_coarse(cells: Sequence[Dim], space: Sequence[Dim]) -> bool:
-    """Tell whether a grid is as coarse as those of detectors are, where that is known."""
+    """Tell whether a grid is as coarse as those of detectors are."""
     if len(cells) < len(space) or not space:
         return len(cells) == 1
     if len(cells) > len(space):
         return True
-    sides = [(a, b) for a, b in zip(cells, space, strict=True) if isinstance(a, int) and isinstance(b, int)]
-    return all(a * COARSE <= b for a, b in sides)
+    return all(isinstance(a, int) and isinstance(b, int) and a * COARSE <= b for a, b in zip(cells, space, strict=True))
 
 
 # --- patterns ---------------------------------------------------------------------------------------------------
@@ -245,10 +271,9 @@ def _steps(graph: ir.Graph, parts: Sequence[Part], space: Sequence[Dim], batches
         return []
     part, steps = parts[0], parts[0].cells[0]
     height, width = space
-    if isinstance(steps, int) and isinstance(width, int):
-        follows = isinstance(height, int) and height < width and steps <= width and width % steps == 0
-    else:
-        follows = not isinstance(steps, int) and not isinstance(width, int) and isinstance(height, int)
+    if not isinstance(steps, int) or not isinstance(width, int) or not isinstance(height, int):
+        return []
+    follows = (is_open(graph) or height < width) and steps <= width and width % steps == 0
     if not follows or part.width < PAIR:
         return []
     reason = f"{part.width} columns for each of the steps that follow the width of the image: the logits of a reader"

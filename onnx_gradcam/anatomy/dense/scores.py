@@ -192,9 +192,11 @@ def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Ba
     traced = [of_entries(end, batches) for end in heads.ends(graph.outputs, known)]
     there = [s for s in traced if s is not None and not is_image(graph, s.output, known)]
     with_probabilities = squashed_anchors(graph, known, batches) or without_boxes(there)
-    raw = raw_heads(graph, known, batches)
-    if with_probabilities and not (raw and _are_boxes_of_queries(with_probabilities)):
+    if with_probabilities and not _may_be_boxes_of_queries(with_probabilities):
         return with_probabilities
+    raw = raw_heads(graph, known, batches)
+    if with_probabilities:
+        return raw or with_probabilities
     plain = plain_logits(graph, known)
     if plain is None or (raw and not heads.before_argmax(graph.outputs)):
         return raw
@@ -203,7 +205,7 @@ def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Ba
     return [] if output is None else [output]
 
 
-def _are_boxes_of_queries(outputs: Sequence[ScoredOutput]) -> bool:
+def _may_be_boxes_of_queries(outputs: Sequence[ScoredOutput]) -> bool:
     """Tell whether what passes through a Sigmoid may be the coordinates of boxes, beside raw logits of classes."""
     return all(output.count == heads.BOX and output.activation == "Sigmoid" for output in outputs)
 

@@ -387,3 +387,12 @@ def test_a_global_pool_before_the_last_convolutions() -> None:
     behind = net.op("Relu", net.conv(net.op("Concat", side, wide, axis=1), (8, 4)), out="behind")
     net.op("Softmax", net.conv(behind, (4, 3), kernel=1), axis=1, out="p")
     assert layer_names(net.model({"p": [1, 3, 4, 4]})) == ["stage2"]
+
+
+def test_the_logits_themselves_are_no_layer() -> None:
+    """As in an FCN: logits of lowest resolution by a pointwise convolution, enlarged."""
+    net = Net()
+    logits = net.conv(trunk(net), (6, 4), kernel=1, out="coarse_logits")
+    up = net.op("Resize", logits, "", net.array(np.array([1, 1, 4, 4], np.float32)), mode="linear")
+    net.op("Softmax", up, axis=1, out="p")
+    assert layer_names(net.model({"p": [1, 4, 16, 16]})) == ["stage2"]

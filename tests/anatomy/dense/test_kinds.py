@@ -118,6 +118,27 @@ def test_the_slope_of_a_raw_score_with_anchors() -> None:
     assert float(np.vdot(found.attribution, v)) == pytest.approx((ends[0] - ends[1]) / 2e-3, rel=3e-2, abs=1e-3)
 
 
+OPEN = [name for name in KINDS if name.startswith(("raw", "centernet"))]
+
+
+@pytest.mark.parametrize("name", [name for name in OPEN if not name.endswith(("permuted", "class, raw", "of 3, raw"))])
+def test_the_same_for_images_of_any_size(name: str) -> None:
+    kind, x = KINDS[name], np.random.default_rng(5).standard_normal((2, 3, 64, 32)).astype(np.float32)
+    proto = dense_kinds.open_sizes(dense_kinds.model(kind.write))
+    graph = prepare(load(proto).model).graph
+    (score,) = find_heads(graph)
+    assert score.dense is not None
+    assert (score.count, len(score.dense.levels)) == (kind.classes, kind.levels)
+    assert [layer.name for layer in choose(graph, score, ["auto"])] == list(kind.layers)
+    with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+        found = explainer.explain(x)
+    for image in range(2):
+        p, z = truth(name, run(proto, {"x": x[image : image + 1]}))
+        cell, best = np.unravel_index(p.argmax(), p.shape)
+        assert int(found.class_index[image]) == best
+        assert found.score[image] == pytest.approx(z[cell, best], rel=2e-3, abs=1e-4)
+
+
 def two_maps(width: int) -> onnx.ModelProto:
     """Two levels of a form that nothing in the file tells, and a third output."""
     net = Net()
