@@ -24,6 +24,7 @@ HERSHEY_HEIGHT = 30  # pixels between the lines of OpenCV's older letters at sca
 LINE = 1.45  # distance of lines in units of the size of letters
 DOTS = "..."
 LEAST_LETTERS = 8
+LIKE = str.maketrans({"×": "x", "·": "-", "−": "-", "∂": "d"})  # what our own lines have beyond ASCII
 
 
 def text_width(text: str, size: int) -> int:
@@ -105,5 +106,5 @@ def _drawable(text: str) -> str:
     """Return a text that OpenCV can draw: Unicode from version 5 on, ASCII in older versions."""
     if _typeface() is not None:
         return text
-    letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    letters = (c for c in unicodedata.normalize("NFKD", text.translate(LIKE)) if not unicodedata.combining(c))
     return "".join(letters).encode("ascii", "replace").decode()

@@ -192,6 +192,8 @@ def test_text_of_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "_typeface", lambda: None)
     folded, plain = (figure(image, heatmap, Lines([t])) for t in ("tulipán 猫", "tulipan ?"))
     np.testing.assert_array_equal(folded, plain)
+    signs, letters = (figure(image, heatmap, Lines([t])) for t in ("4 × 4 · ∂y − 1", "4 x 4 - dy - 1"))
+    np.testing.assert_array_equal(signs, letters)
 
 
 def flat(colour: tuple[int, int, int], height: int = 40, width: int = 400) -> Array:
