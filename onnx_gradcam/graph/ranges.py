@@ -132,6 +132,11 @@ def _or_zero(node: ir.Node, ranges: Sequence[Range]) -> Range:
     return Range(min(ranges[0].low, 0.0), max(ranges[0].high, 0.0), ranges[0].trust)
 
 
+def _average_pool(node: ir.Node, ranges: Sequence[Range]) -> Range:
+    """Zeros are averaged where padding counts."""
+    return (_or_zero if node.attributes.get_int("count_include_pad", 0) else _first)(node, ranges)
+
+
 def _pad(node: ir.Node, ranges: Sequence[Range]) -> Range:
     fill = ranges[2:3] if len(node.inputs) > 2 and node.inputs[2] is not None else ()
     return _all(node, [ranges[0], *fill]) if fill else _or_zero(node, ranges)
@@ -290,7 +295,8 @@ FORMULAS: dict[str, Formula] = {
     **dict.fromkeys("Reshape Slice Split Squeeze Tile Transpose Unsqueeze Compress DepthToSpace".split(), _first),
     **dict.fromkeys("SpaceToDepth ReduceMax ReduceMin ReduceMean MaxPool GlobalMaxPool".split(), _first),
     "GlobalAveragePool": _first,
-    **dict.fromkeys(["AveragePool", "Trilu"], _or_zero),
+    "AveragePool": _average_pool,
+    "Trilu": _or_zero,
     **dict.fromkeys(["Sigmoid", "HardSigmoid"], _bounded(0.0, 1.0)),
     **dict.fromkeys("Tanh Erf Softsign Sin Cos".split(), _bounded(-1.0, 1.0)),
     **dict.fromkeys("Softplus ReduceL1 ReduceL2 ReduceSumSquare".split(), _bounded(0.0, math.inf)),

@@ -22,6 +22,7 @@ UNARY = (
 BINARY = "Add Div Max Min Mul Pow Sub Sum".split()
 WITH_CONSTANTS: dict[str, Any] = {
     "AveragePool": lambda op, x: op.AveragePool(x, kernel_shape=[2, 2], pads=[1, 1, 0, 0], count_include_pad=1),
+    "AveragePool of what is there": lambda op, x: op.AveragePool(x, kernel_shape=[2, 2], pads=[1, 1, 0, 0]),
     "Clip, upper bound only": lambda op, x: op.Clip(x, None, op.const(1, like=x)),
     "Clip, lower bound only": lambda op, x: op.Clip(x, op.const(0.25, like=x)),
     "Pad": lambda op, x: op.Pad(x, op.ints(0, 0, 1, 1, 0, 0, 0, 0)),

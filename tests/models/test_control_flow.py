@@ -18,6 +18,7 @@ from onnx_gradcam.cli import main
 from onnx_gradcam.errors import OnnxGradcamError, UnsupportedGradient
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.jobs.inspect import overview
 
 RNG = np.random.default_rng(1)
 X = RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)
@@ -137,6 +138,14 @@ def test_what_is_known_before_the_run_is_verified(kind: str) -> None:
         one, several = explainer.explain(X), explainer.explain(X, target=ogc.TopK(2))
         assert np.abs(one.gradient).max() > 1e-4
         np.testing.assert_allclose(several.gradient[::2], one.gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("Loop", "lowered"), ("Loop over images", "missing"), ("Scan", "missing")]
+)
+def test_inspect_tells_which_are_unrolled(kind: str, status: str) -> None:
+    operators = overview(model(kind)).operators
+    assert [o.status for o in operators if o.op_type == kind.split()[0]] == [status]
 
 
 def test_an_if_is_verified() -> None:

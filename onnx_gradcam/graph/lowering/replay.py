@@ -13,7 +13,7 @@ from onnx_gradcam.graph.builder import SMALL, Builder, Value, ints_of, rank, sta
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.lowering.registry import Unlowered, call, find
 
-MOST = 4000  # nodes that a loop may become
+MOST = 4000  # nodes that a loop may become: those of its body, times its repetitions
 
 Term = Value | list[Value] | None  # a tensor, a sequence of tensors, or nothing
 Known = dict[Value, Term]
@@ -185,10 +185,13 @@ def _loop(op: Builder, operands: Sequence[Term], attributes: Attributes, known: 
     body: ir.Graph = attributes["body"]
     limit, going, *states = [*operands, None, None][: max(len(operands), 2)]
     most = MOST if limit is None else number(limit, "a number of repetitions that is")
-    outer, stacked = known | weights_of(op, body), [list[Value]() for _ in body.outputs[1 + len(states) :]]
-    start, step = len(op.written), 0
     goes_on = going is None or _decided(going)
+    outer, stacked = known | weights_of(op, body), [list[Value]() for _ in body.outputs[1 + len(states) :]]
+    if goes_on and _passes_on(body):
+        _refuse_many(body, most)
+    step = 0
     while goes_on and step < most:
+        _refuse_many(body, step + 1)
         count, yes = op.array(np.array(step, np.int64)), op.array(np.array(True))
         inner = outer | dict(zip(body.inputs, [count, yes, *states], strict=True))
         replay(op, body, inner)
@@ -197,9 +200,21 @@ def _loop(op: Builder, operands: Sequence[Term], attributes: Attributes, known: 
         for values, value in zip(stacked, made, strict=True):
             values.append(required(value))
         goes_on, step = _decided(more), step + 1
-        if len(op.written) - start > MOST or step == MOST:
-            raise Unlowered(f"no VJP rule for more than {MOST} repeated nodes")
     return [*states, *(stack(op, values, 0) if values else None for values in stacked)]
+
+
+def _passes_on(body: ir.Graph) -> bool:
+    """Tell whether the body of a Loop returns the condition to go on that it is given: only the count ends it."""
+    value = body.outputs[0]
+    while (node := value.producer()) is not None and node.op_type == "Identity" and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return value is body.inputs[1]
+
+
+def _refuse_many(body: ir.Graph, times: int) -> None:
+    size = sum(1 for _ in ir.traversal.RecursiveGraphIterator(body))
+    if max(size, 1) * times > MOST:
+        raise Unlowered(f"no VJP rule for more than {MOST} repeated nodes")
 
 
 def _decided(term: Term) -> bool:
@@ -218,7 +233,8 @@ def _scan(op: Builder, operands: Sequence[Term], attributes: Attributes, known: 
     slices = [parts(op, x, axis % rank(x), keepdims=False) for x, axis in zip(inputs, axes, strict=True)]
     for values, backwards in zip(slices, attributes.get("scan_input_directions") or [0] * count, strict=True):
         values[:] = values[::-1] if backwards else values
-    outer, start = known | weights_of(op, body), len(op.written)
+    _refuse_many(body, min(len(values) for values in slices))
+    outer = known | weights_of(op, body)
     stacked = [list[Value]() for _ in body.outputs[len(states) :]]
     for operands_now in zip(*slices, strict=True):
         inner = outer | dict(zip(body.inputs, [*states, *operands_now], strict=True))
@@ -227,8 +243,6 @@ def _scan(op: Builder, operands: Sequence[Term], attributes: Attributes, known: 
         states = results[: len(states)]
         for values, value in zip(stacked, results[len(states) :], strict=True):
             values.append(required(value))
-        if len(op.written) - start > MOST:
-            raise Unlowered(f"no VJP rule for more than {MOST} repeated nodes")
     return [*states, *_joined(op, stacked, attributes)]
 
 
