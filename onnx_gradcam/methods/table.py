@@ -188,5 +188,5 @@ def _for_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _for_json(each) for name, each in value.items()}
     if np.ndim(value):
-        return f"array {np.shape(value)}"
+        return f"array {tuple(np.shape(value))}"
     return value.item() if isinstance(value, np.generic | np.ndarray) else value

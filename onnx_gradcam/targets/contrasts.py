@@ -119,7 +119,7 @@ class Finer(TargetObject):
         count = context.score.count
         if count < 2:
             raise context.refusal(self, "needs classes to compare with, and here is one")
-        if not 1 <= self.similar < count:
+        if not isinstance(self.similar, int | np.integer) or not 1 <= self.similar < count:
             hint = f"from 1 to {count - 1} similar classes"
             raise TargetError(f"{self.similar} similar classes of {count}", hint=hint, target=self)
         index = context.class_index(self.label)

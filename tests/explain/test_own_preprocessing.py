@@ -95,6 +95,14 @@ def test_what_a_function_may_not_return(explainer: Any) -> None:
         explainer.explain_image(photo(), preprocess=lambda p: 1 / 0)
 
 
+@pytest.mark.parametrize("request_", [stretch, 3, None])
+def test_what_is_no_preprocessing(explainer: Any, request_: Any) -> None:
+    """A function needs a photo; anything else is named, too."""
+    with pytest.raises(ogc.PreprocessError, match="is no preprocessing here") as error:
+        explainer.preprocessing(request_)
+    assert "explain_image" in error.value.hint
+
+
 def test_several_photos(explainer: Any) -> None:
     photos = [photo(1), photo(2, (40, 50)), photo(3)]
     several = explainer.explain_images(photos, [0, 1, None], preprocess="zero-one")

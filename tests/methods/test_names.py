@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 import onnx_gradcam as ogc
-from onnx_gradcam.methods.table import NAMES, canonical, recipe_of
+from onnx_gradcam.methods.table import NAMES, canonical, options_for_json, recipe_of
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,6 +51,14 @@ def test_other_names_are_none(unknown: str, near: str) -> None:
     with pytest.raises(ogc.MethodError, match=f"unknown method '{unknown}'") as error:
         recipe_of(unknown)
     assert near in error.value.hint
+
+
+def test_options_of_arrays_are_recorded_by_their_shape() -> None:
+    torch = pytest.importorskip("torch", reason="torch: not installed")
+    options = {"steps": np.int64(3), "baseline": {"x": torch.zeros(1, 3), "w": np.float32(0.5), "v": "fixed"}}
+    recorded = options_for_json(recipe_of("integrated-gradients", options=options))
+    assert recorded == {"steps": 3, "baseline": {"x": "array (1, 3)", "w": 0.5, "v": "fixed"}}
+    assert json.loads(json.dumps(recorded)) == recorded
 
 
 @pytest.mark.parametrize(

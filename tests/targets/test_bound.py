@@ -235,6 +235,7 @@ def test_what_a_classifier_has_not(explainer: Any, x: np.ndarray, target: Any) -
 def test_what_is_out_of_range(explainer: Any, x: np.ndarray) -> None:
     for target, words in [
         (ogc.Finer(0, similar=4), "4 similar classes of 4"),
+        (ogc.Finer(0, similar=np.array([1, 2])), r"\[1 2\] similar classes of 4"),  # type: ignore[arg-type]
         (ogc.Output(4), "no output 4"),
         (ogc.Output(0, 2), "with sign 2"),
         (ogc.Difference(0, 9), "class 9 is out of range"),

@@ -90,6 +90,12 @@ def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Prepro
         return read_form(request, "the preprocess argument", CHOSEN)
     if isinstance(request, str) and request in PRESETS:
         return preset(request, f"preset {request}", CHOSEN)
+    if not isinstance(request, str | os.PathLike):
+        raise PreprocessError(
+            f"a {type(request).__name__} is no preprocessing here",
+            hint="a preset, a JSON form, a Preprocess; in explain_image a function of the photo, too",
+            name=request,
+        )
     path = Path(request)
     if isinstance(request, str) and path.suffix.lower() != ".json" and not path.is_file():
         known = ("auto", *PRESETS)
