@@ -14,6 +14,7 @@ from onnx_gradcam.autodiff.registry import COMPOSITE, Key, Rule
 from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.errors import NoGradientPath
 from onnx_gradcam.graph.builder import Builder, Value
+from onnx_gradcam.graph.constants import unknown
 from onnx_gradcam.graph.flow import carriers, downstream
 from onnx_gradcam.graph.lowering.bodies import is_function
 from onnx_gradcam.graph.lowering.registry import Unlowered
@@ -211,8 +212,10 @@ def _through_lowered(
     These are written too, as rules may read their inner values. The outputs are read from the deployed node.
     """
     start = len(op.written)
+    wrt = [value for i, value in carriers(node) if i in inputs]
     try:
-        lowered = lower(op, node)
+        with unknown(wrt):
+            lowered = lower(op, node)
     except Unlowered as reason:
         raise registry.refusal(node, inputs[0], str(reason)) from None
     if lowered is None:
@@ -227,7 +230,6 @@ def _through_lowered(
     same_dtype = {y: v if y.dtype == v.dtype else dequantize(op, v) for y, v in deployed.items()}
     seeds = {y: g for y, g in zip(lowered, gs, strict=True) if y is not None and g is not None}
     also_unsaturated = {y for y, output in deployed.items() if output in unsaturated}
-    wrt = [value for i, value in carriers(node) if i in inputs]
     cotangents = _walk(op, op.written[start:], seeds, wrt, table, also_unsaturated)
     for y, output in same_dtype.items():
         if output.name and y.producer() in op.written[start:]:

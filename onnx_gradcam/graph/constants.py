@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,25 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 def forget(value: ir.Value) -> None:
     """Forget what was found of a value: more shapes are known now."""
     value.meta.pop(UNKNOWN, None)
+
+
+@contextlib.contextmanager
+def unknown(values: Iterable[ir.Value]) -> Iterator[None]:
+    """Take values for ones that are known in the run only, as long as the context lasts.
+
+    A gradient with respect to a constant must not be lost where an operator is written through others, which fold what
+    is constant.
+    """
+    known = {value: value.const_value for value in values if constant(value) is not None}
+    for value in known:
+        value.const_value = None
+        value.meta[UNKNOWN] = True
+    try:
+        yield
+    finally:
+        for value, tensor in known.items():
+            forget(value)
+            value.const_value = tensor
 
 
 def _compute(value: ir.Value) -> np.ndarray | None:

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from nets import run
+from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_gradcam.autodiff.registry import Key, Rule, vjp
@@ -224,3 +226,47 @@ def test_a_value_that_a_body_captures_is_on_the_path() -> None:
     }"""
     with pytest.raises(UnsupportedGradient, match="Loop, a value that its body captures"):
         Graph(text).pull_back(["x"])
+
+
+LOWERED = {
+    "RMSNormalization": "y = RMSNormalization(x, w)",
+    "a value made of a constant": "c = Identity(w)\n e = Exp(c)\n y = RMSNormalization(x, e)",
+    "NegativeLogLikelihoodLoss": "l = LogSoftmax(x)\n y = NegativeLogLikelihoodLoss(l, t, w)",
+}
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_a_constant_gets_the_gradient_of_an_input(name: str) -> None:
+    """Operators that are written through others fold constants, but not those that are differentiated."""
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.standard_normal((2, 3)), "w": rng.uniform(0.5, 2, 3)}
+    fed = {k: a.astype(np.float32) for k, a in arrays.items()} | {"t": np.array([2, 0])}
+    shape = "" if "Loss" in name else "2, 3"
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 23]>
+        g (float[2, 3] x, float[3] w, int64[2] t) => (float[{shape}] y) {{ {LOWERED[name]} }}"""
+    )
+    found = []
+    for constants in ((), ("w", "t")):
+        model = ir.from_proto(
+            onnx.shape_inference.infer_shapes(with_initializers(proto, {k: fed[k] for k in constants}))
+        )
+        values, (y,) = ir.convenience.create_value_mapping(model.graph), model.graph.outputs
+        seed, forward = ir.val("g", dtype=y.dtype, shape=y.shape), list(model.graph)
+        model.graph.inputs.append(seed)
+        (gradient,) = pull_back(Builder(model.graph), forward, {y: seed}, [values["w"]])
+        model.graph.outputs.append(gradient)
+        given = {k: a for k, a in fed.items() if k not in constants} | {"g": np.ones(y.shape.numpy(), np.float32)}
+        found.append(run(model, given, [gradient.name])[gradient.name])
+    assert np.abs(found[0]).max() > 1e-2
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+def with_initializers(proto: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """Return a copy in which these inputs are initializers."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for value in [v for v in proto.graph.input if v.name in arrays]:
+        copy.graph.input.remove(value)
+        copy.graph.initializer.append(numpy_helper.from_array(arrays[value.name], value.name))
+    return copy

@@ -110,7 +110,7 @@ def one_hot(op: Builder, index: Value, size: Dim, like: Value) -> Value:
     """Write […, j] = 1 where j is the element […] of ``index``, which may count from the end, else 0."""
     known = constant(index)
     if known is not None and isinstance(size, int):
-        return op.const(np.eye(size)[known], like=like)
+        return op.const(np.eye(size)[known % size], like=like)
     wide = op.Unsqueeze(op.Cast(index, to=ir.DataType.INT64), op.ints(-1))
     hits = op.Equal(op.Mod(wide, vector(op, [size])), positions(op, size))
     return op.Cast(hits, to=like.dtype)

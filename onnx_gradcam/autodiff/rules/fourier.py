@@ -42,8 +42,9 @@ def dft(
     else:
         z = _transform(op, g, n, along, inverse=1 - inverse, onesided=0)
         z = op.Div(z, count) if inverse else op.Mul(z, count)
-    if length(input, -1) == 1:
-        z = op.Slice(z, op.ints(0), op.ints(1), op.ints(-1))
+    parts = dims(input)[-1]
+    if parts != 2:  # real numbers, or what is known in the run only
+        z = op.Slice(z, op.ints(0), vector(op, [parts]), op.ints(-1))
     return _fit(op, z, input, along)
 
 
@@ -106,7 +107,7 @@ def stft(
     frames = _pulled_frames(op, g, size)
     if window is not None:
         frames = op.Mul(frames, op.Unsqueeze(window, op.ints(1)))
-    parts = length(signal, -1) or 1
+    parts = _parts(signal)
     frames = op.Transpose(op.Slice(frames, op.ints(0), op.ints(parts), op.ints(-1)), perm=[0, 3, 2, 1])
     taps = op.const(np.tile(np.eye(size)[:, None], (parts, 1, 1)), like=g)
     lines = op.Reshape(frames, op.ints(0, parts * size, -1))
@@ -130,8 +131,16 @@ def stft_window(
     step, size = _frames(frame_step, window, frame_length)
     starts = op.Mul(op.Unsqueeze(positions(op, dims(y)[1]), op.ints(1)), op.ints(step))
     signals = op.Gather(signal, op.Add(starts, op.ints(*range(size))), axis=1)
-    pulled = op.Slice(_pulled_frames(op, g, size), op.ints(0), op.ints(length(signal, -1) or 1), op.ints(-1))
+    pulled = op.Slice(_pulled_frames(op, g, size), op.ints(0), op.ints(_parts(signal)), op.ints(-1))
     return op.ReduceSum(op.Mul(signals, pulled), op.ints(0, 1, 3), keepdims=0)
+
+
+def _parts(signal: Value) -> int:
+    """Return 1 for real numbers, 2 for complex ones."""
+    parts = length(signal, -1)
+    if parts is None:
+        raise Unwritten("a signal of which it is not known whether it is real or complex")
+    return parts
 
 
 def _frames(frame_step: Value, window: Value | None, frame_length: Value | None) -> tuple[int, int]:

@@ -34,6 +34,7 @@ def infer(model: ir.Model) -> None:
         _infer_once(model)
         while _type_the_unknown(model.graph) | _correct(model.graph) | carry_ranks(model.graph):
             _infer_once(model)
+    _forget_zeros(model.graph)
     for value in model.graph.outputs:
         value.shape = declared[value] if value.shape is None else value.shape
     _fill_from_behind(model.graph)
@@ -78,6 +79,17 @@ def _correct(graph: ir.Graph) -> bool:
     for node, shape in spectra.items():
         node.outputs[0].shape = shape
     return bool(pools or spectra)
+
+
+def _forget_zeros(graph: ir.Graph) -> None:
+    """Forget lengths of 0 that onnx infers where an Attention multiplies or adds lengths that are not known."""
+    reached: set[ir.Value] = set()
+    for node in graph:
+        if node.op_type == "Attention" or reached.intersection(node.inputs):
+            for value in node.outputs:
+                if value.shape is not None and 0 in value.shape:
+                    value.shape = ir.Shape([None if d == 0 else d for d in value.shape])
+                    reached.add(value)
 
 
 def _spectrum_shape(node: ir.Node) -> ir.Shape | None:

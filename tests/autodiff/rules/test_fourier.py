@@ -43,6 +43,7 @@ DFTS = [
     transform("opset18", REAL, opset=18, **HALF),
     transform("opset18-axis", COMPLEX, 4, opset=18, axis=2),
     replace(transform("length-computed", REAL, np.array(8), 1, **HALF), constants=(2,)),
+    replace(transform("real-or-complex", REAL), free=None),
 ]
 
 
@@ -95,6 +96,7 @@ def test_torch(case: Case) -> None:
 def test_what_must_be_constant() -> None:
     for case, reason in [
         (replace(transform("", REAL, None, 1), constants=()), "an axis that is not constant for DFT"),
+        (replace(STFTS[0], free=None), "whether it is real or complex"),
         (replace(STFTS[0], constants=()), "a frame length or step that is not constant for STFT"),
     ]:
         with pytest.raises(UnsupportedGradient, match=reason):

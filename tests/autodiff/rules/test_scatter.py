@@ -48,6 +48,7 @@ CACHES = [
     cached("first", (2, 3, 4), (2, 1, 4), [1, 2], axis=1),
     cached("last-axis", (2, 3, 5), (2, 3, 2), [3, 0], axis=-1),
     cached("circular", (2, 5, 4), (2, 3, 4), [3, 0], mode="circular"),
+    replace(cached("circular-constant", (2, 5, 4), (2, 3, 4), [3, 0], mode="circular"), constants=(2,)),
     cached("from-the-start", (2, 5, 4), (2, 3, 4), None),
 ]
 COMPUTED = [replace(case, constants=(), id=f"{case.id}-computed") for case in CASES[::2]]

@@ -97,3 +97,14 @@ def test_half_a_spectrum(length: str, samples: str, onesided: int, expected: lis
     values = ir.convenience.create_value_mapping(prepare(ir.from_proto(model)).graph)
     for name in ("s", "y"):
         assert [d if isinstance(d, int) else None for d in values[name].shape] == expected
+
+
+def test_unknown_lengths_of_an_attention_are_not_zero() -> None:
+    """onnx multiplies lengths that it does not know to 0."""
+    text = """<ir_version: 10, opset_import: ["": 23]>
+        g (float[B, S, D] x) => (float[B, S, E] z) {
+            y, k, v, w = Attention <q_num_heads = 2, kv_num_heads = 2> (x, x, x)
+            z = Relu(y)
+        }"""
+    graph = prepare(ir.from_proto(onnx.parser.parse_model(text))).graph
+    assert 0 not in [d for node in graph for v in node.outputs for d in v.shape or ()]
