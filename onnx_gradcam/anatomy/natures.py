@@ -28,6 +28,7 @@ SLICES = operators(AxisEffect.CUT) | {"Slice"}
 PICKS = operators(AxisEffect.PICKED) | frozenset(
     "Compress NonMaxSuppression NonZero ScatterElements ScatterND TopK".split()
 )
+GATHERS = frozenset("Gather GatherElements GatherND".split())
 REDUCTIONS = operators(AxisEffect.REDUCED)
 SUMS_OF_SQUARES = frozenset("ReduceL2 ReduceSumSquare ReduceSum ReduceMean".split())
 COLOURS = (1, 3, 4)  # channels of an image
@@ -68,10 +69,19 @@ def is_picked(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
     node = _maker(vector.value)
     while node is not None and node.op_type in SLICES and node.inputs[0] is not None:
         node = _maker(node.inputs[0])
-    if node is None or node.op_type in PICKS:
+    if node is None or node.op_type in PICKS or (node.op_type in GATHERS and _is_picked_index(node.inputs[1])):
         return node is not None
     entries = known.get(node.inputs[0]) if node.op_type == "ReduceMax" and node.inputs[0] is not None else None
     return entries is not None and entries.are_squashed
+
+
+def _is_picked_index(index: ir.Value | None) -> bool:
+    """Tell whether an index was picked among cells: by a suppression, say."""
+    while index is not None and (node := _maker(index)) is not None and node.op_type != "Constant":
+        if node.op_type in PICKS:
+            return True
+        index = node.inputs[0] if node.inputs else None
+    return False
 
 
 def _of_one_number(vector: Vector) -> Nature:

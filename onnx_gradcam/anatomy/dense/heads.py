@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -66,7 +66,20 @@ def ends(outputs: Sequence[Value], known: Mapping[Value, Entries]) -> list[End]:
     for output in outputs:
         for value in _ends_before(output, known):
             reached.setdefault(value, []).append(output.name or "")
-    return [End(value, known[value], tuple(names)) for value, names in reached.items()]
+    names: dict[Value, list[str]] = {}
+    for value, of_outputs in reached.items():
+        names.setdefault(_first_of(value, reached, known), []).extend(of_outputs)
+    return [End(value, known[value], tuple(dict.fromkeys(of_outputs))) for value, of_outputs in names.items()]
+
+
+def _first_of(value: Value, reached: Collection[Value], known: Mapping[Value, Entries]) -> Value:
+    """Return the first of the values reached that ``value`` was moved from: the same scores are not taken twice."""
+    first, node = value, value.producer()
+    while node is not None and node.inputs and (before := node.inputs[0]) is not None:
+        if before not in known or not known[before].are_squashed:
+            break
+        first, node = (before if before in reached else first), before.producer()
+    return first
 
 
 def _ends_before(output: Value, known: Mapping[Value, Entries]) -> list[Value]:

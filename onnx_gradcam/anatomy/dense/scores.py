@@ -137,10 +137,16 @@ def dense_scores(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batch
     for output in outputs:
         if output not in gates:
             groups.setdefault((output.count, len(dims_of(output.grid))), []).append(output)
-    left = list(graph.outputs)
+    left = [*graph.outputs, *_suppressed_boxes(graph)]
     alike = [[with_objectness(output, gates) for output in group] for group in groups.values()]
     ordered = sorted(alike, key=lambda group: -group[0].count)
     return [_joined(with_boxes(group, left)) for group in ordered]
+
+
+def _suppressed_boxes(graph: ir.Graph) -> list[Value]:
+    """Return the boxes that the model suppresses itself, all of them: what a NonMaxSuppression reads."""
+    nodes = [node for node in graph if node.op_type == "NonMaxSuppression"]
+    return list(dict.fromkeys(v for node in nodes if (v := node.inputs[0]) is not None))
 
 
 def named_dense_score(
