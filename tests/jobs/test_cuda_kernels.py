@@ -93,11 +93,11 @@ def test_overview_asks_where_cuda_is_asked_for() -> None:
     model = pooled(22)
     found = overview(model, providers=["CUDAExecutionProvider", "cpu"])
     assert "MaxPool of opset 22 in float" in found.without_kernel
-    assert "  MaxPool of opset 22 in float" in text.inspected(found, ())
-    assert f"no CUDA kernel in onnxruntime {cuda_kernels.version()}" in text.inspected(found, ())
+    assert "  MaxPool of opset 22 in float" in text.inspected(found, None)
+    assert f"no CUDA kernel in onnxruntime {cuda_kernels.version()}" in text.inspected(found, None)
     assert overview(model).without_kernel == ()
     assert overview(model, providers=["cpu"]).without_kernel == ()
-    assert "CUDA" not in text.inspected(overview(model), ())
+    assert "CUDA" not in text.inspected(overview(model), None)
 
 
 @pytest.mark.parametrize("name", ["shapes-resnet", "shapes-vgg", "shapes-inception"])

@@ -251,7 +251,7 @@ def test_inspect_says_which_targets_a_model_has() -> None:
     from onnx_gradcam.jobs.report import text
 
     assert overview(classifier()).targets.endswith("diff:A,B, finer:CLASS, output:K, -output:K, similar:FILE.npy")
-    assert "targets\n  output:0, -output:0\n" in text.inspected(overview(classifier("", HEAD[:1])), ())
+    assert "targets\n  output:0, -output:0\n" in text.inspected(overview(classifier("", HEAD[:1])), None)
 
 
 def test_float16(x: np.ndarray) -> None:
