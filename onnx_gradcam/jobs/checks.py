@@ -21,6 +21,7 @@ from onnx_gradcam.photos.listing import ARRAYS, is_readable
 from onnx_gradcam.photos.preprocess.form import read_request
 from onnx_gradcam.photos.preprocess.metadata import BESIDE
 from onnx_gradcam.photos.preprocess.short import AUTO, read_short
+from onnx_gradcam.photos.preprocess.values import names_file
 from onnx_gradcam.results.journal import sha256
 
 
@@ -88,4 +89,4 @@ def files_read(request: Request) -> dict[str, str]:
     named += [str(Path(request.model).parent / BESIDE), request.preprocess]
     named += [text.partition("=")[2] for text in request.inputs]
     named += [text.partition("=")[2] for text in request.options if text.endswith(ARRAYS)]
-    return {name: sha256(Path(name)) for name in named if name and Path(name).is_file()}
+    return {name: sha256(Path(name)) for name in named if name and names_file(name)}

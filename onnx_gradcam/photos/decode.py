@@ -129,7 +129,8 @@ def _from_bytes(data: bytes, name: str, max_pixels: int) -> Photo:
         raise InputError(f"{name} is not an image, or it is cut off or corrupt", hint=hint, source=name)
     if pixels.ndim == 3:
         pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
-    return _turn(_rgb(pixels, name), exif.orientation(dict(blocks).get(b"exif", b"")))
+    lies = exif.orientation(dict(blocks)[b"exif"]) if b"exif" in dict(blocks) else headers.avif_orientation(data)
+    return _turn(_rgb(pixels, name), lies)
 
 
 def _check_size(size: headers.Size, name: str, max_pixels: int) -> None:

@@ -106,22 +106,51 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0}  # boxes of boxes → bytes before the first
 
 
+def _nested_boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start, end) of all boxes, those inside of others too."""
+    for name, inside, stop in _boxes(data, start, end):
+        if name in _CONTAINERS:
+            yield from _nested_boxes(data, inside + _CONTAINERS[name], stop)
+        else:
+            yield name, inside, stop
+
+
 def _avif(data: bytes) -> Size | None:
-    sizes = list(_avif_sizes(data, 0, len(data)))
+    """Read the sizes of all images (ispe) and of all tracks (tkhd, in 1/65536 of a pixel)."""
+    sizes: list[Size] = []
+    for name, inside, stop in _nested_boxes(data, 0, len(data)):
+        if name == b"ispe":
+            sizes.append(struct.unpack_from(">II", data, inside + 4))
+        elif name == b"tkhd":
+            width, height = struct.unpack_from(">II", data, stop - 8)
+            sizes.append((width >> 16, height >> 16))
     return (max(w for w, _ in sizes), max(h for _, h in sizes)) if sizes else None
 
 
-def _avif_sizes(data: bytes, start: int, end: int) -> Iterator[Size]:
-    """Yield the sizes of all images (ispe) and of all tracks (tkhd, in 1/65536 of a pixel)."""
-    for name, inside, stop in _boxes(data, start, end):
-        if name in _CONTAINERS:
-            yield from _avif_sizes(data, inside + _CONTAINERS[name], stop)
-        elif name == b"ispe":
-            width, height = struct.unpack_from(">II", data, inside + 4)
-            yield width, height
-        elif name == b"tkhd":
-            width, height = struct.unpack_from(">II", data, stop - 8)
-            yield width >> 16, height >> 16
+_AVIF = re.compile(rb"....ftyp(?=.{0,64}(?:avif|avis|mif1|msf1))", re.DOTALL)
+_TURNED = {  # quarter turns to the left, then the axis of a mirror → orientation as EXIF counts it
+    (0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6,
+    (0, 0): 4, (1, 0): 5, (2, 0): 2, (3, 0): 7,
+    (0, 1): 2, (1, 1): 7, (2, 1): 4, (3, 1): 5,
+}  # fmt: skip
+
+
+def avif_orientation(data: bytes) -> int:
+    """Return how an AVIF image lies, 1 to 8 as EXIF counts it; 1 for other files.
+
+    It stands in the boxes "irot" and "imir", which OpenCV does not apply.
+    """
+    if not _AVIF.match(data):
+        return 1
+    first: dict[bytes, int] = {}
+    try:
+        for name, inside, _ in _nested_boxes(data, 0, len(data)):
+            if name in (b"irot", b"imir"):
+                first.setdefault(name, data[inside])
+    except (struct.error, IndexError):
+        return 1
+    mirror = first.get(b"imir")
+    return _TURNED[first.get(b"irot", 0) & 3, None if mirror is None else mirror & 1]
 
 
 def _jp2(data: bytes) -> Size | None:
@@ -163,7 +192,7 @@ _READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] =
         (rb"GIF8[79]a", _gif),
         (rb"BM", _bmp),
         (rb"II[*+]\0|MM\0[*+]", _tiff),
-        (rb"....ftyp(?=.{0,64}(?:avif|avis|mif1|msf1))", _avif),
+        (_AVIF.pattern, _avif),
         (rb"\0\0\0\x0cjP  \r\n\x87\n", _jp2),
         (rb"\xff\x4f\xff\x51", _codestream),
         (rb"P[1-6]\s", _netpbm),

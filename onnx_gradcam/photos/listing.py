@@ -83,6 +83,8 @@ def find_images(
         InputError: a folder without images, a glob without files, or no paths at all.
     """
     names = [os.fspath(path) for path in paths]
+    for name in names:
+        _check_name(name)
     base = _common(name for name in names if Path(name).is_dir())
     left_out: Counter[str] = Counter()
     images: dict[Path, Listed] = {}
@@ -111,6 +113,18 @@ def is_readable(suffix: str) -> bool:
 def readable_suffixes() -> tuple[str, ...]:
     """Return the suffixes of all files that are taken from a folder."""
     return (*filter(is_readable, [suffix for suffixes in FORMATS.values() for suffix in suffixes]), ARRAYS)
+
+
+def _check_name(name: str) -> None:
+    """Raise ``InputError`` for what cannot be a path; a path where nothing lies is one."""
+    if not name:
+        raise InputError("an image has no name: the text is empty", hint="'.' is the folder where you are")
+    try:
+        Path(name).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read '{name}': {error}", hint="a file, a folder or a glob", path=name) from None
 
 
 def _common(folders: Iterator[str]) -> str | None:

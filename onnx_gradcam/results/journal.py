@@ -72,11 +72,16 @@ def read_state(folder: Path) -> State | None:
     Raises:
         OutputError: its manifest.json was not written by this tool, or cannot be read.
     """
-    if (folder / JOURNAL).exists():
-        return _fold(_lines((folder / JOURNAL).read_bytes()))
     path = folder / MANIFEST
-    if not path.exists():
-        return None
+    try:
+        if (folder / JOURNAL).exists():
+            return _fold(_lines((folder / JOURNAL).read_bytes()))
+        if not path.exists():
+            return None
+    except OSError as error:
+        raise OutputError(
+            f"cannot read {str(folder)!r}: {error.strerror}", hint="another folder", path=folder
+        ) from None
     content = _manifest(path)
     if content is None:
         raise OutputError(
@@ -185,15 +190,18 @@ def remove(folder: Path, files: Mapping[str, str]) -> None:
         if not is_ours(folder, name, digest):
             continue
         path = folder / name
-        try:
-            path.unlink()
-        except OSError as error:
-            raise OutputError(
-                f"cannot remove {str(path)!r}: {error.strerror}", hint="another folder", path=path
-            ) from None
+        discard(path)
         for parent in path.relative_to(folder).parents[:-1]:
             with suppress(OSError):  # it holds other files
                 (folder / parent).rmdir()
+
+
+def discard(path: Path) -> None:
+    """Remove a file, if it is there. Raises ``OutputError`` where that fails."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {str(path)!r}: {error.strerror}", hint="another folder", path=path) from None
 
 
 def sha256(path: Path) -> str:

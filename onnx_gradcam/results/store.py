@@ -103,9 +103,9 @@ class Store:
             with suppress(OutputError):  # the error in flight says why; the journal stays and says the rest
                 self._finish(complete=False)
             return
-        (self.folder / PART).unlink(missing_ok=True)
-        for folder in self._new_folders:
-            with suppress(OSError):  # somebody else has written there
+        with suppress(OSError):  # somebody else has written there
+            (self.folder / PART).unlink(missing_ok=True)
+            for folder in self._new_folders:
                 folder.rmdir()
 
     # --- writing --------------------------------------------------------------------------------------------
@@ -197,7 +197,8 @@ class Store:
             part.write_bytes(data)
             part.replace(path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # what is left of it goes in the end, or with the next run
+                part.unlink(missing_ok=True)
             raise _unwritable(path, error) from None
 
     def _is_whole(self, result: Mapping[str, Any]) -> bool:
@@ -213,10 +214,10 @@ class Store:
             self._journal.close()
         state = journal.read_state(self.folder)
         assert state is not None
-        (self.folder / PART).unlink(missing_ok=True)
+        journal.discard(self.folder / PART)
         journal.remove(self.folder, state.unnamed)
         self._put(MANIFEST, journal.encode_json(self._content(state, complete), indent=2) + b"\n")
-        (self.folder / JOURNAL).unlink()
+        journal.discard(self.folder / JOURNAL)
 
     def _content(self, state: State, complete: bool) -> dict[str, Any]:
         account = dict(state.account)

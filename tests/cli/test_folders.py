@@ -160,12 +160,17 @@ def test_classes_from_folders(run: Any, folder: Path) -> None:
         (("gone.onnx", "gone.png"), "no such file: 'gone.png'"),
         (("gone.onnx", "photos"), "no such model file: 'gone.onnx'"),
         (("photos/left.png", "photos/left.png"), "photos/left.png"),
+        (("model.onnx", ""), "an image has no name"),
+        (("model.onnx", "x" * 300), "File name too long"),
+        (("model.onnx", "photos", "--preprocess", "x" * 300), "unknown preprocessing 'xxx"),
+        (("model.onnx", "photos", "-o", "x" * 300), "File name too long"),
     ],
 )
 def test_the_real_mistake_is_said_first(run: Any, folder: Path, arguments: tuple[str, ...], message: str) -> None:
     """The folder of results exists: that is not what is wrong."""
     run(*EXPLAIN, "-o", "out")
-    status, out, err = run("explain", *arguments, "-o", "out")
+    out_option = () if "-o" in arguments else ("-o", "out")
+    status, out, err = run("explain", *arguments, *out_option)
     assert (status, out) == (2, "")
     assert message in err
     assert "already holds" not in err

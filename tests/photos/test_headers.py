@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps, features
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.photos import headers
@@ -59,6 +59,22 @@ def test_size_of_what_opencv_writes(suffix: str) -> None:
     data = cv2.imencode(suffix, PIXELS)[1].tobytes()
     assert headers.size(data) == (53, 37)
     assert decode(data).shape == (37, 53, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_upright(kind: str, orientation: int) -> None:
+    if kind == "AVIF" and not (features.check("avif") and cv2.haveImageWriter("x.avif")):
+        pytest.skip("AVIF: Pillow or OpenCV was built without it")
+    pixels = np.zeros((40, 64, 3), np.uint8)
+    pixels[:20, :32, 0] = pixels[20:, 32:, 2] = pixels[:20, 32:, 1] = 255
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(buffer, kind, exif=exif, **({} if kind in ("PNG", "TIFF") else {"quality": 95}))
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(buffer)).convert("RGB"))
+    photo = decode(buffer.getvalue())
+    assert photo.shape == expected.shape == ((40, 64, 3) if orientation < 5 else (64, 40, 3))
+    assert np.abs(photo.astype(int) - expected).mean() < 8
 
 
 def test_old_forms() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -209,7 +210,7 @@ def killed_at(moment: int, monkeypatch: pytest.MonkeyPatch, stop: type[BaseExcep
         def change(*arguments: Any, **keywords: Any) -> Any:
             count[0] += 1
             if count[0] == moment:
-                raise stop
+                raise stop()
             return function(*arguments, **keywords)
 
         return change
@@ -290,6 +291,30 @@ def test_interrupted_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert {*named(folder), "mine.txt"} == set(content(folder)), f"moment {moment}"
         else:
             assert set(content(folder)) == {"mine.txt"}, f"moment {moment}"
+
+
+def no_space() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("mode", ["new", "overwrite", "resume"])
+def test_a_disk_that_fails_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+    """One change of the file system fails: the error says so, every file is known, and a rerun is whole."""
+    before = () if mode == "new" else ("a", "z")
+    prepare(tmp_path / "reference", before)
+    with killed_at(0, monkeypatch) as count:
+        explain(tmp_path / "reference", mode, TWO)
+    for moment in range(1, count[0] + 1):
+        folder = tmp_path / str(moment)
+        prepare(folder, before)
+        with killed_at(moment, monkeypatch, no_space), pytest.raises(OutputError, match="No space left"):
+            explain(folder, mode, TWO)
+        if (folder / MANIFEST).exists():
+            assert {*named(folder), "mine.txt"} == set(content(folder)), f"moment {moment}"
+        again: Mode = "resume" if mode == "resume" else "overwrite"
+        explain(folder, again, TWO)
+        assert {*named(folder), "mine.txt"} == set(content(folder)), f"moment {moment}"
+        assert set(TWO) <= {result["image"] for result in manifest(folder)["results"]}
 
 
 def test_a_journal_with_a_torn_line(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from onnx_gradcam.photos.preprocess.values import (
     as_open_size,
     as_pixels,
     as_positive,
+    names_file,
     read_object,
 )
 
@@ -97,7 +98,7 @@ def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Prepro
             name=request,
         )
     path = Path(request)
-    if isinstance(request, str) and path.suffix.lower() != ".json" and not path.is_file():
+    if isinstance(request, str) and path.suffix.lower() != ".json" and not names_file(path):
         known = ("auto", *PRESETS)
         hint = (
             f"{nearest(request, known)}; known: {', '.join(known)}; with changes: {EXAMPLE}; or the path of a JSON file"

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from onnx_gradcam.errors import PreprocessError, nearest
 from onnx_gradcam.photos.preprocess.form import EXAMPLE
 from onnx_gradcam.photos.preprocess.presets import CHANNELS, INTERPOLATIONS, LAYOUTS, PRESETS, RESIZES
-from onnx_gradcam.photos.preprocess.values import as_number, as_numbers, as_open_size, as_pixels, as_positive
+from onnx_gradcam.photos.preprocess.values import (
+    as_number,
+    as_numbers,
+    as_open_size,
+    as_pixels,
+    as_positive,
+    names_file,
+)
 
 AUTO = "auto"
 FREE = "free"
@@ -46,7 +52,7 @@ def read_short(text: str) -> ShortForm | None:
         PreprocessError: a word is unknown, or says again what another said.
     """
     words = [word.strip() for word in text.split(",")]
-    is_file = text.lower().endswith(".json") or Path(text).is_file()
+    is_file = text.lower().endswith(".json") or names_file(text)
     if is_file or (len(words) == 1 and not any(_read(words[0]))):
         return None
     fields: dict[str, Any] = {}

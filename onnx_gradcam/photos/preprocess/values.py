@@ -6,6 +6,7 @@ A wrong value raises ``ValueError`` or ``TypeError``. The caller, who knows the 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ import numpy as np
 
 from onnx_gradcam.errors import PreprocessError
 from onnx_gradcam.photos.preprocess.presets import Size
+
+
+def names_file(text: str | os.PathLike[str]) -> bool:
+    """Tell whether a text is the path of a file; a text that cannot be a path, such as one too long, is none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def read_object(source: Path | str, where: str = "") -> dict[str, Any]:
