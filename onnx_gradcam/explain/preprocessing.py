@@ -47,9 +47,10 @@ def refuse_guesses(choice: Choice, spec: InputSpec, option: str = "--preprocess"
 def _family(network: Network) -> str:
     """Return what the model gives, by which guesses go; "" where it has no score: a photo can be prepared without."""
     try:
-        return family_of(network.score)
+        score = network.score
     except ScoreError:
         return ""
+    return "undecoded" if score.dense is not None and score.dense.has_undecoded_boxes else family_of(score)
 
 
 @contextmanager

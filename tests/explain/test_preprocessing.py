@@ -59,7 +59,8 @@ def test_a_reader_of_text_lines_sees_the_whole_line() -> None:
 @pytest.mark.parametrize(
     ("name", "resize"),
     [
-        ("yolox-nano", "letterbox"),
+        ("yolox-nano", "letterbox-corner"),
+        ("fastestdet", "letterbox"),
         ("ultraface-320", "letterbox"),
         ("deeplab-dm05", "stretch"),
         ("ppocr-cls-v3", "crop"),
@@ -71,9 +72,12 @@ def test_real_models_are_shown_the_whole_photo(zoo: Path, zoo_index: dict[str, A
 
 
 def test_yolox_names_what_is_there(zoo: Path) -> None:
-    """With its own preprocessing and the labels of COCO."""
+    """With the guess too, which goes by how the network leaves its boxes."""
+    photo = zoo / "images" / "darknet-dog.jpg"
     with ogc.Explainer(zoo / "models" / "yolox-nano.onnx", labels="coco", providers=["cpu"]) as explainer:
-        found = explainer.explain_image(zoo / "images" / "darknet-dog.jpg", ogc.TopK(3), preprocess="yolox")
+        assert explainer.preprocessing().preprocess == explainer.preprocessing("yolox").preprocess
+        assert "guessed preprocessing" in explainer.explain_image(photo).cautions(0)
+        found = explainer.explain_image(photo, ogc.TopK(3), preprocess="yolox")
     assert [found.label(row) for row in range(2)] == ["dog", "bicycle"]
     assert found.probability[:2].min() > 0.75
     assert not any(found.cautions(row) for row in range(3))

@@ -32,6 +32,7 @@ from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.natures import is_image
 from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
+from onnx_gradcam.graph.operators import CONVOLUTIONS
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,17 @@ class DenseScores:
     def cell_axes(self) -> int:
         """Return the number of axes of the cells in their output."""
         return len(dims_of(self.heads[0].grid)) - 2
+
+    @cached_property
+    def has_undecoded_boxes(self) -> bool:
+        """Return whether the boxes are as a convolution left them, one for each cell, with an objectness beside them.
+
+        So YOLOX leaves them, with a Sigmoid over objectness and classes.
+        """
+        if self.boxes is None or self.objectness is None or self.activation != "Sigmoid":
+            return False
+        origins = [level.origin() for level in levels(self.boxes) or (Level(self.boxes, 2, 1),)]
+        return all(_is_map(made) and dims_of(made)[1] == heads.BOX and _is_convolved(made) for made in origins)
 
     @cached_property
     def has_maps(self) -> bool:
@@ -214,6 +226,11 @@ def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Ba
 def _may_be_boxes_of_queries(outputs: Sequence[ScoredOutput]) -> bool:
     """Tell whether what passes through a Sigmoid may be the coordinates of boxes, beside raw logits of classes."""
     return all(output.count == heads.BOX and output.activation == "Sigmoid" for output in outputs)
+
+
+def _is_convolved(tensor: Tensor) -> bool:
+    node = tensor.producer() if isinstance(tensor, ir.Value) else None
+    return node is not None and node.op_type in CONVOLUTIONS
 
 
 def _is_map(tensor: Tensor) -> bool:

@@ -110,7 +110,7 @@ def choose(
         spec: the input that takes the photo.
         metadata: the metadata properties of the model.
         model_path: the file of the model, None where it has none.
-        family: what the model gives, which guesses go by: "detector", "map" (a segmenter), "sequence", or another.
+        family: what the model gives, which guesses go by: a key of ``guess.GUESSES``, or another.
 
     Raises:
         InputError: the input takes no photos: its rank, its number of channels or its dtype is another one.

@@ -34,32 +34,43 @@ class Guess:
 CLASSIFIER = Guess("imagenet", "crop", (224, 224))
 GUESSES: Mapping[str, Guess] = {
     "detector": Guess("yolo", "letterbox", (640, 640)),
+    "undecoded": Guess("yolox", "letterbox-corner", (640, 640)),
     "map": Guess("imagenet", "stretch", (512, 512)),
     "sequence": Guess("tf", "stretch", (48, None)),
 }
-"""Family → the guess; for all others ``CLASSIFIER``."""
-NAMES = {"detector": "detector", "map": "segmenter", "sequence": "text line"}
+"""Family → the guess; for all others ``CLASSIFIER``.
+
+"undecoded" is a detector with an objectness whose boxes are as a convolution leaves them, one for each cell: YOLOX.
+"""
+NAMES = {
+    "detector": "detector",
+    "undecoded": "detector that leaves its boxes as YOLOX does",
+    "map": "segmenter",
+    "sequence": "text line",
+}
 
 
 def guess_for(family: str, dtype: str, count: int | None, sides: Size) -> tuple[Preprocess, str, str]:
     """Return the guess at 224 × 224, the source of its values, and the source of how it resizes: "guessed: …".
 
     Args:
-        family: "detector", "map", "sequence", or another.
+        family: a key of ``GUESSES``, or another.
         dtype: NumPy's name of the dtype of the input.
         count: the number of channels; None: not known.
         sides: height and width of the input, None where they are open.
     """
-    guess, strip = GUESSES.get(family, CLASSIFIER), is_strip(sides)
+    guess = GUESSES.get(family, CLASSIFIER)
     is_float = np.dtype(dtype).kind == "f"
     name = (guess.preset if count in (None, 3) else "zero-one") if is_float else "raw"
     base = replace(PRESETS[name], mean=(128.0,)) if dtype == "int8" else PRESETS[name]
+    if guess is not CLASSIFIER:
+        source = f"guessed: as preset {name}, for a {NAMES[family]}"
+        whole = f"guessed: the whole photo, for a {NAMES[family]}"
+        return replace(base, resize=guess.resize, shorter=None), source, whole
     source = f"guessed: as preset {name}, from shape and dtype"
-    if guess is CLASSIFIER and not strip:
-        return base, source, source
-    resize = "stretch" if strip else guess.resize
-    whole = f"guessed: the whole photo, for a {'strip' if strip else NAMES[family]}"
-    return replace(base, resize=resize, shorter=None), source, whole
+    if is_strip(sides):
+        return replace(base, resize="stretch", shorter=None), source, "guessed: the whole photo, for a strip"
+    return base, source, source
 
 
 def is_strip(sides: Size) -> bool:

@@ -126,6 +126,8 @@ def test_guess_from_shape(
     [
         ("detector", (416, 416), "letterbox", (416, 416), 1 / 255, 0.0, 114.0),
         ("detector", (None, None), "letterbox", (640, 640), 1 / 255, 0.0, 114.0),
+        ("detector", (384, 1280), "letterbox", (384, 1280), 1 / 255, 0.0, 114.0),
+        ("undecoded", (416, 416), "letterbox-corner", (416, 416), 1.0, 0.0, 114.0),
         ("map", (513, 513), "stretch", (513, 513), 1 / 255, 0.485, 114.0),
         ("map", (None, None), "stretch", (512, 512), 1 / 255, 0.485, 114.0),
         ("sequence", (48, 320), "stretch", (48, 320), 1 / 127.5, 1.0, 114.0),
