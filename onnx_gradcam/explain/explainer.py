@@ -377,6 +377,7 @@ class Explainer:
             *(notes.tied_scores(scores) if self.network.is_quantized else []),
             *notes.image_inputs(self.network.alike, self.image_input.name),
             *notes.other_heads(*self.network.choice_of_head),
+            *notes.lost_probabilities(self.network.lost_probabilities),
             *(layer.note for layer in (self.network.layers if maps.layers else ()) if layer.note),
             *notes.forward_difference(maps.evaluation.apart),
             *maps.evaluation.warnings,

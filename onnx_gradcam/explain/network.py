@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy import layers as layer_choice
 from onnx_gradcam.anatomy.biases import Bias, biases
+from onnx_gradcam.anatomy.dense.rounding import lost_probabilities
 from onnx_gradcam.anatomy.grids import grids
 from onnx_gradcam.anatomy.layer import Layer, Verdict
 from onnx_gradcam.anatomy.layers import at_size
@@ -181,6 +182,12 @@ class Network:
         if (self.score_request, self.head_request) != ("auto", "auto"):
             return self.score.output, ()
         return self.score.output, tuple(score.output for score in self.heads[1:])
+
+    @cached_property
+    def lost_probabilities(self) -> dict[str, float]:
+        """Return the outputs in which the deployed model rounds every probability to 0, each with its step."""
+        dense = self.score.dense
+        return {} if dense is None else lost_probabilities(self.prepared.graph, dense)
 
     @cached_property
     def _written(self) -> tuple[ir.Model, WrittenScore]:

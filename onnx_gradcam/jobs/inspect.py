@@ -22,13 +22,16 @@ from onnx_gradcam.explain.inputs import spec_of
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.preprocessing import find_preprocessing
-from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream
+from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, is_float
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.lowering.table import is_lowered, is_lowered_to_body
 from onnx_gradcam.graph.lowering.trial import objection
 from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import Context
+
+VALUES_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Overview:
         targets: the forms of ``--target`` that the model has.
         classes, labels: how many classes the score has, and how many labels the model brings.
         layers: the candidate target layers, first the one that "auto" takes.
+        values: where no score was found, the last values that the outputs are made of: ``--score`` takes one.
         operators: how each is differentiated.
         preprocess: each setting of "auto" with its source.
         warnings: what was not found, and what is guessed.
@@ -122,6 +126,7 @@ class Overview:
     classes: int
     labels: int
     layers: tuple[LayerInfo, ...]
+    values: tuple[LayerInfo, ...]
     operators: tuple[Operator, ...]
     preprocess: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -222,6 +227,7 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
         classes=score.count if score else 0,
         labels=len(labels_from(network.metadata) or ()),
         layers=_layers(network, score) if score else (),
+        values=() if score else _last_values(graph),
         operators=_operators(graph, score),
         preprocess=_preprocessing(network, warnings),
         warnings=tuple(warnings),
@@ -229,8 +235,30 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
     )
 
 
+def _last_values(graph: ir.Graph) -> tuple[LayerInfo, ...]:
+    """Return the last floating-point values of known shape that the outputs are made of, the nearest first."""
+    pending = [v for v in graph.outputs if v.producer() is not None]
+    values: list[ir.Value] = []
+    while pending and len(values) < VALUES_SHOWN:
+        value = pending.pop(0)
+        if value in values or value.shape is None or not is_float(value) or constant(value) is not None:
+            continue
+        values.append(value)
+        node = value.producer()
+        pending += [v for v in node.inputs if v is not None and v.producer() is not None] if node is not None else []
+    return tuple(_value_info(value) for value in values)
+
+
+def _value_info(value: ir.Value) -> LayerInfo:
+    node = value.producer()
+    dims = tuple(d if isinstance(d, int) else (d.value or "?") for d in value.shape or ())
+    return LayerInfo(value.name or "", dims, node.op_type if node else "", False, "")
+
+
 def _score(network: Network, warnings: list[str]) -> Score | None:
     """Return the score; where none is found that was not named either, add a warning and return None."""
+    if network.head_request == "all":
+        return network.heads[0] if network.heads else None
     try:
         return network.score
     except OnnxGradcamError as error:

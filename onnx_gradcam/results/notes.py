@@ -6,7 +6,7 @@ Each function returns a list, which is empty where there is nothing to say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -90,6 +90,18 @@ def other_heads(taken: str, others: Sequence[str]) -> list[str]:
     return [
         f"the model has {len(others) + 1} heads: {taken!r} is explained, and not {names}; choose with --head NAME, or "
         "--head all"
+    ]
+
+
+def lost_probabilities(steps: Mapping[str, float]) -> list[str]:
+    """Warn of quantized outputs that hold probabilities in steps so large that all of them are 0.
+
+    ``steps``: by the name of the output.
+    """
+    return [
+        f"the deployed output {name!r} holds its numbers in steps of {step:.3g}: every probability is rounded to 0 "
+        "there (boxes and probabilities share one scale); what is explained is the score before that"
+        for name, step in steps.items()
     ]
 
 

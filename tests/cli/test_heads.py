@@ -63,3 +63,22 @@ def test_all_of_them(heads: Path, run: Any) -> None:
     status, _, _ = run("explain", "heads.onnx", "x.npy", "--head", "all", "--target", "output:0", "-o", "again")
     assert status == 0, "each of the three has a first number"
     assert sorted(p.parent.name for p in (heads / "again").glob("*/manifest.json")) == ["age", "code", "mood-p"]
+
+
+def test_inspect_lists_values_where_no_output_has_scores(folder: Path, run: Any) -> None:
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 32, 32]), (3, 6)), out="features")
+    net.op("Mul", net.conv(x, (6, 1), out="raw"), net.array(np.float32(3)), out="depth")
+    onnx.save(net.model({"depth": [BATCH, 1, 32, 32]}), folder / "depth.onnx")
+    status, out, _ = run("inspect", "depth.onnx")
+    assert status == 0
+    lines = out[out.index("the last values before the outputs") :].splitlines()[1:4]
+    assert [line.split()[0] for line in lines] == ["depth", "raw", "features"]
+    assert lines[1].endswith("(N, 1, 32, 32)  Conv")
+    assert json.loads(run("inspect", "depth.onnx", "--json")[1])["values"][1]["name"] == "raw"
+
+
+def test_inspect_of_all_heads(heads: Path, run: Any) -> None:
+    status, out, _ = run("inspect", "heads.onnx", "--head", "all")
+    assert status == 0
+    assert "* mood/p  classes (3)" in out

@@ -119,3 +119,20 @@ def test_labels_are_not_guessed_for_what_is_no_class() -> None:
     y = net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 6, 1000, out="y")
     net.op("LpNormalization", y, axis=1, p=2, out="out")
     assert ogc.Explainer(net.model({"out": [BATCH, 1000]})).labels is None
+
+
+@pytest.mark.parametrize("scale", [3.0, 0.01])
+def test_an_output_that_rounds_every_probability_to_0(scale: float) -> None:
+    """Boxes and probabilities of one scale, as some edge devices return them."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 8, 8]), (3, 6)), out="features")
+    box = net.op("Mul", net.conv(x, (6, 4), kernel=1), net.array(np.float32(100)))
+    y = net.op("Concat", box, net.op("Sigmoid", net.conv(x, (6, 2), kernel=1, out="logits")), axis=1)
+    step, zero = net.array(np.float32(scale)), net.array(np.uint8(128))
+    net.op("DequantizeLinear", net.op("QuantizeLinear", y, step, zero), step, zero, out="out")
+    proto = net.model({"out": [1, 6, 8, 8]})
+    with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+        found = explainer.explain(X[:1])
+    assert (run(proto, {"x": X[:1]})["out"][:, 4:].max() == 0) == (scale > 2)
+    assert any("every probability is rounded to 0" in w for w in found.warnings) == (scale > 2)
+    assert 0 < found.probability[0] < 1

@@ -114,6 +114,9 @@ def inspected(overview: Overview, ranking: Ranking | None) -> str:
         "score": [f"{overview.score or '-'}  {overview.score_note}; {labels}"],
         "heads (* is explained)": list(map(_head, overview.heads)),
         "targets": [overview.targets] if overview.targets else [],
+        "the last values before the outputs (--score NAME takes one)": [
+            f"{v.name}  ({', '.join(map(str, v.shape))})  {v.op_type}" for v in overview.values
+        ],
         "candidate target layers (* is taken by default)": _layers(overview.layers),
         "operators": list(map(_operator, overview.operators)),
         f"no CUDA kernel in onnxruntime {cuda_kernels.version()}": list(overview.without_kernel),
