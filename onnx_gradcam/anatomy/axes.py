@@ -24,6 +24,16 @@ def listed_axes(node: ir.Node, value: ir.Value) -> set[int] | None:
     return None if axes is None or value.shape is None else {k % len(value.shape) for k in axes}
 
 
+def turned_axes(node: ir.Node) -> list[int]:
+    """Return the axes along which a Slice takes everything from the last to the first: it mirrors them."""
+    starts, ends, axes, steps = [ints_of(node.inputs[k]) if len(node.inputs) > k else None for k in (1, 2, 3, 4)]
+    source = node.inputs[0]
+    if starts is None or ends is None or steps is None or source is None or source.shape is None:
+        return []
+    each = zip(axes or range(len(starts)), starts, steps, strict=True)
+    return [axis % len(source.shape) for axis, start, step in each if step == -1 and start == -1]
+
+
 def convolution_axes(node: ir.Node, count: int) -> tuple[int, ...]:
     """Return the ``count`` axes of what a convolution or pooling reads and makes, as (N, C, *space)."""
     last = node.op_type in CHANNELS_LAST or node.attributes.get_int("channels_last", 0) == 1

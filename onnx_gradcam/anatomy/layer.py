@@ -71,6 +71,7 @@ class Layer:
             ``is_open``; None for a value with spatial axes of its own.
         is_open: whether the token grid depends on the size of the image, which is not known before the run.
         level: the level of a detector that the layer feeds; None where there are no levels.
+        mirrored: the spatial axes, counted from 0, along which the layer sees the image mirrored.
         note: what the user should know of a layer that is taken; "" for nothing.
         caution: the same in a few words, where it changes how a picture must be read; "" for nothing.
     """
@@ -82,6 +83,7 @@ class Layer:
     is_open: bool = False
     level: int | None = None
     note: str = field(default="", compare=False)
+    mirrored: tuple[int, ...] = ()
     caution: str = field(default="", compare=False)
 
     @property
@@ -101,8 +103,9 @@ class Layer:
         return REASONS[self.verdict].format(level=self.level)
 
     def arrange(self, array: Any) -> Any:
-        """Return ``array``, of the value's shape, as (N, C, *space)."""
-        return SpatialLayout(self.axes, self.token_grid).arrange(array)
+        """Return ``array``, of the value's shape, as (N, C, *space), as the image lies."""
+        arranged = SpatialLayout(self.axes, self.token_grid).arrange(array)
+        return np.flip(arranged, tuple(k + 2 for k in self.mirrored)) if self.mirrored else arranged
 
     @property
     def name(self) -> str:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.grids import Axes, grids, has_space
+from onnx_gradcam.anatomy.axes import turned_axes
+from onnx_gradcam.anatomy.grids import Axes, grids, has_space, input_axes
 from onnx_gradcam.anatomy.layer import TAKEN, Layer, LayerSearch, Verdict
 from onnx_gradcam.anatomy.paths import bottlenecks, smallest_cut, upstream_of_any
 from onnx_gradcam.anatomy.positions import SpatialLayout
 from onnx_gradcam.anatomy.tokens import TokenGrid, TokenPositions, TokenStream, is_open, may_have_tokens
-from onnx_gradcam.graph.flow import beginnings, downstream
+from onnx_gradcam.graph.flow import beginnings, downstream, upstream
 from onnx_gradcam.graph.operators import CONVOLUTIONS
 from onnx_gradcam.graph.quantization import real_form
 
@@ -84,7 +85,24 @@ def _with_parallel_ends(blocks: Blocks, layers: Mapping[ir.Value, Layer]) -> lis
     places = [v for v, layer in layers.items() if layer.verdict is Verdict.BYPASSED and blocks.is_placed(v)]
     ends = smallest_cut(blocks.search.nodes, blocks.begin, blocks.search.sinks, places)
     ranked = _ranked({v: layer for v, layer in layers.items() if v not in ends}, blocks.search.nodes)
-    return [replace(layers[v], verdict=Verdict.PARALLEL) for v in reversed(ends)] + ranked
+    taken = [replace(layers[v], verdict=Verdict.PARALLEL, mirrored=_mirrored(blocks, v)) for v in reversed(ends)]
+    return taken + ranked
+
+
+def _mirrored(blocks: Blocks, value: ir.Value) -> tuple[int, ...]:
+    """Return the spatial axes along which a part sees the image mirrored, as one of two views may."""
+    nodes = blocks.search.nodes
+    before = upstream(nodes, value) & blocks.path
+    turned = [k for n in nodes if n.op_type == "Slice" and n.outputs[0] in before for k in _turned_space(blocks, n)]
+    return tuple(k for k in sorted(set(turned)) if turned.count(k) % 2)
+
+
+def _turned_space(blocks: Blocks, node: ir.Node) -> list[int]:
+    """Return the spatial axes, counted from 0, that a Slice mirrors: of a grid, or of the image before there is one."""
+    source = node.inputs[0]
+    images = (axes for v in blocks.begin if (axes := input_axes(blocks.search.nodes, v)) is not None)
+    axes = blocks.on_grid.get(source) if source is not None and source in blocks.on_grid else next(images, None)
+    return [] if axes is None else [axes.index(k) - 2 for k in turned_axes(node) if k in axes[2:]]
 
 
 def stage_ends(blocks: Blocks) -> dict[ir.Value, Layer]:

@@ -61,6 +61,41 @@ def test_the_map_is_the_sum_of_the_parts() -> None:
     assert found.provenance.fusion == "the sum of parallel parts"
 
 
+def two_views(axis: int, channels_last: bool) -> onnx.ModelProto:
+    """The sum of what one network says of the image and of its mirror image."""
+    net = Net()
+    x = net.input("x", [BATCH, 8, 8, 3] if channels_last else [BATCH, 3, 8, 8])
+    steps = [net.ints(-1), net.ints(-(2**31)), net.ints((1 if channels_last else 2) + axis), net.ints(-1)]
+    views = [x, net.op("Slice", x, *steps)]
+    weights = [net.random(4, 3, 3, 3), net.random(6, 4, 3, 3), net.random(5, 6)]
+    logits = []
+    for k, view in enumerate(views):
+        y = net.op("Transpose", view, perm=[0, 3, 1, 2]) if channels_last else view
+        y = net.op("Relu", net.op("Conv", y, weights[0], pads=[1] * 4))
+        y = net.op("Relu", net.op("Conv", y, weights[1], pads=[1] * 4), out=f"end{k}")
+        logits.append(net.op("Gemm", net.op("Flatten", net.op("GlobalAveragePool", y)), weights[2], transB=1))
+    net.op("Add", *logits, out="logits")
+    return net.model({"logits": [BATCH, 5]})
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_part_that_sees_the_image_mirrored_is_turned_back(axis: int, channels_last: bool) -> None:
+    """The sum over an image and its mirror image: the map of a mirrored image is the mirrored map."""
+    x, mirrored = X, np.flip(X, 2 + axis)
+    if channels_last:
+        x, mirrored = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, mirrored))
+    with ogc.Explainer(two_views(axis, channels_last), providers=["cpu"]) as explainer:
+        found, turned = explainer.explain(x, 3), explainer.explain(np.ascontiguousarray(mirrored), 3)
+        assert explainer.target_layers == ("end1", "end0")
+    np.testing.assert_allclose(turned.heatmap, np.flip(found.heatmap, 1 + axis), atol=1e-5)
+    first, second = (layer.cam for layer in found.layers)
+    np.testing.assert_allclose(
+        found.heatmap * found.scale[:, None, None], first + second, atol=1e-5 * float(found.scale.max())
+    )
+    assert np.abs(found.heatmap - np.flip(found.heatmap, 1 + axis)).max() > 0.1, "the map itself is not symmetric"
+
+
 def test_layers_by_name_are_fused_as_before() -> None:
     with ogc.Explainer(ensemble(), ["end0", "end1"], providers=["cpu"]) as explainer:
         found = explainer.explain(X, 3, fusion="max")
