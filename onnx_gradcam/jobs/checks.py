@@ -10,6 +10,7 @@ import numpy as np
 
 from onnx_gradcam.engine.session import check_providers
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.load import Source
 from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.request import Request
@@ -78,15 +79,17 @@ def _check_places(request: Request) -> None:
     )
 
 
-def files_read(request: Request) -> dict[str, str]:
+def files_read(request: Request, source: Source) -> dict[str, str]:
     """Return the sha256 of every file beside model and images on which the results depend, by its path.
 
-    These are labels, preprocessing (with the file beside the model that "auto" reads), the table of true labels, and
-    arrays for other inputs and for options.
+    These are the weights of the model that lie in other files, labels, preprocessing (with the file beside the model
+    that "auto" reads), the table of true labels, and arrays for other inputs and for options.
     """
     named = [request.labels if request.labels not in BUNDLED else None]
     named += [request.true] if (request.true or "").lower().endswith(TABLE) else []
     named += [str(Path(request.model).parent / BESIDE), request.preprocess]
     named += [text.partition("=")[2] for text in request.inputs]
     named += [text.partition("=")[2] for text in request.options if text.endswith(ARRAYS)]
+    folder, read = Path(request.model).parent, [file for file, _ in source.files if file != source.path]
+    named += [str(folder / file.relative_to(source.path.parent)) for file in read if source.path is not None]
     return {name: sha256(Path(name)) for name in named if name and names_file(name)}

@@ -144,7 +144,9 @@ def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listene
     with open_explainer(request) as explainer:
         plan = settle(request, values, explainer, listing.images)
         request = _with_earlier_images(request, folder, mode)
-        with Store(folder, mode, {"request": request.as_dict(), "files_read": files_read(request)}) as store:
+        with Store(
+            folder, mode, {"request": request.as_dict(), "files_read": files_read(request, explainer.source)}
+        ) as store:
             if mode == "resume":
                 _check_same(store, explainer)
             store.left_out = listing.left_out

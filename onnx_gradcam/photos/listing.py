@@ -64,9 +64,11 @@ class Listing:
     left_out: Mapping[str, int]
 
 
-def list_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+def list_images(
+    paths: Sequence[str | os.PathLike[str]], are_results: Callable[[Path], bool] = lambda _: False
+) -> list[Path]:
     """Return the files that ``paths`` name, each once; see ``find_images``."""
-    return [image.path for image in find_images(paths).images]
+    return [image.path for image in find_images(paths, are_results).images]
 
 
 def find_images(

@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from brightness import EXPLAIN
+from brightness import EXPLAIN, brightness_model
+from external import save_beside
 
 from onnx_gradcam.results.journal import MANIFEST
 
@@ -97,6 +98,20 @@ def test_resuming_another_request_is_refused(run: Any, folder: Path, changed: li
     assert (OUT / MANIFEST).read_bytes() == before
     Path("good.json").write_text(Path("other.json").read_text())
     assert "the file 'good.json' was" in run(*EXPLAIN, "--resume")[2]
+
+
+def test_weights_in_another_file_are_part_of_the_model(run: Any, folder: Path) -> None:
+    """The model file itself stays the same where its weights are trained on."""
+    save_beside(folder, brightness_model())
+    assert run(*EXPLAIN)[0] == 0
+    assert manifest()["files_read"]["model.bin"] == hashlib.sha256(Path("model.bin").read_bytes()).hexdigest()
+    assert run(*EXPLAIN, "--resume")[0] == 0
+    data = bytearray(Path("model.bin").read_bytes())
+    data[-8] ^= 1
+    Path("model.bin").write_bytes(data)
+    status, _, err = run(*EXPLAIN, "--resume")
+    assert status == 2
+    assert "the file 'model.bin' was" in err
 
 
 def test_another_run_takes_nothing_away(run: Any, folder: Path) -> None:

@@ -21,6 +21,7 @@ from onnx_gradcam.photos.function import PhotoFunction
 from onnx_gradcam.photos.labels import LabelsLike
 from onnx_gradcam.photos.listing import list_images
 from onnx_gradcam.photos.preprocess.choice import PreprocessLike
+from onnx_gradcam.results.journal import holds_results
 from onnx_gradcam.targets import Target
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -158,4 +159,4 @@ def _listed(images: Any) -> list[Any]:
     """Return the images one by one; of texts and paths the files that they name."""
     several = [images] if isinstance(images, str | bytes | os.PathLike) else list(images)
     paths = [i for i in several if isinstance(i, str | os.PathLike)]
-    return list_images(paths) if len(paths) == len(several) else several
+    return list_images(paths, holds_results) if len(paths) == len(several) else several
