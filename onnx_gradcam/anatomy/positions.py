@@ -12,22 +12,12 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.axes import joined_axis, listed_axes
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.constants import constant, evaluate
-from onnx_gradcam.graph.operators import IN_PLACE, PRODUCTS, QUANTIZED_WEIGHT, AxisEffect, operators
+from onnx_gradcam.graph.operators import IN_PLACE, MOVES, PRODUCTS, QUANTIZED_WEIGHT, AxisEffect, operators
 
 # For each of the batch and the spatial axes the coordinate of every element; NaN where an element has no position.
 Positions = tuple[np.ndarray, ...]
 
-# Operators that only move elements: evaluated on positions, they move these alike.
-MOVES = operators(
-    AxisEffect.JOINED,
-    AxisEffect.CUT,
-    AxisEffect.SELECTED,
-    AxisEffect.REGROUPED,
-    AxisEffect.TRANSPOSED,
-    AxisEffect.RESHAPED,
-    AxisEffect.REPEATED,
-    AxisEffect.PICKED,
-)
+# Evaluated on positions, operators that only move elements move these alike.
 KEEPS_POSITIONS = IN_PLACE - MOVES
 # Operators that put another grid in the place of the one that they read.
 CHANGES_GRID = operators(AxisEffect.POOLED, AxisEffect.RESIZED)

@@ -82,3 +82,16 @@ COPIES = operators(AxisEffect.COPIED)
 JOINS = operators(AxisEffect.JOINED)
 # Every element stays in its place along every axis, though one axis may be joined or cut.
 IN_PLACE = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.POINTWISE, AxisEffect.JOINED, AxisEffect.CUT)
+# Elements are moved, joined or taken; none is computed.
+MOVES = operators(
+    AxisEffect.JOINED,
+    AxisEffect.CUT,
+    AxisEffect.SELECTED,
+    AxisEffect.REGROUPED,
+    AxisEffect.TRANSPOSED,
+    AxisEffect.RESHAPED,
+    AxisEffect.REPEATED,
+    AxisEffect.PICKED,
+)
+# Every element stays what and where it is, but for rounding.
+STORES = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED)

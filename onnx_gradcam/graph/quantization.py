@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.names import claim, dequantized, names_in
+from onnx_gradcam.graph.operators import MOVES, AxisEffect, operators
 
 INTEGERS = frozenset({getattr(ir.DataType, name) for name in "INT4 UINT4 INT8 UINT8 INT16 UINT16 INT32".split()})
 
@@ -40,9 +41,10 @@ QUANTIZING = {
 }
 ACCUMULATING = frozenset({"ConvInteger", "MatMulInteger"})  # they return sums of integers, in no other unit
 # Operators that do the same to integers and to the numbers that these stand for.
-MOVING = frozenset(
-    "Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max MaxPool Min NhwcMaxPool Pad "
-    "Reshape Resize Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze Where".split()
+MOVING = (
+    (MOVES - {"QLinearConcat"})
+    | operators(AxisEffect.PADDED)
+    | frozenset("Identity Max MaxPool Min NhwcMaxPool Resize Where".split())
 )
 # What these return lies between the least and the largest number that they are given.
 STAYING = MOVING - {"Max", "Min", "Pad", "Resize", "Where"} | {"Relu"}

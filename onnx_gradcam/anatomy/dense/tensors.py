@@ -15,10 +15,8 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.axes import Dim, axis_before, joined_axis, permutation, reshaped_axis
 from onnx_gradcam.graph.builder import HALF_PRECISION, rank
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.operators import COPIES, JOINS, REORDERS, AxisEffect, operators
+from onnx_gradcam.graph.operators import JOINS, REORDERS, STORES
 from onnx_gradcam.graph.quantization import real_form
-
-STORES = COPIES | operators(AxisEffect.REQUANTIZED)  # they leave every entry what and where it is
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,14 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.rectifiers.curves import ELEMENTWISE, GRID, Array, Curve, describe
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.operators import AxisEffect, operators
 from onnx_gradcam.graph.quantization import quantization, real_range
 
 FAR = 24  # elementwise nodes in a row; the longest activation known (GELU by Tanh with casts around its Pow) has 11
 LARGEST_CONSTANT = 1 << 16  # elements; longer constants are no factors of channels
 # Operators on quantized numbers → the positions of these numbers; each stands before its scale and its zero point.
 QUANTIZED = {"QLinearMul": (0, 3), "QLinearAdd": (0, 3), "QLinearSigmoid": (0,), "QLinearLeakyRelu": (0,)}
-REQUANTIZED = ("QuantizeLinear", "DequantizeLinear")
+REQUANTIZED = operators(AxisEffect.REQUANTIZED)
 OF_FIRST = ("CastLike", *REQUANTIZED)  # operators of their first input; the other inputs only steer them
 
 

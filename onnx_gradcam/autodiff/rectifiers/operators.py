@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import TWINS, constant
+from onnx_gradcam.graph.operators import STORES
 from onnx_gradcam.graph.quantization import MOVING, real_range
 
 STANDS_FOR = "onnx_gradcam.stands_for"  # key in the meta of a lowered value, for the deployed value
@@ -30,10 +31,7 @@ NON_NEGATIVE = frozenset(
     "Abs Exp HardSigmoid ReduceL1 ReduceL2 ReduceLogSumExp ReduceSumSquare Relu Sigmoid Softmax Softplus Sqrt".split()
 )
 # Operators whose output is not negative where their inputs are not.
-KEEPING = MOVING | set(
-    "Add Cast DequantizeLinear Div Dropout GlobalMaxPool Mul QuantizeLinear ReduceMax ReduceSum Sum".split()
-)
-PASSING = frozenset("Cast DequantizeLinear Identity QuantizeLinear".split())
+KEEPING = MOVING | STORES | set("Add Div GlobalMaxPool Mul ReduceMax ReduceSum Sum".split())
 
 
 class Activation(NamedTuple):
@@ -161,7 +159,7 @@ def _is_hard_sigmoid(node: ir.Node) -> bool:
     if not np.isfinite(high):
         later = [c for c in map(_clamp, _readers(y)) if c is not None and c.x in (y, y.meta.get(STANDS_FOR))]
         high = min((c.high for c in later), default=np.inf)
-    while (maker := data.producer()) is not None and maker.op_type in PASSING and maker.inputs[0] is not None:
+    while (maker := data.producer()) is not None and maker.op_type in STORES and maker.inputs[0] is not None:
         data = maker.inputs[0]
     if maker is None or maker.op_type != "Add":
         return False
