@@ -30,6 +30,8 @@ import onnx
 import onnxruntime
 from backend_case import ORDER, Row, examine, read_case
 
+from onnx_gradcam.results.records import without_nan
+
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 FILE = ROOT / "build" / "backend-tests.jsonl"
@@ -239,7 +241,7 @@ def main() -> int:
             print(f"{row.verdict}: {row.kind}/{row.name}  {row.message}", flush=True)
         if not options.only:
             with FILE.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(row)) + "\n")
+                file.write(json.dumps(without_nan(asdict(row)), allow_nan=False) + "\n")
     rows.sort(key=lambda r: (KINDS.index(r.kind), r.name))
     print(counts(rows))
     if options.update:

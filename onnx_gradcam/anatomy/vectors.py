@@ -14,6 +14,8 @@ from onnx_gradcam.graph.prepare.site import INSERTED
 from onnx_gradcam.graph.quantization import quantized_form, real_form
 
 Batches = Set[Dim | None]
+BATCH_AXIS = "onnx_gradcam.batch_axis"
+"""Key in the ``meta`` of a value: along which axis its images lie, where a run has shown that it is not the first."""
 SQUASHES = operators(AxisEffect.SQUASHED) | {"Sigmoid", "QLinearSigmoid"}
 # What is walked back over without a word; a Q/DQ pair, too: saturation is never applied to the score.
 PASSED_OVER = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.RESHAPED, AxisEffect.TRANSPOSED)
@@ -55,7 +57,7 @@ def _passes(node: ir.Node) -> bool:
 def walk_back(output: ir.Value, batches: Batches) -> Vector | None:
     """Return the score before a trailing Softmax, LogSoftmax or Sigmoid and the reshapes and casts around it."""
     name = output.name or ""
-    trail = list(_trail(output))
+    trail = list(closing_nodes(output))
     squashing = next((node for node in trail if node.op_type in SQUASHES), None)
     if squashing is None:
         return _first(output, trail, "", name, batches)
@@ -66,7 +68,7 @@ def walk_back(output: ir.Value, batches: Batches) -> Vector | None:
     return _first(before, trail[trail.index(squashing) + 1 :], squashing.op_type.removeprefix("QLinear"), name, batches)
 
 
-def _trail(value: ir.Value) -> Iterator[ir.Node]:
+def closing_nodes(value: ir.Value) -> Iterator[ir.Node]:
     """Yield the nodes that made ``value``, back to the first one that computes something."""
     while (node := value.producer()) is not None and _passes(node):
         before = node.inputs[0]
@@ -112,6 +114,8 @@ def describe(value: ir.Value, activation: str, output: str, batches: Batches) ->
     dims = [] if value.shape is None else list(value.shape)
     if not dims or not is_float(value) or isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
         return None
+    if value.meta.get(BATCH_AXIS, 0) != 0:
+        return None
     if all(isinstance(d, int) for d in (dims[0], *batches)) and dims[0] not in batches:
         return None
     wide = [k for k, d in enumerate(dims) if k > 0 and d != 1]
@@ -121,3 +125,14 @@ def describe(value: ir.Value, activation: str, output: str, batches: Batches) ->
     if len(wide) > 1 or not isinstance(count, int):
         return None
     return Vector(value, wide[0], activation, count, output)
+
+
+def batch_axis(value: ir.Value, dims: Sequence[Dim], others: Sequence[int], batches: Batches) -> int | None:
+    """Return which of the axes ``others`` is that of the images, None where none can be.
+
+    It is the one that a run has shown, or one as long as the batch of the inputs. A dynamic one comes only after that:
+    the steps of a sequence may stand before the images.
+    """
+    shown = [value.meta[BATCH_AXIS]] if BATCH_AXIS in value.meta else []
+    equal = [k for k in others if dims[k] in batches]
+    return next(iter([*shown, *equal, *(k for k in others if not isinstance(dims[k], int))]), None)

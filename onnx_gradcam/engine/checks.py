@@ -18,7 +18,7 @@ from onnx_gradcam.engine.passes import Passes
 from onnx_gradcam.engine.rows import Rows, parameters_of, rows_of
 from onnx_gradcam.engine.rows import score as row_scores
 from onnx_gradcam.engine.session import Options
-from onnx_gradcam.errors import NotFinite
+from onnx_gradcam.errors import NotFinite, ScoreError
 from onnx_gradcam.graph.names import SCALE_INPUT
 from onnx_gradcam.targets import Kind
 from onnx_gradcam.targets.written import WrittenScore
@@ -58,11 +58,18 @@ class Subject:
 
 
 def check_forward(subject: Subject, results: Mapping[str, Any], ranking: Array, feeds: Arrays) -> None:
-    """Raise ``NotFinite`` for scores that cannot be ranked, and for a layer with NaN or infinity.
+    """Raise ``NotFinite`` for scores that cannot be ranked, and for a layer with NaN or infinity; ``ScoreError`` where
+    the scores have no row for each image.
 
     Other outputs may hold what they like; so may classes that are ruled out, whose score is −∞.
     """
     count, score = len(feeds[subject.image_input]), subject.score.value.name or ""
+    if len(ranking) != count:
+        raise ScoreError(
+            f"the score {score!r} has {len(ranking)} rows for {count} image{'s' * (count > 1)}",
+            hint="--score NAME: a value with one row for each image",
+            name=score,
+        )
     broken = {score: ("scores", unrankable_images(ranking))}
     layers = (name for name in subject.layers if name in results)
     broken |= {

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, Unpack
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.evaluation import RunResult
-from onnx_gradcam.engine.scores import by_class
-from onnx_gradcam.errors import OnnxGradcamError
+from onnx_gradcam.errors import OnnxGradcamError, ScoreError
 from onnx_gradcam.explain.branches import make_branch_maps, networks_of
-from onnx_gradcam.explain.maps import Maps
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.photo import prepare_photo
 from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
 from onnx_gradcam.explain.provenance import provenance_of
-from onnx_gradcam.explain.question import TOGETHER, Question, run_together
-from onnx_gradcam.explain.remarks import is_beside, least_probability, words_of
+from onnx_gradcam.explain.question import TOGETHER, Question, attempt, run_together
+from onnx_gradcam.explain.remarks import is_beside, least_probability, warnings_of, words_of
+from onnx_gradcam.explain.settling import settles
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
@@ -33,8 +33,6 @@ from onnx_gradcam.results import doubts, notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.targets import Context, Layouts, Target, bind_targets, family_of, in_input, one_for_each, resolve
-
-Result = TypeVar("Result")
 
 
 class Explainer:
@@ -79,9 +77,18 @@ class Explainer:
         **opening: Unpack[Opening],
     ) -> None:
         self.network = open_network(model, target_layer, **opening)
-        self.source, self.score = self.network.source, self.network.score
-        self.inputs, self.image_input = self.network.inputs, self.network.image_input
-        class_names = find_labels(labels, self.network.metadata, self.score.count, family_of(self.score))
+        self.source, self.inputs, self.image_input = self.network.source, self.network.inputs, self.network.image_input
+        self._labels = labels
+        try:
+            self._name_classes()
+        except ScoreError as error:
+            if not settles(self.network, None, error):
+                raise
+            self._name_classes()
+
+    def _name_classes(self) -> None:
+        self.score = self.network.score
+        class_names = find_labels(self._labels, self.network.metadata, self.score.count, family_of(self.score))
         self.labels, self.labels_source = class_names.names, class_names.source
         self._layouts: Layouts = {}
 
@@ -159,7 +166,7 @@ class Explainer:
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
         feeds = check_feeds(x, self.inputs)
         frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
-        return self._answer(self._question(feeds, target, recipe, frame, threshold))
+        return self._explain(partial(self._question, feeds, target, recipe, frame, threshold))
 
     def explain_image(
         self,
@@ -204,7 +211,8 @@ class Explainer:
             OnnxGradcamError: as in ``explain``.
         """
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
-        return self._answer(self._question_of_photo(image, target, recipe, preprocess, inputs, max_pixels, threshold))
+        more = inputs, max_pixels, threshold
+        return self._explain(partial(self._question_of_photo, image, target, recipe, preprocess, *more))
 
     def explain_images(
         self, images: Iterable[Any], target: Target = None, method: str = "gradcam", **keywords: Any
@@ -269,13 +277,14 @@ class Explainer:
         how = preprocess if callable(preprocess) or isinstance(preprocess, Choice) else self.preprocessing(preprocess)
         for start in range(0, len(photos), TOGETHER):
             several = zip(photos[start : start + TOGETHER], targets[start : start + TOGETHER], strict=True)
-            asked = [
-                _attempt(self._question_of_photo, photo, of_photo, recipe, how, inputs, max_pixels, threshold)
+            asks = [
+                partial(self._question_of_photo, photo, of_photo, recipe, how, inputs, max_pixels, threshold)
                 for photo, of_photo in several
             ]
+            asked = [attempt(ask) for ask in asks]
             ahead = run_together({n: each for n, each in enumerate(asked) if isinstance(each, Question)})
-            for number, each in enumerate(asked):
-                yield _attempt(self._answer, each, ahead.get(number)) if isinstance(each, Question) else each
+            for n, (ask, each) in enumerate(zip(asks, asked, strict=True)):
+                yield attempt(self._explain, ask, each, ahead.get(n)) if isinstance(each, Question) else each
 
     def preprocessing(self, request: PreprocessLike = "auto") -> Choice:
         """Return the preprocessing for this model's image input, with the source of each field.
@@ -325,6 +334,19 @@ class Explainer:
         networks = networks_of(self.network, targets, recipe)
         return Question(networks, context, feeds, targets, recipe, frame, choice)
 
+    def _explain(
+        self, ask: Callable[[], Question], question: Question | None = None, ahead: RunResult | None = None
+    ) -> Explanation:
+        """Answer a question, and ask it once more where the run shows that shapes are others than was thought."""
+        try:
+            question = question or ask()
+            return self._answer(question, ahead)
+        except OnnxGradcamError as error:
+            if not settles(self.network, None if question is None else question.feeds, error):
+                raise
+        self._name_classes()
+        return self._answer(ask())
+
     def _answer(self, question: Question, ahead: RunResult | None = None) -> Explanation:
         """Explain; ``ahead``: what the model gives for the question, where it has been run."""
         networks, recipe, choice = question.networks, question.recipe, question.choice
@@ -354,13 +376,13 @@ class Explainer:
             frame=maps.frame,
             provenance=provenance_of(networks, self.score, recipe, maps, choice, self.labels_source),
             cell=rows.cell(written, map_rows, results),
-            box=_in_photo(rows.box(map_rows), question.frame),
+            box=question.frame.in_photo(rows.box(map_rows)),
             words=words,
             signed=recipe.signed,
             warnings=(
                 *(choice.warnings if choice else ()),
                 *doubts.sentences([each.doubt for each in words]),
-                *self._warnings(maps),
+                *warnings_of(self.network, maps, self.labels_source),
                 *rows.warnings(map_rows),
                 *notes.beside_photo(is_beside(maps)),
             ),
@@ -369,30 +391,3 @@ class Explainer:
             rectifiers=maps.rectifiers,
             completeness=maps.completeness,
         )
-
-    def _warnings(self, maps: Maps) -> list[str]:
-        written = maps.evaluation.score
-        scores = by_class(written, maps.results[written.value.name or ""])
-        return [
-            *(notes.tied_scores(scores) if self.network.is_quantized else []),
-            *notes.image_inputs(self.network.alike, self.image_input.name),
-            *notes.other_heads(*self.network.choice_of_head),
-            *notes.lost_probabilities(self.network.lost_probabilities),
-            *(layer.note for layer in (self.network.layers if maps.layers else ()) if layer.note),
-            *notes.forward_difference(maps.evaluation.apart),
-            *maps.evaluation.warnings,
-            *notes.guessed_labels(self.labels_source),
-            *maps.notes,
-        ]
-
-
-def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | OnnxGradcamError:
-    """Return what a function gives, or the error that it raises."""
-    try:
-        return function(*arguments)
-    except OnnxGradcamError as error:
-        return error
-
-
-def _in_photo(boxes: np.ndarray | None, frame: Frame) -> np.ndarray | None:
-    return boxes if boxes is None or frame.geometry is None else frame.geometry.corners_in_photo(boxes)

@@ -262,6 +262,23 @@ class Network:
         for evaluation in self._evaluations.values():
             evaluation.close()
 
+    def forget(self) -> None:
+        """Forget what was found by the shapes of the prepared model: they have changed."""
+        self.close()
+        found = (
+            "score",
+            "heads",
+            "_written",
+            "layers",
+            "has_linear_head",
+            "entrance",
+            "differentiable_inputs",
+            "biases",
+        )
+        for name in found:
+            self.__dict__.pop(name, None)
+        self._branches, self._evaluations, self._sizes = {}, {}, None
+
     @property
     def is_by_level(self) -> bool:
         """Return whether each level of a detector has its own layer; then only the level of the cell is drawn."""

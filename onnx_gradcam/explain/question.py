@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.targets import Context
 
+Result = TypeVar("Result")
 TOGETHER = 8
 """How many photos are prepared and run together: their activations are in memory at once."""
 
@@ -98,3 +99,11 @@ def _of_image(run: RunResult, image: int, count: int) -> RunResult:
         what: {name: array[numbers] for name, array in arrays.items()} for what, arrays in run.gradients.beside.items()
     }
     return RunResult(results, rows, Gradients(of, beside))
+
+
+def attempt(function: Callable[..., Result], *arguments: Any) -> Result | OnnxGradcamError:
+    """Return what a function gives, or the error that it raises."""
+    try:
+        return function(*arguments)
+    except OnnxGradcamError as error:
+        return error

@@ -12,7 +12,7 @@ from onnx_gradcam.explain.maps import Maps
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice
-from onnx_gradcam.results import cautions, doubts
+from onnx_gradcam.results import cautions, doubts, notes
 from onnx_gradcam.results.doubts import Doubt
 from onnx_gradcam.results.records import Words
 from onnx_gradcam.targets import Context, family_of, is_exclusive
@@ -95,3 +95,20 @@ def is_beside(maps: Maps) -> np.ndarray:
         return np.zeros(len(maps.rows), bool)
     faint: np.ndarray = np.abs(maps.heatmap).max(axis=(1, 2)) < IN_PADDING
     return faint & ~maps.is_blank
+
+
+def warnings_of(network: Network, maps: Maps, labels_source: str) -> list[str]:
+    """Return what the user should know of the model and its run, one sentence each."""
+    written = maps.evaluation.score
+    scores = by_class(written, maps.results[written.value.name or ""])
+    return [
+        *(notes.tied_scores(scores) if network.is_quantized else []),
+        *notes.image_inputs(network.alike, network.image_input.name),
+        *notes.other_heads(*network.choice_of_head),
+        *notes.lost_probabilities(network.lost_probabilities),
+        *(layer.note for layer in (network.layers if maps.layers else ()) if layer.note),
+        *notes.forward_difference(maps.evaluation.apart),
+        *maps.evaluation.warnings,
+        *notes.guessed_labels(labels_source),
+        *maps.notes,
+    ]

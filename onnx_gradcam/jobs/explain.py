@@ -22,7 +22,7 @@ from onnx_gradcam.errors import (
 )
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.checks import check_request, files_read
-from onnx_gradcam.jobs.images import Explained, explain_files
+from onnx_gradcam.jobs.images import Partly, Whole, explain_files, rest_of
 from onnx_gradcam.jobs.pictures import Pages, has_scale, scales_of_run
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
@@ -158,7 +158,8 @@ def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listene
 def _explain_all(
     explainer: Explainer, plan: Plan, images: Sequence[Listed], store: Store, outcome: Outcome, listener: Listener
 ) -> None:
-    scales = scales_of_run(plan.pictures, lambda: explain_files(explainer, [i.path for i in images], plan))
+    paths = [image.path for image in images]
+    scales = scales_of_run(plan.pictures, lambda: map(rest_of, explain_files(explainer, paths, plan)))
     store.keep(lambda entry: _is_up_to_date(entry) and has_scale(entry, scales))
     kept = {entry["image"]: entry["stem"] for entry in store.kept}
     stems = files.stems([image.name for image in images], [image.path for image in images], kept.values())
@@ -166,25 +167,28 @@ def _explain_all(
     todo = [pair for pair in zip(images, stems, strict=True) if plan.pictures.sheet or str(pair[0].path) not in kept]
     outcome.kept = sum(str(image.path) in kept for image in images)
     listener.done(len(images) - len(todo), len(images))
-    results = explain_files(explainer, [image.path for image, _ in todo], plan)
+    results, failed = explain_files(explainer, [image.path for image, _ in todo], plan), 0
     for number, ((image, stem), result) in enumerate(zip(todo, results, strict=True), len(images) - len(todo) + 1):
+        if isinstance(result, Partly):
+            outcome.errors.append((str(image.path), result.error))
         try:
-            scaled = _at_scale(result, scales)
+            scaled = _at_scale(rest_of(result), scales)
             if str(image.path) not in kept:
                 _write(scaled, files.Subject(stem, str(image.path), sha256(image.path)), plan, store, listener)
         except OnnxGradcamError as error:
             if len(images) == 1 or not _is_of_one_image(error):
                 raise
             outcome.errors.append((str(image.path), error))
+            failed += 1
         else:
             outcome.sheets += [store.write_sheet(page) for page in pages.add(scaled, image.name)]
         listener.done(number, len(images))
     outcome.sheets += [store.write_sheet(page) for page in pages.rest()]
-    if len(outcome.errors) == len(images):
+    if failed == len(images):
         raise _all_failed([error for _, error in outcome.errors])
 
 
-def _at_scale(result: Explained, scales: float | Scales | None) -> Explanation | SideBySide:
+def _at_scale(result: Whole, scales: float | Scales | None) -> Explanation | SideBySide:
     """Return a result at the scale of the run. Raises the error that it is instead, and ``MethodError``."""
     if isinstance(result, OnnxGradcamError):
         raise result

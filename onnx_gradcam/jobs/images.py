@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-from onnx_gradcam.errors import InputError, OnnxGradcamError
+import numpy as np
+
+from onnx_gradcam.engine.checks import refusal
+from onnx_gradcam.engine.rows import rows_of
+from onnx_gradcam.errors import InputError, NotFinite, OnnxGradcamError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.question import TOGETHER
 from onnx_gradcam.jobs.plan import Plan, is_array
@@ -19,8 +24,29 @@ from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.targets import Target
 
-Explained = Explanation | SideBySide | OnnxGradcamError
-"""What a file comes to: an explanation, or the error for which it has none."""
+
+@dataclass(frozen=True, eq=False)
+class Partly:
+    """What the images of an array come to of which some have no map.
+
+    Attributes:
+        rest: the explanation of the others; its ``image_index`` counts all.
+        error: why the others have none; its ``images`` are their numbers.
+    """
+
+    rest: Explanation | SideBySide
+    error: NotFinite
+
+
+Whole = Explanation | SideBySide | OnnxGradcamError
+"""An explanation, or the error for which there is none."""
+Explained = Whole | Partly
+"""What a file comes to."""
+
+
+def rest_of(result: Explained) -> Whole:
+    """Return what a file comes to without the images that failed."""
+    return result.rest if isinstance(result, Partly) else result
 
 
 def explain_files(explainer: Explainer, paths: Sequence[Path], plan: Plan) -> Iterator[Explained]:
@@ -54,18 +80,39 @@ def _explain_photos(explainer: Explainer, paths: Sequence[Path], plan: Plan) -> 
 def _attempt(explainer: Explainer, path: Path, plan: Plan) -> Explained:
     try:
         return explain_file(explainer, path, plan)
+    except NotFinite as error:
+        return _without_broken(explainer, path, plan, error) if is_array(path) else error
     except OnnxGradcamError as error:
         return error
 
 
-def explain_file(explainer: Explainer, path: Path, plan: Plan) -> Explanation | SideBySide:
-    """Explain a photo, or the images of an array in an ``.npy`` file.
+def _without_broken(explainer: Explainer, path: Path, plan: Plan, error: NotFinite) -> Partly | NotFinite:
+    """Return what the other images of an array come to, or the error where there are none."""
+    count, broken = len(load_tensor(path)), set(error.images)
+    while len(broken) < count:
+        kept = [image for image in range(count) if image not in broken]
+        try:
+            rest = explain_file(explainer, path, plan, kept)
+        except NotFinite as another:
+            broken |= {kept[image] for image in another.images}
+        else:
+            return Partly(rest, refusal(error.problem, sorted(broken), error.where, error.hint, error.value))
+    return error
+
+
+def explain_file(
+    explainer: Explainer, path: Path, plan: Plan, only: Sequence[int] | None = None
+) -> Explanation | SideBySide:
+    """Explain a photo, or the images of an array in an ``.npy`` file, or ``only`` some of them.
 
     Raises what ``explain`` and ``explain_image`` raise, and ``InputError`` for a photo that has no true label.
     """
 
     def explain(target: Target, **changed: Any) -> Explanation:
-        return _explain(explainer, path, plan, target, {**plan.keywords, **changed})
+        keywords = {**plan.keywords, **changed}
+        if is_array(path):
+            return _explain_array(explainer, load_tensor(path), plan, target, keywords, only)
+        return _explain_photo(explainer, path, plan, target, keywords)
 
     if plan.true is None:
         return explain_both(explain, plan.target) if plan.both else explain(plan.target)
@@ -74,10 +121,27 @@ def explain_file(explainer: Explainer, path: Path, plan: Plan) -> Explanation | 
     return against_truth(explain, plan.true[path])
 
 
-def _explain(explainer: Explainer, path: Path, plan: Plan, target: Target, keywords: Mapping[str, Any]) -> Explanation:
-    if is_array(path):
-        feeds = {explainer.image_input.name: load_tensor(path), **plan.inputs}
+def _explain_array(
+    explainer: Explainer,
+    x: np.ndarray,
+    plan: Plan,
+    target: Target,
+    keywords: Mapping[str, Any],
+    only: Sequence[int] | None,
+) -> Explanation:
+    feeds = {explainer.image_input.name: x, **plan.inputs}
+    if only is None:
         return explainer.explain(feeds, target, plan.method, **keywords)
+    kept = np.array(only)
+    some = {name: rows_of(array, kept, len(x)) for name, array in feeds.items()}
+    explanation = explainer.explain(some, target, plan.method, **keywords)
+    frame = replace(explanation.frame, x=x)
+    return replace(explanation, image_index=kept[explanation.image_index], frame=frame)
+
+
+def _explain_photo(
+    explainer: Explainer, path: Path, plan: Plan, target: Target, keywords: Mapping[str, Any]
+) -> Explanation:
     if isinstance(plan.preprocess, InputError):
         raise plan.preprocess
     assert plan.preprocess is not None

@@ -54,6 +54,10 @@ class Frame:
         height, width = (1, 1, *self.size)[-2:]
         return 0, 0, width, height
 
+    def in_photo(self, boxes: Array | None) -> Array | None:
+        """Return boxes (R, 4) in pixels of the model's input as such in pixels of the frame."""
+        return boxes if boxes is None or self.geometry is None else self.geometry.corners_in_photo(boxes)
+
     def rows(self, rows: Array) -> Frame:
         """Return the frame of some of the rows."""
         return self if self.level is None else replace(self, level=self.level[rows])

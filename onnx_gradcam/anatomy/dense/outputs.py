@@ -11,7 +11,7 @@ from onnx_gradcam.anatomy.dense import heads
 from onnx_gradcam.anatomy.dense.heads import BOX
 from onnx_gradcam.anatomy.dense.tensors import Batched, Flattened, Tensor, arranged, columns, dims_of
 from onnx_gradcam.anatomy.entries.columns import Entries
-from onnx_gradcam.anatomy.vectors import Batches
+from onnx_gradcam.anatomy.vectors import Batches, batch_axis
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.operators import COPIES, REORDERS
 from onnx_gradcam.graph.quantization import real_form
@@ -113,7 +113,7 @@ def scored_output(
     """
     dims = dims_of(logits)
     others = [k for k in range(len(dims)) if k != axis]
-    batch = next((k for k in others if dims[k] in batches or not isinstance(dims[k], int)), None)
+    batch = batch_axis(output, dims, others, batches)
     if batch is None and batches == {1} and len(dims) == 2:
         tensors = [None if t is None else Batched(t) for t in (logits, objectness, boxes)]
         grid, gate, box = (None if t is None else arranged(t, [0, axis + 1, 2 - axis]) for t in tensors)

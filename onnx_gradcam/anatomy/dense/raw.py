@@ -21,7 +21,7 @@ from onnx_gradcam.anatomy.dense.tensors import Apart, Tensor, columns
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.grids import input_axes
 from onnx_gradcam.anatomy.tokens import is_open, nominal_sizes
-from onnx_gradcam.anatomy.vectors import Batches
+from onnx_gradcam.anatomy.vectors import Batches, batch_axis
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.prepare.prepare import with_shapes
 
@@ -130,7 +130,7 @@ def _parts(
         return []
     dims, axis = list(value.shape), entries.axis
     others = [k for k in range(len(dims)) if k != axis]
-    batch = next((k for k in others if dims[k] in batches or not isinstance(dims[k], int)), None)
+    batch = batch_axis(value, dims, others, batches)
     if batch is None or len(dims) < 3:
         return []
     nominal = sizes.dims(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import onnx_ir as ir
@@ -58,6 +58,38 @@ def _fill_from_behind(graph: ir.Graph) -> None:
         ]
         if sizes != before:
             source.shape = ir.Shape(sizes)
+
+
+def infer_anew(model: ir.Model) -> None:
+    """Infer shapes as if the model declared none but those of its inputs; what it declares fills the gaps that stay.
+
+    Exporters that trace an example write its sizes, and tools that change a model leave the old ones.
+    """
+    values = [v for node in model.graph for v in node.outputs if v.shape is not None]
+    declared = {v: v.shape for v in values}
+    for value in values:
+        value.shape = None
+    infer(model)
+    inputs = {d.value for v in model.graph.inputs for d in v.shape or () if not isinstance(d, int)}
+    filled = [value for value, shape in declared.items() if _fill(value, shape, inputs)]
+    if filled:
+        infer(model)
+
+
+def _fill(value: ir.Value, declared: ir.Shape | None, inputs: Set[str | None]) -> bool:
+    """Take what is declared where inference finds nothing; tell whether that is anything.
+
+    A dimension that has the name of an input's is known: it is the same for every run.
+    """
+    found = value.shape
+    if declared is None or (found is not None and len(found) != len(declared)):
+        return False
+    pairs = zip(list(found) if found is not None else [ir.SymbolicDim(None)] * len(declared), declared, strict=True)
+    dims = [d if isinstance(d, int) or d.value in inputs - {None} else old for d, old in pairs]
+    if found is not None and dims == list(found):
+        return False
+    value.shape = ir.Shape(dims)
+    return any(isinstance(d, int) or d.value for d in dims)
 
 
 def _infer_once(model: ir.Model) -> None:

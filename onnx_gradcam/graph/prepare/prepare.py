@@ -19,7 +19,7 @@ from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.lowering.registry import MICROSOFT
 from onnx_gradcam.graph.names import KIND_KEY, claim, folded, kind_in_metadata, names_in
 from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
-from onnx_gradcam.graph.prepare.inference import infer
+from onnx_gradcam.graph.prepare.inference import infer, infer_anew
 from onnx_gradcam.graph.prepare.sequences import resolve_sequences
 from onnx_gradcam.graph.prepare.unfuse import write_out_sums
 from onnx_gradcam.graph.prepare.upgrade import raise_opset
@@ -65,7 +65,7 @@ def prepare(model: ir.Model) -> ir.Model:
             hint=f"a newer onnx (pip install -U onnx), or export it again with an opset between 18 and {NEWEST}",
             opset=opset,
         )
-    infer(copy)
+    infer_anew(copy)
     if opset < 18:
         raise_opset(copy)
         infer(copy)
@@ -85,7 +85,7 @@ def prepare(model: ir.Model) -> ir.Model:
 def _fold(model: ir.Model) -> None:
     """Make constants of integers and of decisions that do not depend on the inputs, as long as there are any."""
     while _fold_integers(model.graph) | inline_decided_ifs(model.graph):
-        infer(model)
+        infer_anew(model)
 
 
 def _sorted_copy(model: ir.Model) -> ir.Model:
