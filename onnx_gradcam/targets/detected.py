@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_gradcam.targets import detections
 from onnx_gradcam.targets.bound import Array, Context, ForwardPass
-from onnx_gradcam.targets.detections import BoxLayout
+from onnx_gradcam.targets.detections import BoxLayout, ShownLayout
 from onnx_gradcam.targets.scoring import is_exclusive
 
 BACKGROUND = -1e38  # the dense score ranks a background below this
@@ -61,21 +61,20 @@ def read_detections(context: Context, forward: ForwardPass, image: int) -> Detec
 def find_layout(context: Context, forward: ForwardPass, image: int) -> BoxLayout | None:
     """Return how the model gives its boxes, or None where that cannot be told.
 
-    It is a property of the model, and an image shows it. What an image shows on which something was detected is kept in
-    ``context.layouts``.
+    It is a property of the model, and an image shows it. What an image has shown is kept in ``context.layouts``, until
+    something is detected on one of which the model is surer.
     """
     if "boxes" not in forward.dense or "grids" not in forward.dense:
         return None
     grids = forward.dense["grids"][0]
-    key = context.size, grids.tobytes()
-    if key not in context.layouts:
-        raw = forward.dense["boxes"][image].astype(np.float64)
+    key, rank = (context.size, grids.tobytes()), float(forward.ranking[image].max())
+    known = context.layouts.get(key)
+    if known is None or not (known.is_settled or rank <= known.rank):
         best = _probability(context, forward, image).max(axis=0)
-        layout = detections.box_layout(raw, grids, context.size, best)
-        if layout is None or best.max() < context.threshold:
-            return layout
-        context.layouts[key] = layout
-    return context.layouts[key]
+        layout = detections.box_layout(forward.dense["boxes"][image].astype(np.float64), grids, context.size, best)
+        known = ShownLayout(layout, rank, layout is not None and bool(best.max() >= context.threshold))
+        context.layouts[key] = known
+    return known.layout
 
 
 def box_of(context: Context, forward: ForwardPass, image: int, cell: int) -> tuple[float, ...] | None:

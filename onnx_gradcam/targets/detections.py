@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 NEAR_CELL = 2.0  # strides between a box's centre and that of its cell
 TELLING = 10  # cells, the most probable ones, whose neighbours are compared
-LEAST_MERIT = {"absolute": 0.5, "relative": 0.5}
+LEAST_MERIT = 0.5
 TALLEST = 1.5  # of the input's side
 
 
@@ -175,8 +175,23 @@ class BoxLayout:
         return BOX_FORMS[self.name]
 
 
-Layouts = dict[tuple[tuple[int, ...], bytes], BoxLayout]
-"""What images have shown of a model: size of the input, and the grids of its levels as bytes → how it gives boxes."""
+@dataclass(frozen=True)
+class ShownLayout:
+    """How a model gives its boxes, as far as an image has shown it.
+
+    Attributes:
+        layout: how it gives them; None where no form of the table fits.
+        rank: by which the model ranked the most probable class of the image: the higher, the more it shows.
+        is_settled: whether something was detected on the image.
+    """
+
+    layout: BoxLayout | None
+    rank: float
+    is_settled: bool
+
+
+Layouts = dict[tuple[tuple[int, ...], bytes], ShownLayout]
+"""What images have shown of a model, by the size of the input and the grids of its levels as bytes."""
 
 
 def box_layout(raw: Array, grids: Array, size: tuple[int, ...], probability: Array) -> BoxLayout | None:
@@ -191,18 +206,19 @@ def box_layout(raw: Array, grids: Array, size: tuple[int, ...], probability: Arr
         size: (height, width) of the input.
         probability: (P,) of the cells.
     """
-    best: dict[str, tuple[float, BoxLayout]] = {}
-    for where in _orders(grids, size):
-        for name in _possible_forms(len(raw), len(grids)):
-            boxes = decoded_boxes(BOX_FORMS[name], raw, where, size)
-            if BOX_FORMS[name].origin == "zero":
-                kind, merit = "absolute", _nearness(boxes, where, size)
-            else:
-                kind, merit = "relative", _agreement(boxes, where, probability)
-            if merit > max(LEAST_MERIT[kind], best.get(kind, (0.0, None))[0]):
-                best[kind] = merit, BoxLayout(name, where)
-    winner = best.get("absolute") or best.get("relative")
-    return None if winner is None else winner[1]
+    orders, names = list(_orders(grids, size)), _possible_forms(len(raw), len(grids))
+    for of_cell in (False, True):
+        best: tuple[float, BoxLayout | None] = LEAST_MERIT, None
+        for where in orders:
+            for name in names:
+                form = BOX_FORMS[name]
+                if (form.origin != "zero") == of_cell:
+                    boxes = decoded_boxes(form, raw, where, size)
+                    merit = _agreement(boxes, where, probability) if of_cell else _nearness(boxes, where, size)
+                    best = (merit, BoxLayout(name, where)) if merit > best[0] else best
+        if best[1] is not None:
+            return best[1]
+    return None
 
 
 def _orders(grids: Array, size: tuple[int, ...]) -> Iterator[Cells]:

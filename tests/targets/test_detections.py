@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lights import RED, lights, scene
 
+import onnx_gradcam as ogc
 from onnx_gradcam.targets import detections
 from onnx_gradcam.targets.detections import BOX_FORMS, CENTRE, BoxForm, Cells
 
@@ -187,3 +189,18 @@ def test_the_overlap_and_its_gradient(place: int, monkeypatch: pytest.MonkeyPatc
         (gradient,) = torch.autograd.grad(iou, nearest, retain_graph=True, allow_unused=True)
         expected = np.zeros_like(layer.activation) if gradient is None else gradient.numpy()
         np.testing.assert_allclose(layer.gradient, expected, rtol=1e-3, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+def test_what_an_image_has_shown_is_kept_until_a_surer_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is detected on the first two; the second is the surer one; on the third something is, and that settles
+    it."""
+    calls: list[int] = []
+    original = detections.box_layout
+    monkeypatch.setattr(detections, "box_layout", lambda *given: calls.append(1) or original(*given))
+    counted = []
+    with ogc.Explainer(lights(), providers=["cpu"]) as explainer:
+        for brightness in (0.1, 0.2, 0.15, 1.0, 0.3, 0.9):
+            found = explainer.explain(scene((1, 1, RED, brightness)))
+            np.testing.assert_allclose(found.box, [[6, 6, 18, 18]], atol=1e-4)
+            counted.append(len(calls))
+    assert counted == [1, 2, 2, 3, 3, 3]
