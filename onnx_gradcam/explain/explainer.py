@@ -25,6 +25,7 @@ from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import MAX_PIXELS, decode
+from onnx_gradcam.photos.frames import several_note
 from onnx_gradcam.photos.function import PhotoFunction, UserFunction
 from onnx_gradcam.photos.inputs import check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
@@ -315,7 +316,8 @@ class Explainer:
         feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
         assert frame.geometry is not None
         with naming_a_guessed_size(choice, x.shape):
-            return self._question(feeds, in_input(target, frame.geometry), recipe, frame, threshold, choice)
+            question = self._question(feeds, in_input(target, frame.geometry), recipe, frame, threshold, choice)
+        return replace(question, notes=several_note(image))
 
     def _question(
         self,
@@ -381,6 +383,7 @@ class Explainer:
             signed=recipe.signed,
             warnings=(
                 *(choice.warnings if choice else ()),
+                *question.notes,
                 *doubts.sentences([each.doubt for each in words]),
                 *warnings_of(self.network, maps, self.labels_source),
                 *rows.warnings(map_rows),

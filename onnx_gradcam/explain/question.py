@@ -39,6 +39,7 @@ class Question:
         recipe: the method.
         frame: where the maps are drawn.
         choice: how the photo of the frame became an array; None without a photo.
+        notes: what the user should know of the photo, one sentence each.
     """
 
     networks: tuple[Network, ...]
@@ -48,6 +49,7 @@ class Question:
     recipe: Recipe
     frame: Frame
     choice: Choice | UserFunction | None = None
+    notes: tuple[str, ...] = ()
 
 
 def run_together(questions: Mapping[int, Question]) -> dict[int, RunResult]:
