@@ -87,7 +87,9 @@ def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
     images = [v for v in graph.inputs if v in reached]
     whole = [v for v in vectors if not _are_cells(v, known) and not is_picked(v, known)]
     of_images = [_of_vector(v, nature_of(v, known, images)) for v in whole]
-    dense = [_of_dense(d) for d in dense_scores(graph, known, batches)]
+    whole_outputs = {score.output for score in of_images}
+    each = [_of_dense(d) for d in dense_scores(graph, known, batches)]
+    dense = [score for score in each if not whole_outputs & {*score.outputs}]  # one cell is no cell
     ranked = sorted(of_images, key=_merit, reverse=True)
     first = [s for s in ranked if s.kind in ("classes", "binary")]
     smooth = downstream(graph, beginnings(list(graph), graph.inputs)) if first or dense else reached

@@ -182,6 +182,16 @@ def test_heads_of_cells_beside_others() -> None:
     assert "pass through a Softmax" in found[0].reason
 
 
+def test_a_map_of_one_cell_is_one_head() -> None:
+    """(N, 5, 1, 1) behind a Softmax, as SqueezeNet ends."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 6)), out="features")
+    y = net.op("GlobalAveragePool", net.conv(x, (6, 5), kernel=1), out="logits")
+    net.op("Softmax", y, axis=1, out="p")
+    (head,) = heads_of(net.model({"p": [BATCH, 5, 1, 1]}))
+    assert (head.kind, head.count, head.name) == ("classes", 5, "logits")
+
+
 def test_one_column_of_many_cells_is_no_vector_of_classes() -> None:
     """(N, 64, 1): 64 cells of one class, and not 64 classes."""
     net = Net()
