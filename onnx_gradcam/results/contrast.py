@@ -17,6 +17,7 @@ from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import ALL_LEVELS, Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.results.records import Words
+from onnx_gradcam.results.selection import warnings_beside_blank
 from onnx_gradcam.results.side_by_side import BOTH, CONTRAST, SideBySide
 
 Array = npt.NDArray[Any]
@@ -64,7 +65,7 @@ def both(explanation: Explanation, against: Explanation | None = None) -> SideBy
     drawn = _draw_at_one_scale(parts)
     is_empty = drawn["for"].is_blank & drawn["against"].is_blank
     blank = notes.blank_maps(is_empty, explanation.layers, f"{explanation.method} signed")
-    return SideBySide(BOTH, drawn, warnings=(*explanation.other_warnings, *blank))
+    return SideBySide(BOTH, drawn, warnings=(*warnings_beside_blank(explanation), *blank))
 
 
 def explain_both(explain: Callable[..., Explanation], target: object) -> SideBySide:
@@ -127,7 +128,7 @@ def contrast(
     )
     parts = _draw_at_one_scale({names[0]: predicted, names[1]: true, "difference": difference})
     blank = notes.blank_maps(parts["difference"].is_blank, difference.layers, f"{predicted.method} signed")
-    warnings = dict.fromkeys([*predicted.other_warnings, *true.other_warnings, *blank])
+    warnings = dict.fromkeys([*warnings_beside_blank(predicted), *warnings_beside_blank(true), *blank])
     return SideBySide(CONTRAST, parts, warnings=tuple(warnings))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results import account, cautions, doubts, files, notes, portrait, scales, store, titles
+from onnx_gradcam.results import account, cautions, files, portrait, scales, selection, store, titles
 from onnx_gradcam.results.drawing import backdrop
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
@@ -127,40 +127,7 @@ class Explanation:
 
         Raises ``IndexError`` for a row that does not exist.
         """
-        which = np.atleast_1d(np.arange(len(self))[rows])
-        names = (
-            "image_index",
-            "view_index",
-            "class_index",
-            "score",
-            "probability",
-            "is_blank",
-            "heatmap",
-            "seen",
-            "scale",
-        )
-        some_have = ("cell", "box", "attribution", "is_clipped")
-        optional = tuple(name for name in some_have if getattr(self, name) is not None)
-        some = replace(
-            self,
-            **{name: getattr(self, name)[which] for name in (*names, *optional)},
-            layers=tuple(layer.rows(which) for layer in self.layers),
-            words=tuple(self._words(int(row)) for row in which),
-            frame=self.frame.rows(which),
-            completeness=None if self.completeness is None else self.completeness.rows(which),
-        )
-        return replace(some, warnings=(*self.other_warnings, *some.about_rows))
-
-    @property
-    def about_rows(self) -> list[str]:
-        """Return the warnings that count rows: what the model is not sure of, and why maps are blank."""
-        unsure = doubts.sentences([words.doubt for words in self.words])
-        return unsure + notes.blank_maps(self.is_blank, self.layers, self.method)
-
-    @property
-    def other_warnings(self) -> tuple[str, ...]:
-        """Return the warnings that count no rows."""
-        return tuple(w for w in self.warnings if w not in self.about_rows)
+        return selection.some_rows(self, rows)
 
     def label(self, row: int) -> str:
         """Return what a row explains: the label of a class, its index without labels, or the title of a target."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lights import RED, lights, scene
 
 import onnx_gradcam as ogc
 from onnx_gradcam.results import cautions, doubts
@@ -81,6 +82,15 @@ def test_a_face_detector_on_a_photo_without_a_face(zoo: Path) -> None:
     assert without[0].cautions(0) == without.cautions(0)
     assert face.probability[0] > 0.5
     assert face.cautions(0) == ()
+
+
+def test_both_sides_of_a_doubted_map_are_doubted() -> None:
+    with ogc.Explainer(lights(), providers=["cpu"]) as explainer:
+        dark = explainer.explain(scene((1, 1, RED, 0.1)))
+        sides = ogc.both(dark)
+    assert dark.cautions(0)[0].startswith("nothing detected: p ")
+    assert sides.cautions(0)[0] == dark.cautions(0)[0]
+    assert any(warning.startswith("nothing detected: p ") for warning in sides.warnings)
 
 
 def test_a_detector_with_the_wrong_preprocessing(zoo: Path) -> None:
