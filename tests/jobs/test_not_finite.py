@@ -13,6 +13,7 @@ import onnx
 import pytest
 from nets import Net
 
+import onnx_gradcam as ogc
 from onnx_gradcam.cli import main
 
 BLACK_IMAGE = 1  # its norm is 0
@@ -82,3 +83,12 @@ def test_the_only_image(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     status, manifest = explain(monkeypatch, folder, str(folder / "black.npy"))
     assert (status, manifest) == (2, {})
     assert "hold NaN or infinity, for image 0" in capsys.readouterr().err
+
+
+def test_one_photo_of_a_comparison(folder: Path) -> None:
+    photos, model = [folder / f"{name}.png" for name in "abc"], folder / "model.onnx"
+    found = ogc.compare(model, model, photos, preprocess="zero-one", providers=["cpu"])
+    assert [Path(pair.image).name for pair in found.pairs] == ["a.png", "c.png"]
+    ((image, error),) = found.errors
+    assert Path(image).name == "b.png"
+    assert "hold NaN or infinity" in error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.errors import InputError
+from onnx_gradcam.errors import InputError, NotFinite
 from onnx_gradcam.jobs.compare.agreement import agreement_of
 from onnx_gradcam.jobs.compare.matching import Match
 from onnx_gradcam.jobs.compare.pairs import Pair, Side
@@ -61,7 +61,8 @@ def measure(bench: Bench, subjects: Sequence[Any], keep: int, report: Callable[[
         report: is called with each pair.
 
     Raises:
-        InputError: the only image cannot be explained, or none can.
+        InputError, NotFinite: the only image cannot be explained.
+        InputError: none can.
         OnnxGradcamError: what no other image would change.
     """
     measured: list[Measured] = []
@@ -71,7 +72,7 @@ def measure(bench: Bench, subjects: Sequence[Any], keep: int, report: Callable[[
         name = str(subject) if isinstance(subject, str | os.PathLike) else str(k)
         try:
             answers = bench.ask(subject)
-        except InputError as error:
+        except (InputError, NotFinite) as error:
             if len(subjects) == 1:
                 raise
             errors.append((name, str(error)))
