@@ -17,6 +17,7 @@ from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import carriers
 from onnx_gradcam.graph.ranges import RANGE, Trust, range_of
 
+LOWEST_SCORE = -1e30  # below it are masks, such as the lowest number of a dtype
 REPLACED = "onnx_gradcam.replaced"  # key in ``meta`` of values that a Where may put something else in the place of
 
 # Operators whose derivative is a factor for each element of the output.
@@ -29,7 +30,7 @@ CONTRACTIONS = frozenset("Conv ConvTranspose DeformConv Einsum Gemm MatMul".spli
 
 
 def mark_replaced(nodes: Sequence[ir.Node], path: Set[Value]) -> None:
-    """Mark the values of which a Where behind them may drop elements.
+    """Mark the values of which a Where or an If behind them may drop elements.
 
     Args:
         nodes: forward nodes in topological order; what their outputs were marked as before holds, where nothing among
@@ -37,11 +38,18 @@ def mark_replaced(nodes: Sequence[ir.Node], path: Set[Value]) -> None:
         path: the values on the way to the score.
     """
     for node in reversed(nodes):
-        is_where = node.op_type == "Where"
-        if is_where or any(REPLACED in y.meta for y in node.outputs):
+        if _drops(node) or any(REPLACED in y.meta for y in node.outputs):
             for _, value in carriers(node):
                 if value in path:
                     value.meta[REPLACED] = True
+
+
+def _drops(node: ir.Node) -> bool:
+    """Tell whether ``node`` may drop what it reads: an If, or a Where that is no mask in front of a softmax."""
+    if node.op_type != "Where":
+        return node.op_type == "If"
+    constants = [range_of(v) for v in node.inputs[1:] if v is not None and v.const_value is not None]
+    return not any(r.trust == Trust.NONE or r.low < LOWEST_SCORE for r in constants)
 
 
 def is_singular(node: ir.Node, i: int) -> bool:

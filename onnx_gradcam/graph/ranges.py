@@ -15,7 +15,11 @@ from onnx_gradcam.graph.constants import constant
 RANGE = "onnx_gradcam.range"  # key in ``meta`` of values whose range was computed
 OVERFLOW = 80.0  # float32 and bfloat16 hold eˣ for all x below, and more
 OVERFLOW_HALF = 11.0
-NEAR_INFINITY = 0.5  # × the largest number of a dtype: two such numbers have an infinite sum
+LARGEST = {
+    ir.DataType.FLOAT: float(np.finfo(np.float32).max),
+    ir.DataType.BFLOAT16: float(np.finfo(np.float32).max),
+    ir.DataType.FLOAT16: float(np.finfo(np.float16).max),
+}
 
 
 class Trust(enum.IntEnum):
@@ -92,10 +96,8 @@ def _of_array(array: np.ndarray) -> Range:
         return Range(float(array.min()), float(array.max()), Trust.FINITE)
     if not array.size or array.dtype.kind in "OUSc":
         return ANY
-    largest = 3e38 if array.dtype.kind != "f" else float(np.finfo(array.dtype).max)  # else bfloat16 or smaller
     wide = array.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        is_finite = bool((np.abs(wide) < NEAR_INFINITY * largest).all())
+    is_finite = bool(np.isfinite(wide).all())
     known = wide[~np.isnan(wide)]
     bounds = (float(known.min()), float(known.max())) if known.size else (-math.inf, math.inf)
     return Range(*bounds, Trust.FINITE if is_finite else Trust.NONE)
@@ -172,7 +174,11 @@ def _log_softmax(node: ir.Node, ranges: Sequence[Range]) -> Range:
 
 
 def _add(node: ir.Node, ranges: Sequence[Range]) -> Range:
-    return _between(sum(r.low for r in ranges), sum(r.high for r in ranges), _worst(ranges))
+    """The sum of two masks of the lowest number of a dtype is −∞."""
+    low, high = sum(r.low for r in ranges), sum(r.high for r in ranges)
+    largest = LARGEST.get(node.outputs[0].dtype or ir.DataType.FLOAT, math.inf)
+    overflows = any(math.isfinite(bound) and abs(bound) > largest for bound in (low, high))
+    return _between(low, high, Trust.NONE if overflows else _worst(ranges))
 
 
 def _sub(node: ir.Node, ranges: Sequence[Range]) -> Range:

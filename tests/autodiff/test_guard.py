@@ -277,6 +277,37 @@ def test_nothing_is_written_where_the_derivative_is_finite(name: str, monkeypatc
     assert found == operators(text)
 
 
+@pytest.mark.parametrize("low", ["minus_infinity", "lowest"])
+def test_masks_of_several_layers_cost_nothing(low: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Causal attention twice: the second mask does not put anything in the place of what the first softmax gives."""
+    layers = [
+        f"q{k} = MatMul(x{k}, w)\n m{k} = Where(keep, q{k}, {low})\n p{k} = Softmax(m{k})\n"
+        f"v{k} = MatMul(p{k}, x{k})\n x{k + 1} = Mul(v{k}, x{k})\n"
+        for k in range(2)
+    ]
+    text = f"""g (float[3, 3] x) => (float[3, 3] y)
+    <float minus_infinity = {{0}}, float lowest = {{-3.4e38}}, bool[3, 3] keep = {{1,0,0, 1,1,0, 1,1,1}},
+     float[3, 3] w = {{1,2,3, 4,5,6, 7,8,9}}>
+    {{ x0 = Relu(x)\n {"".join(layers)} y = Identity(x2) }}"""
+    found = operators(text)
+    monkeypatch.setattr(guard, "is_singular", lambda node, i: False)
+    monkeypatch.setattr(guard, "repair", lambda op, node, value: value)
+    assert found == operators(text)
+
+
+def test_a_branch_that_is_not_taken() -> None:
+    """y = c ? softmax(m) · x : x², where every element of m is minus infinity."""
+    text = """g (float[2, 2] x) => (float[2, 2] y) <float minus_infinity = {0}, float zero = {0}, bool[1] none = {0}>
+    { s = ReduceSum<keepdims = 0>(x)\n b = Greater(s, zero)\n k = And(b, none)\n m = Where(k, x, minus_infinity)
+      p = Softmax(m)\n v = MatMul(p, x)
+      y = If(k) <then_branch = a () => (float[2, 2] t) { t = Identity(v) },
+                 else_branch = e () => (float[2, 2] q) { q = Mul(x, x) }> }"""
+    x = np.array([[1.0, 2], [-1, 0.5]])
+    np.testing.assert_allclose(
+        gradient(text.replace("If(k)", "If(c)").replace("m = Where", "c = Squeeze(k)\n m = Where"), x), 2 * x
+    )
+
+
 def test_what_is_written_costs_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = operators(chosen("f = Sqrt(x)"))
     monkeypatch.setattr(guard, "is_singular", lambda node, i: False)

@@ -117,6 +117,8 @@ def test_two_lowest_numbers_have_an_infinite_sum() -> None:
     op, (x,) = graph(1)
     lowest = op.const(np.finfo(np.float32).min, like=x)
     assert range_of(op.Add(lowest, lowest)).trust == Trust.NONE
+    assert range_of(op.Add(op.Relu(op.Neg(lowest)), lowest)).trust == Trust.FINITE
+    assert range_of(op.Add(x, lowest)).trust == Trust.INPUT
     assert range_of(op.const(-10000, like=x)).trust == Trust.FINITE
 
 
