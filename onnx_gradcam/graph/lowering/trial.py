@@ -19,7 +19,8 @@ def trial(node: ir.Node) -> Sequence[Value | None]:
     """Return what the standard operators for ``node`` return; they are written into a graph that is thrown away.
 
     Args:
-        node: a node of a graph. Nothing is found where the type of an input is not known.
+        node: a node of a graph. Nothing is found where the type of an input is not known, nor for one with a body whose
+            nodes are those of an older opset than lowerings write.
 
     Raises:
         Unlowered: see ``lower``.
@@ -29,7 +30,10 @@ def trial(node: ir.Node) -> Sequence[Value | None]:
     if any(v.shape is None or v.dtype is None for v in given):
         return ()
     assert node.graph is not None
-    imports = node.graph.opset_imports | {"": max(node.graph.opset_imports.get("", LOWEST_OPSET), LOWEST_OPSET)}
+    opset = node.graph.opset_imports.get("", LOWEST_OPSET)
+    if opset < LOWEST_OPSET and bodies_of(node):
+        return ()
+    imports = node.graph.opset_imports | {"": max(opset, LOWEST_OPSET)}
     scratch = ir.Graph(list(given.values()), [], nodes=[], opset_imports=imports)
     inputs = [None if v is None else given[v] for v in node.inputs]
     outputs = [ir.val(v.name) for v in node.outputs]

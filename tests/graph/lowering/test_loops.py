@@ -191,3 +191,30 @@ def test_the_shape_of_what_a_scan_collects_is_found() -> None:
     del unknown.graph.value_info[:]
     prepared = prepare(load(unknown).model)
     assert [v.shape for n in prepared.graph if n.op_type == "Scan" for v in n.outputs] == [[3], [2, 3]]
+
+
+def test_the_body_of_an_older_opset_is_raised_first() -> None:
+    """Unsqueeze has its axes as an attribute there; y = ((x + 1) + 2) + 3, so x̄ = g."""
+    text = """<ir_version: 7, opset_import: ["": 11]>
+        g (float[1] x) => (float[1] y, float[3, 1] all) <int64 three = {3}, bool yes = {1}, int64 one = {1}> {
+            y, all = Loop (three, yes, x) <body = b (int64 i, bool go, float[1] v) => (bool more, float[1] u, float[1] s) {
+                more = Identity(go)
+                numbers = Constant <value = float[3] {1, 2, 3}> ()
+                end = Add(i, one)
+                first = Unsqueeze <axes = [0]> (i)
+                last = Unsqueeze <axes = [0]> (end)
+                term = Slice(numbers, first, last)
+                u = Add(v, term)
+                s = Mul(u, u)
+            }>
+        }"""
+    model = prepare(load(onnx.parser.parse_model(text)).model)
+    (x,), (y, squares) = model.graph.inputs, model.graph.outputs
+    forward, seeds = list(model.graph), {}
+    for value in (y, squares):
+        seeds[value] = ir.val(f"g_{value.name}", dtype=value.dtype, shape=value.shape)
+    model.graph.inputs.extend(seeds.values())
+    (found,) = pull_back(Builder(model.graph), forward, seeds, [x])
+    model.graph.outputs.append(found)
+    fed = {"x": np.ones(1, np.float32), "g_y": np.full(1, 10, np.float32), "g_all": np.ones((3, 1), np.float32)}
+    assert run(model, fed, [found.name or ""])[found.name or ""].item() == 10 + 2 * (2 + 4 + 7)
