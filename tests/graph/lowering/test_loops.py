@@ -197,7 +197,8 @@ def test_the_body_of_an_older_opset_is_raised_first() -> None:
     """Unsqueeze has its axes as an attribute there; y = ((x + 1) + 2) + 3, so x̄ = g."""
     text = """<ir_version: 7, opset_import: ["": 11]>
         g (float[1] x) => (float[1] y, float[3, 1] all) <int64 three = {3}, bool yes = {1}, int64 one = {1}> {
-            y, all = Loop (three, yes, x) <body = b (int64 i, bool go, float[1] v) => (bool more, float[1] u, float[1] s) {
+            y, all = Loop (three, yes, x)
+            <body = b (int64 i, bool go, float[1] v) => (bool more, float[1] u, float[1] s) {
                 more = Identity(go)
                 numbers = Constant <value = float[3] {1, 2, 3}> ()
                 end = Add(i, one)
