@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.axes import Dim
 from onnx_gradcam.anatomy.entries.columns import Entries, columns_in
 from onnx_gradcam.anatomy.paths import bottlenecks
+from onnx_gradcam.anatomy.sizes import Sizes
 from onnx_gradcam.anatomy.vectors import PASSED_OVER, Vector
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import POOLINGS, AxisEffect, operators
@@ -93,7 +94,7 @@ def _of_one_number(vector: Vector) -> Nature:
 def _of_squashed(vector: Vector, inputs: Sequence[ir.Value]) -> Nature:
     if vector.activation != "Sigmoid":
         return Nature(CLASSES, f"a {vector.activation} over its columns makes probabilities of them")
-    if any(_size(v) == vector.count for v in inputs):
+    if any(Sizes({}).numbers(v) == vector.count for v in inputs):
         return Nature(VALUES, "a Sigmoid makes as many numbers as the input has: the image once more")
     return Nature(CLASSES, "a Sigmoid makes a probability of each column by itself")
 
@@ -101,28 +102,34 @@ def _of_squashed(vector: Vector, inputs: Sequence[ir.Value]) -> Nature:
 def is_image(graph: ir.Graph, value: ir.Value, known: Mapping[ir.Value, Entries]) -> bool:
     """Tell whether a map is the input once more, or another image, and not a map of classes.
 
-    It has the shape of an input. Of one channel it may be a mask, too: an image is what goes through fewer numbers than
-    it has (an autoencoder), a mask what reaches the output on a finer way as well (the skips of a U-Net).
+    It has the shape of an input, or is a multiple as large. Of one channel it may be a mask, too: an image is what goes
+    through fewer numbers than it has (an autoencoder), a mask what reaches the output on a finer way as well (the skips
+    of a U-Net).
     """
-    shape = [] if value.shape is None else list(value.shape)[1:]
-    images = [v for v in graph.inputs if len(shape) > 2 and v.shape is not None and list(v.shape)[1:] == shape]
-    if not images or (value in known and any(c.kind[0].endswith("Softmax") for c in known[value].columns)):
+    if value not in known or value.shape is None or len(value.shape) < 4:
         return False
-    channels = columns_in(value, known[value].axis) if value in known else None
-    if channels not in (None, *COLOURS):
+    entries = known[value]
+    channels = columns_in(value, entries.axis)
+    alike = [v for v in graph.inputs if columns_in(v, entries.axis) == channels]
+    if channels not in COLOURS or not alike or any(c.kind[0].endswith("Softmax") for c in entries.columns):
         return False
-    if channels != 1:
-        return True
-    size = _size(value)
-    narrow = bottlenecks(list(graph), images, [value])
-    return size is None or any((count := _size(v)) is not None and count < size for v in narrow)
+    sizes = Sizes.of(graph)
+    growth = [g for v in alike if (g := _growth(sizes.dims(v), sizes.dims(value), entries.axis)) is not None]
+    if not growth or channels != 1 or max(growth) > 1:
+        return bool(growth)
+    own, narrow = sizes.numbers(value), bottlenecks(list(graph), graph.inputs, [value])
+    return own is not None and any((count := sizes.numbers(v)) is not None and count < own for v in narrow)
 
 
-def _size(value: ir.Value) -> int | None:
-    """Return how many numbers an input has for one image."""
-    dims = [] if value.shape is None else list(value.shape)[1:]
-    known = [d for d in dims if isinstance(d, int)]
-    return math.prod(known) if dims and len(known) == len(dims) else None
+def _growth(image: Sequence[Dim], made: Sequence[Dim], channel_axis: int) -> int | None:
+    """Return by how much a map is larger than an input along each spatial axis; None where it is no such image."""
+    if len(image) != len(made):
+        return None
+    pairs = [(a, b) for k, (a, b) in enumerate(zip(image, made, strict=True)) if k and k != channel_axis]
+    if all(a == b for a, b in pairs):
+        return 1
+    sizes = [b // a if isinstance(a, int) and isinstance(b, int) and a and b % a == 0 else 0 for a, b in pairs]
+    return sizes[0] if len(set(sizes)) == 1 and sizes[0] > 1 else None
 
 
 def _mixed_probabilities(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:

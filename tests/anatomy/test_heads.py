@@ -118,10 +118,10 @@ def test_as_many_sigmoids_as_pixels_are_the_image_once_more(flat: bool) -> None:
     assert kind(autoencoder(flat)) == "values"
 
 
-def image_to_image(kind: str, channels: int, end: str = "Sigmoid") -> onnx.ModelProto:
+def image_to_image(kind: str, channels: int, end: str = "Sigmoid", side: int | str = 8) -> onnx.ModelProto:
     """Down by 2 and up again; a U-Net's last convolution reads the stem, too."""
     net = Net()
-    x = net.op("Relu", net.conv(net.input("x", [BATCH, channels, 8, 8]), (channels, 4)), out="stem")
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, channels, side, side]), (channels, 4)), out="stem")
     low = net.op("Relu", net.conv(x, (4, 2), stride=2), out="low")
     up = net.op("Resize", low, "", net.array(np.array([1, 1, 2, 2], np.float32)), mode="nearest")
     if kind == "u-net":
@@ -129,7 +129,7 @@ def image_to_image(kind: str, channels: int, end: str = "Sigmoid") -> onnx.Model
     else:
         width = 2
     net.op(end, net.conv(up, (width, channels), out="y"), out="out")
-    return net.model({"out": [BATCH, channels, 8, 8]})
+    return net.model({"out": [BATCH, channels, side, side]})
 
 
 @pytest.mark.parametrize("end", ["Sigmoid", "Tanh", "Identity"])
@@ -142,9 +142,32 @@ def test_an_image_of_three_channels_is_refused_with_the_way_to_a_part_of_it(kind
     assert find_score(graph, "out").kind == "dense"
 
 
-def test_a_map_of_one_channel_is_a_mask_where_a_skip_reaches_it() -> None:
-    assert kind(image_to_image("u-net", 1)) == "dense"
-    assert heads_of(image_to_image("autoencoder", 1)) == ()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_larger_image_is_no_map_of_classes(channels: int) -> None:
+    """Super-resolution: twice as large as the input, behind a Sigmoid."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, channels, 8, 8]), (channels, 4 * channels)))
+    net.op("Sigmoid", net.op("DepthToSpace", x, blocksize=2), out="out")
+    graph = prepare(load(net.model({"out": [BATCH, channels, 16, 16]})).model).graph
+    with pytest.raises(ScoreError, match="is an image like the input"):
+        find_score(graph)
+
+
+def test_an_autoencoder_with_channels_last() -> None:
+    net = Net()
+    x = net.op("Transpose", net.input("x", [BATCH, 8, 8, 3]), perm=[0, 3, 1, 2])
+    low = net.op("Relu", net.conv(x, (3, 4), stride=2))
+    up = net.op("Resize", low, "", net.array(np.array([1, 1, 2, 2], np.float32)), mode="nearest")
+    net.op("Sigmoid", net.op("Transpose", net.conv(up, (4, 3)), perm=[0, 2, 3, 1]), out="out")
+    graph = prepare(load(net.model({"out": [BATCH, 8, 8, 3]})).model).graph
+    with pytest.raises(ScoreError, match="is an image like the input"):
+        find_score(graph)
+
+
+@pytest.mark.parametrize("side", [8, "side"])
+def test_a_map_of_one_channel_is_a_mask_where_a_skip_reaches_it(side: int | str) -> None:
+    assert kind(image_to_image("u-net", 1, side=side)) == "dense"
+    assert heads_of(image_to_image("autoencoder", 1, side=side)) == ()
 
 
 def two_heads() -> onnx.ModelProto:

@@ -20,10 +20,10 @@ from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, is_named_objectness
 from onnx_gradcam.anatomy.dense.tensors import Apart, Tensor, columns
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.grids import input_axes
-from onnx_gradcam.anatomy.tokens import is_open, nominal_sizes
+from onnx_gradcam.anatomy.sizes import Sizes
+from onnx_gradcam.anatomy.tokens import is_open
 from onnx_gradcam.anatomy.vectors import Batches, batch_axis
 from onnx_gradcam.graph.builder import Value
-from onnx_gradcam.graph.prepare.prepare import with_shapes
 
 DISTANCES = (8, 16, 17)  # bins of a distribution over a distance
 BOXES = (BOX, *(BOX * bins for bins in DISTANCES))
@@ -49,25 +49,6 @@ class Part(NamedTuple):
         return columns(self.source, self.axis, self.start, self.width, self.total)
 
 
-class _Sizes(NamedTuple):
-    """The shapes of values by name, for images of a nominal size where the model leaves theirs open."""
-
-    nominal: Mapping[str | None, list[Dim]]
-
-    @classmethod
-    def of(cls, graph: ir.Graph) -> _Sizes:
-        """Return the sizes of a graph; those of a model that leaves none open are its own."""
-        if not is_open(graph):
-            return cls({})
-        sized = with_shapes(graph, nominal_sizes(graph))
-        values = [*sized.inputs, *(v for node in sized for v in node.outputs)]
-        return cls({v.name: list(v.shape) for v in values if v.shape is not None})
-
-    def dims(self, value: Value) -> list[Dim]:
-        """Return the dimensions of a value."""
-        return self.nominal.get(value.name, list(value.shape or ()))
-
-
 class Roles(NamedTuple):
     """Which of the parts on a grid holds what, by number."""
 
@@ -87,7 +68,7 @@ def raw_heads(
         batches: the first dimensions of the inputs.
         named: the values that the user names; none: the outputs of the graph.
     """
-    sizes = _Sizes.of(graph)
+    sizes = Sizes.of(graph)
     parts = [part for value in named or graph.outputs for part in _parts(value, known, batches, sizes)]
     grids: dict[tuple[Dim, ...], list[Part]] = {}
     for part in parts:
@@ -110,7 +91,7 @@ def squashed_anchors(graph: ir.Graph, known: Mapping[Value, Entries], batches: B
     """
     if not all(value in known and known[value].are_squashed for value in graph.outputs):
         return []
-    sizes = _Sizes.of(graph)
+    sizes = Sizes.of(graph)
     parts = [part for value in graph.outputs for part in _parts(value, known, batches, sizes, squashed=True)]
     if len(parts) != len(graph.outputs) or len({part.cells for part in parts}) < len(parts):
         return []
@@ -118,7 +99,7 @@ def squashed_anchors(graph: ir.Graph, known: Mapping[Value, Entries], batches: B
 
 
 def _parts(
-    value: Value, known: Mapping[Value, Entries], batches: Batches, sizes: _Sizes, squashed: bool = False
+    value: Value, known: Mapping[Value, Entries], batches: Batches, sizes: Sizes, squashed: bool = False
 ) -> list[Part]:
     """Return the parts of a raw output, or of one that one Sigmoid squashes: one for each layer that made columns."""
     entries = known.get(value)
@@ -144,7 +125,7 @@ def _parts(
     return parts
 
 
-def _image_space(graph: ir.Graph, sizes: _Sizes) -> list[Dim]:
+def _image_space(graph: ir.Graph, sizes: Sizes) -> list[Dim]:
     """Return the height and width of the first input with two spatial axes; empty where there is none."""
     image = next((v for v in graph.inputs if v.shape is not None and len(v.shape) == 4), None)
     if image is None:
