@@ -43,15 +43,13 @@ def read_detections(context: Context, forward: ForwardPass, image: int) -> Detec
     """Return what the forward pass gives for one image."""
     probability = _probability(context, forward, image)
     grids = forward.dense["grids"][0] if "grids" in forward.dense else None
-    if grids is None:
-        return Detections(probability, None, None, np.array([probability.shape[1]]))
-    ends = np.cumsum(grids[:, 0])
+    ends = np.array([probability.shape[1]]) if grids is None else np.cumsum(grids[:, 0])
     layout = find_layout(context, forward, image)
     if layout is not None:
         raw = forward.dense["boxes"][image].astype(np.float64)
         boxes = detections.decoded_boxes(layout.form, raw, layout.where, context.size)
         return Detections(probability, boxes, layout, ends)
-    if (grids[:, 0] != grids[:, 1] * grids[:, 2]).any():
+    if grids is None or (grids[:, 0] != grids[:, 1] * grids[:, 2]).any():
         return Detections(probability, None, None, ends)
     where = detections.cells(grids, context.size, False)
     about = np.concatenate([where.centre - where.stride / 2, where.centre + where.stride / 2], axis=1)
@@ -64,8 +62,10 @@ def find_layout(context: Context, forward: ForwardPass, image: int) -> BoxLayout
     It is a property of the model, and an image shows it. What an image has shown is kept in ``context.layouts``, until
     something is detected on one of which the model is surer.
     """
-    if "boxes" not in forward.dense or "grids" not in forward.dense:
+    if "boxes" not in forward.dense:
         return None
+    if "grids" not in forward.dense:
+        return detections.query_layout(forward.dense["boxes"][image].astype(np.float64))
     grids = forward.dense["grids"][0]
     key, rank = (context.size, grids.tobytes()), float(forward.ranking[image].max())
     known = context.layouts.get(key)

@@ -19,6 +19,8 @@ NEAR_CELL = 2.0  # strides between a box's centre and that of its cell
 TELLING = 10  # cells, the most probable ones, whose neighbours are compared
 LEAST_MERIT = 0.5
 TALLEST = 1.5  # of the input's side
+LARGEST_SHARE = 1.5  # of the input's side, where boxes are shares of it
+NEARLY_ALL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +175,25 @@ class BoxLayout:
     def form(self) -> BoxForm:
         """Return the form itself."""
         return BOX_FORMS[self.name]
+
+
+def query_layout(raw: Array) -> BoxLayout | None:
+    """Return how a model gives the boxes of queries, which lie on no grid; None where no form fits.
+
+    Their four numbers are two corners where the second lies to the right of and below the first, in nearly all boxes;
+    else a centre and a size. Numbers up to 1 are shares of the input, others pixels.
+
+    Args:
+        raw: (4, P) the numbers of the boxes.
+    """
+    if len(raw) != 4 or not raw.size:
+        return None
+    first, last = raw[:2], raw[2:]
+    unit = ", of the input" if np.abs(raw).max() <= LARGEST_SHARE else ""
+    nowhere = Cells(np.zeros((raw.shape[1], 2)), np.ones((raw.shape[1], 2)), np.zeros(raw.shape[1], int))
+    if (last > first).all(axis=0).mean() >= NEARLY_ALL:
+        return BoxLayout(f"corners{unit}", nowhere)
+    return BoxLayout(f"centre{unit}", nowhere) if (last > 0).all(axis=0).mean() >= NEARLY_ALL else None
 
 
 @dataclass(frozen=True)

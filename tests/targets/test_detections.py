@@ -204,3 +204,25 @@ def test_what_an_image_has_shown_is_kept_until_a_surer_one_comes(monkeypatch: py
             np.testing.assert_allclose(found.box, [[6, 6, 18, 18]], atol=1e-4)
             counted.append(len(calls))
     assert counted == [1, 2, 2, 3, 3, 3]
+
+
+QUERIES = np.array([[10, 12, 70, 60], [60, 20, 120, 90], [20, 50, 50, 80]], float)  # corners, in pixels of SIZE
+
+
+@pytest.mark.parametrize("name", ["corners", "corners, of the input", "centre", "centre, of the input"])
+def test_boxes_of_queries_lie_on_no_grid(name: str) -> None:
+    x1, y1, x2, y2 = QUERIES.T
+    raw = QUERIES.T if name.startswith("corners") else np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+    if name.endswith("input"):
+        raw = raw / np.array([SIZE[1], SIZE[0]] * 2)[:, None]
+    layout = detections.query_layout(raw)
+    assert layout is not None
+    assert layout.name == name
+    np.testing.assert_allclose(detections.decoded_boxes(layout.form, raw, layout.where, SIZE), QUERIES)
+
+
+def test_numbers_that_are_no_boxes_of_queries() -> None:
+    rng = np.random.default_rng(0)
+    assert detections.query_layout(rng.normal(size=(4, 50))) is None
+    assert detections.query_layout(np.ones((5, 50))) is None
+    assert detections.query_layout(np.ones((4, 0))) is None
