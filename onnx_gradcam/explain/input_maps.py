@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from onnx_gradcam.anatomy.biases import Bias
 from onnx_gradcam.engine.checks import over_copies
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult, Targets
-from onnx_gradcam.engine.rows import Row, Rows, hold_targets
+from onnx_gradcam.engine.rows import Row, Rows, each_view, hold_targets
 from onnx_gradcam.engine.rows import score as scores
-from onnx_gradcam.errors import NotFinite
+from onnx_gradcam.errors import MethodError, NotFinite
 from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, LOCAL_METHODS
 from onnx_gradcam.methods.copies import batches
 from onnx_gradcam.methods.integration import PATH_METHODS, baselines
@@ -78,6 +78,17 @@ class Attributions:
     completeness: Completeness | None = None
     cautions: tuple[str, ...] = ()
 
+    def for_each_view(self, views: int) -> Attributions:
+        """Return a row for each view of each image; the attribution stays that of the whole image."""
+        which = np.repeat(np.arange(len(self.rows)), views)
+        return replace(
+            self,
+            rows=each_view(self.rows, views),
+            attribution=self.attribution[which],
+            completeness=None if self.completeness is None else self.completeness.rows(which),
+            cautions=tuple(self.cautions[row] for row in which) if self.cautions else (),
+        )
+
 
 def attribute_locally(task: AttributionTask, recipe: Recipe) -> Attributions:
     """Return the attributions of a method that looks at the gradient at the input alone."""
@@ -90,6 +101,14 @@ def attribute_with_biases(task: AttributionTask, recipe: Recipe) -> Attributions
     """Return the attributions of a method that looks at the gradients at the input and at every bias."""
     results, rows, gradients = _evaluate_at_x(task)
     x, gradient = _x_of_rows(task, results, rows), gradients[task.name]
+    several = [bias.name for bias, _ in task.biases if len(gradients[bias.name]) != len(rows)]
+    if several:
+        raise MethodError(
+            f"method {recipe.method!r} adds up what each bias says of each image, and {several[0]!r} has "
+            f"{len(gradients[several[0]])} entries for {len(rows)} rows",
+            hint="'integrated-gradients', or a method of a layer ('gradcam')",
+            method=recipe.method,
+        )
     evidence = [(gradients[bias.name] * bias.added.astype(np.float32), axes) for bias, axes in task.biases]
     on_grid = [share.transpose(axes) for share, axes in evidence if axes is not None]
     attribution = BIAS_METHODS[recipe.method](x, gradient, on_grid, task.space)

@@ -178,9 +178,14 @@ def attribution_maps(network: Network, feeds: Feeds, targets: Targets, recipe: R
     task = AttributionTask(evaluation, feeds, targets, image, start.name, space, biases, moving, shared)
     with _name_methods_that_apply(network):
         attributions = ATTRIBUTE[method](task, recipe)
-    raw = attribution.reduce_to_space(method, attributions.attribution, space, recipe.signed)
+    views = inputs.folded_views(network.image_input, feeds[image].shape) or 1
+    of_rows, of_space = attributions.attribution, space
+    if views > 1:
+        of_rows, of_space = of_rows.reshape(-1, *of_rows.shape[2:]), tuple(axis - 1 for axis in space)
+        attributions = attributions.for_each_view(views)
+    raw = attribution.reduce_to_space(method, of_rows, of_space, recipe.signed)
     gating = Rectifiers(**asdict(evaluation.gating)) if method in attribution.GATED_METHODS else None
-    frame = replace(frame, size=raw.shape[1:])
+    frame = replace(frame, size=raw.shape[1:], views=views)
     heatmap, scale, blank = draw(frame, [raw])
     sentences = [start.note, *attributions.notes, *notes.blank_attributions(blank, gating), *notes.left_alone(gating)]
     return Maps(

@@ -179,6 +179,17 @@ def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
     return tuple(range(rank - count, rank))
 
 
+def folded_views(spec: InputSpec, shape: Sequence[int | None]) -> int | None:
+    """Return how many views an input (N, V, …) of images holds before their channels; None where it holds none.
+
+    ``shape`` is that of what is fed to it. No convolution reads the input as it is, and 1, 3 or 4 channels stand behind
+    the views or at the end; (N, 3, T, H, W) are colours of T frames.
+    """
+    if spec.axes is not None or len(shape) != 5 or not {shape[2], shape[4]} & {1, 3, 4}:
+        return None
+    return None if shape[1] == 3 != shape[2] and shape[4] not in (1, 3, 4) else shape[1] or 1
+
+
 def has_views(spec: InputSpec, shape: Sequence[int], count: int) -> bool:
     """Tell whether an image of an input holds ``count`` views or frames: in axes before its channels, or among these.
 
@@ -194,6 +205,11 @@ def has_views(spec: InputSpec, shape: Sequence[int], count: int) -> bool:
 
 
 def input_space(spec: InputSpec) -> tuple[int, ...]:
-    """Return the spatial axes of an input as convolutions read them, or else all axes but batch and channels."""
+    """Return the spatial axes of an input as convolutions read them, or else all axes but batch and channels.
+
+    Where an input holds views of images, they are those of one view.
+    """
+    if folded_views(spec, spec.shape) is not None:
+        return spatial_axes(spec, 2)
     count = len(spec.axes) - 2 if spec.axes is not None else max(len(spec.shape) - 2, min(len(spec.shape) - 1, 1))
     return spatial_axes(spec, count)

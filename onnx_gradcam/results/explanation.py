@@ -231,7 +231,8 @@ class Explanation:
     @property
     def has_detail(self) -> bool:
         """Return whether the method shows fine detail: its attribution is of an image, with gated rectifiers."""
-        return self.rectifiers is not None and self.attribution is not None and len(self.frame.space) == 2
+        is_image = len(self.frame.space) == 2 and self.frame.views == 1
+        return self.rectifiers is not None and self.attribution is not None and is_image
 
     def detail(self, row: int = 0) -> Array:
         """Return the attribution of a row as a picture of fine detail, grey where it is 0.

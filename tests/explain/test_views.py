@@ -172,6 +172,30 @@ def test_tiles_of_one_image_are_no_views(rng: np.random.Generator) -> None:
         explainer.explain(images)
 
 
+ATTRIBUTIONS = ["saliency", "input-x-gradient", "integrated-gradients", "smoothgrad", "guided-backprop"]
+
+
+@pytest.mark.parametrize("method", ATTRIBUTIONS)
+def test_attributions_have_a_map_for_each_view(method: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, VIEWS, 3, SIDE, SIDE)).astype(np.float32)
+    with ogc.Explainer(several_views(), providers=["cpu"]) as explainer:
+        found = explainer.explain(x, ogc.TopK(2), method)
+    assert found.heatmap.shape == (2 * 2 * VIEWS, SIDE, SIDE)
+    assert found.attribution is not None
+    for row in range(len(found)):
+        of_view = np.abs(found.attribution[row][found.view_index[row]]).max(axis=0)
+        np.testing.assert_allclose(found.heatmap[row], of_view / (of_view.max() or 1), rtol=1e-5, atol=1e-7)
+    found.save(tmp_path)
+    assert (tmp_path / f"explanation-1-view3.{method}.{found.class_index[-1]}.png").exists()
+
+
+def test_fullgrad_is_refused(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, VIEWS, 3, SIDE, SIDE)).astype(np.float32)
+    explainer = ogc.Explainer(several_views(), providers=["cpu"])
+    with pytest.raises(ogc.MethodError, match="has 8 entries for 2 rows"):
+        explainer.explain(x, method="fullgrad")
+
+
 def test_a_guided_method_is_refused(rng: np.random.Generator) -> None:
     x = rng.standard_normal((1, VIEWS, 3, SIDE, SIDE)).astype(np.float32)
     explainer = ogc.Explainer(several_views(), providers=["cpu"])
