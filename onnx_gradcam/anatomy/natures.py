@@ -62,7 +62,11 @@ def nature_of(vector: Vector, known: Mapping[ir.Value, Entries], inputs: Sequenc
     for find in (_mixed_probabilities, _normalised, _ends_in_function, _pooled_features):
         if (nature := find(vector, known)) is not None:
             return nature
-    return Nature(CLASSES, "one number for each of its columns, from a linear layer: taken for the logits of classes")
+    return Nature(
+        CLASSES,
+        "one number for each of its columns, from a linear layer: taken for the logits of classes (if they are values "
+        "of a regression: --target output:K)",
+    )
 
 
 def is_picked(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
@@ -197,7 +201,8 @@ def _ends_in_function(vector: Vector, known: Mapping[ir.Value, Entries]) -> Natu
     if not makers:
         return None
     *affine, first = makers
-    if first.op_type in FUNCTIONS:
+    data = [v for v in first.inputs if v is not None and constant(v) is None]
+    if first.op_type in FUNCTIONS and len(data) == 1:
         return Nature(VALUES, f"{first.op_type} is the last that is done to it, and no classifier ends in that")
     if [n.op_type in ("Mul", "Div") for n in affine] == [False, True]:
         return Nature(VALUES, "it is scaled and then shifted, as the values of a regression are")

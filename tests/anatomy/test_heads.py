@@ -74,6 +74,11 @@ ENDINGS: dict[str, tuple[str, Callable[[Net, str], object]]] = {
     "Pow": ("embedding", lambda net, y: l2_exported(net, y, "Pow")),
     "batch norm": ("embedding", lambda net, y: net.batch_norm(y, 5, out="out")),
     "layer norm": ("embedding", layer_norm),
+    "the larger of two": (
+        "classes",
+        lambda net, y: net.op("Max", y, net.linear("flat", 6, 5), out="out"),
+    ),
+    "at least 0": ("values", lambda net, y: net.op("Max", y, net.array(np.float32(0)), out="out")),
     "tanh": ("values", lambda net, y: net.op("Tanh", y, out="out")),
     "relu": ("values", lambda net, y: net.op("Relu", y, out="out")),
     "softplus": ("values", lambda net, y: net.op("Softplus", y, out="out")),
