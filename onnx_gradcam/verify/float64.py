@@ -20,6 +20,7 @@ from onnx.reference.op_run import OpRun
 from onnx_gradcam.graph.flow import bodies_of, captured
 from onnx_gradcam.graph.names import claim, names_in
 from onnx_gradcam.verify import sampling, windows
+from onnx_gradcam.verify.doubles import widen_node
 from onnx_gradcam.verify.loops import repeated
 from onnx_gradcam.verify.recurrent import RECURRENT_STEPS, recurrent
 from onnx_gradcam.verify.resizing import resize
@@ -27,8 +28,6 @@ from onnx_gradcam.verify.windows import Attributes
 
 Arrays = Sequence[np.ndarray | None]
 Function = Callable[[Arrays], list[np.ndarray]]
-
-FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 class NoReference(Exception):
@@ -159,10 +158,8 @@ def _on_reference(node: ir.Node) -> Function:
     given = [*inputs, *outer]
     made = [claim(f"y{i}", taken) if v.name else "" for i, v in enumerate(node.outputs)]
     alone = onnx.helper.make_node(node.op_type, inputs, made)
-    for attribute in ir.to_proto(node).attribute:
-        if attribute.name == "to" and attribute.i in FLOATS:
-            attribute.i = onnx.TensorProto.DOUBLE
-        alone.attribute.append(attribute)
+    alone.attribute.extend(ir.to_proto(node).attribute)
+    widen_node(alone)
     graph = onnx.helper.make_graph([alone], "node", _untyped(given), _untyped(made))
     opset = onnx.helper.make_opsetid("", node.graph.opset_imports[""])
     evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset]), new_ops=[Erf])

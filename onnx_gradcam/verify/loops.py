@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnx_gradcam.graph.flow import captured
+from onnx_gradcam.verify.doubles import widen_body
 
 Arrays = Sequence[np.ndarray | None]
 Function = Callable[[Arrays], list[np.ndarray]]
@@ -28,6 +29,7 @@ def repeated(node: ir.Node, operators: Sequence[type[OpRun]]) -> Function:
     """
     assert node.graph is not None
     body = ir.serde.serialize_graph(node.attributes["body"].as_graph())
+    widen_body(body)
     own, outer = [v.name for v in body.input], [v.name or "" for v in captured(node)]
     for value in [*body.input, *body.output]:
         value.ClearField("type")

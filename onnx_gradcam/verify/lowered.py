@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.registry import Key, Rule, find
-from onnx_gradcam.autodiff.walk import pull_through
+from onnx_gradcam.autodiff.walk import pull_back, pull_through
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.builder import Builder, Value, static_dims
 from onnx_gradcam.graph.constants import constant
@@ -32,6 +32,9 @@ from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 
 DIRECTIONS_OF_NODE = 3
 STEP_SHARE = 1e-6  # share of the input's scale
+# What they give is rounded on the way, and their rules read it: they are differentiated where they are compared, in
+# the form without rounding.
+ROUNDING_INSIDE = frozenset({"DynamicQuantizeLSTM"})
 BY_DEFINITION = frozenset({"DequantizeLinear", "DynamicQuantizeLinear"})  # what the cotangents are cotangents of
 
 Known = Mapping[str, np.ndarray]
@@ -184,16 +187,22 @@ class _One:
     def _gradients(
         self, i: int, gs: Sequence[Mapping[int, np.ndarray]], options: Options, table: Mapping[Key, Rule]
     ) -> list[np.ndarray]:
-        model = self.model.clone()
-        node = next(n for n in model.graph if n.name == "alone")
+        rounds_inside = self.node.op_type in ROUNDING_INSIDE
+        model = self._surrogate() if rounds_inside else self.model.clone()
         op = Builder(model.graph)
         kind = ir.DataType.from_numpy(next(iter(self.real.values())).dtype)
         seeds = [
             ir.val(f"g{k}", dtype=kind, shape=y.shape) if k in self.site.outputs else None
-            for k, y in enumerate(node.outputs)
+            for k, y in enumerate(self.node.outputs)
         ]
         model.graph.inputs.extend(seed for seed in seeds if seed is not None)
-        ((source, share),) = pull_through(op, node, [i], seeds, table)
+        if rounds_inside:
+            source = next(v for v in model.graph.inputs if v.name == f"r{i}")
+            ys = zip(model.graph.outputs, (seed for seed in seeds if seed is not None), strict=True)
+            (share,) = pull_back(op, list(model.graph), dict(ys), [source], table)
+        else:
+            node = next(n for n in model.graph if n.name == "alone")
+            ((source, share),) = pull_through(op, node, [i], seeds, table)
         gradient = op.Identity(op.expand(share, source))
         model.graph.outputs[:] = [gradient]
         session = Session(model, options)

@@ -56,7 +56,7 @@ def surrogate(prepared: ir.Model, unsaturated: Set[str] = frozenset(), kept: Set
     """
     model = prepared.clone()
     graph = model.graph
-    for node in list(graph):
+    for node in reversed(list(graph)):  # readers first: what a sum of integers stands for is told by who makes it
         has_no_rule = any(find(RULES, node, i) is None for i, _ in carriers(node))
         if works_on_quantized(node) or (is_lowered(node) and has_no_rule and not bodies_of(node)):
             _write_out(graph, node)

@@ -5,12 +5,13 @@ Only the derivative is taken from the standard operators: the node itself and it
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.lowering.bodies import expand, is_function
 from onnx_gradcam.graph.lowering.registry import Lowering, Unlowered, call, find
-from onnx_gradcam.graph.quantization import ADDING, quantization
+from onnx_gradcam.graph.quantization import ADDING, Quantization, quantization
 
 WIDE = frozenset({ir.DataType.INT16, ir.DataType.UINT16})  # for which DequantizeLinear came with opset 21
 
@@ -37,8 +38,7 @@ def lower(op: Builder, node: ir.Node) -> tuple[Value | None, ...] | None:
         return _by_function(op, node, function)
     if works_on_quantized(node):
         attributes = {a.name: a.value for a in node.attributes.values()}
-        inputs = [None if v is None else dequantize(op, v) for v in node.inputs]
-        return op.node(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
+        return op.node(node.op_type, *_in_real_numbers(op, node), outputs=len(node.outputs), **attributes)
     return expand(op, node) if is_lowered_to_body(node) else None
 
 
@@ -57,9 +57,30 @@ def _by_function(op: Builder, node: ir.Node, function: Lowering) -> tuple[Value 
     return values
 
 
-def dequantize(op: Builder, value: Value) -> Value:
-    """Write the real numbers that a quantized ``value`` stands for; return any other value as it is."""
-    q = quantization(value)
+def _in_real_numbers(op: Builder, node: ir.Node) -> list[Value | None]:
+    """Write the inputs of ``node`` as real numbers: those of the type of the quantized ones have their unit, too.
+
+    So the bias that is added to sums of integers, or what a Pad fills with.
+    """
+    formal = onnx.defs.get_schema(node.op_type, op.opset).inputs
+    types = [formal[min(i, len(formal) - 1)].type_str for i in range(len(node.inputs))]
+    own = [quantization(v) for v in node.inputs]
+    units = {kind: q for kind, q in reversed(list(zip(types, own, strict=True))) if q is not None}
+    return [
+        None if v is None else dequantize(op, v, q or units.get(kind))
+        for v, q, kind in zip(node.inputs, own, types, strict=True)
+    ]
+
+
+def dequantize(op: Builder, value: Value, q: Quantization | None = None) -> Value:
+    """Write the real numbers that a quantized ``value`` stands for; return any other value as it is.
+
+    Args:
+        op: writes the nodes.
+        value: the integers.
+        q: what they stand for, where ``value`` itself does not tell.
+    """
+    q = q or quantization(value)
     if q is None:
         return value
     if q.scale is None:
