@@ -99,6 +99,11 @@ def read_table(file: Path) -> Mapping[str, str]:
     return dict(row for row in rows if row)
 
 
+def _by_image(explanation: Explanation, targets: int) -> np.ndarray:
+    """Return the numbers of the rows by image, target and view, (N, targets, views)."""
+    return np.arange(len(explanation)).reshape(-1, targets, explanation.frame.views)
+
+
 def against_truth(explain: Callable[..., Explanation], true: int) -> SideBySide:
     """Return the prediction of each image beside the class ``true``, with the difference of the two.
 
@@ -106,16 +111,17 @@ def against_truth(explain: Callable[..., Explanation], true: int) -> SideBySide:
     ``explain(target, counterfactual=True)`` give explanations. Errors as in ``contrast``.
     """
     best = explain(TopK(2))
-    predicted, runner_up = best.class_index[0::2], best.class_index[1::2]
+    numbers = _by_image(best, 2)
+    predicted, runner_up = best.class_index[numbers[:, :, 0]].T
     right = predicted == true
     other = np.where(right, runner_up, true)
     if np.array_equal(other, runner_up):
-        first, second = best[0::2], best[1::2]
+        first, second = (best[numbers[:, k].ravel()] for k in (0, 1))
     else:  # all classes in one run: in two, the same activations may be rounded differently
         classes = np.unique([*predicted, *other])
         rows = explain(Classes(classes.tolist()))
-        start = np.arange(len(predicted)) * len(classes)
-        first, second = (rows[start + np.searchsorted(classes, c)] for c in (predicted, other))
+        numbers, images = _by_image(rows, len(classes)), np.arange(len(predicted))
+        first, second = (rows[numbers[images, np.searchsorted(classes, c)].ravel()] for c in (predicted, other))
     name = "runner-up" if right.all() else "other" if right.any() else "true"
     difference = None
     if not has_both_sides(first) and first.cell is None:

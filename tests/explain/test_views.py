@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from nets import Net
 
 import onnx_gradcam as ogc
+from onnx_gradcam.jobs.truth import against_truth
 from onnx_gradcam.photos.inputs import has_views
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 
@@ -139,6 +141,20 @@ def test_files_notebook_and_pictures(tmp_path: Path, rng: np.random.Generator) -
     first, second = (found[found.class_index == index] for index in np.unique(found.class_index)[:2])
     if len(first) == len(second) == 2 * VIEWS:
         ogc.contrast(first, second, names=("a", "b")).save(tmp_path / "contrast")
+
+
+@pytest.mark.parametrize("true", range(CLASSES))
+def test_the_prediction_against_the_true_class(true: int, rng: np.random.Generator) -> None:
+    """Each view stands beside the same view, whether the prediction is right or wrong."""
+    x = rng.standard_normal((2, VIEWS, 3, SIDE, SIDE)).astype(np.float32)
+    with ogc.Explainer(several_views(pool="ReduceMean"), providers=["cpu"]) as explainer:
+        first, second, _ = against_truth(partial(explainer.explain, x), true).parts.values()
+        for part in (first, second):
+            np.testing.assert_array_equal(part.view_index, [*range(VIEWS)] * 2)
+            of_images = part.class_index.reshape(2, VIEWS)
+            assert (of_images == of_images[:, :1]).all()
+            expected = explainer.explain(x, of_images[:, 0].tolist())
+            np.testing.assert_allclose(part.cam, expected.cam, rtol=1e-5, atol=1e-7)
 
 
 def test_views_with_channels_last(rng: np.random.Generator) -> None:
