@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from onnx_gradcam.errors import InputError, ModelError, PreprocessError, ScoreError
+from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, PreprocessError, ScoreError
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, PreprocessLike, choose
@@ -48,7 +48,7 @@ def _family(network: Network) -> str:
     """Return what the model gives, by which guesses go; "" where it has no score: a photo can be prepared without."""
     try:
         score = network.score
-    except ScoreError:
+    except (ScoreError, NoGradientPath):
         return ""
     return "undecoded" if score.dense is not None and score.dense.has_undecoded_boxes else family_of(score)
 

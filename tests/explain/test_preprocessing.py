@@ -11,6 +11,7 @@ import pytest
 from nets import Net
 
 import onnx_gradcam as ogc
+from onnx_gradcam.jobs.inspect import overview
 
 PHOTO = np.zeros((100, 200, 3), np.uint8)
 
@@ -81,3 +82,13 @@ def test_yolox_names_what_is_there(zoo: Path) -> None:
     assert [found.label(row) for row in range(2)] == ["dog", "bicycle"]
     assert found.probability[:2].min() > 0.75
     assert not any(found.cautions(row) for row in range(3))
+
+
+def test_a_model_whose_score_has_no_gradient_is_looked_at_all_the_same() -> None:
+    net = Net()
+    steps = net.op("Round", net.conv(net.input("x", [1, 3, 16, 16]), (3, 4)))
+    net.op("Softmax", net.op("Flatten", net.op("GlobalAveragePool", steps)), axis=1, out="p")
+    found = overview(net.model({"p": [1, 4]}))
+    assert found.score_note == "not found"
+    assert "resize" in found.preprocess
+    assert any("zero by definition" in warning for warning in found.warnings)
