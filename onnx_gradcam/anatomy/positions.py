@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.axes import joined_axis, listed_axes
+from onnx_gradcam.anatomy.axes import convolution_axes, joined_axis, listed_axes
 from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.constants import constant, evaluate
-from onnx_gradcam.graph.operators import IN_PLACE, MOVES, PRODUCTS, QUANTIZED_WEIGHT, AxisEffect, operators
+from onnx_gradcam.graph.operators import (
+    CONVOLUTIONS,
+    IN_PLACE,
+    MOVES,
+    PRODUCTS,
+    QUANTIZED_WEIGHT,
+    AxisEffect,
+    operators,
+)
 
 # For each of the batch and the spatial axes the coordinate of every element; NaN where an element has no position.
 Positions = tuple[np.ndarray, ...]
@@ -103,12 +111,21 @@ def _on_another_grid(node: ir.Node, source: ir.Value, positions: Positions) -> P
     if node.op_type in REDUCES:
         axes = listed_axes(node, source)
         return () if axes is None else _means(positions, sorted(axes), dims)
+    if node.op_type in CONVOLUTIONS:
+        return _means(positions, [convolution_axes(node, len(dims))[1]], dims) if _is_pointwise(node) else ()
     if node.op_type not in CHANGES_GRID | {"Pad"}:
         return ()
     layout = layout_of(positions)
     if layout is not None and layout.token_grid is None and len(dims) == positions[0].ndim:
         return _unless_mixed(positions, grid_positions(node.outputs[0], layout.axes))
     return _padded(node, positions) if node.op_type == "Pad" else ()
+
+
+def _is_pointwise(node: ir.Node) -> bool:
+    """Tell whether a convolution makes each element of those in its place alone."""
+    weight = node.inputs[3 if node.op_type == "QLinearConv" else 1]
+    is_small = weight is not None and weight.shape is not None and all(d == 1 for d in weight.shape[2:])
+    return is_small and all(s == 1 for s in node.attributes.get_ints("strides", ()))
 
 
 def _padded(node: ir.Node, positions: Positions) -> Positions:

@@ -93,8 +93,17 @@ class TokenPositions:
         """Tell whether positions differ along the channel axis of a convolution: it is a linear layer over tokens."""
         return any(varies(p, convolution_axes(node, p.ndim)[1]) for p in self._of(node.inputs[0])[1:])
 
+    def _runs_along_rows(self, node: ir.Node) -> bool:
+        """Tell whether a convolution has fewer spatial axes than the positions of what it reads have coordinates."""
+        space = self._of(node.inputs[0])[1:]
+        return len(space) > 1 and space[0].ndim - 2 < len(space) and any(varies(p, space[0].ndim - 1) for p in space)
+
     def _convolutions_over_tokens(self) -> set[ir.Node]:
-        """Return the convolutions that take tokens for channels: tokens with positions, or what such ones made."""
+        """Return the convolutions that begin no grid of the image.
+
+        They take tokens for channels (tokens with positions, or what such ones made), or run along tokens that lie in
+        one row.
+        """
         over_tokens: set[ir.Node] = set()
         results: set[ir.Value] = set()
         for node in self._nodes:
@@ -102,6 +111,8 @@ class TokenPositions:
             if node.op_type in CONVOLUTIONS and (node.inputs[0] in inside or self._mixes_channels(node)):
                 over_tokens.add(node)
                 results.update(node.outputs)
+            elif node.op_type in CONVOLUTIONS and self._runs_along_rows(node):
+                over_tokens.add(node)
             elif node.op_type in KEEPS_POSITIONS and inside and not any(self._of(v) for v in {*node.inputs} - results):
                 results.update(node.outputs)
         return over_tokens

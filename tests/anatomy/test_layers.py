@@ -307,3 +307,22 @@ def test_tokens_that_were_mixed_into_others(count: int) -> None:
         auto(proto)
     assert "--grid HxW" in error.value.hint
     assert ranked(proto)["tokens"] == (False, "a deeper one is there")
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (2, 2)])
+def test_a_convolution_along_a_row_of_tokens_begins_no_grid(kernel: int, stride: int) -> None:
+    """A pointwise one keeps their places; one that joins neighbours of the row does not."""
+    net = Net()
+    x = net.op("Reshape", net.conv(net.input("x", [2, 3, 8, 8]), (3, 6), kernel=2, stride=2), net.ints(2, 6, 16))
+    x = token_block(net, net.op("Transpose", x, perm=[0, 2, 1], out="tokens"), 6, "block1")
+    row = net.op("Conv", net.op("Transpose", x, perm=[0, 2, 1]), net.random(6, 6, kernel), strides=[stride])
+    x = net.op("Transpose", row, perm=[0, 2, 1], out="again")
+    y = token_block(net, x, 6, "block2")
+    net.linear(net.op("ReduceMean", y, net.ints(1), keepdims=0), 6, 5, out="logits")
+    graph = graph_of(net.model({"logits": [2, 5]}))
+    if kernel == 1:
+        (layer,) = choose(graph, find_score(graph), ["auto"])
+        assert (layer.name, layer.dims) == ("again", (2, 6, 4, 4))
+        return
+    with pytest.raises(LayerError, match="the tokens of 'again' are not a grid"):
+        choose(graph, find_score(graph), ["auto"])
