@@ -15,6 +15,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from onnx_gradcam.anatomy.score import NO_CLASSES
 from onnx_gradcam.errors import PreprocessError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
@@ -47,7 +48,7 @@ class PresetResult:
     Attributes:
         preset: the preprocessing as ``--preprocess`` takes it.
         label: the top-1.
-        probability: of the top-1, in [0, 1]; NaN for a regression, and so are the next two.
+        probability: of the top-1, in [0, 1].
         mirrored: of the same class for the mirror image.
         scrambled: of the most probable class for pieces of the photo in another order.
         declared: whether the model itself says so.
@@ -71,8 +72,9 @@ class Ranking:
     """What was tried on a photo, the best first.
 
     Attributes:
-        results: what the model says under each preprocessing; what it declares itself stands first.
-        line: the command that explains the photo with the first of them.
+        results: what the model says under each preprocessing; what it declares itself stands first. Empty for a model
+            without probabilities: nothing can be told by them.
+        line: the command that explains the photo with the first of them; "" where there is none.
     """
 
     results: tuple[PresetResult, ...]
@@ -81,8 +83,7 @@ class Ranking:
     @property
     def stands_out(self) -> bool:
         """Return whether the first one is declared, or fits clearly."""
-        first = self.results[0]
-        return first.declared or first.margin >= STANDS_OUT
+        return any(first.declared or first.margin >= STANDS_OUT for first in self.results[:1])
 
 
 @spelled_out
@@ -99,10 +100,12 @@ def rank_presets(model: ModelLike | Network, image: Any, **opening: Unpack[Openi
         OnnxGradcamError: what ``Explainer`` and ``explain_image`` raise.
     """
     with Explainer(model, **opening) as explainer:
+        if explainer.score.kind in ("regression", *NO_CLASSES):
+            return Ranking((), "")
         photo = decode(image)
         results = [_result(explainer, photo, name, choice) for name, choice in _choices(explainer).items()]
         name = explainer.source.name
-    ranked = sorted(results, key=lambda result: (not result.declared, -np.nan_to_num(result.margin, nan=-np.inf)))
+    ranked = sorted(results, key=lambda result: (not result.declared, -result.margin))
     path = os.fspath(image) if isinstance(image, str | os.PathLike) else "PHOTO"
     chosen = [] if ranked[0].declared else ["--preprocess", ranked[0].preset]
     return Ranking(tuple(ranked), shlex.join(["onnx-gradcam", "explain", name, path, *chosen]))

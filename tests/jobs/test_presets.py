@@ -11,7 +11,9 @@ import pytest
 from brightness import brightness_model
 from nets import Net
 
+from onnx_gradcam.jobs.inspect import overview
 from onnx_gradcam.jobs.presets import PresetResult, Ranking, _scramble, rank_presets
+from onnx_gradcam.jobs.report import text
 
 SIDE = 32
 
@@ -75,6 +77,15 @@ def test_the_pieces_are_the_photo_in_another_order() -> None:
     assert blocks.shape == (16, 32, 3)
     pieces = {blocks[:, x : x + 16].tobytes() for x in (0, 16)}
     assert pieces == {np.ascontiguousarray(picture[:16, x : x + 16]).tobytes() for x in (0, 16)}
+
+
+def test_a_model_without_probabilities_tells_nothing() -> None:
+    net = Net()
+    net.head(net.conv(net.input("x", ["N", 3, SIDE, SIDE]), (3, 4)), 4, 1, out="age")
+    model = net.model({"age": ["N", 1]})
+    ranking = rank_presets(model, photo(), providers=["cpu"])
+    assert (ranking.results, ranking.line, ranking.stands_out) == ((), "", False)
+    assert "the model gives no probabilities" in text.inspected(overview(model), ranking)
 
 
 def test_none_stands_out() -> None:

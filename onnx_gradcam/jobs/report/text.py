@@ -128,6 +128,8 @@ def inspected(overview: Overview, ranking: Ranking | None) -> str:
 
 
 def _ranking(ranking: Ranking) -> list[str]:
+    if not ranking.results:
+        return ["preprocessing on this photo", "  the model gives no probabilities by which it could be told"]
     heading = f"  {'':27} {'p':>6} {'mirrored':>9} {'pieces':>7} {'margin':>7}  top-1"
     rows = [
         f"  {'auto (the model says so)' if r.declared else r.preset:27} {r.probability:6.3f} {r.mirrored:9.3f} "
