@@ -11,7 +11,6 @@ from rule_cases import Case, feeds, forward_model, typed, with_gradients
 from rule_tables import tables
 
 from onnx_gradcam.autodiff.walk import pull_back
-from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.flow import downstream
 
@@ -20,7 +19,6 @@ LINEAR_IN_PIECES = set(
     "GlobalMaxPool HardSigmoid LeakyRelu Max MaxPool Min Neg Pad ReduceL1 ReduceMax ReduceMean ReduceMin ReduceSum "
     "Relu Reshape Resize Slice Split Sub Sum ThresholdedRelu TopK Transpose Where".split()
 )
-RECURRENT = {"LSTM", "GRU", "RNN"}
 # What alone leads to no float, or what the reference evaluator cannot run.
 LEFT_OUT = set("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
 LEFT_OUT |= set("MeanVarianceNormalization GridSample MaxRoiPool".split())
@@ -57,7 +55,7 @@ def twice(case: Case, dtype: str) -> tuple[ir.Model, list[int]]:
     return model, bent
 
 
-@pytest.mark.parametrize("op_type", sorted(set(CASES) - RECURRENT))
+@pytest.mark.parametrize("op_type", sorted(CASES))
 def test_against_differences_of_the_gradient(op_type: str) -> None:
     """In float64; and in float32 on ONNX Runtime, where masks are written as products that are clipped."""
     case, rng, h = CASES[op_type], np.random.default_rng(0), 1e-5
@@ -91,9 +89,3 @@ def test_what_is_linear_in_pieces_has_no_second_derivative(dtype: str) -> None:
     """Its gradient is known not to depend on its input: no path leads back, whatever masks are made of."""
     assert set(CASES) >= LINEAR_IN_PIECES
     assert [name for name in sorted(LINEAR_IN_PIECES) if twice(CASES[name], dtype)[1]] == []
-
-
-@pytest.mark.parametrize("op_type", sorted(RECURRENT))
-def test_recurrent_layers_are_refused_by_name(op_type: str) -> None:
-    with pytest.raises(UnsupportedGradient, match="no VJP rule for Scan"):
-        twice(CASES[op_type], "float32")
