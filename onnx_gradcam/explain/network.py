@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Unpack
 
@@ -24,7 +25,7 @@ from onnx_gradcam.autodiff.rectifiers.gating import GATES, deconvolution_rules, 
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options, versions
-from onnx_gradcam.errors import InputError, LayerError
+from onnx_gradcam.errors import InputError, LayerError, ScoreError
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
 from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, is_float, upstream
@@ -139,7 +140,8 @@ class Network:
         self._placed: list[Layer] = []
         self._sizes: dict[str, tuple[int, ...]] | None = None
         if not self.is_automatic:
-            _ = self.layers
+            with suppress(ScoreError):  # the first run may yet show what holds the score
+                _ = self.layers
 
     def __repr__(self) -> str:
         return f"Network({self.source.name!r})"

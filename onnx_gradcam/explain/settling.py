@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.tokens import is_open, nominal_sizes
+from onnx_gradcam.anatomy.tokens import nominal_sizes
 from onnx_gradcam.anatomy.vectors import BATCH_AXIS, closing_nodes
 from onnx_gradcam.engine.batches import batch_size
 from onnx_gradcam.engine.program import forward_only
@@ -34,7 +34,8 @@ def settle(network: Network, feeds: Arrays | None = None) -> bool:
     """Run the model and take the shapes of its outputs as they are; tell whether that changed what was known of them.
 
     It is done where no score was found, or where a run failed: an ordinary model does not pay for it. It is run for the
-    images and for one more, which tells along which axis they lie.
+    images, for one more, which tells along which axis they lie, and for larger ones where the size is open, which tells
+    what depends on it.
 
     Args:
         network: the network; what it found by the old shapes is forgotten.
@@ -51,12 +52,14 @@ def settle(network: Network, feeds: Arrays | None = None) -> bool:
         session = Session(forward_only(network.prepared, list(values)), network.options)
         first = _shapes(session, values, _images(feeds, image, size or count))
         other = first if size else _shapes(session, values, _images(feeds, image, count + 1))
+        larger = _shapes(session, values, _enlarged(graph, image, _images(feeds, image, size or count)))
     except OnnxGradcamError:
         return False  # what is wrong has been said already, by the error that led here
     axes = {name: _batch_axis(first[name], other[name], size or count) for name in values}
     _require_rows(network, first, axes, size or count)
     batch = network.prepared.graph.inputs[[v.name for v in graph.inputs].index(image)].shape
-    changes = [_correct(v, first[k], other[k], axes[k], batch, is_open(graph)) for k, v in values.items()]
+    stays = {k: [n == m for n, m in zip(first[k], larger[k], strict=True)] for k in values}
+    changes = [_correct(v, first[k], other[k], axes[k], batch, stays[k]) for k, v in values.items()]
     if any(changes):
         network.forget()
     return any(changes)
@@ -79,6 +82,15 @@ def _images(feeds: Arrays, image: str, count: int) -> dict[str, np.ndarray]:
     return {name: rows_of(x, np.minimum(np.arange(count), there - 1), there) for name, x in feeds.items()}
 
 
+def _enlarged(graph: ir.Graph, image: str, feeds: Arrays) -> Arrays:
+    """Return the feeds with images twice as large along every axis whose size is open."""
+    x, declared = feeds[image], next(v.shape for v in graph.inputs if v.name == image)
+    for axis, size in enumerate(declared or ()):
+        if axis and not isinstance(size, int):
+            x = np.concatenate([x, x], axis)
+    return {**feeds, image: x}
+
+
 def _shapes(session: Session, values: Mapping[str, ir.Value], feeds: Arrays) -> dict[str, Dims]:
     results = session.run(list(values), {name: x for name, x in feeds.items() if name in session.inputs})
     return {name: np.shape(result) for name, result in results.items()}
@@ -91,18 +103,21 @@ def _batch_axis(first: Dims, other: Dims, count: int) -> int | None:
 
 
 def _correct(
-    value: ir.Value, first: Dims, other: Dims, batch_axis: int | None, batch: ir.Shape | None, any_size: bool
+    value: ir.Value, first: Dims, other: Dims, batch_axis: int | None, batch: ir.Shape | None, stays: Sequence[bool]
 ) -> bool:
-    """Give a value the shape that it had; tell whether that is another one than was known."""
+    """Give a value the shape that it had; tell whether that is another one than was known.
+
+    ``stays``: for each axis whether its length is the same for larger images.
+    """
     old = list(value.shape) if value.shape is not None and len(value.shape) == len(first) else [None] * len(first)
     dims: list[int | ir.SymbolicDim | None] = []
-    for axis, (n, m, known) in enumerate(zip(first, other, old, strict=True)):
+    for axis, (n, m, known, kept) in enumerate(zip(first, other, old, stays, strict=True)):
         if axis == batch_axis and batch is not None:
             dims.append(batch[0])
         elif isinstance(known, int):
-            dims.append(n if not any_size or known == n else None)
+            dims.append(n if kept else None)
         else:
-            dims.append(n if n == m and (not any_size or len(first) == 2) else known)
+            dims.append(n if n == m and kept else known)
     moved = batch_axis not in (None, 0, value.meta.get(BATCH_AXIS, 0))
     if moved:
         value.meta[BATCH_AXIS] = batch_axis

@@ -163,3 +163,29 @@ def test_scores_of_views_apart_are_refused(images: int, target: Any, rng: np.ran
         explainer.explain(x, target)
     assert f"({4 * images}, 5)" in str(caught.value)
     assert "--score" in caught.value.hint
+
+
+def test_a_free_width_of_one_image_at_a_time() -> None:
+    """Scores by columns, (T, 1, classes) by a Reshape that is computed: of a fixed batch, only the width tells T."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 8, "width"]), (3, 4), out="conv"), out="relu")
+    columns = net.op("Transpose", net.op("ReduceMean", x, net.ints(2), keepdims=0), perm=[2, 0, 1])
+    length = net.op("Slice", net.op("Shape", columns), net.ints(0), net.ints(1))
+    weights = net.random(4, CLASSES)
+    rows = net.op("MatMul", net.op("Reshape", columns, net.ints(-1, 4)), weights)
+    net.op("Reshape", rows, net.op("Concat", length, net.ints(1), net.ints(-1), axis=0), out="scores")
+    image = X[:1, :, :, :6]
+    with ogc.Explainer(net.model({"scores": None}), target_layer="relu", providers=["cpu"]) as explainer:
+        found = explainer.explain(image)
+        assert explainer.score.count == CLASSES
+    scores = found.outputs["scores"][:, 0]
+    p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    p[:, np.bincount(p.argmax(1)).argmax()] = 0  # the class that wins most steps is background
+    step, best = np.unravel_index(p.argmax(), p.shape)
+    assert found.class_index.tolist() == [best]
+    w = next(onnx.numpy_helper.to_array(t) for t in net.model({}).graph.initializer if t.dims == [4, CLASSES])
+    np.testing.assert_allclose(found.score, [scores[step, best]], rtol=1e-5)
+    # Only the step's own column has a gradient: W[k, best] / height in each of its places; α is its mean over space.
+    alpha = w[:, best] / found.activation.shape[2] / found.activation.shape[3]
+    expected = np.maximum(np.einsum("khw,k->hw", found.activation[0], alpha), 0)
+    np.testing.assert_allclose(found.cam[0], expected, rtol=1e-4, atol=1e-7)
