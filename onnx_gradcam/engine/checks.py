@@ -35,7 +35,7 @@ ON_THE_WAY_BACK = (
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class CheckedModel:
     """The model that is checked.
 
     Attributes:
@@ -57,7 +57,7 @@ class Subject:
     axes: Mapping[str, int]
 
 
-def check_forward(subject: Subject, results: Mapping[str, Any], ranking: Array, feeds: Arrays) -> None:
+def check_forward(subject: CheckedModel, results: Mapping[str, Any], ranking: Array, feeds: Arrays) -> None:
     """Raise ``NotFinite`` for scores that cannot be ranked, and for a layer with NaN or infinity; ``ScoreError`` where
     the scores have no row for each image.
 
@@ -83,7 +83,7 @@ def check_forward(subject: Subject, results: Mapping[str, Any], ranking: Array, 
 
 
 def check_rows(
-    subject: Subject,
+    subject: CheckedModel,
     passes: Callable[[Kind], Passes],
     rows: Rows,
     gradients: Gradients | None,
@@ -117,7 +117,9 @@ def _images(rows: Rows, numbers: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(rows[number].image for number in numbers))
 
 
-def _trace(subject: Subject, model: ir.Model, name: str, image: int, feeds: Arrays, given: Arrays | None = None) -> str:
+def _trace(
+    subject: CheckedModel, model: ir.Model, name: str, image: int, feeds: Arrays, given: Arrays | None = None
+) -> str:
     """Return where the value called ``name`` first is not finite, for one image."""
     count = len(feeds[subject.image_input])
     fed = {key: rows_of(array, np.array([image]), count) for key, array in feeds.items()} | dict(given or {})

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.autodiff.rectifiers.gating import Gating
 from onnx_gradcam.engine.batches import NOTHING, batch_size, run_in_pieces
-from onnx_gradcam.engine.checks import Subject, check_forward, check_rows
+from onnx_gradcam.engine.checks import CheckedModel, check_forward, check_rows
 from onnx_gradcam.engine.fidelity import differences, own_difference
 from onnx_gradcam.engine.gradients import Gradients, gradients_in, joined
 from onnx_gradcam.engine.passes import Backward, Passes
@@ -361,8 +361,8 @@ class Evaluation:
         )
 
     @cached_property
-    def _subject(self) -> Subject:
-        return Subject(
+    def _subject(self) -> CheckedModel:
+        return CheckedModel(
             self._prepared, self._score, self._layers, self._image_input, self._options, self._batch, self._axes
         )
 

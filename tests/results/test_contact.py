@@ -13,7 +13,7 @@ from onnx_gradcam.results.contact import scales_of, thumbnails
 from onnx_gradcam.results.picture import contact
 from onnx_gradcam.results.picture.contact import ONE_SCALE, OWN_SCALE, THUMBNAIL, Thumbnail
 from onnx_gradcam.results.picture.contact import contact_sheet as draw
-from onnx_gradcam.results.picture.figure import CAUTION_PAPER, Lines, Sizes
+from onnx_gradcam.results.picture.figure import CAUTION_PAPER, LetterSizes, Lines
 from onnx_gradcam.results.picture.overlay import overlay, scale_colours
 
 NAMES = ["cross.png", "drop.png", "star-and-heart.png"]
@@ -92,7 +92,7 @@ def test_pages_say_what_their_scale_is(monkeypatch: pytest.MonkeyPatch, results:
     notes: list[str] = []
     frame = contact.frame_lines
 
-    def noted(body: np.ndarray, lines: Lines, sizes: Sizes) -> np.ndarray:
+    def noted(body: np.ndarray, lines: Lines, sizes: LetterSizes) -> np.ndarray:
         notes.extend(lines.notes)
         return frame(body, lines, sizes)
 

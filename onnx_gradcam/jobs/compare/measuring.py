@@ -37,7 +37,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measurements:
     """What was measured of all images.
 
     Attributes:
@@ -51,7 +51,7 @@ class Outcome:
     worst: tuple[WorstPair, ...]
 
 
-def measure(bench: Bench, subjects: Sequence[Any], keep: int, report: Callable[[Pair], None]) -> Outcome:
+def measure(bench: Bench, subjects: Sequence[Any], keep: int, report: Callable[[Pair], None]) -> Measurements:
     """Return what both models see in each image.
 
     Args:
@@ -91,10 +91,10 @@ def measure(bench: Bench, subjects: Sequence[Any], keep: int, report: Callable[[
             where=errors[0][1].splitlines()[0] if errors else "",
             hint="photos, or .npy arrays in the form that both models take",
         )
-    return Outcome(tuple(measured), tuple(errors), tuple(worst))
+    return Measurements(tuple(measured), tuple(errors), tuple(worst))
 
 
-def sides_of(outcome: Outcome) -> tuple[Side, Side]:
+def sides_of(outcome: Measurements) -> tuple[Side, Side]:
     """Return the two sides of a comparison: those of the first photo, which know the preprocessing, else of arrays."""
     first = next((each for each in outcome.measured if each.a.preprocess is not None), outcome.measured[0])
     return first.a, first.b

@@ -14,9 +14,9 @@ from onnx_gradcam.results.picture.figure import (
     MARGIN,
     MIN_WIDTH,
     Box,
+    LetterSizes,
     Lines,
     Scale,
-    Sizes,
     caution_band,
     draw_bar,
     draw_box,
@@ -31,7 +31,7 @@ from onnx_gradcam.results.picture.text import FAINT, INK, PAPER, strip
 THUMBNAIL = 240
 """The long side of a photo on a contact sheet, in pixels."""
 MOST_COLUMNS = 6
-SIZES = Sizes(title=20, text=14, small=12)
+SIZES = LetterSizes(title=20, text=14, small=12)
 BAR_HEIGHT = 240
 ROUNDING = 1e-6
 ONE_SCALE = "one scale: the same colour is the same value in all maps"

@@ -103,7 +103,7 @@ class Scale:
         return Bar(scale_colours(height, signed, style.colormap), (low, middle, f"{top:.3g}"), unit)
 
 
-class Sizes(NamedTuple):
+class LetterSizes(NamedTuple):
     """The heights of letters, in pixels."""
 
     title: int
@@ -132,7 +132,7 @@ def panels(row: Sequence[Panel], lines: Lines = NO_LINES) -> Picture:
     return frame_lines(body, lines, sizes)
 
 
-def frame_lines(body: Picture, lines: Lines, sizes: Sizes) -> Picture:
+def frame_lines(body: Picture, lines: Lines, sizes: LetterSizes) -> Picture:
     """Return a picture with its title above, and its notes and cautions below."""
     width = body.shape[1]
     looks = [(sizes.title, INK), (sizes.text, INK)]
@@ -304,10 +304,10 @@ def draw_box(picture: Picture, box: Box, factor: float, thickness: int = 2) -> N
         cv2.rectangle(picture, (x1, y1), (x2, y2), ink, width_of_line)
 
 
-def _sizes(width: int) -> Sizes:
+def _sizes(width: int) -> LetterSizes:
     title = int(np.clip(round(width * TITLE_SHARE), *TITLE_SIZES))
     text, small = (max(LEAST_SIZE, round(title * share)) for share in (TEXT_SHARE, SMALL_SHARE))
-    return Sizes(title, text, small)
+    return LetterSizes(title, text, small)
 
 
 def in_middle(picture: Picture, wide: int, tall: int) -> Picture:
@@ -319,7 +319,7 @@ def in_middle(picture: Picture, wide: int, tall: int) -> Picture:
     return sheet
 
 
-def _column(panel: Panel, least: int, count: int, tall: int, sizes: Sizes) -> Picture:
+def _column(panel: Panel, least: int, count: int, tall: int, sizes: LetterSizes) -> Picture:
     """Return a panel as a column: ``count`` lines of caption, and the picture in the middle of ``tall`` pixels."""
     width = panel.picture.shape[1]
     beside = [] if panel.bar is None else [draw_bar(panel.bar, tall, sizes.small)]
