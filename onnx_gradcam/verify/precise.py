@@ -17,7 +17,7 @@ from onnx_gradcam.engine.program import forward_only
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import operands
-from onnx_gradcam.verify.float64 import Function, NoReference, in_float64, widened
+from onnx_gradcam.verify.float64 import OWN, Function, NoReference, in_float64, widened
 from onnx_gradcam.verify.probe import Probe
 
 SECONDS = 0.5  # that one run of a network may take: a check takes some hundred runs
@@ -85,6 +85,8 @@ def _function(node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> Function:
     shape = shapes.get(node.outputs[0].name or "")
     if shape is None or node.domain not in ("", "ai.onnx"):
         raise NoReference(f"onnx's reference evaluator does not know {node.domain}::{node.op_type}")
+    if node.op_type in OWN and any(y.uses() or y.is_graph_output() for y in node.outputs[1:]):
+        raise NoReference(f"the second output of {node.op_type} is read, which float64 does not have")
     if node.op_type == "Constant" and (array := constant(node.outputs[0])) is not None:
         return lambda arrays: [array]
     return in_float64(node, shape)

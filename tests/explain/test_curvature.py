@@ -11,7 +11,6 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.engine.program import differentiate, split
 from onnx_gradcam.graph.load import load
@@ -95,21 +94,25 @@ def test_the_backward_half_holds_it_too() -> None:
     np.testing.assert_allclose(found["grad/curvature/a"], curvature(whole, x, [3, 1]), rtol=1e-5, atol=1e-9)
 
 
-def test_recurrent_layers_are_refused_with_the_way_out() -> None:
-    """Their gradient is a Scan, which has no rule."""
+def test_behind_recurrent_layers() -> None:
+    """The layer is linear in the image, so that H·A is the derivative of the gradient along the image."""
     net = nets.Net()
-    net.conv(net.input("x", [nets.BATCH, 3, 6, 6]), (3, 4), out="a")
+    net.op("Conv", net.input("x", [nets.BATCH, 3, 6, 6]), net.random(4, 3, 3, 3), pads=[1, 1, 1, 1], out="a")
     steps = net.op("Transpose", net.op("ReduceMean", "a", net.ints(2), keepdims=0), perm=[2, 0, 1])
     net.op("RNN", steps, net.random(1, 5, 4), net.random(1, 5, 5), hidden_size=5, out="y")
     last = net.op("ReduceSum", "y", net.ints(0, 1), keepdims=0)
     net.linear(last, 5, 5, out="logits")
-    model = net.model({"logits": [nets.BATCH, 5]})
-    with ogc.Explainer(model, target_layer="a", providers=["cpu"]) as explainer:
-        x = np.ones((1, 3, 6, 6), np.float32)
-        assert explainer.explain(x).gradient.any()
-        with pytest.raises(ogc.UnsupportedGradient, match="differentiated once more") as caught:
-            explainer.explain(x, method="shapleycam")
-    assert "gradcam" in caught.value.hint
+    whole = second_order(net.model({"logits": [nets.BATCH, 5]}), "a")
+    x = np.random.default_rng(4).standard_normal((2, 3, 6, 6)).astype(np.float32)
+
+    def gradient(scale: float) -> np.ndarray:
+        fed = {"x": np.asarray(x * scale, np.float32), TARGET_INDEX: np.array([3, 1])}
+        return nets.run(ir.to_proto(whole.model), fed, ["grad/a"])["grad/a"].astype(np.float64)
+
+    step = 1e-2
+    expected = (gradient(1 + step) - gradient(1 - step)) / (2 * step)
+    found = curvature(whole, x, [3, 1])
+    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_behind_gates_attention_and_normalisation() -> None:
