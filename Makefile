@@ -19,7 +19,7 @@ EVERYTHING = -m "not oracles and not heavy and not gpu"
 .PHONY: demo test check sweep bench oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
 
 demo: $(ENV)/.ready
-	$(ENV)/bin/onnx-gradcam demo -o onnx-gradcam-out
+	$(ENV)/bin/onnx-gradcam demo
 
 test: $(ENV)/.ready
 	$(ENV)/bin/python $(PYTEST)

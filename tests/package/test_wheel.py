@@ -121,7 +121,7 @@ def test_demo_without_a_network(python: Path, tmp_path: Path) -> None:
     found = run(python.parent / "onnx-gradcam", "demo", cwd=empty, **env)
 
     assert [p.name for p in empty.iterdir()] == ["onnx-gradcam-out"]
-    out = empty / "onnx-gradcam-out"
+    out = empty / "onnx-gradcam-out" / "demo"
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
     jsonschema.validate(manifest, json.loads((DOCS / "manifest.schema.json").read_text("utf-8")))
     rows = [row for result in manifest["results"] for row in result["rows"]]
