@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -81,8 +81,23 @@ def changed(entries: Entries, value: ir.Value, op_type: str) -> Entries | None:
     """Return the entries of ``value``, which arithmetic made of those; None where the columns do not stay."""
     if columns_in(value, entries.axis) != len(entries.columns):
         return None
-    columns = tuple(c if c.changed_by else replace(c, changed_by=op_type) for c in entries.columns)
-    return Entries(real_form(value), entries.axis, columns)
+    return Entries(real_form(value), entries.axis, each(lambda c: after(c, op_type), entries.columns))
+
+
+def after(column: Column, op_type: str) -> Column:
+    """Return a column after arithmetic; what changed it first stays."""
+    return column if column.changed_by else replace(column, changed_by=op_type)
+
+
+def each(make: Callable[..., Column], *columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return what ``make`` makes of each column, or of those in the same place of several sequences.
+
+    Of the same objects, which thousands of places may share, it is made once.
+    """
+    rows = list(zip(*columns, strict=True))
+    keys = [tuple(map(id, row)) for row in rows]
+    made = {key: make(*row) for key, row in dict(zip(keys, rows, strict=True)).items()}
+    return tuple(made[key] for key in keys)
 
 
 def kept(entries: Entries, node: ir.Node, value: ir.Value, axis: int, columns: Sequence[Column]) -> Entries | None:

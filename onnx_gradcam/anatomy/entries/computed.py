@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import convolution_axes
-from onnx_gradcam.anatomy.entries.columns import Column, Entries, changed, columns_in, made_by
+from onnx_gradcam.anatomy.entries.columns import Column, Entries, changed, columns_in, each, made_by
 from onnx_gradcam.graph.builder import rank
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import QUANTIZED_WEIGHT
@@ -49,7 +49,7 @@ def _as_expected_value(node: ir.Node, known: Known, made: Entries | None) -> Ent
     is_distribution = first.is_probability and first.kind[0].endswith("Softmax") and not _is_attention(node)
     if made is None or not is_distribution:
         return made
-    return replace(made, columns=tuple(replace(c, changed_by=node.op_type) for c in made.columns))
+    return replace(made, columns=each(lambda c: replace(c, changed_by=node.op_type), made.columns))
 
 
 def _is_attention(node: ir.Node) -> bool:
@@ -63,7 +63,7 @@ def sigmoid(node: ir.Node, known: Known) -> list[Entries | None]:
     entries = known[x]
     if columns_in(value, entries.axis) != len(entries.columns):
         return [None]
-    return [Entries(real_form(x), entries.axis, tuple(Column(c.origins, node) for c in entries.columns))]
+    return [Entries(real_form(x), entries.axis, each(lambda c: Column(c.origins, node), entries.columns))]
 
 
 def softmax(node: ir.Node, known: Known) -> list[Entries | None]:
@@ -120,10 +120,10 @@ def _of_two(node: ir.Node, value: ir.Value, a: Entries, b: Entries) -> Entries |
     larger = a if len(a.columns) >= len(b.columns) else b
     is_sum = node.op_type in ("Add", "QLinearAdd") and len(a.columns) == len(b.columns)
     if is_sum and all(c.is_raw for c in (*a.columns, *b.columns)):
-        both = (replace(c, origins=c.origins | d.origins) for c, d in zip(a.columns, b.columns, strict=True))
-        return Entries(real_form(value), a.axis, tuple(both)) if columns_in(value, a.axis) == len(a.columns) else None
+        both = each(lambda c, d: replace(c, origins=c.origins | d.origins), a.columns, b.columns)
+        return Entries(real_form(value), a.axis, both) if columns_in(value, a.axis) == len(a.columns) else None
     is_weighted = node.op_type == "Add" and all(c.changed_by in SCALES for c in (*a.columns, *b.columns))
-    mixed = tuple(c if is_weighted else replace(c, changed_by=node.op_type) for c in larger.columns)
+    mixed = larger.columns if is_weighted else each(lambda c: replace(c, changed_by=node.op_type), larger.columns)
     return changed(replace(larger, columns=mixed), value, node.op_type)
 
 

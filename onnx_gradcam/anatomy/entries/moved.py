@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import axis_after, joined_axis
 from onnx_gradcam.anatomy.dense.tensors import Joined, columns_of
-from onnx_gradcam.anatomy.entries.columns import Column, Entries, changed, columns_in, kept
+from onnx_gradcam.anatomy.entries.columns import Column, Entries, changed, columns_in, each, kept
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import RESHAPES
 from onnx_gradcam.graph.quantization import real_form
@@ -83,8 +83,11 @@ def _of_cells(there: Sequence[Entries], parts: Sequence[Entries | None]) -> tupl
     kinds = [[column.kind for column in part.columns] for part in there]
     if len(there) < len(parts) or any(kind != kinds[0] for kind in kinds):
         return None
-    each = zip(*(part.columns for part in there), strict=True)
-    return tuple(replace(same[0], origins=frozenset().union(*(c.origins for c in same))) for same in each)
+    return each(_joined, *(part.columns for part in there))
+
+
+def _joined(*same: Column) -> Column:
+    return replace(same[0], origins=frozenset().union(*(c.origins for c in same)))
 
 
 def _of_columns(parts: Sequence[Entries | None], sources: Sequence[ir.Value], axis: int) -> tuple[Column, ...] | None:
