@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import time
+from dataclasses import replace
 
 import backend_case
 import backend_tests
@@ -112,9 +114,17 @@ def test_the_page_is_of_the_installed_onnx_and_runtime() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_examines_and_one_that_is_late_is_replaced() -> None:
+def test_a_worker_examines() -> None:
     key = ("simple", "test_single_relu_model")
     (row,) = backend_tests.examined([key], 1, 90)
     assert (row.kind, row.name, row.verdict) == (*key, "agrees")
-    (late,) = backend_tests.examined([key], 1, 0.0)
-    assert (late.verdict, late.message) == ("crash", "not done after 0 s")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_late_is_ended() -> None:
+    late = replace(backend_tests._start(), key=("simple", "test_single_relu_model"), since=time.monotonic() - 2)
+    assert backend_tests._received(late, False, 90) is None
+    row = backend_tests._received(late, False, 1)
+    assert row is not None
+    assert (row.verdict, row.message) == ("crash", "not done after 1 s")
+    assert late.process.exitcode is not None
