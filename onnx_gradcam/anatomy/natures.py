@@ -41,7 +41,7 @@ NORM_STEPS = 6  # operators between a sum of squares and the division by its roo
 
 
 class Nature(NamedTuple):
-    """What numbers are, and why."""
+    """A name for what numbers are, and the reason why."""
 
     name: str
     reason: str

@@ -57,7 +57,7 @@ def complain(text: str) -> None:
 
 
 class Rate(ProgressColumn):
-    """How many are done in a second, of those of this run."""
+    """A column that shows how many are done in a second, of those of this run."""
 
     def render(self, task: Task) -> Text:
         """Return the rate in words, nothing before the first is done."""

@@ -20,7 +20,7 @@ NO_CELL = -1
 
 @dataclass(frozen=True)
 class Row:
-    """What is explained of an image.
+    """A row of results: one target (and one view) of one image.
 
     Attributes:
         image: the number of the image.

@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
 
 class Roles(NamedTuple):
-    """Which of the parts on a grid holds what, by number."""
+    """The parts on one grid say by number which of them holds what."""
 
     classes: int
     objectness: int | None

@@ -35,7 +35,7 @@ KEEPING = MOVING | STORES | set("Add Div GlobalMaxPool Mul ReduceMax ReduceSum S
 
 
 class Activation(NamedTuple):
-    """What a node is as an activation: a "piecewise" linear or a "smooth" rectifier, or an "other" activation."""
+    """A node as an activation: it is a "piecewise" linear or a "smooth" rectifier, or an "other" activation."""
 
     kind: Kind
     name: str
