@@ -12,6 +12,7 @@
     ├── InputError                 an array or image cannot be fed to the model
     ├── PreprocessError            a preset or preprocessing file is unknown or incomplete
     ├── MethodError                the method is unknown, or does not apply to this model and layer
+    ├── MetricError                the metric is unknown, or something that it needs is missing
     ├── ProviderError              the runtime or the execution provider is not available
     ├── RequirementError           a condition for a comparison cannot be read
     └── OutputError                a result cannot be written, or exists already
@@ -118,6 +119,10 @@ class PreprocessError(OnnxGradcamError):
 
 class MethodError(OnnxGradcamError):
     """The method is unknown, or does not apply to this model and layer."""
+
+
+class MetricError(OnnxGradcamError):
+    """The metric is unknown, or something that it needs is missing."""
 
 
 class ProviderError(OnnxGradcamError):

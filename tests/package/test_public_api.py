@@ -16,12 +16,12 @@ NAMES = [
     "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Doubt",
     "Each", "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo",
     "InputError", "InputSpec", "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError",
-    "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options",
-    "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError",
-    "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet",
-    "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient",
-    "UserFunction", "Words", "WorstPair", "both", "compare", "contact_sheet", "contrast", "gradient_model", "heads",
-    "layers", "roads", "verify",
+    "MetricError", "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError",
+    "Opening", "Options", "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability",
+    "Provenance", "ProviderError", "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError",
+    "Scan", "ScoreError", "Sheet", "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject",
+    "Tokens", "TopK", "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "both", "compare",
+    "contact_sheet", "contrast", "gradient_model", "heads", "layers", "roads", "verify",
 ]  # fmt: skip
 
 

@@ -1,0 +1,145 @@
+"""Every metric against its naive version, and against results worked out by hand."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import metric_oracles
+import numpy as np
+import pytest
+from metric_cases import SPACES, case
+
+from onnx_gradcam.errors import MetricError
+from onnx_gradcam.metrics.copies import blurred, mean_colour, ranks_of_removal
+from onnx_gradcam.metrics.occlusion import occlusion, rank_correlation
+from onnx_gradcam.metrics.removal import deletion
+from onnx_gradcam.metrics.table import METRICS, find_metric, measure
+
+
+def test_every_metric_has_an_oracle() -> None:
+    assert METRICS.keys() == metric_oracles.ORACLES.keys()
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_what_its_naive_version_says(name: str, space: str) -> None:
+    have = case(space)
+    expected = metric_oracles.ORACLES[name](**{need: have[need] for need in METRICS[name].needs})
+    assert measure(name, have) == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_an_occlusion_map_is_what_its_naive_version_says(space: str) -> None:
+    have = case(space)
+    arguments = have["x"], have["score"], have["baseline"]
+    np.testing.assert_allclose(occlusion(*arguments), metric_oracles.occlusion(*arguments), rtol=1e-10, atol=1e-12)
+
+
+LEFT = np.array([[1.0, 0, 0, 0]])
+HAND: Mapping[str, tuple[Mapping[str, Any], float]] = {
+    # The score is the first pixel alone, and it goes first: ½ of the first quarter is left of the curve.
+    "deletion": ({"heatmap": LEFT}, 0.125),
+    "insertion": ({"heatmap": LEFT}, 0.875),
+    # Strides of 1: patches of pixels (0, 1), (1, 2), (2, 3), (3). The means .5, 0, 0, 0 and the drops 1, 0, 0, 0.
+    "occlusion-correlation": ({"heatmap": LEFT}, 1.0),
+    "energy": ({"heatmap": np.array([[3.0, 1, -5, 0]]), "region": np.array([[True, False, True, False]])}, 0.75),
+    "pointing": ({"heatmap": np.array([[3.0, 3, 1, 0]]), "region": np.array([[True, False, True, False]])}, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_by_hand(name: str) -> None:
+    def score(copies: np.ndarray) -> np.ndarray:
+        return copies[:, 0, 0, 0]
+
+    ones, zeros = np.ones((1, 1, 4)), np.zeros((1, 1, 4))
+    common = {"x": ones, "score": score, "probability": score, "baseline": zeros, "blurred": zeros}
+    changed, expected = HAND[name]
+    assert measure(name, {**common, **changed}) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.chance == "flat"])
+def test_a_flat_map_has_the_share_of_the_area(name: str) -> None:
+    region = np.arange(20).reshape(4, 5) < 7
+    assert measure(name, {"heatmap": np.full((4, 5), 0.3), "region": region}) == pytest.approx(7 / 20)
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.chance == "flat"])
+def test_a_blank_map_lies_nowhere(name: str) -> None:
+    assert measure(name, {"heatmap": np.zeros((4, 5)), "region": np.ones((4, 5), bool)}) == 0
+
+
+def test_equal_values_go_in_an_order_that_is_fixed_and_is_not_that_of_the_rows() -> None:
+    flat = ranks_of_removal(np.zeros((20, 20)))
+    np.testing.assert_array_equal(flat, ranks_of_removal(np.ones((20, 20))))
+    assert sorted(flat.ravel()) == list(range(400))
+    assert abs(rank_correlation(flat, np.arange(400))) < 0.15
+
+
+def test_curves_begin_with_one_image_and_end_with_the_other() -> None:
+    have = case("a photo")
+    curve = deletion(have["x"], have["heatmap"], have["probability"], have["baseline"], steps=5)
+    np.testing.assert_allclose(curve.shares, np.array([0, 13, 25, 38, 50, 63]) / 63)
+    ends = have["probability"](np.stack([have["x"], have["baseline"]]))
+    np.testing.assert_allclose(curve.scores[[0, -1]], ends)
+
+
+def test_the_scoring_function_gets_few_copies_at_a_time() -> None:
+    sizes = []
+
+    def score(copies: np.ndarray) -> np.ndarray:
+        sizes.append(len(copies))
+        return copies.sum(axis=(1, 2, 3))
+
+    x = np.ones((3, 10, 10), np.float32)
+    deletion(x, x[0], score, mean_colour(x))
+    assert sizes == [16, 16, 1]
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), [
+    ([1, 2, 3], [10, 100, 1000], 1.0),
+    ([1, 2, 3], [3, 2, 1], -1.0),
+    ([1, 1, 2, 2], [1, 2, 1, 2], 0.0),
+    ([1, 1, 1], [1, 2, 3], 0.0),
+    ([1, 1, 2], [1, 2, 3], np.sqrt(0.75)),
+])  # fmt: skip
+def test_rank_correlations_by_hand(a: list[float], b: list[float], expected: float) -> None:
+    assert rank_correlation(np.array(a), np.array(b)) == pytest.approx(expected)
+
+
+def test_baselines() -> None:
+    """The mean stays; a blurred point is a Gaussian of σ = 0.05 · 40 = 2."""
+    x = np.zeros((1, 40, 30), np.float32)
+    x[0, 20, 15] = 1
+    np.testing.assert_allclose(mean_colour(x), np.full(x.shape, 1 / 1200), rtol=1e-6)
+    soft = blurred(x)
+    assert soft.sum() == pytest.approx(1, rel=1e-5)
+    assert soft[0, 22, 15] / soft[0, 20, 15] == pytest.approx(np.exp(-0.5), rel=1e-5)
+    assert soft[0, 20, 12] / soft[0, 20, 15] == pytest.approx(np.exp(-9 / 8), rel=1e-5)
+    flat = np.full((2, 7, 9), 3.0)
+    np.testing.assert_allclose(blurred(flat), flat)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_first_line_has_formula_and_source(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.formula
+    assert any(character.isdigit() for character in metric.source), metric.source
+    assert metric.source.endswith(".")
+
+
+def test_a_metric_asks_for_what_it_needs() -> None:
+    assert METRICS["energy"].needs == ("heatmap", "region")
+    with pytest.raises(MetricError, match="metric 'energy' needs region"):
+        measure("energy", {"heatmap": LEFT})
+    with pytest.raises(MetricError, match="unknown metric 'energie'") as error:
+        find_metric("energie")
+    assert "'energy'" in error.value.hint
+
+
+@pytest.mark.parametrize("function", [metric.function for metric in METRICS.values()])
+def test_what_a_metric_needs_is_among_what_there_is(function: Callable[..., Any]) -> None:
+    needs = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    assert set(needs) <= case("a photo").keys()
