@@ -27,16 +27,46 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     """
     if value is None:
         return None
-    if value.const_value is not None:
-        return value.const_value.numpy()
-    if UNKNOWN in value.meta:
+    pending = [value]  # not by recursion: a network may be deeper than Python's stack
+    while pending:
+        if _is_settled(pending[-1]):
+            pending.pop()
+        elif (unsettled := _unsettled_input(pending[-1])) is not None:
+            pending.append(unsettled)
+        else:
+            _settle(pending.pop())
+    return None if value.const_value is None else value.const_value.numpy()
+
+
+def _is_settled(value: ir.Value) -> bool:
+    return value.const_value is not None or UNKNOWN in value.meta
+
+
+def _unsettled_input(value: ir.Value) -> ir.Value | None:
+    """Return the first input that must be settled before ``value`` can be; None where no more of them matters."""
+    node = value.producer()
+    if node is None or not _is_evaluated(node) or _own_dims(node) is not None:
         return None
+    inputs = node.inputs[:1] if _is_cast_like(value, node) else node.inputs
+    if node.op_type == "Gather" and node.inputs[1] is not None and not _is_settled(node.inputs[1]):
+        return node.inputs[1]
+    if node.op_type == "Gather" and _gathered_dims(node) is not None:
+        return None
+    for x in inputs:
+        if x is not None and not _is_settled(x):
+            return x
+        if x is not None and UNKNOWN in x.meta:
+            return None
+    return None
+
+
+def _settle(value: ir.Value) -> None:
+    """Note what ``value`` is, or that it is not known before the run; what that takes of its inputs is settled."""
     array = _compute(value)
     if array is None:
         value.meta[UNKNOWN] = True
     else:
         value.const_value = ir.tensor(array, name=value.name)
-    return array
 
 
 def forget(value: ir.Value) -> None:
@@ -67,9 +97,9 @@ def _compute(value: ir.Value) -> np.ndarray | None:
     node = value.producer()
     if node is None or not _is_evaluated(node):
         return None
-    if node.op_type in ("Shape", "Size") and (dims := _static_shape(node)) is not None:
+    if (dims := _own_dims(node)) is not None:
         return dims
-    if node.op_type == "CastLike" and value.dtype is not None:  # its second operand lends no number
+    if value.dtype is not None and _is_cast_like(value, node):
         array = constant(node.inputs[0])
         return None if array is None else array.astype(value.dtype.numpy())
     if node.op_type == "Gather" and (dims := _gathered_dims(node)) is not None:
@@ -104,8 +134,14 @@ def _constant_inputs(node: ir.Node) -> dict[str, np.ndarray] | None:
     return arrays
 
 
-def _static_shape(node: ir.Node) -> np.ndarray | None:
-    dims = _dims(node)
+def _is_cast_like(value: ir.Value, node: ir.Node) -> bool:
+    """Tell whether ``node`` is a CastLike to a known dtype: its second operand lends no number."""
+    return node.op_type == "CastLike" and value.dtype is not None
+
+
+def _own_dims(node: ir.Node) -> np.ndarray | None:
+    """Return what a Shape or Size makes of a static shape; None for every other node."""
+    dims = _dims(node) if node.op_type in ("Shape", "Size") else None
     if dims is None or not all(isinstance(d, int) for d in dims):
         return None
     return np.array(math.prod(dims) if node.op_type == "Size" else dims, np.int64)

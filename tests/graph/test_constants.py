@@ -163,3 +163,21 @@ def test_a_value_may_be_asked_again_when_more_is_known() -> None:
     for value in found.values():
         forget(value)
     np.testing.assert_array_equal(constant(found["y"]), [-4, -3])
+
+
+def test_what_a_deep_network_makes_of_its_input_is_not_known() -> None:
+    net = Net()
+    value = net.input("x", [BATCH, 3])
+    for _ in range(1500):  # deeper than Python's stack
+        value = net.op("Identity", value)
+    net.op("Shape", value, out="y")
+    assert computed(net, "y") is None
+
+
+def test_a_constant_behind_many_operators_is_known() -> None:
+    net = Net()
+    value = net.array(np.array([2, 5], np.int64))
+    for _ in range(1500):
+        value = net.op("Identity", value)
+    net.op("Neg", value, out="y")
+    np.testing.assert_array_equal(computed(net, "y"), [-2, -5])
