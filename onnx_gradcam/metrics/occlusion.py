@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_gradcam.metrics.alike import rank_correlation
 from onnx_gradcam.metrics.copies import Array, Scoring, scores_of
 
 Place = tuple[slice, ...]
@@ -15,29 +17,30 @@ PATCHES = 14  # along the longest side
 OVERLAP = 2  # patches cover each pixel so many times along each axis, but at the edges
 
 
-def occlusion(x: Array, score: Scoring, baseline: Array) -> Array:
-    """mean over the patches P over a pixel of y(x) − y(x without P).   Zeiler & Fergus 2014, arXiv:1311.2901.
+@dataclass(frozen=True, eq=False)
+class Occluded:
+    """What covering each patch of an image does to a score; it serves every map of that score.
+
+    Attributes:
+        places: the patches, each as one slice for each axis.
+        drops: y(x) − y(x without the patch), (patches,) float64.
+    """
+
+    places: Sequence[Place]
+    drops: Array
+
+
+def occlude(x: Array, score: Scoring, baseline: Array) -> Occluded:
+    """Return what covering one patch of an image after the other does to its score.
 
     Args:
         x: (C, *space).
         score: the scoring function.
-        baseline: (C, *space), what a covered pixel becomes.
-
-    Returns:
-        (*space) float64, in units of the score.
+        baseline: (C, *space), what a covered pixel becomes, such as ``mean_colour(x)``.
     """
-    total, count = np.zeros((2, *x.shape[1:]))
     places = patches(x.shape[1:])
-    for place, drop in zip(places, occlusion_drops(x, score, baseline, places), strict=True):
-        total[place] += drop
-        count[place] += 1
-    return np.asarray(total / count)
-
-
-def occlusion_drops(x: Array, score: Scoring, baseline: Array, places: Sequence[Place]) -> Array:
-    """Return y(x) − y(x without the patch) for each patch, (patches,) float64."""
     scores = scores_of(score, _covered(x, baseline, places))
-    return np.asarray(scores[0] - scores[1:])
+    return Occluded(places, scores[0] - scores[1:])
 
 
 def _covered(x: Array, baseline: Array, places: Sequence[Place]) -> Iterator[Array]:
@@ -60,35 +63,52 @@ def patches(space: Sequence[int]) -> list[Place]:
     return list(itertools.product(*lines))
 
 
-def occlusion_correlation(x: Array, heatmap: Array, score: Scoring, baseline: Array) -> float:
+def occlusion(x: Array, score: Scoring, baseline: Array) -> Array:
+    """mean over the patches P over a pixel of y(x) − y(x without P).   Zeiler & Fergus 2014, arXiv:1311.2901.
+
+    Args:
+        x: (C, *space).
+        score: the scoring function.
+        baseline: (C, *space), what a covered pixel becomes.
+
+    Returns:
+        (*space) float64, in units of the score.
+    """
+    total, count = np.zeros((2, *x.shape[1:]))
+    occluded = occlude(x, score, baseline)
+    for place, drop in zip(occluded.places, occluded.drops, strict=True):
+        total[place] += drop
+        count[place] += 1
+    return np.asarray(total / count)
+
+
+def occlusion_correlation(heatmap: Array, occluded: Occluded) -> float:
     """Spearman's ρ of mean_P map and y(x) − y(x without P) over patches P.   Selvaraju et al. 2017, sec. 5.3.
 
     1: the map ranks the patches as covering them does; 0: their ranks have nothing to do with each other.
 
     Args:
-        x: (C, *space).
         heatmap: (*space).
-        score: the scoring function.
-        baseline: (C, *space), what a covered pixel becomes.
+        occluded: what ``occlude`` returned for the image.
     """
-    places = patches(x.shape[1:])
-    means = np.array([heatmap[place].mean(dtype=np.float64) for place in places])
-    return rank_correlation(means, occlusion_drops(x, score, baseline, places))
+    means = np.array([heatmap[place].mean(dtype=np.float64) for place in occluded.places])
+    return rank_correlation(means, occluded.drops)
 
 
-def rank_correlation(a: Array, b: Array) -> float:
-    """ρ = Pearson's r of the ranks of a and b; equal values share the mean of their ranks.   Spearman 1904.
+def infidelity(heatmap: Array, occluded: Occluded) -> float:
+    """min_β mean_P (β Σ_P map − Δ_P)² / mean_P Δ_P², Δ_P = y(x) − y(x without P).   Yeh et al. 2019, arXiv:1901.09392.
 
-    Values that are all the same correlate with nothing: 0.
+    Their definition 2.1, where covering a patch P is the perturbation. β is the best scale of the map, so that maps of
+    any unit compare; divided by the mean square of the drops: 0 is a map that tells every drop, 1 one that tells
+    nothing. NaN where nothing drops.
+
+    Args:
+        heatmap: (*space).
+        occluded: what ``occlude`` returned for the image.
     """
-    first, second = (ranks(np.asarray(values, np.float64).ravel()) for values in (a, b))
-    first, second = first - first.mean(), second - second.mean()
-    size = np.sqrt((first @ first) * (second @ second))
-    return float(first @ second / size) if size else 0.0
-
-
-def ranks(values: Array) -> Array:
-    """Return the rank of each value, from 0; equal values share the mean of their ranks: (n,) float64."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts + 1) / 2)[places.ravel()], np.float64)
+    told = np.array([heatmap[place].sum(dtype=np.float64) for place in occluded.places])
+    drops, square = occluded.drops, told @ told
+    if not drops.any():
+        return float("nan")
+    beta = told @ drops / square if square else 0.0
+    return float(np.square(beta * told - drops).mean() / np.square(drops).mean())

@@ -8,9 +8,27 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from onnx_gradcam.errors import MetricError, nearest
-from onnx_gradcam.metrics.occlusion import occlusion_correlation
-from onnx_gradcam.metrics.regions import energy_inside, pointing_game
+from onnx_gradcam.metrics.keeping import adcc, average_drop, confidence_increase
+from onnx_gradcam.metrics.occlusion import infidelity, occlusion_correlation
+from onnx_gradcam.metrics.regions import (
+    discrimination,
+    energy_inside,
+    localisation_error,
+    pointing_game,
+    region_iou,
+    top1_localisation_error,
+    top5_localisation_error,
+)
 from onnx_gradcam.metrics.removal import Curve, deletion, insertion
+from onnx_gradcam.metrics.road import road
+from onnx_gradcam.metrics.spread import complexity, sparseness
+from onnx_gradcam.metrics.stability import (
+    cascading_randomisation,
+    fgsm_stability,
+    independent_randomisation,
+    max_sensitivity,
+    random_class,
+)
 
 Better = Literal["higher", "lower"]
 Chance = Literal["flat", "centre"]
@@ -24,13 +42,14 @@ class Metric:
         name: what users call it.
         function: what measures; it gets what ``needs`` names, by keyword, and returns the figure or a ``Curve``.
         better: whether higher or lower figures are better.
-        chance: the map that stands for chance: "flat", whose figure is the share of the area, or "centre".
+        chance: the map that stands for chance: "flat", the same everywhere, or "centre"; or the figure of chance
+            itself; None where there is none, since the metric asks how maps change.
     """
 
     name: str
     function: Callable[..., float | Curve]
     better: Better
-    chance: Chance
+    chance: Chance | float | None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -58,9 +77,26 @@ METRICS: Mapping[str, Metric] = {
     for metric in (
         Metric("deletion", deletion, "lower", "centre"),
         Metric("insertion", insertion, "higher", "centre"),
+        Metric("road", road, "higher", "centre"),
+        Metric("average-drop", average_drop, "lower", "centre"),
+        Metric("confidence-increase", confidence_increase, "higher", "centre"),
+        Metric("adcc", adcc, "higher", None),
         Metric("occlusion-correlation", occlusion_correlation, "higher", "centre"),
+        Metric("infidelity", infidelity, "lower", "centre"),
         Metric("energy", energy_inside, "higher", "flat"),
         Metric("pointing", pointing_game, "higher", "flat"),
+        Metric("iou", region_iou, "higher", "flat"),
+        Metric("localisation-error", localisation_error, "lower", "centre"),
+        Metric("localisation-error-top1", top1_localisation_error, "lower", "centre"),
+        Metric("localisation-error-top5", top5_localisation_error, "lower", "centre"),
+        Metric("discrimination", discrimination, "higher", 0.5),
+        Metric("sparseness", sparseness, "higher", "flat"),
+        Metric("complexity", complexity, "lower", "flat"),
+        Metric("max-sensitivity", max_sensitivity, "lower", None),
+        Metric("fgsm-stability", fgsm_stability, "higher", None),
+        Metric("cascading-randomisation", cascading_randomisation, "lower", None),
+        Metric("independent-randomisation", independent_randomisation, "lower", None),
+        Metric("random-class", random_class, "lower", None),
     )
 }
 
