@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+from onnx_gradcam.anatomy.exporters import names, origin
+from onnx_gradcam.anatomy.first_layer import first_layer
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, PreprocessError, ScoreError
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, PreprocessLike, choose
+from onnx_gradcam.photos.preprocess.evidence import TENSORFLOW, Evidence
 from onnx_gradcam.targets import family_of
+
+NAMES_READ = 50
+"""How many names, from the input on, are looked through for the name of an architecture."""
 
 OTHER_SIZES = (
     "--preprocess with the size of training: 48xfree for lines of text (height 48, width in proportion to the photo), "
@@ -28,9 +36,25 @@ def find_preprocessing(network: Network, request: PreprocessLike = "auto") -> Ch
         PreprocessError: the request is unknown, or does not fit the model's input.
         InputError: the input takes no photos.
     """
-    path = network.source.path
-    family = _family(network)
-    return choose(request, network.image_input, metadata=network.metadata, model_path=path, family=family)
+    path, evidence = network.source.path, find_evidence(network)
+    family = _family(network, evidence.framework)
+    spec, metadata = network.image_input, network.metadata
+    return choose(request, spec, metadata=metadata, model_path=path, family=family, evidence=evidence)
+
+
+def find_evidence(network: Network) -> Evidence:
+    """Return what the model file tells of the numbers in its image input."""
+    graph, spec = network.prepared.graph, network.image_input
+    made_by = origin(network.source.model)
+    architecture = " ".join(itertools.islice(names(network.source.model.graph), NAMES_READ)).lower()
+    about = Evidence(made_by.framework, made_by.reason, architecture)
+    image = next((v for v in graph.inputs if v.name == spec.name), None)
+    if image is None or len(spec.shape) != 4:
+        return about
+    by_length = next((k for k in (1, 3) if spec.shape[k] in (1, 3)), 1)
+    told = first_layer(graph, image, spec.axes[1] if spec.axes is not None else by_length)
+    fields = ("scale", "shift", "stored", "trained", "expected", "centre")
+    return replace(about, **{name: getattr(told, name) for name in fields})
 
 
 def refuse_guesses(choice: Choice, spec: InputSpec, option: str = "--preprocess") -> None:
@@ -44,13 +68,19 @@ def refuse_guesses(choice: Choice, spec: InputSpec, option: str = "--preprocess"
         )
 
 
-def _family(network: Network) -> str:
+def _family(network: Network, framework: str) -> str:
     """Return what the model gives, by which guesses go; "" where it has no score: a photo can be prepared without."""
     try:
         score = network.score
     except (ScoreError, NoGradientPath):
         return ""
-    return "undecoded" if score.dense is not None and score.dense.has_undecoded_boxes else family_of(score)
+    dense = score.dense
+    if dense is None or not dense.detector:
+        return family_of(score)
+    if dense.has_undecoded_boxes:
+        return "undecoded"
+    is_ssd = dense.activation == "Softmax" or framework == TENSORFLOW
+    return "ssd" if is_ssd and dense.objectness is None else "detector"
 
 
 @contextmanager

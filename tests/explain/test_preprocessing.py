@@ -62,7 +62,7 @@ def test_a_reader_of_text_lines_sees_the_whole_line() -> None:
     [
         ("yolox-nano", "letterbox-corner"),
         ("fastestdet", "letterbox"),
-        ("ultraface-320", "letterbox"),
+        ("ultraface-320", "stretch"),
         ("deeplab-dm05", "stretch"),
         ("ppocr-cls-v3", "crop"),
     ],

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnx_gradcam.errors import InputError, PreprocessError
+from onnx_gradcam.photos.preprocess.evidence import NO_EVIDENCE, TENSORFLOW, Evidence
 from onnx_gradcam.photos.preprocess.form import CHOSEN, EXAMPLE, Settings, preset, read_request
 from onnx_gradcam.photos.preprocess.guess import guess_for, guess_size
 from onnx_gradcam.photos.preprocess.metadata import LABELS_KEY, OWN_KEY, detect, labels_from
@@ -99,6 +100,7 @@ def choose(
     metadata: Mapping[str, str],
     model_path: Path | None,
     family: str = "",
+    evidence: Evidence = NO_EVIDENCE,
 ) -> Choice:
     """Return the preprocessing for an input, with the source of each field.
 
@@ -111,6 +113,7 @@ def choose(
         metadata: the metadata properties of the model.
         model_path: the file of the model, None where it has none.
         family: what the model gives, which guesses go by: a key of ``guess.GUESSES``, or another.
+        evidence: what the model file tells of the numbers in its input.
 
     Raises:
         InputError: the input takes no photos: its rank, its number of channels or its dtype is another one.
@@ -119,7 +122,9 @@ def choose(
     """
     settings = _read(request, metadata, model_path)
     count, sides = _settle_input(settings, spec)
-    _fill_guesses(settings, spec.dtype, count, family, sides)
+    if settings.values["layout"] == "NHWC" and not evidence.framework:
+        evidence = replace(evidence, framework=TENSORFLOW, origin="its input is NHWC, as TensorFlow's are")
+    _fill_guesses(settings, guess_for(family, spec.dtype, count, sides, evidence))
     _settle_size(settings, spec, sides, family)
     _settle_channels(settings, spec, count)
     preprocess = Preprocess(**settings.values)
@@ -195,9 +200,9 @@ def _misfit(key: str, value: object, settings: Settings, spec: InputSpec) -> Pre
     return PreprocessError(what, where=settings.where, hint=f"change '{key}' or leave it out", key=key, value=value)
 
 
-def _fill_guesses(settings: Settings, dtype: str, count: int | None, family: str, sides: Size) -> None:
+def _fill_guesses(settings: Settings, guessed: tuple[Preprocess, str, str]) -> None:
     """Fill what nobody declared with the values of one preset."""
-    guess, source, why = guess_for(family, dtype, count, sides)
+    guess, source, why = guessed
     if "resize" not in settings.values:
         settings.add(why, resize=guess.resize)
         if "shorter" not in settings.values:

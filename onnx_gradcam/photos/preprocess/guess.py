@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnx_gradcam.photos.preprocess.evidence import NO_EVIDENCE, TENSORFLOW, Evidence, values_of
 from onnx_gradcam.photos.preprocess.presets import PRESETS, Preprocess, Size
 
 OBLONG = 2
@@ -35,22 +36,30 @@ CLASSIFIER = Guess("imagenet", "crop", (224, 224))
 GUESSES: Mapping[str, Guess] = {
     "detector": Guess("yolo", "letterbox", (640, 640)),
     "undecoded": Guess("yolox", "letterbox-corner", (640, 640)),
+    "ssd": Guess("tf", "stretch", (300, 300)),
     "map": Guess("imagenet", "stretch", (512, 512)),
     "sequence": Guess("tf", "stretch", (48, None)),
 }
 """Family → the guess; for all others ``CLASSIFIER``.
 
 "undecoded" is a detector with an objectness whose boxes are as a convolution leaves them, one for each cell: YOLOX.
+"ssd" is a detector without an objectness whose classes, with one for the background, share a Softmax, or that comes
+from TensorFlow.
 """
 NAMES = {
     "detector": "detector",
     "undecoded": "detector that leaves its boxes as YOLOX does",
+    "ssd": "detector of SSD's kind",
     "map": "segmenter",
     "sequence": "text line",
 }
+YOLO = ("detector", "undecoded")
+"""Families that take their own numbers, whatever framework they come from."""
 
 
-def guess_for(family: str, dtype: str, count: int | None, sides: Size) -> tuple[Preprocess, str, str]:
+def guess_for(
+    family: str, dtype: str, count: int | None, sides: Size, evidence: Evidence = NO_EVIDENCE
+) -> tuple[Preprocess, str, str]:
     """Return the guess at 224 × 224, the source of its values, and the source of how it resizes: "guessed: …".
 
     Args:
@@ -58,19 +67,40 @@ def guess_for(family: str, dtype: str, count: int | None, sides: Size) -> tuple[
         dtype: NumPy's name of the dtype of the input.
         count: the number of channels; None: not known.
         sides: height and width of the input, None where they are open.
+        evidence: what the model file tells of the numbers in its input.
     """
     guess = GUESSES.get(family, CLASSIFIER)
-    is_float = np.dtype(dtype).kind == "f"
-    name = (guess.preset if count in (None, 3) else "zero-one") if is_float else "raw"
-    base = replace(PRESETS[name], mean=(128.0,)) if dtype == "int8" else PRESETS[name]
+    base, source = _numbers(guess, family, dtype, count, evidence)
     if guess is not CLASSIFIER:
-        source = f"guessed: as preset {name}, for a {NAMES[family]}"
         whole = f"guessed: the whole photo, for a {NAMES[family]}"
         return replace(base, resize=guess.resize, shorter=None), source, whole
-    source = f"guessed: as preset {name}, from shape and dtype"
-    if is_strip(sides):
-        return replace(base, resize="stretch", shorter=None), source, "guessed: the whole photo, for a strip"
+    why = "for a strip" if is_strip(sides) else ""
+    if evidence.framework == TENSORFLOW:
+        why = why or f"as Keras resizes it, {evidence.origin}"
+    if why:
+        return replace(base, resize="stretch", shorter=None), source, f"guessed: the whole photo, {why}"
     return base, source, source
+
+
+def _numbers(guess: Guess, family: str, dtype: str, count: int | None, evidence: Evidence) -> tuple[Preprocess, str]:
+    """Return the preset with the numbers that the input takes, and the source of these."""
+    if np.dtype(dtype).kind != "f":
+        base = replace(PRESETS["raw"], mean=(128.0,)) if dtype == "int8" else PRESETS["raw"]
+        return base, f"guessed: as preset raw, {_because(family)}"
+    name = guess.preset if count in (None, 3) else "zero-one"
+    by_names = count in (None, 3) and family not in YOLO
+    values = values_of(evidence, by_names) if count in (None, 1, 3) else None
+    if values is None:
+        return PRESETS[name], f"guessed: as preset {name}, {_because(family)}"
+    own, base = values.numbers, PRESETS[name]
+    if (own.scale, own.mean, own.std) == (base.scale, base.mean, base.std):  # a detector's own order of channels
+        return base, f"guessed: as preset {name}, {values.reason}"
+    told = replace(base, scale=own.scale, mean=own.mean, std=own.std, channels=own.channels)
+    return told, f"guessed: as preset {values.preset}, {values.reason}"
+
+
+def _because(family: str) -> str:
+    return f"for a {NAMES[family]}" if family in NAMES else "from shape and dtype"
 
 
 def is_strip(sides: Size) -> bool:

@@ -115,7 +115,10 @@ def test_guess_from_shape(
     assert "'pixels'" in warning
     assert "--preprocess NAME" in warning
     assert "FILE.json" in warning
-    if channels == "RGB":
+    if channels == "RGB" and layout == "NHWC":
+        assert (p.mean, p.std, p.scale) == ((1.0,) * 3, (1.0,) * 3, 1 / 127.5)
+        assert "its input is NHWC, as TensorFlow's are" in choice.sources["mean"]
+    elif channels == "RGB":
         assert (p.mean, p.std, p.scale) == (IMAGENET_MEAN, IMAGENET_STD, 1 / 255)
     else:
         assert (set(p.mean), set(p.std), p.scale) == ({0.0}, {1.0}, 1 / 255)
