@@ -16,6 +16,8 @@ from onnx_gradcam.anatomy.positions import SpatialLayout
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.anatomy.tokens import TokenGrid
 
+COARSE = 16  # positions of a map that is too coarse to say much
+
 
 class Verdict(Enum):
     """Why the automatic choice takes a layer, or why it does not."""
@@ -121,6 +123,20 @@ class Layer:
         if self.token_grid is not None:
             sizes[2:] = ["?"] * self.token_grid.ndim if self.is_open else self.token_grid.shape
         return tuple(sizes)
+
+
+def coarseness(layer: Layer, finer: Layer | None) -> str:
+    """Return a sentence where the map of a layer is coarse, with the name of the next finer layer; "" where it is not.
+
+    Args:
+        layer: the layer that is taken.
+        finer: the next finer layer; None where there is none.
+    """
+    if layer.positions is None or layer.positions >= COARSE or len(layer.dims) < 4:
+        return ""
+    size = "×".join(map(str, layer.dims[2:]))
+    way_out = f"; the next finer layer: --layer {finer.name}" if finer is not None else ""
+    return f"the map of {layer.name!r} has {size} positions only, so that it is coarse{way_out}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.dense.layers import bottleneck_layers, level_layers
 from onnx_gradcam.anatomy.grids import Axes, grids
-from onnx_gradcam.anatomy.layer import REASONS, Layer, LayerSearch, Verdict
+from onnx_gradcam.anatomy.layer import REASONS, Layer, LayerSearch, Verdict, coarseness
 from onnx_gradcam.anatomy.module_paths import modules
 from onnx_gradcam.anatomy.positions import SpatialLayout
 from onnx_gradcam.anatomy.score import Score
@@ -21,7 +21,6 @@ from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS
 from onnx_gradcam.graph.quantization import real_form
 
-COARSE = 16  # positions of a map that is too coarse to say much
 Finder = Callable[[LayerSearch], list[Layer]]
 
 
@@ -50,17 +49,13 @@ def candidates(
 
 def _with_coarseness(ranked: Sequence[Layer]) -> list[Layer]:
     """Return the same layers; one that is taken says that its map is coarse, and which one is the next finer."""
-    return [replace(x, note=x.note or _coarseness(x, ranked)) if x.chosen else x for x in ranked]
+    return [replace(x, note=x.note or coarseness(x, _next_finer(x, ranked))) if x.chosen else x for x in ranked]
 
 
-def _coarseness(layer: Layer, ranked: Sequence[Layer]) -> str:
-    count = layer.positions
-    if count is None or count >= COARSE or len(layer.dims) < 4:
-        return ""
-    size = "×".join(map(str, layer.dims[2:]))
-    finer = [x for x in ranked if (more := x.positions) is not None and more > count and x.verdict is Verdict.SHALLOWER]
-    way_out = f"; the next finer layer: --layer {finer[0].name}" if finer else ""
-    return f"the map of {layer.name!r} has {size} positions only, so that it is coarse{way_out}"
+def _next_finer(layer: Layer, ranked: Sequence[Layer]) -> Layer | None:
+    count = layer.positions or 0
+    finer = (x for x in ranked if x.verdict is Verdict.SHALLOWER and x.positions is not None and x.positions > count)
+    return next(finer, None)
 
 
 def _finders(score: Score) -> tuple[Finder, ...]:

@@ -76,8 +76,9 @@ class Score:
 def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
     """Return the scores of all heads of a model: what could be explained, first what is.
 
-    An output with one score for each class goes before a single number, one with a Softmax or Sigmoid before one
-    without. Outputs with many scores for each image, an embedding and the values of a regression come behind these.
+    An output with a Softmax or Sigmoid goes before one without: a model that makes probabilities of its classes itself
+    leaves none as they are. An output with one score for each class goes before a single number. Outputs with many
+    scores for each image, an embedding and the values of a regression come behind these.
 
     Args:
         graph: a prepared graph.
@@ -97,7 +98,7 @@ def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
 
 
 def _merit(score: Score) -> tuple[bool, bool, bool]:
-    return score.kind == "classes", score.activation != "", score.kind not in NO_CLASSES
+    return score.activation != "", score.kind == "classes", score.kind not in NO_CLASSES
 
 
 def _of_vector(vector: Vector, nature: Nature) -> Score:

@@ -285,7 +285,7 @@ class Network:
     def is_by_level(self) -> bool:
         """Return whether each level of a detector has its own layer; then only the level of the cell is drawn."""
         levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
-        return self.is_automatic and len(self.layers) == len(levels)
+        return self.is_automatic and len(self.layers) == len(levels) and not self.is_summed
 
     @property
     def is_summed(self) -> bool:

@@ -116,12 +116,14 @@ def test_of_equals_the_first_is_taken() -> None:
         assert score_of(net.model(dict.fromkeys(names))).value.name == names[0]
 
 
-def test_classes_come_before_a_single_value() -> None:
+@pytest.mark.parametrize("squash", ["", "Sigmoid"])
+def test_classes_come_before_a_single_value(squash: str) -> None:
     net = Net()
     flat = net.op("Flatten", net.conv(net.input("x", [BATCH, 3, 1, 1]), (3, 4), kernel=1))
-    net.op("Sigmoid", net.linear(flat, 4, 1), out="is_there")
-    net.linear(flat, 4, 5, out="class")
-    assert facts(score_of(net.model({"is_there": None, "class": None}))) == ("class", 1, "", 5, "classes")
+    net.op(squash or "Identity", net.linear(flat, 4, 1), out="is_there")
+    net.op(squash or "Identity", net.linear(flat, 4, 5, out="class"), out="y")
+    proto = net.model({"is_there": None, "y": None})
+    assert facts(score_of(proto)) == ("class" if squash else "y", 1, squash, 5, "classes")
 
 
 def test_labels_are_made_of_the_score() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.graph.builder import Value
+from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import captured
 from onnx_gradcam.graph.operators import AxisEffect, operators
 
@@ -29,6 +31,7 @@ PICKING = operators(
     "ArgMax NonMaxSuppression TopK ReduceMax Max Where Greater GreaterOrEqual Less LessOrEqual NonZero Mul Sqrt Loop "
     "If Scan Shape Add Sub Div Mod Min Clip Not And Equal".split()
 )
+SCALING = frozenset("Cast Clip DequantizeLinear Div Identity Mul QuantizeLinear Round".split())
 BOX = 4  # columns of a box
 
 
@@ -83,6 +86,21 @@ def _first_of(value: Value, reached: Collection[Value], known: Mapping[Value, En
 
 
 def _ends_before(output: Value, known: Mapping[Value, Entries]) -> list[Value]:
+    """Return the last values with probabilities before ``output``; of none behind which arithmetic changes entries.
+
+    Where there is none, it is those that were only scaled since: a mask of 0 to 255.
+    """
+    return _walk_back(output, known, lambda node: False) or _walk_back(output, known, _only_scales)
+
+
+def _only_scales(node: ir.Node) -> bool:
+    """Tell whether a node makes larger numbers of larger ones: it scales by a positive constant, clips or rounds."""
+    factor = constant(node.inputs[1]) if node.op_type in ("Mul", "Div") else np.array(1)
+    return node.op_type in SCALING and factor is not None and bool(np.all(factor > 0))
+
+
+def _walk_back(output: Value, known: Mapping[Value, Entries], is_passed: Callable[[ir.Node], bool]) -> list[Value]:
+    """Return the last values with probabilities before ``output``; ``is_passed``: by what entries may be changed."""
     ends: list[Value] = []
     seen: set[Value] = set()
     pending = [output]
@@ -91,12 +109,10 @@ def _ends_before(output: Value, known: Mapping[Value, Entries]) -> list[Value]:
         if value in seen:
             continue
         seen.add(value)
-        entries = known.get(value)
+        entries, node = known.get(value), value.producer()
         if entries is not None and entries.are_squashed:
             ends.append(value)
-            continue
-        node = value.producer()
-        if node is not None and node.op_type in PICKING:
+        elif node is not None and node.op_type in PICKING and (entries is None or is_passed(node)):
             pending.extend(v for v in [*node.inputs, *captured(node)] if v is not None and not v.is_initializer())
     return ends
 

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import Dim
+from onnx_gradcam.anatomy.dense.grouping import PAIR, is_named_objectness
 from onnx_gradcam.anatomy.dense.heads import BOX
-from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, is_named_objectness, scored_output
+from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, scored_output
 from onnx_gradcam.anatomy.dense.tensors import Apart, Tensor, columns
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.grids import input_axes
@@ -29,7 +30,6 @@ DISTANCES = (8, 16, 17)  # bins of a distribution over a distance
 BOXES = (BOX, *(BOX * bins for bins in DISTANCES))
 ANCHORS = 3  # in each cell, where one convolution makes boxes, objectness and classes of all
 LANDMARKS = (10,)  # five points
-PAIR = 2  # columns of a size or an offset
 COARSE = 4  # a detector's cells lie at least so many pixels apart
 
 

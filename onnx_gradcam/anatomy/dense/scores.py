@@ -15,21 +15,14 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.dense import heads
 from onnx_gradcam.anatomy.dense.cells import Level, levels
-from onnx_gradcam.anatomy.dense.outputs import (
-    ScoredOutput,
-    activation_behind,
-    gates_among,
-    of_entries,
-    scored_output,
-    with_boxes,
-    with_objectness,
-    without_boxes,
-)
+from onnx_gradcam.anatomy.dense.grouping import grouped, without_boxes
+from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, activation_behind, of_entries, scored_output
 from onnx_gradcam.anatomy.dense.plain import plain_logits
 from onnx_gradcam.anatomy.dense.raw import raw_heads, squashed_anchors
 from onnx_gradcam.anatomy.dense.tensors import Joined, Tensor, column_sources, dims_of, sources
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.natures import is_image
+from onnx_gradcam.anatomy.sizes import Sizes
 from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.operators import CONVOLUTIONS
@@ -133,10 +126,7 @@ class DenseScores:
 
 
 def dense_scores(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[DenseScores]:
-    """Return the scores in all outputs of ``graph``, those with most classes first.
-
-    Outputs of as many classes and cell axes are one score; one of a single class and as many cells as another one's is
-    the objectness of that one.
+    """Return the scores in all outputs of ``graph``, what is explained first before the others (``grouped``).
 
     Args:
         graph: a prepared graph.
@@ -144,15 +134,8 @@ def dense_scores(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batch
         batches: the first dimensions of the inputs.
     """
     outputs = _scored_outputs(graph, known, batches)
-    gates = gates_among(outputs)
-    groups: dict[tuple[int, int], list[ScoredOutput]] = {}
-    for output in outputs:
-        if output not in gates:
-            groups.setdefault((output.count, len(dims_of(output.grid))), []).append(output)
-    left = [*graph.outputs, *_suppressed_boxes(graph)]
-    alike = [[with_objectness(output, gates) for output in group] for group in groups.values()]
-    ordered = sorted(alike, key=lambda group: -group[0].count)
-    return [_joined(with_boxes(group, left)) for group in ordered]
+    others = [*graph.outputs, *_suppressed_boxes(graph)]
+    return [_joined(group) for group in grouped(outputs, others, known, Sizes.of(graph))]
 
 
 def _suppressed_boxes(graph: ir.Graph) -> list[Value]:

@@ -1,0 +1,203 @@
+"""Small networks with maps: heat maps, masks, several streams, steps of readers; and what an expert takes of them.
+
+``MAPS`` says for each network which heads it has, what is explained first before the others, and the layers of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from dense_kinds import CLASSES, number, pyramid
+from nets import Net
+
+Outputs = dict[str, list[int | str] | None]
+
+
+class Head(NamedTuple):
+    """The outputs of a head, and how many classes it has on how many levels; ``gated``: with an objectness."""
+
+    outputs: str
+    classes: int
+    levels: int = 1
+    gated: bool = False
+
+
+class Maps(NamedTuple):
+    """A network, what an expert takes for its heads, and the layers of the first."""
+
+    write: Callable[[Net], Outputs]
+    heads: tuple[Head, ...]
+    layers: tuple[str, ...] = ("level0",)
+
+
+def enlarged(net: Net, x: str, factor: int, out: str = "", mode: str = "nearest") -> str:
+    """Resize a map by a factor."""
+    return net.op("Resize", x, "", net.array(np.array([1, 1, factor, factor], np.float32)), out=out, mode=mode)
+
+
+def squashed(net: Net, x: str, width: int, out: str) -> None:
+    """A map of 8 channels, through a convolution and a Sigmoid."""
+    net.op("Sigmoid", net.conv(x, (8, width), out=f"{out}_logits"), out=out)
+
+
+def keypoint_centernet(net: Net) -> Outputs:
+    """Heat maps of objects and of their joints, beside sizes and offsets of two columns."""
+    x = pyramid(net)[0]
+    for name, width in (("wh", 2), ("hps", 34), ("reg", 2), ("hp_offset", 2)):
+        net.conv(x, (8, width), out=name)
+    squashed(net, x, 1, "hm")
+    squashed(net, x, 17, "hm_hp")
+    widths = {"hm": 1, "wh": 2, "hps": 34, "reg": 2, "hm_hp": 17, "hp_offset": 2}
+    return {name: [1, width, 8, 8] for name, width in widths.items()}
+
+
+def corners(net: Net) -> Outputs:
+    """Heat maps of two corners on one grid, with tags and offsets."""
+    x, outputs = pyramid(net)[0], Outputs()
+    for corner in ("tl", "br"):
+        squashed(net, x, CLASSES, f"{corner}_heat")
+        net.conv(x, (8, 1), out=f"{corner}_tag")
+        net.conv(x, (8, 2), out=f"{corner}_off")
+        outputs |= {f"{corner}_{n}": [1, w, 8, 8] for n, w in (("heat", CLASSES), ("tag", 1), ("off", 2))}
+    return outputs
+
+
+def peaks(net: Net) -> Outputs:
+    """Heat maps of which a 3 × 3 maximum leaves the peaks."""
+    x = pyramid(net)[0]
+    squashed(net, x, CLASSES, "heat")
+    largest = net.op("MaxPool", "heat", kernel_shape=[3, 3], pads=[1] * 4)
+    net.op("Mul", "heat", net.op("Cast", net.op("Equal", "heat", largest), to=onnx.TensorProto.FLOAT), out="hm")
+    net.conv(x, (8, 2), out="wh")
+    return {"hm": [1, CLASSES, 8, 8], "wh": [1, 2, 8, 8]}
+
+
+def side_outputs(net: Net) -> Outputs:
+    """Masks of several depths and of all of them, each in the size of the image."""
+    fine, coarse = pyramid(net)
+    each = [net.conv(enlarged(net, x, factor), (8, 1)) for x, factor in ((fine, 4), (coarse, 8))]
+    fused = net.conv(net.op("Concat", *each, axis=1), (2, 1), kernel=1)
+    for k, x in enumerate([fused, *each]):
+        net.op("Sigmoid", x, out=f"d{k}")
+    return {f"d{k}": [1, 1, 32, 32] for k in range(3)}
+
+
+def text_map(net: Net) -> Outputs:
+    """A score of text beside distances and an angle, which pass through a Sigmoid and are scaled."""
+    x = pyramid(net)[0]
+    squashed(net, x, 1, "score")
+    distances = net.op("Mul", net.op("Sigmoid", net.conv(x, (8, 4), kernel=1)), net.array(number(512)))
+    turned = net.op("Sub", net.op("Sigmoid", net.conv(x, (8, 1), kernel=1)), net.array(number(0.5)))
+    net.op("Concat", distances, net.op("Mul", turned, net.array(number(3.14))), axis=1, out="geo")
+    return {"score": [1, 1, 8, 8], "geo": [1, 5, 8, 8]}
+
+
+def prototypes(net: Net) -> Outputs:
+    """Boxes, classes and mask coefficients of two levels, and prototypes of masks behind a SiLU."""
+    parts = {name: [] for name in ("box", "cls", "mask")}
+    for k, x in enumerate(pyramid(net)):
+        for name, width in (("box", 4), ("cls", CLASSES), ("mask", 32)):
+            y = net.conv(x, (8, width), kernel=1, out=f"{name}{k}")
+            parts[name].append(net.op("Reshape", y, net.ints(1, width, -1)))
+    box, cls, mask = (net.op("Concat", *each, axis=2) for each in parts.values())
+    net.op("Concat", net.op("Mul", box, net.array(number(8))), net.op("Sigmoid", cls), mask, axis=1, out="output0")
+    y = net.conv("level0", (8, 32))
+    net.op("Mul", y, net.op("Sigmoid", y), out="output1")
+    return {"output0": [1, 4 + CLASSES + 32, 80], "output1": [1, 32, 8, 8]}
+
+
+def mask_in_bytes(net: Net) -> Outputs:
+    """A mask of 0 to 255."""
+    y = net.op("Sigmoid", net.conv(enlarged(net, pyramid(net)[0], 4), (8, 1), out="logits"))
+    net.op("Clip", net.op("Mul", y, net.array(number(255))), net.array(number(0)), net.array(number(255)), out="y")
+    return {"y": [1, 1, 32, 32]}
+
+
+def two_streams(net: Net) -> Outputs:
+    """Two streams of a segmenter that meet in its logits."""
+    x, ends = net.input("x", [1, 3, 32, 32]), []
+    for k in range(2):
+        y = net.op("Relu", net.conv(x, (3, 8), stride=2))
+        y = net.op("Relu", net.conv(y, (8, 8), stride=2), out=f"end{k}")
+        ends.append(net.conv(enlarged(net, y, 4), (8, 5), kernel=1))
+    net.op("Softmax", net.op("Add", *ends, out="logits"), axis=1, out="y")
+    return {"y": [1, 5, 32, 32]}
+
+
+def two_backbones(net: Net) -> Outputs:
+    """Two streams of a detector whose logits are summed."""
+    x, ends = net.input("x", [1, 3, 32, 32]), []
+    for k in range(2):
+        y = net.op("Relu", net.conv(x, (3, 8), stride=2))
+        ends.append(net.op("Relu", net.conv(y, (8, 8), stride=2), out=f"end{k}"))
+    y = net.op("Add", *(net.conv(end, (8, CLASSES), kernel=1) for end in ends), out="logits")
+    box = net.op("Mul", net.op("Exp", net.conv(ends[0], (8, 4), kernel=1)), net.array(number(8)))
+    net.op("Reshape", net.op("Sigmoid", y), net.ints(1, CLASSES, 64), out="scores")
+    net.op("Reshape", box, net.ints(1, 4, 64), out="boxes")
+    return {"scores": [1, CLASSES, 64], "boxes": [1, 4, 64]}
+
+
+def with_texts(net: Net) -> Outputs:
+    """Classes as products of what the levels hold with embedded texts, an input beside the image."""
+    texts, scores, boxes = net.input("txt_feats", [1, CLASSES, 8]), [], []
+    for k, x in enumerate(pyramid(net)):
+        rows = net.op(
+            "Transpose",
+            net.op("Reshape", net.conv(x, (8, 8), kernel=1, out=f"embedded{k}"), net.ints(1, 8, -1)),
+            perm=[0, 2, 1],
+        )
+        y = net.op("MatMul", rows, net.op("Transpose", texts, perm=[0, 2, 1]), out=f"products{k}")
+        scores.append(net.op("Add", net.op("Mul", y, net.array(number(1.7))), net.array(number(-2))))
+        boxes.append(net.op("Reshape", net.conv(x, (8, 4), kernel=1), net.ints(1, 4, -1)))
+    net.op("Sigmoid", net.op("Concat", *scores, axis=1), out="scores")
+    net.op("Mul", net.op("Concat", *boxes, axis=2), net.array(number(8)), out="boxes")
+    return {"scores": [1, 80, CLASSES], "boxes": [1, 4, 80]}
+
+
+def reader(net: Net, form: str) -> Outputs:
+    """A reader of convolutions only: its last one along the steps, with a LogSoftmax or without, or before the mean."""
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 16, 64]), (3, 8), stride=2))
+    x = net.op("Relu", net.conv(x, (8, 8)), out="level0")
+    if form == "mean of maps":
+        net.op("ReduceMean", net.conv(x, (8, 7), kernel=1), net.ints(2), keepdims=0, out="y")
+        return {"y": [1, 7, 32]}
+    y = net.op("Conv", net.op("ReduceMean", x, net.ints(2), keepdims=0), net.random(7, 8, 1), net.random(7), out="raw")
+    net.op(
+        *(("LogSoftmax", y) if form == "squashed" else ("Identity", y)),
+        out="y",
+        **({"axis": 1} if form == "squashed" else {}),
+    )
+    return {"y": [1, 7, 32]}
+
+
+def coarse(net: Net, detector: bool) -> Outputs:
+    """A map of 2 × 2 before the scores of a detector or a segmenter."""
+    x = net.op("Relu", net.conv(pyramid(net)[1], (8, 8), stride=2), out="coarse")
+    if not detector:
+        net.op("Softmax", net.conv(enlarged(net, x, 16), (8, 5)), axis=1, out="y")
+        return {"y": [1, 5, 32, 32]}
+    net.op("Sigmoid", net.conv(x, (8, CLASSES), kernel=1), out="cls")
+    net.op("Exp", net.conv(x, (8, 4), kernel=1), out="box")
+    return {"cls": [1, CLASSES, 2, 2], "box": [1, 4, 2, 2]}
+
+
+MAPS = {
+    "centernet of joints": Maps(keypoint_centernet, (Head("hm", 1), Head("hm_hp", 17))),
+    "cornernet": Maps(corners, (Head("tl_heat", 3), Head("br_heat", 3))),
+    "peaks": Maps(peaks, (Head("hm", 3),)),
+    "side outputs": Maps(side_outputs, (Head("d0", 1), Head("d1", 1), Head("d2", 1)), ("level1",)),
+    "text map": Maps(text_map, (Head("score", 1),)),
+    "prototypes": Maps(prototypes, (Head("output0", 3, 2),), ("level0", "level1")),
+    "mask in bytes": Maps(mask_in_bytes, (Head("y", 1),)),
+    "two streams": Maps(two_streams, (Head("y", 5),), ("end0", "end1")),
+    "two backbones": Maps(two_backbones, (Head("scores", 3),), ("end0", "end1")),
+    "texts": Maps(with_texts, (Head("scores", 3, 2),), ("embedded0", "embedded1")),
+    "reader": Maps(lambda net: reader(net, ""), (Head("y", 7),)),
+    "reader, squashed": Maps(lambda net: reader(net, "squashed"), (Head("y", 7),)),
+    "reader, mean of maps": Maps(lambda net: reader(net, "mean of maps"), (Head("y", 7),)),
+    "coarse detector": Maps(lambda net: coarse(net, True), (Head("cls", 3),), ("coarse",)),
+    "coarse segmenter": Maps(lambda net: coarse(net, False), (Head("y", 5),), ("coarse",)),
+}
