@@ -16,7 +16,7 @@ PYTEST = -m pytest -n auto --dist loadfile
 # `make test` leaves out what is marked slow, and skips what needs torch or the zoo; `make check` runs it all.
 EVERYTHING = -m "not oracles and not heavy and not gpu"
 
-.PHONY: demo test check sweep bench oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
+.PHONY: demo test check sweep bench bench-analysis oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo
@@ -45,6 +45,10 @@ sweep: $(CHECK_ENV)/.ready
 
 bench: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/bench.py
+
+# What it costs to look at a model: graphs of 500 nodes, and the zoo.
+bench-analysis: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/bench_analysis.py
 
 oracles: $(ORACLES_ENV)/.ready
 	$(ORACLES_ENV)/bin/python -m pytest -m oracles tests/oracles_env

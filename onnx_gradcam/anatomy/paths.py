@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
-from onnx_gradcam.graph.flow import carriers, downstream, results, upstream
+from onnx_gradcam.graph.flow import carriers, downstream, steps_of, upstream
 
 
 def upstream_of_any(nodes: Sequence[ir.Node], sinks: Iterable[ir.Value]) -> set[ir.Value]:
     """Return all values on which one of ``sinks`` depends differentiably, these included."""
-    return set[ir.Value]().union(*(upstream(nodes, sink) for sink in sinks))
+    return upstream(nodes, *sinks)
 
 
 def bottlenecks(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], sinks: Collection[ir.Value]) -> list[ir.Value]:
@@ -91,15 +91,7 @@ def smallest_cut(
     where a path goes around all of them.
     """
     path = downstream(nodes, inputs) & upstream_of_any(nodes, sinks)
-    after: dict[ir.Value, list[ir.Value]] = {}
-    before: dict[ir.Value, list[ir.Value]] = {}
-    for node in nodes:
-        for _, source in carriers(node):
-            for value in results(node):
-                if source in path and value in path:
-                    after.setdefault(source, []).append(value)
-                    before.setdefault(value, []).append(source)
-    flow = _Flow(after, before, set(cuttable))
+    flow = _Flow(*steps_of(nodes, path), set(cuttable))
     begin = [(v, False) for v in inputs if v in path]
     while True:
         came = _reached(flow, begin)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +24,7 @@ from onnx_gradcam.anatomy.positions import (
 )
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.builder import static_dims
-from onnx_gradcam.graph.flow import carriers, downstream, upstream
+from onnx_gradcam.graph.flow import Steps, carriers, spread, steps_of
 from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.operators import CONVOLUTIONS, COPIES, PRODUCTS, AxisEffect, operators
 from onnx_gradcam.graph.prepare.prepare import with_shapes
@@ -85,6 +86,10 @@ class TokenPositions:
             self._positions = follow(self._nodes, {**self._begin, **images}, self._graph.inputs)
         self._by_name = {v.name: v for v in self._positions}
 
+    @cached_property
+    def _steps(self) -> Steps:
+        return steps_of(self._nodes)
+
     def on_grid(self) -> dict[ir.Value, Axes]:
         """Return the values of the graph as ``grids`` does, without the convolutions that take tokens for channels."""
         return {self._original[v.name]: axes for v, axes in self._begin.items() if v.name in self._original}
@@ -133,7 +138,7 @@ class TokenPositions:
         still in their positions, and one that was mixed on the way from the stream. Where the positions of a stream are
         not known it is one all the same: what it holds cannot be placed, and no stream before it is the last.
         """
-        reached = downstream(self._nodes, [v for v, p in self._positions.items() if p])
+        reached = spread([v for v, p in self._positions.items() if p], self._steps.after)
         mixed = {v for node in self._nodes if self._mixes(node, reached) for v in node.outputs}
         sums = [n for n in self._nodes if n.op_type in RESIDUAL_SUMS and n.outputs[-1].name] if mixed else []
         streams = (self._stream_into(node, reached, mixed) for node in sums)
@@ -148,7 +153,7 @@ class TokenPositions:
         for before in begin:
             behind = self._behind(before)
             others = [v for v in terms if v is not before and (v in behind if not placed else not self._of(v))]
-            if any(mixed & upstream(self._nodes, v) & behind for v in others):
+            if any(mixed & spread([v], self._steps.before) & behind for v in others):
                 names = before.name or "", value.name or ""
                 return TokenStream(self._original[names[0]], self._original[names[1]], self.layout(names[0]))
         return None
@@ -160,7 +165,7 @@ class TokenPositions:
             if node.op_type not in QUANTIZED_COPIES or node.inputs[0] is None:
                 break
             copies.append(node.inputs[0])
-        return downstream(self._nodes, copies)
+        return spread(copies, self._steps.after)
 
     def _mixes(self, node: ir.Node, reached: Set[ir.Value]) -> bool:
         """Tell whether tokens meet in ``node``.

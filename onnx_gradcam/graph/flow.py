@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -35,12 +35,13 @@ STEERING = frozenset(
 # (operator, output) pairs of floating-point outputs that are constants as far as the gradient goes.
 SETTLED = frozenset({("DynamicQuantizeLinear", 1)})
 
+FLOATING = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 STEP = "constant between jumps"  # key in ``meta`` of values that are so by construction, though made by Mul and Clip
 
 
 def is_float(value: ir.Value) -> bool:
     """Tell whether ``value`` holds floating-point numbers, as far as is known."""
-    return value.dtype is None or value.dtype.is_floating_point()
+    return value.dtype is None or value.dtype in FLOATING
 
 
 def carries(value: ir.Value) -> bool:
@@ -60,6 +61,8 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
 def captured(node: ir.Node) -> list[ir.Value]:
     """Return the outer values that the bodies of an If, Loop or Scan read: inputs in all but name."""
     bodies = bodies_of(node)
+    if not bodies:
+        return []
     inner = [n for body in bodies for n in ir.traversal.RecursiveGraphIterator(body)]
     own = {v for n in inner for v in n.outputs}
     own.update(v for body in bodies for g in [body, *body.subgraphs()] for v in [*g.inputs, *g.initializers.values()])
@@ -116,12 +119,49 @@ def downstream(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.
     return reached
 
 
-def upstream(nodes: Iterable[ir.Node], sink: ir.Value) -> set[ir.Value]:
-    """Return all values on which ``sink`` depends differentiably, itself included; ``nodes`` in topological order."""
-    reached = {sink}
+def upstream(nodes: Iterable[ir.Node], *sinks: ir.Value) -> set[ir.Value]:
+    """Return all values on which one of ``sinks`` depends differentiably, these included; ``nodes`` in topological
+    order."""
+    reached = {*sinks}
     for node in reversed(list(nodes)):
         if any(v in reached for v in results(node)):
             reached.update(value for _, value in carriers(node))
+    return reached
+
+
+class Steps(NamedTuple):
+    """The differentiable steps of a graph, for who walks it many times.
+
+    Attributes:
+        after: for each value those that are computed of it.
+        before: for each value those that it is computed of.
+    """
+
+    after: Mapping[ir.Value, Sequence[ir.Value]]
+    before: Mapping[ir.Value, Sequence[ir.Value]]
+
+
+def steps_of(nodes: Iterable[ir.Node], within: Container[ir.Value] | None = None) -> Steps:
+    """Return the differentiable steps of a graph, or those between two values of ``within``, in graph order."""
+    after, before = dict[ir.Value, list[ir.Value]](), dict[ir.Value, list[ir.Value]]()
+    for node in nodes:
+        made = [v for v in results(node) if within is None or v in within]
+        for _, source in carriers(node) if made else ():
+            if within is None or source in within:
+                after.setdefault(source, []).extend(made)
+                for value in made:
+                    before.setdefault(value, []).append(source)
+    return Steps(after, before)
+
+
+def spread(sources: Iterable[ir.Value], along: Mapping[ir.Value, Sequence[ir.Value]]) -> set[ir.Value]:
+    """Return all values that steps lead to from ``sources``, these included; ``along`` is one side of ``Steps``."""
+    reached = set(sources)
+    pending = list(reached)
+    while pending:
+        new = [v for v in along.get(pending.pop(), ()) if v not in reached]
+        reached.update(new)
+        pending.extend(new)
     return reached
 
 
