@@ -5,11 +5,9 @@ from __future__ import annotations
 import cProfile
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import bench_analysis
-import numpy as np
 import onnx
 import pytest
 from long_nets import SHAPES, long_model
@@ -47,7 +45,7 @@ def calls(shape: str, nodes: int) -> int:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_analysis_takes_twice_the_time_for_twice_the_nodes(shape: str) -> None:
     calls(shape, 100)  # what is imported on the way
-    assert calls(shape, 200) < 2.5 * calls(shape, 100)
+    assert calls(shape, 300) < 2.5 * calls(shape, 150)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -66,19 +64,6 @@ def test_a_chain_is_longer_than_the_stack_of_the_interpreter() -> None:
     assert constant(graph.outputs[0]) is None
     (layer,) = choose(graph, find_score(graph), ["auto"])
     assert layer.value is list(graph)[-4].outputs[0]
-
-
-def test_constants_are_folded_over_more_nodes_than_the_stack_holds() -> None:
-    proto = long_model("chain", 12)
-    count = 2 * sys.getrecursionlimit()
-    names = ["one", *(f"c{k}" for k in range(count))]
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(1, np.float32), "one"))
-    added = [onnx.helper.make_node("Neg", [a], [b]) for a, b in pairwise(names)]
-    proto.graph.node.extend([*added, onnx.helper.make_node("Mul", ["logits", names[-1]], ["scaled"])])
-    proto.graph.output[0].name = "scaled"
-    graph = load(proto).model.graph
-    value = next(n for n in graph if n.op_type == "Mul").inputs[1]
-    assert constant(value) == [1.0]  # an even number of signs
 
 
 @pytest.mark.parametrize("shape", ["residual", "dense", "quantized", "transformer"])
