@@ -21,6 +21,7 @@ from onnx_gradcam.graph.names import KIND_KEY, claim, folded, kind_in_metadata, 
 from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
 from onnx_gradcam.graph.prepare.inference import infer, infer_anew
 from onnx_gradcam.graph.prepare.sequences import resolve_sequences
+from onnx_gradcam.graph.prepare.squashes import join_squashes
 from onnx_gradcam.graph.prepare.unfuse import write_out_sums
 from onnx_gradcam.graph.prepare.upgrade import raise_opset
 from onnx_gradcam.graph.quantization import add_real_forms
@@ -75,6 +76,7 @@ def prepare(model: ir.Model) -> ir.Model:
         infer(copy)
         _fold(copy)
     write_out_sums(copy.graph)
+    join_squashes(copy.graph)
     RemoveUnusedNodesPass()(copy)
     for graph in copy.graphs():
         _name_all(graph)
