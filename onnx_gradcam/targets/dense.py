@@ -97,6 +97,8 @@ def write_dense(op: Builder, dense: DenseScores, values: Mapping[str, Value]) ->
     if winner is not None and gate is None:
         background = _background(op, logits, winner, dense.count)
         ranking = op.Where(background, op.const(LOWEST, like=best), best)
+    if dense.may_have_background:
+        ranking = op.Where(_likely_in_most_cells(op, logits), op.const(LOWEST, like=best), best)
     score = op.Reshape(op.GatherElements(logits, cell_number, axis=2), op.ints(0, dense.count))
     level = _level_of(op, write, cell_number, dense.levels)
     sides = _sides(op, [write(head.grid) for head in dense.heads])
@@ -142,6 +144,13 @@ def _background(op: Builder, logits: Value, winner: Value, count: int) -> Value:
     wins = op.Equal(winner, op.array(np.arange(count, dtype=np.int64).reshape(1, -1, 1)))
     share = op.ReduceMean(op.Cast(wins, to=int(ir.DataType.FLOAT)), op.ints(2), keepdims=0)
     return op.Greater(share, op.array(np.array(0.5, np.float32)))
+
+
+def _likely_in_most_cells(op: Builder, logits: Value) -> Value:
+    """Write which classes are more likely than not in most cells, (N, K): no object is, but the background of a Softmax
+    is."""
+    is_likely = op.Cast(op.Greater(logits, op.const(0, like=logits)), to=int(ir.DataType.FLOAT))
+    return op.Greater(op.ReduceMean(is_likely, op.ints(2), keepdims=0), op.array(np.array(0.5, np.float32)))
 
 
 # --- cells ------------------------------------------------------------------------------------------------------

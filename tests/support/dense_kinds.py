@@ -304,8 +304,13 @@ KINDS = {
 
 def deployed(name: str, form: str, folder: Path) -> onnx.ModelProto:
     """Return a network of ``KINDS`` in one of ``FORMS``."""
+    return in_form(model(KINDS[name].write), form, folder)
+
+
+def in_form(proto: onnx.ModelProto, form: str, folder: Path) -> onnx.ModelProto:
+    """Return a network with the input x (1, 3, 32, 32) in one of ``FORMS``."""
     before, after = folder / "float.onnx", folder / "deployed.onnx"
-    onnx.save(model(KINDS[name].write), before)
+    onnx.save(proto, before)
     if form == "float16":
         logging.disable(logging.WARNING)
         made: onnx.ModelProto = convert_float_to_float16(onnx.load(before), keep_io_types=True)

@@ -31,6 +31,7 @@ class ScoredOutput:
         output: the value of the model that holds the scores.
         returned_in: the names of the graph outputs that they come to.
         raw: why they are taken for scores, where nothing in the model squashes them; "" where something does.
+        may_have_background: whether one of the classes may be the background, that of most cells.
     """
 
     logits: Tensor
@@ -43,6 +44,7 @@ class ScoredOutput:
     output: Value
     returned_in: tuple[str, ...] = ()
     raw: str = ""
+    may_have_background: bool = False
 
     @property
     def count(self) -> int:

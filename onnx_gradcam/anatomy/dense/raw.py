@@ -9,52 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
-from typing import NamedTuple
 
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import Dim
-from onnx_gradcam.anatomy.dense.grouping import PAIR, is_named_objectness
+from onnx_gradcam.anatomy.dense.anchored import apart, has_boxes
+from onnx_gradcam.anatomy.dense.grouping import PAIR
 from onnx_gradcam.anatomy.dense.heads import BOX
 from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, scored_output
-from onnx_gradcam.anatomy.dense.tensors import Apart, Tensor, columns
-from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.dense.parts import (
+    CHANGED,
+    RAW,
+    SQUASHED,
+    Grids,
+    Part,
+    by_grid,
+    counted,
+    is_convolved,
+    parts_of,
+)
+from onnx_gradcam.anatomy.dense.tensors import columns
+from onnx_gradcam.anatomy.entries.columns import Entries, columns_in
 from onnx_gradcam.anatomy.grids import input_axes
 from onnx_gradcam.anatomy.sizes import Sizes
 from onnx_gradcam.anatomy.tokens import is_open
-from onnx_gradcam.anatomy.vectors import Batches, batch_axis
+from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
 
-DISTANCES = (8, 16, 17)  # bins of a distribution over a distance
-BOXES = (BOX, *(BOX * bins for bins in DISTANCES))
 ANCHORS = 3  # in each cell, where one convolution makes boxes, objectness and classes of all
-LANDMARKS = (10,)  # five points
+ANCHORS_OF_ONE_LEVEL = (5, 3)
+WELL_KNOWN = (20, 80)  # classes of the data sets that detectors are published with
 COARSE = 4  # a detector's cells lie at least so many pixels apart
-
-
-class Part(NamedTuple):
-    """Some columns of a raw output, ``value``, that one convolution or linear layer made; ``source``: the logits."""
-
-    value: Value
-    source: Tensor
-    axis: int
-    start: int
-    width: int
-    total: int
-    cells: tuple[Dim, ...]
-
-    def tensor(self) -> Tensor:
-        """Return the columns."""
-        return columns(self.source, self.axis, self.start, self.width, self.total)
-
-
-class Roles(NamedTuple):
-    """The parts on one grid say by number which of them holds what."""
-
-    classes: int
-    objectness: int | None
-    boxes: int | None
 
 
 def raw_heads(
@@ -69,59 +54,49 @@ def raw_heads(
         named: the values that the user names; none: the outputs of the graph.
     """
     sizes = Sizes.of(graph)
-    parts = [part for value in named or graph.outputs for part in _parts(value, known, batches, sizes)]
-    grids: dict[tuple[Dim, ...], list[Part]] = {}
-    for part in parts:
-        grids.setdefault(part.cells, []).append(part)
+    values = list(named or graph.outputs)
+    every = by_grid(_of_outputs(values, known, batches, sizes))
+    grids = [parts for parts in every if any(part.state == RAW for part in parts)]
     space = _image_space(graph, sizes)
-    coarse = [of_grid for cells, of_grid in grids.items() if _is_coarse(cells, space)]
+    coarse = [parts for parts in grids if _is_coarse(parts[0].cells, space)]
     if len(coarse) == len(grids) and grids:
-        for find in (_apart, _anchors, _heat_map):
-            if heads := find(coarse, batches):
+        only_raw = [[part for part in parts if part.state == RAW] for parts in grids]
+        for heads in (apart(grids, batches), _anchors(only_raw, batches), _heat_map(only_raw, batches)):
+            if heads:
                 return heads
+    if heads := apart([parts for parts in coarse if has_boxes(parts)], batches):
+        return heads
     if named:
         return []
-    return _queries(graph, parts, known, batches) or _steps(graph, parts, space, batches)
+    raw = [part for parts in grids for part in parts if part.state == RAW]
+    return _queries(graph, raw, known, batches) or _steps(graph, raw, space, batches)
 
 
 def squashed_anchors(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
-    """Return the classes of heads of which one Sigmoid squashes all columns, those of boxes that nothing decodes too.
+    """Return the classes of heads of several anchors in each cell, of which a Sigmoid squashes all columns.
 
-    The outputs are all that the model has, of equal columns on several grids. Empty: they are something else.
+    Either it squashes the columns of boxes that nothing decodes, too, and the outputs are all that the model has, of
+    equal columns on several grids; or the boxes are maps of their own. Empty: they are something else.
     """
-    if not all(value in known and known[value].are_squashed for value in graph.outputs):
-        return []
     sizes = Sizes.of(graph)
-    parts = [part for value in graph.outputs for part in _parts(value, known, batches, sizes, squashed=True)]
-    if len(parts) != len(graph.outputs) or len({part.cells for part in parts}) < len(parts):
-        return []
-    return [replace(head, raw="") for head in _anchors([[part] for part in parts], batches)]
+    parts = _of_outputs(graph.outputs, known, batches, sizes)
+    grids = by_grid(parts)
+    is_one_for_each = len(parts) == len(graph.outputs) == len(grids)
+    if parts and is_one_for_each and all(part.state == SQUASHED for part in parts):
+        return [replace(head, raw="") for head in _anchors(grids, batches)]
+    return apart([of_grid for of_grid in grids if has_boxes(of_grid)], batches, SQUASHED)
 
 
-def _parts(
-    value: Value, known: Mapping[Value, Entries], batches: Batches, sizes: Sizes, squashed: bool = False
-) -> list[Part]:
-    """Return the parts of a raw output, or of one that one Sigmoid squashes: one for each layer that made columns."""
-    entries = known.get(value)
-    if entries is None or value.shape is None:
-        return []
-    if squashed and len({c.squashed_by for c in entries.columns if c.kind == ("Sigmoid", "")}) != 1:
-        return []
-    if not all(c.is_probability if squashed else c.is_raw for c in entries.columns):
-        return []
-    dims, axis = list(value.shape), entries.axis
-    others = [k for k in range(len(dims)) if k != axis]
-    batch = batch_axis(value, dims, others, batches)
-    if batch is None or len(dims) < 3:
-        return []
-    nominal = sizes.dims(value)
-    cells = tuple(nominal[k] for k in others if k != batch)
-    parts: list[Part] = []
-    start = 0
-    for _, run in groupby(entries.columns, key=lambda column: column.origins):
-        width = len(list(run))
-        parts.append(Part(value, entries.logits, axis, start, width, len(entries.columns), cells))
-        start += width
+def _of_outputs(values: Sequence[Value], known: Mapping[Value, Entries], batches: Batches, sizes: Sizes) -> list[Part]:
+    """Return the parts of all outputs; one of four columns that nothing is known of may be boxes."""
+    parts = [part for value in values for part in parts_of(value, known, batches, sizes)]
+    grids = {part.cells for part in parts}
+    for value in (v for v in values if v not in known):
+        dims = sizes.dims(value)
+        for axis in {1, len(dims) - 1} if len(dims) > 2 and dims[0] in {*batches, 1} else ():
+            cells = tuple(d for k, d in enumerate(dims) if k not in (0, axis))
+            if dims[axis] == BOX and cells in grids:
+                parts.append(Part(value, value, axis, 0, BOX, BOX, cells, CHANGED))
     return parts
 
 
@@ -146,78 +121,53 @@ def _is_coarse(cells: Sequence[Dim], space: Sequence[Dim]) -> bool:
 # --- patterns ---------------------------------------------------------------------------------------------------
 
 
-def _apart(grids: Sequence[Sequence[Part]], batches: Batches) -> list[ScoredOutput]:
-    """Return the classes of heads whose boxes, classes and objectness are maps, or parts of a map, of their own."""
-    counts = [[part.width for part in parts] for parts in grids]
-    roles = _roles(grids[0])
-    if roles is None or any(other != counts[0] for other in counts):
-        return []
-    return _all_scored(
-        [
-            scored_output(
-                parts[roles.classes].value,
-                parts[roles.classes].tensor(),
-                parts[roles.classes].axis,
-                _other(parts, roles.classes, roles.objectness),
-                _other(parts, roles.classes, roles.boxes),
-                "Sigmoid",
-                batches,
-                f"{_listed(counts[0])} columns on {_of_grids(grids)}: boxes beside classes",
-            )
-            for parts in grids
-        ]
-    )
-
-
-def _roles(parts: Sequence[Part]) -> Roles | None:
-    """Return which of the parts on a grid holds what; None where their numbers of columns do not say so."""
-    counts = [part.width for part in parts]
-    boxes = [k for k, count in enumerate(counts) if count == BOX] or [k for k, c in enumerate(counts) if c in BOXES]
-    single = [k for k, count in enumerate(counts) if count == 1]
-    rest = [k for k, c in enumerate(counts) if k not in (*boxes, *single) and c not in LANDMARKS]
-    if len(boxes) != 1 or len(rest) > 1 or not rest + single:
-        return None
-    if rest:
-        return Roles(rest[0], single[0] if single else None, boxes[0]) if len(single) < PAIR else None
-    if len(single) > PAIR:
-        return None
-    gates = [k for k in single if is_named_objectness([parts[k].value.name or ""])] or single[1:]
-    classes = [k for k in single if k not in gates[:1]] or single
-    return Roles(classes[0], gates[0] if len(single) == PAIR else None, boxes[0])
-
-
-def _other(parts: Sequence[Part], classes: int, other: int | None) -> Tensor | None:
-    """Return another part of a grid, if it is laid out as that of the classes."""
-    return parts[other].tensor() if other is not None and parts[other].axis == parts[classes].axis else None
-
-
-def _anchors(grids: Sequence[Sequence[Part]], batches: Batches) -> list[ScoredOutput]:
+def _anchors(grids: Grids, batches: Batches) -> list[ScoredOutput]:
     """Return the classes of heads whose one map holds box, objectness and classes of several anchors in each cell."""
     if any(len(parts) != 1 or parts[0].width != grids[0][0].width for parts in grids):
         return []
-    first = grids[0][0]
-    if len(first.cells) == 3:
-        anchors, width = 1, first.width  # the anchors have an axis of their own
-    elif len(grids) > 1 and len(first.cells) == 2 and first.width % ANCHORS == 0:
-        anchors, width = ANCHORS, first.width // ANCHORS
-    else:
-        return []
+    anchors, width = _anchors_in(grids)
     if width <= BOX + 1:
         return []
-    what = f"{anchors} × (4 of a box, 1 objectness, {width - BOX - 1} classes)"
-    reason = f"{first.width} columns on {_of_grids(grids)}: {what}"
-    return _all_scored([_of_anchors(parts[0], anchors, width, batches, reason) for parts in grids])
+    what = f"{anchors or 'anchors'} × (4 of a box, 1 objectness, {width - BOX - 1} classes)"
+    reason = f"{grids[0][0].width} columns on {counted(grids)}: {what}"
+    return _all_scored([of_anchors(parts[0], anchors or 1, width, batches, reason) for parts in grids])
 
 
-def _of_anchors(part: Part, anchors: int, width: int, batches: Batches, reason: str) -> ScoredOutput | None:
-    source: Tensor = part.source if anchors == 1 else Apart(part.source, part.axis, anchors)
-    axis = part.axis + (anchors > 1)
+def _anchors_in(grids: Grids) -> tuple[int, int]:
+    """Return how many anchors each cell has, and the columns of each; no columns where that is not told.
+
+    There are 0 where they have an axis of their own, or lie behind one another as cells.
+    """
+    first = grids[0][0]
+    if len(first.cells) == len("AHW") or (len(first.cells) == 1 and _are_rows_of_anchors(first)):
+        return 0, first.width
+    if len(first.cells) != len("HW"):
+        return 1, 0
+    if len(grids) > 1:
+        return (ANCHORS, first.width // ANCHORS) if first.width % ANCHORS == 0 else (1, 0)
+    known = [(a, first.width // a) for a in ANCHORS_OF_ONE_LEVEL if first.width % a == 0]
+    return next((each for each in known if each[1] - BOX - 1 in WELL_KNOWN), (1, 0))
+
+
+def _are_rows_of_anchors(part: Part) -> bool:
+    """Tell whether convolutions made the columns of several anchors, which lie behind one another."""
+    made = [columns_in(value, 1) for value in part.origins]
+    return (
+        bool(made)
+        and is_convolved(part)
+        and all(width is not None and width > part.width and width % part.width == 0 for width in made)
+    )
+
+
+def of_anchors(part: Part, anchors: int, width: int, batches: Batches, reason: str) -> ScoredOutput | None:
+    """Return the classes of a map of ``anchors`` × (4 of a box, 1 objectness, classes), of ``width`` columns each."""
+    source, axis = part.tensor(anchors), part.column_axis(anchors)
     classes = columns(source, axis, BOX + 1, width - BOX - 1, width)
     gate = columns(source, axis, BOX, 1, width)
     return scored_output(part.value, classes, axis, gate, None, "Sigmoid", batches, reason)
 
 
-def _heat_map(grids: Sequence[Sequence[Part]], batches: Batches) -> list[ScoredOutput]:
+def _heat_map(grids: Grids, batches: Batches) -> list[ScoredOutput]:
     """Return the heat map that stands beside sizes and offsets of two columns."""
     scores = [part for part in grids[0] if part.width != PAIR]
     if len(grids) != 1 or len(scores) != 1 or len(grids[0]) < PAIR:
@@ -264,11 +214,3 @@ def _steps(graph: ir.Graph, parts: Sequence[Part], space: Sequence[Dim], batches
 def _all_scored(outputs: Sequence[ScoredOutput | None]) -> list[ScoredOutput]:
     there = [output for output in outputs if output is not None]
     return there if len(there) == len(outputs) else []
-
-
-def _listed(counts: Sequence[int]) -> str:
-    return " + ".join(map(str, counts))
-
-
-def _of_grids(grids: Sequence[Sequence[Part]]) -> str:
-    return "one grid" if len(grids) == 1 else f"{len(grids)} grids"

@@ -62,6 +62,11 @@ class DenseScores:
         return len(self.levels) > 1 or self.objectness is not None or any(head.has_boxes for head in self.heads)
 
     @property
+    def may_have_background(self) -> bool:
+        """Return whether one of the classes may be the background, which is likely in most cells."""
+        return any(head.may_have_background for head in self.heads)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the model's values that hold the logits."""
         return tuple(head.name for head in self.heads)
@@ -193,7 +198,7 @@ def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Ba
     traced = [of_entries(end, batches) for end in heads.ends(graph.outputs, known)]
     there = [s for s in traced if s is not None and not is_image(graph, s.output, known)]
     with_probabilities = squashed_anchors(graph, known, batches) or without_boxes(there)
-    if with_probabilities and not _may_be_boxes_of_queries(with_probabilities):
+    if with_probabilities and not _may_be_boxes_of_queries(with_probabilities, known):
         return with_probabilities
     raw = raw_heads(graph, known, batches)
     if with_probabilities:
@@ -206,9 +211,16 @@ def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Ba
     return [] if output is None else [output]
 
 
-def _may_be_boxes_of_queries(outputs: Sequence[ScoredOutput]) -> bool:
-    """Tell whether what passes through a Sigmoid may be the coordinates of boxes, beside raw logits of classes."""
-    return all(output.count == heads.BOX and output.activation == "Sigmoid" for output in outputs)
+def _may_be_boxes_of_queries(outputs: Sequence[ScoredOutput], known: Mapping[Value, Entries]) -> bool:
+    """Tell whether what passes through a Sigmoid may be the coordinates of boxes, beside raw logits of classes.
+
+    Those of a query are part of the whole image. What a convolution makes in a cell lies about an anchor, and is left
+    as it is.
+    """
+    origins = [v for output in outputs if output.output in known for v in known[output.output].columns[0].origins]
+    return not any(_is_convolved(v) for v in origins) and all(
+        output.count == heads.BOX and output.activation == "Sigmoid" for output in outputs
+    )
 
 
 def _is_convolved(tensor: Tensor) -> bool:
