@@ -135,7 +135,7 @@ def _may_be_boxes(parts: Sequence[Part], k: int, anchors: int) -> bool:
         return False
     width = part.width // anchors
     is_beside_scores = all(other.width == anchors for j, other in enumerate(parts) if j != k)
-    with_points = is_beside_scores and BOX < width <= BOX + 2 * POINTS and width % 2 == 0
+    with_points = anchors == 1 and is_beside_scores and BOX < width <= BOX + 2 * POINTS and width % 2 == 0
     distances = anchors == 1 and width in [BOX * bins for bins in DISTANCES] and is_convolved(part)
     return width == BOX or with_points or distances
 
