@@ -134,18 +134,19 @@ def layer_maps(
     task = CamTask(evaluate or evaluation.evaluate, layers, feeds, targets, network.image_input, shared, noise)
     cams = compute_cams(task, recipe)
     results, rows = cams.results, cams.rows
-    axes = inputs.spatial_axes(network.image_input, cams.layers[0].cam.ndim - 1)
-    size = tuple(feeds[network.image_input.name].shape[k] for k in axes)
+    grid, shape = cams.layers[0].cam.shape[1:], feeds[network.image_input.name].shape
+    axes = inputs.map_axes(network.image_input, shape, grid)
+    size = grid if axes is None else tuple(shape[k] for k in axes)
     level = levels(evaluation.score, rows, results) if network.is_by_level else None
     if network.is_summed:
         level = np.full(len(rows), ALL_LEVELS)
     views = 1 + rows[-1].view
-    frame = replace(
-        frame, size=size, fusion=recipe.fusion, level=level, views=views, space=axes if views > 1 else frame.space
-    )
+    space = () if axes is None else axes if views > 1 else frame.space
+    frame = replace(frame, size=size, fusion=recipe.fusion, level=level, views=views, space=space)
     heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
     sentences = (
         *cams.notes,
+        *notes.own_grid(network.image_input.name, shape[1:], grid if axes is None else ()),
         *notes.loose_places(frozenset(kinds(rows)), cams.layers),
         *notes.blank_maps(blank, cams.layers, recipe.name),
     )
@@ -219,6 +220,13 @@ def guided_maps(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe
         name, views = cam_maps.layers[0].name, cam_maps.frame.views
         raise MethodError(
             f"method {recipe.method!r} draws one map for each image; {name!r} has one for each of its {views} views",
+            hint=f"the two apart: {of_cam.method!r}, and 'guided-backprop'",
+            method=recipe.method,
+        )
+    if not cam_maps.frame.space:
+        raise MethodError(
+            f"method {recipe.method!r} multiplies numbers of the input with the map at the same place; the input "
+            f"{network.image_input.name!r} has no axes for the map of {cam_maps.layers[0].name!r}",
             hint=f"the two apart: {of_cam.method!r}, and 'guided-backprop'",
             method=recipe.method,
         )

@@ -19,7 +19,7 @@ from onnx_gradcam.explain.layer_maps import count_views, layer_result
 from onnx_gradcam.methods.cam import NEEDS_CURVATURE, NEEDS_GRADIENT, NEEDS_NOISE
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise, batches, noisy_copies
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.photos.inputs import spatial_axes
+from onnx_gradcam.photos.inputs import map_axes
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.layer import LayerResult
@@ -95,7 +95,8 @@ def compute_cams(task: CamTask, recipe: Recipe) -> Cams:
     for name in recipe.smooth:
         if name in SMOOTHING_COPIES:
             _check_places(name, run.rows)
-            copies = SMOOTHING_COPIES[name](task.x, spatial_axes(task.image, layers[0].cam.ndim - 1), task.noise)
+            axes = map_axes(task.image, task.x.shape, layers[0].cam.shape[1:])
+            copies = SMOOTHING_COPIES[name](task.x, _required(name, axes, layers[0].name), task.noise)
             runs = _run_copies(task, targets, copies.arrays, needs_gradient)
             layers = average_cams(layers, runs, task.layers, recipe, copies.mirrored, 1 + rows[-1].view)
     straight = _without_curvature(task, recipe, gradients)
@@ -109,6 +110,17 @@ def _without_curvature(task: CamTask, recipe: Recipe, gradients: Gradients | Non
         return []
     curvature = gradients.beside["curvature"]
     return [layer.name for layer in task.layers if not curvature[layer.name].any()]
+
+
+def _required(name: str, axes: tuple[int, ...] | None, layer: str) -> tuple[int, ...]:
+    """Return the axes along which copies are mirrored; ``MethodError`` where the input has none for the map."""
+    if axes is None and name == "aug":
+        raise MethodError(
+            f"smoothing by 'aug' mirrors the input, which has no axes for the map of {layer!r}",
+            hint="smoothing by 'noise' or 'eigen'",
+            smooth=name,
+        )
+    return axes or ()
 
 
 def _check_places(name: str, rows: Rows) -> None:

@@ -179,6 +179,21 @@ def spatial_axes(spec: InputSpec, count: int) -> tuple[int, ...]:
     return tuple(range(rank - count, rank))
 
 
+def map_axes(spec: InputSpec, shape: Sequence[int], grid: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the axes of an input along which the map of a layer lies; None where the input has no such axes.
+
+    A spectrogram that the model makes of a waveform has an axis that the waveform lacks.
+
+    Args:
+        spec: the input.
+        shape: the shape of what is fed to it, (N, …).
+        grid: how many positions the layer has along each of its spatial axes.
+    """
+    axes = spatial_axes(spec, len(grid)) if len(shape) > len(grid) else ()
+    lies = bool(axes) and all(shape[axis] > 1 or count == 1 for axis, count in zip(axes, grid, strict=True))
+    return axes if lies else None
+
+
 def folded_views(spec: InputSpec, shape: Sequence[int | None]) -> int | None:
     """Return how many views an input (N, V, …) of images holds before their channels; None where it holds none.
 

@@ -99,10 +99,12 @@ def backdrop(frame: Frame, image: int, view: int = 0) -> npt.NDArray[np.uint8]:
     """Return what the maps of an image, or of one of its views, are drawn over, uint8 (H, W, 3) RGB.
 
     It is the photo. For arrays it is the values, stretched from their smallest and largest to 0..255; where there are
-    not three channels, it is their mean.
+    not three channels, it is their mean. Maps that lie along no axes of the array are drawn over black.
     """
     if frame.photo is not None:
         return frame.photo
+    if not frame.space:
+        return np.zeros((*frame.size, 3), np.uint8)
     assert frame.x is not None
     space = [axis - 1 for axis in frame.space]
     planes = np.moveaxis(frame.x[image], space, (-2, -1))

@@ -20,7 +20,8 @@ class Frame:
     """The frame in which the maps of R rows are drawn: the pixels of the model's input, or of a photo.
 
     Attributes:
-        size: the extents of the model's input, (H, W) for images.
+        size: the extents of the model's input, (H, W) for images; those of the layer where the input has no axes for
+            its map.
         fusion: how several layers become one map: "mean", "max" or "product".
         level: (R,) int64, the level of a detector that each row is drawn from, where each level has its layer;
             ``ALL_LEVELS`` (−1): the sum of all levels, since each holds a part of the score. None: all layers are
@@ -28,7 +29,7 @@ class Frame:
         photo: the photo as decoded, (H, W, 3) uint8 RGB; None where an array was explained.
         geometry: where the photo lies in the model's input; None where maps stay in the pixels of the input.
         x: the array that was explained, (N, …); None for photos.
-        space: the spatial axes of ``x``, and of an attribution (R, …).
+        space: the spatial axes of ``x``, and of an attribution (R, …); () where maps lie along none of them.
         channels: the order of their channels, where these are colours: "RGB", "BGR", "RGBA" …
         views: how many views or frames each image of ``x`` holds, in axes before its channels or among these.
     """

@@ -197,6 +197,20 @@ def no_curvature(layers: Sequence[str]) -> list[str]:
     ]
 
 
+def own_grid(name: str, shape: Sequence[int], grid: Sequence[int]) -> list[str]:
+    """Say that maps stay on the grid of their layer, where the input ``name`` of this shape has no axes for it.
+
+    ``grid`` is empty where the input has them.
+    """
+    if not grid:
+        return []
+    sizes = "×".join(map(str, grid))
+    return [
+        f"the map stays on the {sizes} positions of the layer: the input {name!r} holds {'×'.join(map(str, shape))} "
+        "numbers for each image, and has no axes for them"
+    ]
+
+
 def loose_places(kinds: Set[str], layers: Sequence[LayerResult]) -> list[str]:
     """Warn that a cam says little about the place of a box, or of a part of a dense output.
 
