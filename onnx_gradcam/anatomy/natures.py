@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import Dim
@@ -12,8 +13,18 @@ from onnx_gradcam.anatomy.entries.columns import Entries, columns_in
 from onnx_gradcam.anatomy.paths import bottlenecks
 from onnx_gradcam.anatomy.sizes import Sizes
 from onnx_gradcam.anatomy.vectors import PASSED_OVER, Vector
+from onnx_gradcam.anatomy.wording import (
+    CLASS_WORDS,
+    EMBEDDING_WORDS,
+    FEATURE_WORDS,
+    FEW,
+    POINT_WORDS,
+    VALUE_WORDS,
+    names_of,
+    word_in,
+)
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.operators import POOLINGS, AxisEffect, operators
+from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS, PRODUCTS, AxisEffect, operators
 
 CLASSES, PROBABILITIES, EMBEDDING, VALUES = "classes", "probabilities", "embedding", "values"
 NORMALISATIONS = frozenset(
@@ -37,6 +48,10 @@ JOINS_NETWORKS = frozenset(("Add", "Mean", "ReduceMean", "Sum"))
 WEIGHTED = frozenset("Div Mean Mul ReduceMean".split())  # the first step by which probabilities are averaged
 POOLED = POOLINGS | REDUCTIONS
 CLASS_MAPS = frozenset(("", "Relu", "Clip", "LeakyRelu"))  # what a convolution with one map for each class goes through
+ANGLES = (45.0, 90.0, 180.0, 360.0, 180 / np.pi, np.pi / 2, np.pi, 2 * np.pi)
+SIZES = frozenset(k * 2**n for n in range(5, 13) for k in (1, 3) if k * 2**n >= 64)
+LINEAR_LAYERS = PRODUCTS | CONVOLUTIONS
+CALLED = {"output": "its output is called", "layer": "its linear layer is called"}
 NORM_STEPS = 6  # operators between a sum of squares and the division by its root
 
 
@@ -47,25 +62,28 @@ class Nature(NamedTuple):
     reason: str
 
 
-def nature_of(vector: Vector, known: Mapping[ir.Value, Entries], inputs: Sequence[ir.Value]) -> Nature:
+def nature_of(vector: Vector, known: Mapping[ir.Value, Entries], inputs: Sequence[ir.Value], labels: int = 0) -> Nature:
     """Return what the numbers of a vector are.
 
     Args:
         vector: a value with one number, or one for each class, for each image.
         known: the entries of the values of the graph.
         inputs: the inputs of the graph.
+        labels: how many labels of classes the model brings.
     """
     if vector.class_axis is None:
         return _of_one_number(vector)
     if vector.activation:
         return _of_squashed(vector, inputs)
-    for find in (_mixed_probabilities, _normalised, _ends_in_function, _pooled_features):
+    if vector.count == labels:
+        return Nature(CLASSES, f"the model brings {labels} labels, one for each number")
+    for find in (_mixed_probabilities, _normalised, _ends_in_function, _pooled_features, _called, _sized):
         if (nature := find(vector, known)) is not None:
             return nature
     return Nature(
         CLASSES,
         "one number for each of its columns, from a linear layer: taken for the logits of classes (if they are values "
-        "of a regression: --target output:K)",
+        "of a regression: --target output:K; if they are an embedding: --target similar:FILE.npy)",
     )
 
 
@@ -98,6 +116,8 @@ def _of_one_number(vector: Vector) -> Nature:
 def _of_squashed(vector: Vector, inputs: Sequence[ir.Value]) -> Nature:
     if vector.activation != "Sigmoid":
         return Nature(CLASSES, f"a {vector.activation} over its columns makes probabilities of them")
+    if (said := word_in((vector.output,), POINT_WORDS)).word:
+        return Nature(VALUES, f"its output is called {said.name!r}, and a Sigmoid keeps each number between 0 and 1")
     if any(Sizes({}).numbers(v) == vector.count for v in inputs):
         return Nature(VALUES, "a Sigmoid makes as many numbers as the input has: the image once more")
     return Nature(CLASSES, "a Sigmoid makes a probability of each column by itself")
@@ -153,7 +173,7 @@ def _mixed_probabilities(vector: Vector, known: Mapping[ir.Value, Entries]) -> N
 def _normalised(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:
     """Return an embedding where the numbers are divided by their length, or normalised in another way, at the end."""
     node = _maker(vector.value)
-    if node is not None and node.op_type in NORMALISATIONS:
+    if node is not None and node.op_type in NORMALISATIONS and not _ends_linear(node):
         return Nature(EMBEDDING, f"it ends in {node.op_type}, as embeddings do: a classifier ends in a linear layer")
     *_, divided = [None, *_behind_affine(vector.value)]
     if divided is None or divided.op_type not in ("Div", "Mul"):
@@ -204,8 +224,19 @@ def _ends_in_function(vector: Vector, known: Mapping[ir.Value, Entries]) -> Natu
     data = [v for v in first.inputs if v is not None and constant(v) is None]
     if first.op_type in FUNCTIONS and len(data) == 1:
         return Nature(VALUES, f"{first.op_type} is the last that is done to it, and no classifier ends in that")
-    if [n.op_type in ("Mul", "Div") for n in affine] == [False, True]:
+    if affine and first.op_type in PRODUCTS and len(first.inputs) < 3 and affine[-1].op_type == "Add":
+        affine.pop()  # the bias of the linear layer
+    scales = [n for n in affine if n.op_type in ("Mul", "Div")]
+    if [n in scales for n in affine] == [False, True]:
         return Nature(VALUES, "it is scaled and then shifted, as the values of a regression are")
+    factors = [f for n in scales for v in n.inputs if (f := constant(v)) is not None]
+    if any(np.unique(f).size > 1 for f in factors):
+        return Nature(
+            VALUES, "each of its numbers is scaled by a constant of its own, as the values of a regression are"
+        )
+    turn = next((float(f.flat[0]) for f in factors if np.isclose(np.abs(f.flat[0]), ANGLES, 1e-4).any()), None)
+    if turn is not None:
+        return Nature(VALUES, f"it is scaled by {turn:.5g}, as angles are")
     return None
 
 
@@ -217,6 +248,45 @@ def _pooled_features(vector: Vector, known: Mapping[ir.Value, Entries]) -> Natur
     if all(c.changed_by in CLASS_MAPS for c in entries.columns):
         return None
     return Nature(EMBEDDING, "features are pooled, and no linear layer comes behind: it holds features, not classes")
+
+
+def _called(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:
+    """Return what the names say: that of the output before those of the linear layer."""
+    for place, names in names_of(vector.output, _linear(vector.value)).items():
+        if word_in(names, CLASS_WORDS).word:
+            return Nature(CLASSES, f"{CALLED[place]} {word_in(names, CLASS_WORDS).name!r}, and nothing squashes it")
+        readings = {VALUES: POINT_WORDS, EMBEDDING: EMBEDDING_WORDS}
+        readings[VALUES] |= VALUE_WORDS if vector.count <= FEW else frozenset()
+        readings[EMBEDDING] |= FEATURE_WORDS if place == "output" else frozenset()
+        for name, words in readings.items():
+            if (said := word_in(names, words)).word:
+                return Nature(name, f"{CALLED[place]} {said.name!r}")
+    return None
+
+
+def _sized(vector: Vector, known: Mapping[ir.Value, Entries]) -> Nature | None:
+    """Return an embedding where there are as many numbers as embeddings have, and classes hardly ever."""
+    if vector.count not in SIZES:
+        return None
+    return Nature(
+        EMBEDDING,
+        f"{vector.count} numbers, as many as embeddings have, and nothing squashes them: taken for features, and not "
+        "for classes",
+    )
+
+
+def _linear(value: ir.Value) -> ir.Node | None:
+    """Return the linear layer that makes a value, before it is scaled, shifted or normalised; None for none."""
+    node = next((n for n in _behind_affine(value) if n.op_type in LINEAR_LAYERS | {"BatchNormalization"}), None)
+    if node is None or node.op_type != "BatchNormalization" or node.inputs[0] is None:
+        return node
+    return next((n for n in _behind_affine(node.inputs[0]) if n.op_type in LINEAR_LAYERS), None)
+
+
+def _ends_linear(node: ir.Node) -> bool:
+    """Tell whether it is a BatchNormalization right behind a linear layer, into which it could be folded."""
+    value = node.inputs[0]
+    return node.op_type == "BatchNormalization" and value is not None and _linear(value) is not None
 
 
 def _maker(value: ir.Value) -> ir.Node | None:

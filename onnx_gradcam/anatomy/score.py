@@ -11,6 +11,7 @@ from onnx_gradcam.anatomy.dense.scores import DenseScores, dense_scores, named_d
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.entries.follow import follow
 from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, is_image, is_picked, nature_of
+from onnx_gradcam.anatomy.points import nature_of_points, row_of_points
 from onnx_gradcam.anatomy.vectors import Batches, Vector, describe, leads_to, walk_back
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, dependents, downstream, is_float
@@ -73,7 +74,7 @@ class Score:
         return (self.output,) if self.dense is None else self.dense.outputs
 
 
-def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
+def find_heads(graph: ir.Graph, labels: int = 0) -> tuple[Score, ...]:
     """Return the scores of all heads of a model: what could be explained, first what is.
 
     An output with a Softmax or Sigmoid goes before one without: a model that makes probabilities of its classes itself
@@ -82,12 +83,16 @@ def find_heads(graph: ir.Graph) -> tuple[Score, ...]:
 
     Args:
         graph: a prepared graph.
+        labels: how many labels of classes the model brings.
     """
     reached, batches, known = dependents(graph, graph.inputs), _batches(graph), follow(graph)
-    vectors = [v for x in _float_ends(graph) if x in reached and (v := walk_back(x, batches)) is not None]
+    points = {v: row for v in graph.outputs if v in reached and (row := row_of_points(v, batches)) is not None}
+    ends = [x for x in _float_ends(graph) if x in reached and x not in points]
+    vectors = [v for x in ends if (v := walk_back(x, batches)) is not None]
     images = [v for v in graph.inputs if v in reached]
     whole = [v for v in vectors if not _are_cells(v, known) and not is_picked(v, known)]
-    of_images = [_of_vector(v, nature_of(v, known, images)) for v in whole]
+    of_images = [_of_vector(v, nature_of(v, known, images, labels)) for v in whole]
+    of_images += [_of_vector(row, nature_of_points(v)) for v, row in points.items()]
     whole_outputs = {score.output for score in of_images}
     each = [_of_dense(d) for d in dense_scores(graph, known, batches)]
     dense = [score for score in each if not whole_outputs & {*score.outputs}]  # one cell is no cell

@@ -33,7 +33,7 @@ from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.photos import inputs
-from onnx_gradcam.photos.preprocess.choice import InputSpec
+from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import WrittenScore, write_score
 
 BACKWARD_PASSES: Mapping[str, Backward] = {
@@ -176,7 +176,7 @@ class Network:
     @cached_property
     def heads(self) -> tuple[Score, ...]:
         """Return the scores of all heads of the model; the first is explained where none is named."""
-        return find_heads(self.prepared.graph)
+        return find_heads(self.prepared.graph, len(labels_from(self.metadata) or ()))
 
     @property
     def choice_of_head(self) -> tuple[str, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,9 +20,13 @@ def heads_of(proto: onnx.ModelProto) -> tuple[Score, ...]:
     return find_heads(prepare(load(proto).model).graph)
 
 
-def kind(proto: onnx.ModelProto) -> str:
+def score(proto: onnx.ModelProto) -> Score:
     (head,) = heads_of(proto)
-    return head.kind
+    return head
+
+
+def kind(proto: onnx.ModelProto) -> str:
+    return score(proto).kind
 
 
 def features(net: Net, width: int = 6) -> str:
@@ -72,7 +77,7 @@ ENDINGS: dict[str, tuple[str, Callable[[Net, str], object]]] = {
     "ReduceL2": ("embedding", lambda net, y: l2_exported(net, y, "ReduceL2")),
     "Mul": ("embedding", lambda net, y: l2_exported(net, y, "Mul")),
     "Pow": ("embedding", lambda net, y: l2_exported(net, y, "Pow")),
-    "batch norm": ("embedding", lambda net, y: net.batch_norm(y, 5, out="out")),
+    "batch norm": ("classes", lambda net, y: net.batch_norm(y, 5, out="out")),
     "layer norm": ("embedding", layer_norm),
     "the larger of two": (
         "classes",
@@ -93,6 +98,20 @@ ENDINGS: dict[str, tuple[str, Callable[[Net, str], object]]] = {
 }
 
 
+def constant(net: Net, *numbers: float) -> str:
+    return net.array(np.float32(numbers if len(numbers) > 1 else numbers[0]))
+
+
+ENDINGS |= {
+    "times 180": ("values", lambda net, y: net.op("Mul", y, constant(net, 180), out="out")),
+    "degrees": ("values", lambda net, y: net.op("Mul", y, constant(net, 180 / np.pi), out="out")),
+    "as many factors": ("values", lambda net, y: net.op("Mul", y, constant(net, 1, 2, 3, 4, 5), out="out")),
+    "tanh times 90": ("values", lambda net, y: net.op("Mul", net.op("Tanh", y), constant(net, 90), out="out")),
+    "logit scale": ("classes", lambda net, y: net.op("Mul", y, constant(net, 30), out="out")),
+    "batch norm, softmax": ("classes", lambda net, y: net.op("Softmax", net.batch_norm(y, 5), axis=1, out="out")),
+}
+
+
 @pytest.mark.parametrize("name", ENDINGS)
 def test_what_the_numbers_are(name: str) -> None:
     expected, write = ENDINGS[name]
@@ -107,6 +126,97 @@ def test_pooled_features_are_no_classes_and_pooled_class_maps_are(trunk: str, ex
     y = net.op("Relu", net.op("Add", x, y) if trunk == "residual" else y)
     net.op("Flatten", net.op("GlobalAveragePool", y), out="out")
     assert kind(net.model({"out": [BATCH, 6]})) == expected
+
+
+def test_a_scale_and_a_shift_behind_the_bias_of_a_linear_layer() -> None:
+    """MatMul, Add, Mul, Add: the first Add is the bias."""
+    net = Net()
+    y = net.op("Add", net.op("MatMul", features(net), net.random(6, 5)), net.random(5))
+    net.op("Add", net.op("Mul", y, constant(net, 2)), constant(net, 1, 2, 3, 4, 5), out="out")
+    assert kind(net.model({"out": [BATCH, 5]})) == "values"
+
+
+def row(count: int, output: str = "out", *, normalised: bool = False, layer: str = "", end: str = "") -> Score:
+    """The score of a CNN with ``count`` numbers, whose output and linear layer have these names."""
+    net = Net()
+    flat, last = features(net), end or "Identity"
+    net.array(np.zeros((count, 6), np.float32), f"{layer or 'w'}.weight")
+    y = net.op("Gemm", flat, f"{layer or 'w'}.weight", net.random(count), transB=1)
+    net.op(last, net.batch_norm(y, count) if normalised else y, out=output)
+    return score(net.model({output: [BATCH, count]}))
+
+
+@pytest.mark.parametrize(
+    ("count", "names", "expected"),
+    [
+        (3, {"output": "pose"}, "values"),
+        (3, {"output": "yaw_pitch_roll"}, "values"),
+        (66, {"output": "yaw"}, "classes"),  # bins of an angle
+        (2, {"output": "gazeVector"}, "values"),
+        (10, {"output": "landmarks"}, "values"),
+        (10, {"layer": "head.fc_landmarks"}, "values"),
+        (10, {"output": "landmarks", "end": "Sigmoid"}, "values"),
+        (10, {"output": "scores", "end": "Sigmoid"}, "classes"),
+        (10, {"output": "logits", "layer": "landmark_head"}, "classes"),
+        (10, {"output": "class_scores"}, "classes"),
+        (4, {"output": "bboxPred"}, "values"),
+        (4, {"output": "lemurs"}, "classes"),  # "lmu" and "emu" are no words here
+        (100, {"output": "embedding"}, "embedding"),
+        (100, {"output": "img_feats"}, "embedding"),
+        (100, {"layer": "features.18"}, "classes"),
+        (100, {}, "classes"),
+        (101, {}, "classes"),
+        (1000, {}, "classes"),
+        (128, {}, "embedding"),
+        (384, {}, "embedding"),
+        (512, {"normalised": True}, "embedding"),
+        (10, {"normalised": True}, "classes"),
+        (512, {"output": "logits"}, "classes"),
+        (512, {"end": "Softmax"}, "classes"),
+        (32, {}, "classes"),
+    ],
+)
+def test_names_and_numbers_say_what_a_linear_layer_gives(count: int, names: dict[str, Any], expected: str) -> None:
+    found = row(count, **names)
+    assert found.kind == expected
+    assert any(word in found.reason for word in ("called", "numbers", "Softmax", "Sigmoid", "one number for each"))
+
+
+def test_labels_in_the_model_say_that_numbers_are_classes() -> None:
+    net = Net()
+    net.op("Identity", net.linear(features(net), 6, 128), out="embedding")
+    proto = net.model({"embedding": [BATCH, 128]})
+    graph = prepare(load(proto).model).graph
+    assert find_heads(graph)[0].kind == "embedding"
+    (head,) = find_heads(graph, labels=128)
+    assert (head.kind, head.reason) == ("classes", "the model brings 128 labels, one for each number")
+
+
+def points(*steps: str, output: str = "out") -> Score:
+    """The score of a CNN with 5 points of 2 coordinates: the steps behind its linear layer, one after the other."""
+    net = Net()
+    y = net.linear(features(net), 6, 10, out="row")
+    for k, step in enumerate(steps):
+        second = {"Reshape": net.ints(0, 5, 2), "Mul": constant(net, 224), "Transpose": ""}.get(step)
+        y = net.op(step, *filter(None, (y, second)), out=output if k == len(steps) - 1 else "")
+    return score(net.model({output: [BATCH, 5, 2]}))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [("Reshape",), ("Reshape", "Sigmoid"), ("Sigmoid", "Reshape"), ("Reshape", "Tanh"), ("Sigmoid", "Mul", "Reshape")],
+)
+def test_rows_of_coordinates_are_values_of_points(steps: tuple[str, ...]) -> None:
+    found = points(*steps)
+    assert (found.kind, found.name, found.count, found.output) == ("values", "row", 10, "out")
+    assert found.reason.startswith("5 points of 2 coordinates")
+    assert "coordinate K mod 2 of point K div 2" in found.reason
+
+
+def test_pairs_that_are_called_scores_are_no_points() -> None:
+    net = Net()
+    net.op("Reshape", net.linear(features(net), 6, 10), net.ints(0, 5, 2), out="logits")
+    assert heads_of(net.model({"logits": [BATCH, 5, 2]})) == ()
 
 
 def autoencoder(flat: bool) -> onnx.ModelProto:
