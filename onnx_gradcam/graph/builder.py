@@ -14,12 +14,12 @@ import onnx_ir as ir
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.names import GRADIENT, claim, names_in, values_by_name
+from onnx_gradcam.graph.node_inference import SMALL, infer_outputs
 
 Value = ir.Value
 
 HALF_PRECISION = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 LOWEST = -3e38  # below every number of a network, in float32 and bfloat16
-SMALL = 1024  # elements; smaller constants are shared, and known to shape inference
 
 
 class Builder:
@@ -152,27 +152,13 @@ class Builder:
 
     def _infer(self, node: ir.Node, schema: onnx.defs.OpSchema) -> None:
         """Set dtype and shape of the node's outputs from those of its inputs; who writes a body knows them."""
-        if any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values()):
-            return
-        known = {v.name: v for v in node.inputs if v is not None and v.name is not None}
-        types = {n: ir.serde.serialize_value(v).type for n, v in known.items() if v.type is not None}
-        if len(types) < len(known):
-            return
-        small = {
-            n: v.const_value for n, v in known.items() if v.const_value is not None and v.const_value.size <= SMALL
-        }
-        data = {n: ir.serde.serialize_tensor(tensor) for n, tensor in small.items()}
-        imports = [onnx.helper.make_opsetid("", self.opset)]
-        proto = ir.serde.serialize_node(node)
         try:
-            inferred = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
+            inferred = infer_outputs(node, schema, self.opset)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise self._misfit(node, error) from None
         for value in node.outputs:
             if value.name in inferred:
-                found = ir.serde.deserialize_type_proto_for_type(inferred[value.name])
-                value.type = found
-                value.shape = ir.serde.deserialize_type_proto_for_shape(inferred[value.name])
+                value.type, value.shape = inferred[value.name]
 
     def _misfit(self, node: ir.Node, error: Exception) -> ModelError:
         given = ", ".join(f"{v.name!r} {v.dtype or '?'} {v.shape or ''}" for v in node.inputs if v is not None)

@@ -94,10 +94,10 @@ def each(make: Callable[..., Column], *columns: Sequence[Column]) -> tuple[Colum
 
     Of the same objects, which thousands of places may share, it is made once.
     """
-    rows = list(zip(*columns, strict=True))
-    keys = [tuple(map(id, row)) for row in rows]
-    made = {key: make(*row) for key, row in dict(zip(keys, rows, strict=True)).items()}
-    return tuple(made[key] for key in keys)
+    keys = list(zip(*(map(id, row) for row in columns), strict=True))
+    distinct = dict(zip(keys, zip(*columns, strict=True), strict=True))
+    made = {key: make(*row) for key, row in distinct.items()}
+    return tuple(map(made.__getitem__, keys))
 
 
 def kept(entries: Entries, node: ir.Node, value: ir.Value, axis: int, columns: Sequence[Column]) -> Entries | None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.graph.builder import SMALL, Builder, Value, ints_of, rank, static_dims
+from onnx_gradcam.graph.builder import Builder, Value, ints_of, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.lowering.registry import Unlowered, call, find
+from onnx_gradcam.graph.node_inference import SMALL
 
 MOST = 4000  # nodes that a loop may become: those of its body, times its repetitions
 

@@ -15,10 +15,10 @@ from onnx_ir.passes.common import (
 )
 
 from onnx_gradcam.errors import ModelError
-from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.lowering.registry import MICROSOFT
-from onnx_gradcam.graph.names import KIND_KEY, claim, folded, kind_in_metadata, names_in
+from onnx_gradcam.graph.names import KIND_KEY, claim, kind_in_metadata
 from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
+from onnx_gradcam.graph.prepare.folding import fold_integers
 from onnx_gradcam.graph.prepare.inference import infer, infer_anew
 from onnx_gradcam.graph.prepare.sequences import resolve_sequences
 from onnx_gradcam.graph.prepare.squashes import join_squashes
@@ -86,7 +86,7 @@ def prepare(model: ir.Model) -> ir.Model:
 
 def _fold(model: ir.Model) -> None:
     """Make constants of integers and of decisions that do not depend on the inputs, as long as there are any."""
-    while _fold_integers(model.graph) | inline_decided_ifs(model.graph):
+    while fold_integers(model.graph) | inline_decided_ifs(model.graph):
         infer_anew(model)
 
 
@@ -136,7 +136,7 @@ def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Grap
             if value.shape is not None and not all(isinstance(d, int) for d in value.shape):
                 value.shape = None
         infer(model)
-        changed = _fold_integers(model.graph)
+        changed = fold_integers(model.graph)
     return model.graph
 
 
@@ -196,20 +196,3 @@ def _free_literal_dims(graph: ir.Graph) -> None:
         if value.shape is not None and any(isinstance(d, int) and d < 0 for d in value.shape):
             dims = [None if isinstance(d, int) and d < 0 else d for d in value.shape]
             value.shape = ir.Shape(dims)
-
-
-def _fold_integers(graph: ir.Graph) -> bool:
-    """Make initializers of integers that do not depend on the inputs (shapes, pads, axes), for shape inference."""
-    changed = False
-    taken = names_in(graph)
-    for node in list(graph):
-        for value in node.outputs:
-            known = value.dtype is not None and not value.dtype.is_floating_point()
-            if not known or not value.uses() or value.is_graph_output() or (array := constant(value)) is None:
-                continue
-            name = claim(folded(value.name or ""), taken)
-            initializer = ir.val(name, const_value=ir.tensor(array, name=name))
-            graph.register_initializer(initializer)
-            value.replace_all_uses_with(initializer)
-            changed = True
-    return changed
