@@ -33,8 +33,10 @@ from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
+from onnx_gradcam.jobs.evaluate import EvaluatedRow, EvaluationResult, MetricResult, evaluate
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, heads, layers
 from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
@@ -83,6 +85,8 @@ __all__ = [
     "Difference",
     "Doubt",
     "Each",
+    "EvaluatedRow",
+    "EvaluationResult",
     "Explainer",
     "Explanation",
     "Finding",
@@ -98,8 +102,10 @@ __all__ = [
     "LayerResult",
     "LogProbability",
     "MapFile",
+    "Mean",
     "MethodError",
     "MetricError",
+    "MetricResult",
     "ModelError",
     "Network",
     "NoGradientPath",
@@ -141,6 +147,7 @@ __all__ = [
     "compare",
     "contact_sheet",
     "contrast",
+    "evaluate",
     "gradient_model",
     "heads",
     "layers",

@@ -26,11 +26,13 @@ from onnx_gradcam.graph.flow import NO_GRADIENT, STEERING
 from onnx_gradcam.graph.lowering.bodies import has_body
 from onnx_gradcam.graph.lowering.registry import LOWERINGS
 from onnx_gradcam.graph.prepare.prepare import NEWEST
+from onnx_gradcam.jobs.evaluate.chosen import NEEDS_OF_DATA
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS, guided
 from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.heatmap import fuse
 from onnx_gradcam.methods.table import GUIDED_CAMS, SMOOTHINGS, options_of
+from onnx_gradcam.metrics.table import METRICS
 from onnx_gradcam.targets import Custom, Each, parse
 from onnx_gradcam.targets.text import READERS
 
@@ -192,6 +194,16 @@ def cli() -> str:
     return "\n".join(parts)
 
 
+def metrics() -> str:
+    """Return the table of metrics: name, formula, source, which way is better, chance, and what the data must have."""
+    rows = ["| metric | formula | source | better | chance | needs |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, metric in METRICS.items():
+        needs = ", ".join(dict.fromkeys(NEEDS_OF_DATA[need] for need in metric.needs if need in NEEDS_OF_DATA))
+        chance = "" if metric.chance is None else metric.chance
+        rows.append(f"| `{name}` | {_cell(metric.formula)} | {metric.source} | {metric.better} | {chance} | {needs} |")
+    return "\n".join(rows)
+
+
 def decisions() -> str:
     """Return the list of decision records."""
     titles = {path.name: path.read_text("utf-8").splitlines()[0] for path in sorted(RECORDS.glob("0*.md"))}
@@ -216,12 +228,14 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "target-forms": target_forms,
     "target-objects": target_objects,
     "commands": cli,
+    "metrics": metrics,
     "decisions": decisions,
 }
 PAGES: dict[str, tuple[str, ...]] = {
     "docs/operators.md": ("operators", "lowerings", "function-bodies", "no-gradient"),
     "docs/methods.md": ("methods", "smoothings", "fusion", "definitions"),
     "docs/targets.md": ("target-forms", "target-objects"),
+    "docs/evaluation.md": ("metrics",),
     "docs/cli.md": ("commands",),
     "docs/decisions/index.md": ("decisions",),
 }

@@ -14,6 +14,7 @@ import typer
 from onnx_gradcam.cli.checking import inspect, verify
 from onnx_gradcam.cli.comparing import compare
 from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, MISTAKE, complain, log, set_loudness, show
+from onnx_gradcam.cli.evaluating import evaluate
 from onnx_gradcam.cli.explaining import demo, explain
 from onnx_gradcam.cli.signatures import takes_loudness
 from onnx_gradcam.errors import OnnxGradcamError
@@ -60,7 +61,7 @@ def common(
 
 
 app.callback()(takes_loudness(common))
-for command in (explain, inspect, verify, compare, demo):
+for command in (explain, inspect, verify, compare, evaluate, demo):
     app.command()(takes_loudness(command))
 
 

@@ -108,7 +108,7 @@ def score(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array:
 
 def probability(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> Array:
     """Return (R,) float32: the probability of the class, or of the cell that was picked; NaN where there is neither."""
-    columns = _class_probabilities(of, results)
+    columns = class_probabilities(of, results)
     return np.array([_probability(row.target, columns[row.image]) for row in rows], np.float32)
 
 
@@ -117,14 +117,14 @@ def top_probability(of: WrittenScore, rows: Rows, results: Mapping[str, Any]) ->
 
     A background is left out. It is NaN for a regression.
     """
-    columns = _class_probabilities(of, results)
+    columns = class_probabilities(of, results)
     if of.dense is not None:
         columns = np.where(np.asarray(results[of.dense.ranking.name or ""]) <= BACKGROUND, 0, columns)
     top: Array = columns.max(axis=1)
     return top[image_index(rows)]
 
 
-def _class_probabilities(of: WrittenScore, results: Mapping[str, Any]) -> Array:
+def class_probabilities(of: WrittenScore, results: Mapping[str, Any]) -> Array:
     """Return (N, K) float32, the probability of each class; of many scores for each image that of its best cell."""
     if of.dense is None:
         return probabilities(of, by_class(of, results[of.value.name or ""]))

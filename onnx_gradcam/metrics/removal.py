@@ -12,7 +12,7 @@ STEPS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class ScoreCurve:
     """The score after each step of a removal or an insertion.
 
     Attributes:
@@ -29,7 +29,7 @@ class Curve:
         return float((np.diff(self.shares) * (self.scores[1:] + self.scores[:-1]) / 2).sum())
 
 
-def deletion(x: Array, heatmap: Array, probability: Scoring, baseline: Array, *, steps: int = STEPS) -> Curve:
+def deletion(x: Array, heatmap: Array, probability: Scoring, baseline: Array, *, steps: int = STEPS) -> ScoreCurve:
     """∫ p(x without its highest share s) ds, s from 0 to 1.   Petsiuk et al. 2018, arXiv:1806.07421, sec. 4.3.
 
     Pixels go in the order of their values in the map, all channels at once, ``steps`` times the same number; pixels of
@@ -45,7 +45,7 @@ def deletion(x: Array, heatmap: Array, probability: Scoring, baseline: Array, *,
     return _exchange(x, baseline, heatmap, probability, steps)
 
 
-def insertion(x: Array, heatmap: Array, probability: Scoring, blurred: Array, *, steps: int = STEPS) -> Curve:
+def insertion(x: Array, heatmap: Array, probability: Scoring, blurred: Array, *, steps: int = STEPS) -> ScoreCurve:
     """∫ p(blurred x with its highest share s) ds, s from 0 to 1.   Petsiuk et al. 2018, arXiv:1806.07421, sec. 4.3.
 
     Pixels come in the order of their values in the map, as they go in ``deletion``.
@@ -60,9 +60,9 @@ def insertion(x: Array, heatmap: Array, probability: Scoring, blurred: Array, *,
     return _exchange(blurred, x, heatmap, probability, steps)
 
 
-def _exchange(before: Array, after: Array, heatmap: Array, score: Scoring, steps: int) -> Curve:
+def _exchange(before: Array, after: Array, heatmap: Array, score: Scoring, steps: int) -> ScoreCurve:
     """Return the scores while the pixels of one image become those of another, the highest of the map first."""
     counts = np.unique(np.rint(np.linspace(0, heatmap.size, steps + 1)).astype(np.int64))
     ranks = ranks_of_removal(heatmap)
     copies = (np.where(ranks < count, after, before) for count in counts)
-    return Curve(counts / heatmap.size, scores_of(score, copies))
+    return ScoreCurve(counts / heatmap.size, scores_of(score, copies))

@@ -19,7 +19,7 @@ from onnx_gradcam.metrics.regions import (
     top1_localisation_error,
     top5_localisation_error,
 )
-from onnx_gradcam.metrics.removal import Curve, deletion, insertion
+from onnx_gradcam.metrics.removal import ScoreCurve, deletion, insertion
 from onnx_gradcam.metrics.road import road
 from onnx_gradcam.metrics.spread import complexity, sparseness
 from onnx_gradcam.metrics.stability import (
@@ -40,14 +40,14 @@ class Metric:
 
     Attributes:
         name: what users call it.
-        function: what measures; it gets what ``needs`` names, by keyword, and returns the figure or a ``Curve``.
+        function: what measures; it gets what ``needs`` names, by keyword, and returns the figure or a ``ScoreCurve``.
         better: whether higher or lower figures are better.
         chance: the map that stands for chance: "flat", the same everywhere, or "centre"; or the figure of chance
             itself; None where there is none, since the metric asks how maps change.
     """
 
     name: str
-    function: Callable[..., float | Curve]
+    function: Callable[..., float | ScoreCurve]
     better: Better
     chance: Chance | float | None
 
@@ -108,9 +108,9 @@ def find_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def figure_of(measured: float | Curve) -> float:
+def figure_of(measured: float | ScoreCurve) -> float:
     """Return the figure: of a curve the area below it."""
-    return measured.area if isinstance(measured, Curve) else measured
+    return measured.area if isinstance(measured, ScoreCurve) else measured
 
 
 def measure(name: str, have: Mapping[str, Any]) -> float:

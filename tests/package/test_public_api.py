@@ -14,14 +14,15 @@ import onnx_gradcam as ogc
 
 NAMES = [
     "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Doubt",
-    "Each", "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo",
-    "InputError", "InputSpec", "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "MethodError",
-    "MetricError", "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError",
-    "Opening", "Options", "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability",
-    "Provenance", "ProviderError", "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError",
-    "Scan", "ScoreError", "Sheet", "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject",
-    "Tokens", "TopK", "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "both", "compare",
-    "contact_sheet", "contrast", "gradient_model", "heads", "layers", "roads", "verify",
+    "Each", "EvaluatedRow", "EvaluationResult", "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch",
+    "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec", "LayerError", "LayerInfo", "LayerResult",
+    "LogProbability", "MapFile", "Mean", "MethodError", "MetricError", "MetricResult", "ModelError", "Network",
+    "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output", "OutputError",
+    "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe", "Rectifiers",
+    "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side", "SideBySide",
+    "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnsupportedGradient", "UserFunction",
+    "Words", "WorstPair", "both", "compare", "contact_sheet", "contrast", "evaluate", "gradient_model", "heads",
+    "layers", "roads", "verify",
 ]  # fmt: skip
 
 
@@ -43,6 +44,11 @@ def test_arguments() -> None:
         "a", "b", "images", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options", "inputs",
         "layer_a", "layer_b", "score_a", "score_b", "only_a", "only_b", "labels", "preprocess", "preprocess_b",
         "strict", "threshold", "max_pixels", "require", "keep", "report",
+        *opening,
+    ]  # fmt: skip
+    assert list(inspect.signature(ogc.evaluate).parameters) == [
+        "model", "data", "metrics", "method", "target_layer", "fusion", "smooth", "options", "inputs", "labels",
+        "preprocess", "strict", "cluster", "seed", "max_pixels", "report",
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]

@@ -12,9 +12,9 @@ from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.measuring import measure, sides_of
 from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.compare.questions import Bench, is_array_file, preprocess_both, read_target
-from onnx_gradcam.jobs.compare.requested import for_json
 from onnx_gradcam.jobs.compare.requirements import Requirement
 from onnx_gradcam.jobs.compare.sides import SideLike, check_scores, open_side
+from onnx_gradcam.jobs.requested import for_json
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.photos.decode import MAX_PIXELS
 from onnx_gradcam.photos.function import PhotoFunction

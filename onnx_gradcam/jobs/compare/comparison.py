@@ -18,7 +18,7 @@ from onnx_gradcam.results.picture.style import PLAIN, Style
 
 SCHEMA_VERSION = 1
 
-METRICS = ("pearson", "iou", "distance")
+MEASURES = ("pearson", "iou", "distance")
 STATISTICS = ("median", "worst", "p05", "p95")
 
 
@@ -98,7 +98,7 @@ class Comparison:
             "a": asdict(self.a),
             "b": asdict(self.b),
             "agreement": self.agreement,
-            **{metric: {s: self.measure(metric, s) for s in STATISTICS} for metric in METRICS},
+            **{metric: {s: self.measure(metric, s) for s in STATISTICS} for metric in MEASURES},
             "compared": sum(pair.pearson is not None for pair in self.pairs),
             "requirements": [asdict(finding) for finding in self.findings],
             "pairs": [{**asdict(pair), "picture": None} for pair in self.pairs],

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
+from onnx_gradcam.jobs.evaluate import EvaluationResult
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import Overview
 from onnx_gradcam.jobs.presets import Ranking
@@ -36,6 +37,9 @@ class Renderer(Protocol):
 
     def compared(self, comparison: Comparison, written: Path | None = None) -> str:
         """Return what is printed when all images are compared; ``written``: the file that was written, if any."""
+
+    def evaluated(self, evaluation: EvaluationResult, written: Path) -> str:
+        """Return the metrics of a model; ``written``: the file that was written."""
 
     def inspected(self, overview: Overview, ranking: Ranking | None) -> str:
         """Return what a model is, and which preprocessing fits a photo."""

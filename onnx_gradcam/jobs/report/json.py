@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
+from onnx_gradcam.jobs.evaluate import EvaluationResult
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import Overview
 from onnx_gradcam.jobs.presets import Ranking
@@ -48,6 +49,11 @@ def compared(comparison: Comparison, written: Path | None = None) -> str:
     if written is not None:
         return written.read_text("utf-8").rstrip("\n")
     return _document(comparison.as_dict())
+
+
+def evaluated(evaluation: EvaluationResult, written: Path) -> str:
+    """Return the document that was written: it names the pictures as well."""
+    return written.read_text("utf-8").rstrip("\n")
 
 
 def inspected(overview: Overview, ranking: Ranking | None) -> str:

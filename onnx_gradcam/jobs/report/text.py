@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnx_gradcam.jobs import cuda_kernels
-from onnx_gradcam.jobs.compare.comparison import METRICS, STATISTICS, Comparison
+from onnx_gradcam.jobs.compare.comparison import MEASURES, STATISTICS, Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding
+from onnx_gradcam.jobs.evaluate import EvaluationResult, MetricResult
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview
 from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
+from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.verify import Check, NodeCheck, Report
 from onnx_gradcam.verify.report import VERDICTS
 
@@ -72,7 +74,7 @@ def compared(comparison: Comparison, written: Path | None = None) -> str:
     if comparison.agreement is not None:
         lines.append(f"top-1 agreement {comparison.agreement:.4f} ({same} of {count})")
     lines.append(_cells("", STATISTICS))
-    for metric in METRICS:
+    for metric in MEASURES:
         lines.append(_cells(metric, [_number(comparison.measure(metric, s)) for s in STATISTICS]))
     blank = sum(pair.pearson is None for pair in comparison.pairs)
     lines += [f"{blank} of {count} images: both maps are blank, not compared"] if blank else []
@@ -98,6 +100,30 @@ def _cells(name: str, cells: Sequence[str]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------
+
+
+def evaluated(evaluation: EvaluationResult, written: Path) -> str:
+    """Return a table: of each metric the mean of the maps with its interval, chance and random weights beside it."""
+    place = " + ".join(evaluation.layers) or "the input"
+    lines = [f"{evaluation.model}: {evaluation.method} of {place}, {len(evaluation.rows)} maps"]
+    lines.append(f"{'':26}{'map':>8}  {'95 %':17}{'n':>9}{'chance':>9}{'random':>9}  better")
+    lines += map(_metric, evaluation.metrics)
+    return "\n".join([*lines, *(f"warning: {line}" for line in evaluation.warnings), f"written {written}"])
+
+
+def _metric(result: MetricResult) -> str:
+    own = result.map
+    interval = "" if own.low is None or own.high is None else f"[{own.low:.3f}, {own.high:.3f}]"
+    count = str(own.n) if own.clusters == own.n else f"{own.n} in {own.clusters}"
+    beside = "".join(f"{_mean(mean):>9}" for mean in (result.chance, result.random_weights))
+    return f"{result.name:26}{_mean(own):>8}  {interval:17}{count:>9}{beside}  {result.better}"
+
+
+def _mean(mean: Mean | None) -> str:
+    return "-" if mean is None or mean.value is None else f"{mean.value:.3f}"
 
 
 # --- inspect ----------------------------------------------------------------------------------------------------

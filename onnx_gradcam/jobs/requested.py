@@ -1,4 +1,4 @@
-"""What a comparison was asked for, as JSON can hold it."""
+"""What a comparison or an evaluation was asked for, as JSON can hold it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx_gradcam.errors import one_line
 
 
 def for_json(value: Any) -> Any:
-    """Return a keyword of ``compare`` as JSON can hold it.
+    """Return a keyword as JSON can hold it.
 
     Texts, numbers, lists and mappings stay what they are. An array becomes its shape, a dataclass its ``repr`` in one
     line, a function its name, and any other object the name of its class.

@@ -1,0 +1,91 @@
+"""A model that is asked about changed copies of an image, as metrics hold them: channels first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_gradcam.engine.rows import class_probabilities
+from onnx_gradcam.engine.scores import by_class
+from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.photos.inputs import inputs_without_batch
+from onnx_gradcam.targets import TOP1, class_target
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageProbe:
+    """A model, a method, and where an image lies in the model's input.
+
+    Attributes:
+        explainer: the model.
+        method: the method of its maps.
+        space: the axes of the input that are space.
+        keywords: the keywords of ``explain`` beside target and method.
+        inputs: arrays for the model's other inputs, for one image.
+    """
+
+    explainer: Explainer
+    method: str
+    space: tuple[int, ...]
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Array] = field(default_factory=dict)
+
+    def arranged(self, x: Array) -> Array:
+        """Return images in the form of the model's input as (N, C, *space), floating-point."""
+        moved = np.moveaxis(x, self.space, range(-len(self.space), 0))
+        extents = moved.shape[-len(self.space) :]
+        flat = moved.reshape(len(x), -1, *extents)
+        return flat if flat.dtype.kind == "f" else flat.astype(np.float32)
+
+    def scores(self, copies: Array) -> tuple[Array, Array]:
+        """Return the score and the probability of each class, (N, K) each.
+
+        Where an output is no probability, the second are the scores again.
+
+        Args:
+            copies: (N, C, *space).
+        """
+        evaluation = self.explainer.network.evaluation(())
+        run = evaluation.evaluate(self._feeds(copies), [(class_target(TOP1),)] * len(copies), False)
+        scores = by_class(evaluation.score, run.results[evaluation.score.value.name or ""])
+        probabilities = class_probabilities(evaluation.score, run.results)
+        return scores, scores if np.isnan(probabilities).any() else probabilities
+
+    def maps(self, copies: Array, classes: Array) -> Array:
+        """Return the map of one class on each copy, (N, *space), from 0 to 1; the classes are (N,)."""
+        return self.explainer.explain(self._feeds(copies), classes.tolist(), self.method, **self.keywords).heatmap
+
+    def gradients(self, copies: Array, class_index: int) -> Array:
+        """Return the gradient of the score of a class at each copy, (N, C, *space)."""
+        explanation = self.explainer.explain(self._feeds(copies), class_index, "saliency", signed=True)
+        assert explanation.attribution is not None
+        return self.arranged(explanation.attribution)
+
+    def _feeds(self, copies: Array) -> dict[str, Array]:
+        """Return what is fed for copies of one image."""
+        explainer, count = self.explainer, len(copies)
+        specs, image = explainer.inputs, explainer.image_input
+        feeds = {image.name: self._as_fed(copies), **self.inputs}
+        shared = inputs_without_batch({**feeds, image.name: feeds[image.name][:1]}, specs, image)
+        repeated = {name: x if name in shared else np.concatenate([x] * count) for name, x in self.inputs.items()}
+        return {**feeds, **repeated}
+
+    def _as_fed(self, copies: Array) -> Array:
+        """Return copies in the form and the dtype of the model's input; integers are rounded, and clipped."""
+        spec = self.explainer.image_input
+        rank, dtype = len(spec.shape), np.dtype(spec.dtype)
+        extents = copies.shape[-len(self.space) :]
+        others = [spec.shape[k] for k in range(1, rank) if k not in self.space]
+        known = [n if n is not None else -1 for n in others] if len(others) != 1 else [-1]
+        moved = copies.reshape(len(copies), *known, *extents)
+        x = np.moveaxis(moved, range(-len(self.space), 0), self.space)
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            x = np.clip(np.rint(x), limits.min, limits.max)
+        return np.ascontiguousarray(x, dtype)

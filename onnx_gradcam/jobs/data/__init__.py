@@ -1,0 +1,1 @@
+"""Labelled photos: folders, globs, tables and COCO annotations, all as samples."""

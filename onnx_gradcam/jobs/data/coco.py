@@ -1,0 +1,65 @@
+"""COCO annotations: the objects of a photo by class, with boxes and outlines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onnx_gradcam.errors import InputError
+from onnx_gradcam.jobs.data.samples import Sample
+
+HINT = 'COCO annotations: {"images": [...], "annotations": [...], "categories": [...]}'
+
+
+def read_coco(file: Path, cluster: str | None = None) -> tuple[Sample, ...]:
+    """Return one sample for each photo and class of COCO annotations, with all its objects of this class.
+
+    Photos lie beside the file, or in a folder ``images`` beside it. Run-length encoded outlines are not read: their
+    objects have boxes.
+
+    Args:
+        file: the annotations.
+        cluster: the field of an image by which photos belong together.
+
+    Raises:
+        InputError: the file cannot be read, or holds no such annotations.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"the annotations {str(file)!r} cannot be read: {error}", hint=HINT, path=file) from None
+    try:
+        names = {category["id"]: str(category["name"]) for category in content["categories"]}
+        images = {image["id"]: image for image in content["images"]}
+        objects = [(images[one["image_id"]], names[one["category_id"]], one) for one in content["annotations"]]
+        clusters = {number: None if cluster is None else str(image[cluster]) for number, image in images.items()}
+        read = [_sample(file.parent, *each, clusters[each[0]["id"]]) for each in objects]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{str(file)!r} holds no annotations of objects: {cause}", hint=HINT, path=file) from None
+    samples: dict[tuple[Path, str | None], Sample] = {}
+    for sample in read:
+        before = samples.get((sample.path, sample.label))
+        joined = sample if before is None else _joined(before, sample)
+        samples[sample.path, sample.label] = joined
+    if not samples:
+        raise InputError(f"{str(file)!r} holds no annotation", hint=HINT, path=file)
+    return tuple(samples.values())
+
+
+def _sample(folder: Path, image: Mapping[str, Any], label: str, one: Mapping[str, Any], cluster: str | None) -> Sample:
+    x, y, width, height = map(float, one["bbox"])
+    outlines = one.get("segmentation")
+    polygons = tuple(tuple(map(float, line)) for line in outlines) if isinstance(outlines, list) else ()
+    path = folder / str(image["file_name"])
+    path = path if path.exists() else folder / "images" / str(image["file_name"])
+    return Sample(path, label, boxes=((x, y, x + width, y + height),), polygons=polygons, cluster=cluster)
+
+
+def _joined(a: Sample, b: Sample) -> Sample:
+    """Return the objects of two samples as one; where one has no outline, boxes say where they lie."""
+    polygons = a.polygons + b.polygons if a.polygons and b.polygons else ()
+    return replace(a, boxes=a.boxes + b.boxes, polygons=polygons)

@@ -1,0 +1,59 @@
+"""The figures of an evaluation: of each map, and of each metric over all maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from onnx_gradcam.metrics.interval import Mean
+
+
+@dataclass(frozen=True)
+class EvaluatedRow:
+    """The figures of one map.
+
+    Attributes:
+        image: the photo.
+        label: what is explained.
+        class_index: its class.
+        probability: what the model gives it; the score where it gives no probabilities.
+        rank: how many classes the model puts before it; None where nothing says that it is the true one.
+        cluster: what the photo belongs to.
+        figures: of each metric the figure of the map; None where it cannot be measured on this image.
+        chance: the figures of the map that stands for chance.
+        random_weights: the figures of the map of the same network with random weights.
+    """
+
+    image: str
+    label: str
+    class_index: int
+    probability: float
+    rank: int | None
+    cluster: str
+    figures: Mapping[str, float | None]
+    chance: Mapping[str, float | None]
+    random_weights: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """A metric over all images.
+
+    Attributes:
+        name: the metric.
+        formula, source: what is measured, and where it comes from.
+        better: "higher" or "lower".
+        map: the mean over the maps, with its interval.
+        chance: the same of the map that stands for chance; None where no map does.
+        random_weights: the same of the maps of the network with random weights; None where these say nothing.
+        curves: of a metric that is an area the mean curve of each: "shares", "map", "chance", "random_weights".
+    """
+
+    name: str
+    formula: str
+    source: str
+    better: str
+    map: Mean
+    chance: Mean | None
+    random_weights: Mean | None
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
