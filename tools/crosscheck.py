@@ -217,7 +217,7 @@ def judge(graph: Any, layer: str, feeds: Any, classes: Any, found: dict[str, Gra
     model = load(graph).model
     names = gradient_names(model)
     assert names is not None
-    at = Probe.of(model, names, Options(), fed, {layer: value})
+    at = Probe.of(model, names, Options(), fed, layer, value)
     ga, gb = (found[road][seed]["layer"].astype(np.float64) for road in pair)
     d = (ga - gb) / np.linalg.norm(ga - gb)
     claims = {road: float(np.vdot(g, d)) for road, g in ((a, ga), (b, gb))}
@@ -225,7 +225,7 @@ def judge(graph: Any, layer: str, feeds: Any, classes: Any, found: dict[str, Gra
     for step in STEPS:
         h = step * float(np.linalg.norm(value))
         ends = [(sign * h * d).astype(value.dtype) for sign in (1, -1)]
-        slope = (at.score_at(layer, ends[0]) - at.score_at(layer, ends[1])) / (2 * h)
+        slope = (at.score_at(ends[0]) - at.score_at(ends[1])) / (2 * h)
         for road, claim in claims.items():
             errors[road].append(abs(slope - claim) / float(np.linalg.norm(ga - gb)))
     best = {road: min(found) for road, found in errors.items()}

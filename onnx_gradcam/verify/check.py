@@ -14,7 +14,7 @@ from onnx_gradcam.engine import fidelity as forward
 from onnx_gradcam.engine import scaling
 from onnx_gradcam.engine.batches import batch_size
 from onnx_gradcam.engine.program import GradientGraph, differentiate, forward_only
-from onnx_gradcam.engine.session import Options, Session
+from onnx_gradcam.engine.session import Options, Session, single_threaded
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
@@ -221,20 +221,30 @@ def _node_by_node(subject: _Subject, run: _Run, rng: np.random.Generator) -> tup
     names = [name for name in dict.fromkeys([*values_of(chosen), *extra]) if name not in run.feeds]
     known = {**run.feeds, **Session(forward_only(subject.prepared, names), subject.options).run(names, run.feeds)}
     wide = {} if not subject.whole.is_scaled else {n.name: n for n in widen.in_float32(subject.prepared).graph}
-    found = [check for site in chosen for check in _check_site(site, wide.get(site.node.name), known, subject, rng)]
+    options = single_threaded(subject.options)
+    found = [
+        check
+        for site in chosen
+        for check in _check_site(site, wide.get(site.node.name), known, options, subject.table, rng)
+    ]
     return found, len(on_path) - len(chosen)
 
 
 def _check_site(
-    site: CheckedNode, wide: ir.Node | None, known: Arrays, subject: _Subject, rng: np.random.Generator
+    site: CheckedNode,
+    wide: ir.Node | None,
+    known: Arrays,
+    options: Options,
+    table: Mapping[Key, Rule],
+    rng: np.random.Generator,
 ) -> list[NodeCheck]:
     """``wide``: the node of a 16-bit model in float32, where its rules are checked."""
-    check = check_lowered if is_lowered_site(site, subject.table) else nodes.check_site
+    check = check_lowered if is_lowered_site(site, table) else nodes.check_site
     if wide is None:
-        return check(site, known, subject.options, subject.table, rng)
+        return check(site, known, options, table, rng)
     twin = replace(site, node=wide)
-    found = check(twin, widen.arrays(known), subject.options, subject.table, rng)
-    return widen.in_16_bits(found, site, twin, known, subject.options, subject.table, rng)
+    found = check(twin, widen.arrays(known), options, table, rng)
+    return widen.in_16_bits(found, site, twin, known, options, table, rng)
 
 
 def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
@@ -273,15 +283,20 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
     dense = None if subject.score.dense is None else subject.score.dense.on(there)
     place = _place(subject, run)
     feeds = widen.arrays(run.feeds) if subject.whole.is_scaled else dict(run.feeds)
-    made = [name for name in shown if name not in feeds]
-    session = Session(forward_only(twin, made or [score]), subject.options)
-    values = {**feeds, **session.run(session.outputs, {name: feeds[name] for name in session.inputs})}
-    whole = differentiate(twin, replace(subject.score, value=there[score], dense=dense), list(shown), subject.table)
+    if twin is subject.prepared:
+        whole, values = subject.whole, {**feeds, **run.results}
+    else:
+        made = [name for name in shown if name not in feeds]
+        session = Session(forward_only(twin, made or [score]), subject.options)
+        values = {**feeds, **session.run(session.outputs, {name: feeds[name] for name in session.inputs})}
+        whole = differentiate(twin, replace(subject.score, value=there[score], dense=dense), list(shown), subject.table)
     held = {} if dense is None or place is None else {dense.cell_number.name or "": place}
     fed = {**feeds, whole.names.inputs[TARGET_INDEX]: run.class_index}
-    at = Probe.of(whole.model, whole.names, subject.options, fed, {name: values[name] for name in shown}, held)
+    probes = {
+        name: Probe.of(whole.model, whole.names, subject.options, fed, name, values[name], held) for name in shown
+    }
     checks = [
-        replace(network.check_gradient(at, name, rng), name=f"gradient at {theirs!r}{remark}")
+        replace(network.check_gradient(probes[name], rng), name=f"gradient at {theirs!r}{remark}")
         for name, theirs in shown.items()
     ]
     if not subject.whole.is_scaled:
@@ -289,7 +304,7 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
     results = {name: run.results[subject.whole.names.gradients[name]] for name in subject.layers}
     own = {name: np.asarray(gradient, np.float64) / scaling.FIRST for name, gradient in results.items()}
     layers = [(name, theirs) for name, theirs in shown.items() if theirs in subject.layers]
-    narrow = [widen.compare(t, own[t], at.gradient_at(n, np.zeros_like(values[n]))) for n, t in layers]
+    narrow = [widen.compare(t, own[t], probes[n].gradient_at(np.zeros_like(values[n]))) for n, t in layers]
     return [*checks, *narrow]
 
 

@@ -26,6 +26,7 @@ from onnx_gradcam.verify.recurrent import RECURRENT_STEPS, recurrent
 from onnx_gradcam.verify.resizing import resize
 from onnx_gradcam.verify.windows import Attributes
 
+OWN_DOMAINS = ("", "ai.onnx")
 Arrays = Sequence[np.ndarray | None]
 Function = Callable[[Arrays], list[np.ndarray]]
 
@@ -48,6 +49,17 @@ def in_float64(node: ir.Node, shape: tuple[int, ...]) -> Function:
     if own is None or attributes.get("antialias", 0):
         return _on_reference(node)
     return lambda arrays: [own(shape, attributes, *(a for a in arrays if a is not None))]
+
+
+def reference(node: ir.Node, shape: tuple[int, ...]) -> Function:
+    """Return a node as ``in_float64`` does.
+
+    Raises:
+        NoReference: it is of a domain that the reference evaluator does not know.
+    """
+    if node.domain not in OWN_DOMAINS:
+        raise NoReference(f"onnx's reference evaluator does not know {node.domain}::{node.op_type}")
+    return in_float64(node, shape)
 
 
 def widened(array: np.ndarray) -> np.ndarray:

@@ -46,11 +46,11 @@ def verify_given(
     values = {name: np.asarray(feeds[name] if name in feeds else results[name]) for name in names.gradients}
     gradients = {name: results[output] for name, output in names.gradients.items()}
     rng = np.random.default_rng(seed)
-    fitting = {name: array for name, array in values.items() if gradients[name].shape == array.shape}
-    at = Probe.of(source.model, names, options, fixed, fitting)
     checks = [
-        network.check_gradient(at, name, rng) if name in fitting else _misshapen(name, values[name], gradients[name])
-        for name in values
+        network.check_gradient(Probe.of(source.model, names, options, fixed, name, array), rng)
+        if gradients[name].shape == array.shape
+        else _misshapen(name, array, gradients[name])
+        for name, array in values.items()
     ]
     return Report(
         model=source.name,

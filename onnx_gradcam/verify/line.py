@@ -17,47 +17,45 @@ PARTS = (32, 128)  # of the line
 DOUBT = 1e-3  # how well the integral has to be known (one standard error), and what rounding may add
 
 
-def along_line(at: Probe, name: str, distance: float, rng: np.random.Generator) -> Scan:
+def along_line(at: Probe, distance: float, rng: np.random.Generator) -> Scan:
     """Return the error along the shortest line whose change of score can be read, as a share of that change.
 
     The line goes through a point at ``distance`` from the value's own. ``error`` is None where the score does not
     change, or the integral is not known well enough.
     """
-    value = at.values[name]
+    value = at.value
     base = off_kinks(value, distance, rng) - value
-    gradient = at.gradient_at(name, base)
-    readable = at.rounding(name, base, gradient, rng) / DOUBT
+    gradient = at.gradient_at(base)
+    readable = at.rounding(base, gradient, rng) / DOUBT
     v = direction(gradient, rng) * (norm(value) or float(np.sqrt(value.size)))
     for length in LENGTHS:
         ends = [(base + sign * length * v).astype(base.dtype) for sign in (-1, 1)]
-        change = at.score_at(name, ends[1]) - at.score_at(name, ends[0])
+        change = at.score_at(ends[1]) - at.score_at(ends[0])
         expected = 2 * length * float(np.vdot(gradient, v))
         if np.isfinite(change) and max(abs(change), abs(expected)) > readable:
-            return _judged(at, name, ends, change, length, rng)
-    return Scan((length,), (), None, None)
+            return _judged(at, ends, change, length, rng)
+    return Scan((length,), (), None, None, "line")
 
 
-def _judged(
-    at: Probe, name: str, ends: list[np.ndarray], change: float, length: float, rng: np.random.Generator
-) -> Scan:
+def _judged(at: Probe, ends: list[np.ndarray], change: float, length: float, rng: np.random.Generator) -> Scan:
     """Compare the ``change`` of the score between two moves with the integral, where that is known."""
-    rounding = max(at.rounding(name, end, at.gradient_at(name, end), rng) for end in ends)
+    rounding = max(at.rounding(end, at.gradient_at(end), rng) for end in ends)
     for parts in PARTS:
-        claimed, doubt = _integral(at, name, ends, parts)
+        claimed, doubt = _integral(at, ends, parts)
         larger = max(abs(change), abs(claimed))
         if not doubt > DOUBT * larger:
             break
     error = (change - claimed) / larger if larger else 0.0
     known = max(rounding, doubt) <= DOUBT * larger
-    return Scan((length,), (error,), None, abs(error) if known else None)
+    return Scan((length,), (error,), None, abs(error) if known else None, "line")
 
 
-def _integral(at: Probe, name: str, ends: list[np.ndarray], parts: int) -> tuple[float, float]:
+def _integral(at: Probe, ends: list[np.ndarray], parts: int) -> tuple[float, float]:
     """Return ∫ ⟨G, dx⟩ between two moves of the value, and its standard error."""
-    whole = at.place(name, ends[1]) - at.place(name, ends[0])
+    whole = at.place(ends[1]) - at.place(ends[0])
     shares = (np.arange(parts) + 0.5) / parts
     between = [((1 - t) * ends[0] + t * ends[1]).astype(ends[0].dtype) for t in shares]
-    slopes = np.array([np.vdot(at.gradient_at(name, delta), whole) for delta in between])
+    slopes = np.array([np.vdot(at.gradient_at(delta), whole) for delta in between])
     fours = slopes.reshape(-1, 4)
     uneven = (fours[:, [0, 3]].mean(axis=1) - fours[:, [1, 2]].mean(axis=1)) / 2
     return float(slopes.mean()), float(np.sqrt(np.sum(uneven**2))) / len(fours)

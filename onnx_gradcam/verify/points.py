@@ -6,6 +6,7 @@ import numpy as np
 
 PERIOD = 4093  # the largest prime below 2¹²: no row or plane is that long
 ISOTROPIC = 0.1  # share of noise in a direction: what the gradient lacks shows only there
+SPARSE = 8  # an array in which at most one element of as many is not zero is kept as these
 BLOCK = 8  # length of the blocks that some cotangents are confined to
 
 
@@ -43,7 +44,10 @@ def scale_of(a: np.ndarray) -> float:
 
 
 def cotangents(y: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return one cotangent over all of y, and three confined to a block: the first, the last and one in between."""
+    """Return one cotangent over all of y, and three confined to a block: the first, the last and one in between.
+
+    They are zero where y is infinite: a mask of −∞ has no slope.
+    """
     found = [rng.standard_normal(y.shape)]
     for corner in ([0] * y.ndim, y.shape, [int(rng.integers(0, n)) for n in y.shape]):
         starts = [max(0, min(a, n - BLOCK)) for a, n in zip(corner, y.shape, strict=True)]
@@ -51,7 +55,32 @@ def cotangents(y: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         g = np.zeros(y.shape)
         g[block] = rng.standard_normal(g[block].shape)
         found.append(g)
-    return [g.astype(y.dtype) for g in found]
+    return [np.where(np.isfinite(y), g, 0).astype(y.dtype) for g in found]
+
+
+def finite_difference(plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
+    """Return plus − minus, 0 where one is not finite."""
+    finite = np.isfinite(plus) & np.isfinite(minus)
+    return np.asarray(np.subtract(plus, minus, out=np.zeros(plus.shape), where=finite))
+
+
+def compact(a: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the elements of ``a`` in float64, and which they are: None for all, else places in the flat array.
+
+    Cotangents of a block, and what becomes of them, are mostly zeros.
+    """
+    flat = a.ravel()
+    if SPARSE * np.count_nonzero(flat) > flat.size:
+        return None, flat.astype(np.float64)
+    places = np.flatnonzero(flat)
+    return places, flat[places].astype(np.float64)
+
+
+def dot(part: tuple[np.ndarray | None, np.ndarray], b: np.ndarray) -> float:
+    """Return ⟨a, b⟩, where ``part`` is ``compact(a)``."""
+    places, elements = part
+    flat = b.ravel()
+    return float(elements @ (flat if places is None else flat[places]))
 
 
 def direction(gradient: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Status = Literal["pass", "fail", "undecided"]
+Road = Literal["differences", "float64", "line"]  # through the runtime, without it, and over a longer way
 VERDICTS: dict[Status, str] = {
     "pass": "everything passed",
     "fail": "NOT everything passed",
@@ -22,12 +23,14 @@ class Scan:
         errors: for each step the measured slope minus the claimed one, as a share of the larger.
         plateau: the shortest and the longest of the steps that settle the error, None where none do.
         error: what is left of the error at step 0, None where nothing is settled.
+        road: how the slope was measured. In float64 there are no steps, and on a line the only one is its half length.
     """
 
     steps: tuple[float, ...]
     errors: tuple[float, ...]
     plateau: tuple[float, float] | None
     error: float | None
+    road: Road = "differences"
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,20 @@ def conv(
 ) -> np.ndarray:
     """y(o) = Σ W(t) · x(stride·o + dilation·t − pad) over the taps t, plus the bias."""
     group = attributes.get("group", 1)
+    if group == len(w) == x.shape[1]:
+        return _biased(_depthwise(shape, attributes, x, w), b)
     weights = w.reshape(group, -1, *w.shape[1:])
     y = np.zeros((len(x), group, weights.shape[1], math.prod(shape[2:])))
     for tap, part in _taps(x, shape, w.shape[2:], attributes, fill=0):
         y += weights[_last(tap)] @ part.reshape(len(x), group, w.shape[1], -1)
     return _biased(y.reshape(shape), b)
+
+
+def _depthwise(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    y = np.zeros(shape)
+    for tap, part in _taps(x, shape, w.shape[2:], attributes, fill=0):
+        y += part * w[_last(tap)].reshape(-1, *[1] * (len(shape) - 2))
+    return y
 
 
 def conv_transpose(

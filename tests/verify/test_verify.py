@@ -19,7 +19,7 @@ from onnx_gradcam.errors import InputError, LayerError, UnsupportedGradient
 from onnx_gradcam.explain import network as opened
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.jobs.report import text
-from onnx_gradcam.verify import Report, network, precise, verify
+from onnx_gradcam.verify import Report, network, tangent, verify
 
 # --- what is right ------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ def test_kinks_at_every_step_of_float32_are_decided_in_float64() -> None:
     report = verify(triangle_wave(), target_layer="relu")
     assert status(report) == {"forward pass": "pass", "node by node": "pass", "gradient at 'relu'": "pass",
                               "gradient at 'x'": "pass"}  # fmt: skip
-    assert "decided in float64" in report.checks[2].message
+    assert {scan.road for scan in report.checks[2].scans} == {"float64"}
 
 
 def test_a_wrong_gradient_is_found_in_float64() -> None:
@@ -171,14 +171,14 @@ def test_a_wrong_gradient_is_found_in_float64() -> None:
 
 
 def test_what_is_too_large_for_float64_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precise, "SECONDS", 0)
+    monkeypatch.setattr(tangent, "SECONDS", -1)
     report = verify(triangle_wave(), target_layer="relu")
     assert status(report)["node by node"] == "pass"
     assert status(report)["gradient at 'relu'"] == "undecided"
     assert (report.status, report.ok) == ("undecided", False)
     found = report.checks[2]
     assert (found.error, found.plateau) == (None, None)
-    for words in ("no plateau", "one run in float64 takes", "--seed", "--layer"):
+    for words in ("no plateau", "float64 takes longer", "--seed", "--layer"):
         assert words in found.message
     assert text.verified(report).endswith("nothing failed, but NOT everything could be decided")
 
@@ -348,7 +348,7 @@ def test_the_report_as_json(right: Report) -> None:
     found = json.loads(json.dumps(right.as_dict(), allow_nan=False))
     assert found["ok"] is True
     assert [c["name"] for c in found["checks"]] == list(status(right))
-    assert found["checks"][3]["scans"][0].keys() == {"steps", "errors", "plateau", "error"}
+    assert found["checks"][3]["scans"][0].keys() == {"steps", "errors", "plateau", "error", "road"}
     assert found["checks"][3]["plateau"] == list(right.checks[3].plateau or ())
     assert found["nodes"][0]["op_type"] == "Conv"
 
