@@ -25,6 +25,7 @@ from onnx_gradcam.errors import InputError, ModelError, ProviderError, nearest, 
 
 log = logging.getLogger("onnx_gradcam")
 PLAIN = frozenset(f"tensor({name})" for name in "float double float16 int8 int16 int32 int64 uint8 bool".split())
+QUIET, SILENT = 3, 4  # of onnxruntime's log: errors only, and what ends the process only
 IN_MEMORY_LIMIT = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 
 
@@ -61,6 +62,7 @@ class Session:
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = tuple(o.name for o in self._session.get_outputs())
         self._device = _device(self._session)
+        self._run_options = _run_options(ort, options)
         self.warnings: tuple[str, ...] = ()  # what the user should know of the runs so far
 
     @property
@@ -95,7 +97,7 @@ class Session:
                 return self._run_bound(names, feeds, self._device)
             except RuntimeError as error:  # of whatever kind: onnxruntime raises no other for what cannot be bound
                 failure = _one_line(error)
-        results: list[Any] = self._session.run(names, feeds)
+        results: list[Any] = self._session.run(names, feeds, self._run_options)
         if failure:
             self._device = None
             self.warnings = (
@@ -112,7 +114,7 @@ class Session:
             binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *device))
         for name in names:
             binding.bind_output(name, *device)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, self._run_options)
         found: list[Any] = binding.copy_outputs_to_cpu()
         return found
 
@@ -128,12 +130,20 @@ class Session:
         return str(path)
 
 
+def _run_options(ort: ModuleType, options: Options) -> Any:
+    """Return options by which a failing run is not printed, too: its error is raised. A user's own log stays."""
+    run_options = ort.RunOptions()
+    if options.session_options is None or options.session_options.log_severity_level == QUIET:
+        run_options.log_severity_level = SILENT
+    return run_options
+
+
 def unoptimised(options: Options) -> Options:
     """Return the same options without the runtime's graph optimisations."""
     ort = _onnxruntime()
     session_options = ort.SessionOptions()
     session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session_options.log_severity_level = 3
+    session_options.log_severity_level = QUIET
     return replace(options, session_options=session_options)
 
 
@@ -145,7 +155,7 @@ def session_options(threads: int) -> Any:
     """
     options = _onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = QUIET
     return options
 
 
@@ -271,7 +281,7 @@ def _create(ort: ModuleType, payload: str | bytes, options: Options, names: list
         _preload(ort)
     session_options = options.session_options or ort.SessionOptions()
     if options.session_options is None:
-        session_options.log_severity_level = 3
+        session_options.log_severity_level = QUIET
     try:
         for library in options.custom_ops:
             session_options.register_custom_ops_library(library)

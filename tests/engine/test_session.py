@@ -102,6 +102,28 @@ def test_a_node_that_fails() -> None:
     assert "node_y" in error.value.what
 
 
+def test_a_run_that_fails_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Trying other sizes may fail without any harm: what went wrong is in the error."""
+    net = Net()
+    net.op("Reshape", net.input("x", ["n"]), net.ints(7), out="y")
+    session = Session(net.model({"y": [7]}).SerializeToString(), Options())
+    with pytest.raises((InputError, ModelError), match=r"could not|refused"):
+        session.run(["y"], {"x": np.zeros(5, np.float32)})
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_the_users_own_log_stays(capfd: pytest.CaptureFixture[str]) -> None:
+    net = Net()
+    net.op("Reshape", net.input("x", ["n"]), net.ints(7), out="y")
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 2
+    session = Session(net.model({"y": [7]}).SerializeToString(), Options(session_options=settings))
+    with pytest.raises((InputError, ModelError)):
+        session.run(["y"], {"x": np.zeros(5, np.float32)})
+    assert "Reshape" in capfd.readouterr().err
+
+
 def quiet() -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

@@ -29,6 +29,7 @@ class Fake(types.ModuleType):
         return list(onnxruntime.get_all_providers())
 
     SessionOptions = types.SimpleNamespace
+    RunOptions = types.SimpleNamespace
 
     def InferenceSession(self, payload: Any, **options: Any) -> Any:
         """Providers that do not start are dropped, as onnxruntime does; ``problem`` is raised for all but the CPU."""

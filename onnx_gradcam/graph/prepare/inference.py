@@ -79,10 +79,11 @@ def infer_anew(model: ir.Model) -> None:
 def _fill(value: ir.Value, declared: ir.Shape | None, inputs: Set[str | None]) -> bool:
     """Take what is declared where inference finds nothing; tell whether that is anything.
 
-    A dimension that has the name of an input's is known: it is the same for every run.
+    A dimension that has the name of an input's is known: it is the same for every run. No dimensions at all are no
+    knowledge: converters write () of what they do not know.
     """
     found = value.shape
-    if declared is None or (found is not None and len(found) != len(declared)):
+    if not declared or (found is not None and len(found) != len(declared)):
         return False
     pairs = zip(list(found) if found is not None else [ir.SymbolicDim(None)] * len(declared), declared, strict=True)
     dims = [d if isinstance(d, int) or d.value in inputs - {None} else old for d, old in pairs]

@@ -26,7 +26,9 @@ def raise_opset(model: ir.Model) -> None:
     if opset >= OPSET:
         return
     graphs = list(model.graphs())
-    if any(v.dtype is None or v.shape is None for graph in graphs for node in graph for v in node.outputs):
+    values = [v for graph in graphs for node in graph for v in node.outputs]
+    unknown = [v for v in values if v.shape is None]
+    if unknown or any(v.dtype is None for v in values):
         _infer(model)
     taken = names_in(model.graph)
     for graph in graphs:
@@ -34,6 +36,8 @@ def raise_opset(model: ir.Model) -> None:
             if node.domain in ("", "ai.onnx"):
                 _raise_node(Site(node, opset, taken))
         graph.opset_imports[""] = OPSET
+    for value in unknown:
+        value.shape = None  # it served the adapters; with the shapes that are found next, more of it will be known
     model.ir_version = max(model.ir_version or 0, IR_VERSION)
 
 
@@ -46,7 +50,19 @@ def _raise_node(site: Site) -> None:
 
 
 def _infer(model: ir.Model) -> None:
-    """Find the dtypes and ranks that some adapters ask for; what stays unknown they do without, or refuse."""
+    """Find the dtypes and ranks that some adapters ask for; what stays unknown they do without, or refuse.
+
+    Of a Reshape to a computed shape the length of that shape tells the rank.
+    """
+    for node in model.graph:
+        if node.op_type == "Reshape" and node.outputs[0].shape is None:
+            node.outputs[0].shape = _of_length(node.inputs[-1])
     # An error of map types (ZipMap), which onnx_ir cannot hold, leaves the shapes as they are.
     with forgiving_inference(), contextlib.suppress(ir.serde.SerdeError):
         infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+
+
+def _of_length(shape: ir.Value | None) -> ir.Shape | None:
+    """Return as many open dimensions as a computed shape has numbers; None where that is not known."""
+    count = shape.shape[0] if shape is not None and shape.shape is not None and len(shape.shape) == 1 else None
+    return ir.Shape([None] * count) if isinstance(count, int) else None

@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from nets import run
+from nets import BATCH, Net, run
 from reference import evaluator
 
+from onnx_gradcam.anatomy.score import find_heads
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.graph.builder import Builder
 from onnx_gradcam.graph.prepare.prepare import prepare
@@ -108,3 +109,19 @@ def test_unknown_lengths_of_an_attention_are_not_zero() -> None:
         }"""
     graph = prepare(ir.from_proto(onnx.parser.parse_model(text))).graph
     assert 0 not in [d for node in graph for v in node.outputs for d in v.shape or ()]
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_an_output_declared_without_dimensions_gets_those_of_its_softmax(opset: int) -> None:
+    """As PaddlePaddle's converter leaves it, behind a Reshape of which only the rank is known at first."""
+    net = Net(opset=opset)
+    x = net.conv(net.input("x", [BATCH, 3, 8, "W"]), (3, 6))
+    start = net.op("Slice", net.op("Shape", x), net.ints(0), net.ints(2))
+    steps = net.op("Transpose", net.op("Reshape", x, net.op("Concat", start, net.ints(-1), axis=0)), perm=[0, 2, 1])
+    net.op("Softmax", net.op("MatMul", steps, net.random(6, 5), out="logits"), axis=2, out="p")
+    graph = prepare(ir.from_proto(net.model({"p": []}))).graph
+    (output,) = graph.outputs
+    assert [str(d) for d in output.shape or ()][::2] == [BATCH, "5"]
+    assert [node.op_type for node in graph if "logits" in [v.name for v in node.inputs if v]] == ["Softmax"]
+    (head,) = find_heads(graph)
+    assert (head.name, head.count, head.kind) == ("logits", 5, "dense")
