@@ -89,7 +89,7 @@ $(ORACLES_ENV)/.ready: pyproject.toml Makefile
 	@$(PYTHON) tools/check_python.py
 	$(PYTHON) -m venv $(ORACLES_ENV)
 	$(call PIP,$(ORACLES_ENV)) $(TORCH)
-	$(call PIP,$(ORACLES_ENV)) -e ".[test,torch]" ttach scikit-learn tqdm matplotlib "captum==0.9.*"
+	$(call PIP,$(ORACLES_ENV)) -e ".[test,torch]" ttach scikit-learn tqdm matplotlib "captum==0.9.*" "quantus==0.6.*"
 	$(call PIP,$(ORACLES_ENV)) --no-deps grad-cam
 	@touch $@
 
