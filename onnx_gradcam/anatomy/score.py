@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_gradcam.anatomy.dense.reading import parse_reading
 from onnx_gradcam.anatomy.dense.scores import DenseScores, dense_scores, named_dense_score
+from onnx_gradcam.anatomy.dense.settling import settling_lines
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.entries.follow import follow
 from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, is_image, is_picked, nature_of
@@ -171,11 +173,9 @@ def choose_head(graph: ir.Graph, heads: Sequence[Score], name: str = "auto") -> 
 
 
 def _way_out(graph: ir.Graph) -> str:
-    """Return how a user can settle what no output tells: each raw map by its name, or another value."""
-    known = follow(graph)
-    raw = [v.name for v in graph.outputs if v in known and known[v].columns[0].is_raw]
-    lines = " or ".join(f"--score {name}" for name in raw[:3])
-    settled = f"if the numbers of an output are scores of classes or of a mask: {lines}. Else " if raw else ""
+    """Return how a user can settle what no output tells: each by its name, or another value."""
+    lines = settling_lines(graph, follow(graph))
+    settled = f"if the numbers of an output are {lines}. Else " if lines else ""
     return (
         f"{settled}--score NAME: a value (N, classes), or one with scores of classes in cells, as (N, classes, H, W) "
         "or (N, anchors, classes) (`onnx-gradcam inspect MODEL` lists values)"
@@ -245,13 +245,13 @@ def _makers(value: ir.Value) -> Iterator[ir.Node]:
 
 
 def _named(graph: ir.Graph, name: str) -> Score:
-    value = _value_called(graph, name)
+    value, options = _value_called(graph, name)
     activation, output = leads_to(value)
     batches = _batches(graph)
-    vector = describe(value, activation, output or name, batches)
+    vector = None if options else describe(value, activation, output or value.name or "", batches)
     if vector is not None:
         return _of_vector(vector, Nature(CLASSES if vector.class_axis is not None else "", NAMED))
-    dense = named_dense_score(graph, [value], follow(graph), batches)
+    dense = named_dense_score(graph, [(value, options)], follow(graph), batches)
     score = None if dense is None else _of_dense(dense)
     if score is None:
         raise ScoreError(
@@ -262,11 +262,13 @@ def _named(graph: ir.Graph, name: str) -> Score:
     return score
 
 
-def _value_called(graph: ir.Graph, name: str) -> ir.Value:
+def _value_called(graph: ir.Graph, name: str) -> tuple[ir.Value, Mapping[str, str]]:
+    """Return the value that is called ``name``, and what the user says of it behind a colon (``Reading``)."""
     values = {k: v for k, v in values_by_name(graph).items() if not v.is_initializer()}
-    if name not in values:
+    reading = parse_reading(name, values)
+    if reading.name not in values:
         raise ScoreError(f"the model has no value {name!r}", hint=f"one of {nearest(name, values)}", name=name)
-    return values[name]
+    return values[reading.name], reading.options
 
 
 def _of_levels(graph: ir.Graph, names: Sequence[str]) -> Score:
@@ -275,12 +277,12 @@ def _of_levels(graph: ir.Graph, names: Sequence[str]) -> Score:
     Raises:
         ScoreError: there is no such value, or they are no levels of one score.
     """
-    values = [_value_called(graph, name) for name in names]
-    dense = named_dense_score(graph, values, follow(graph), _batches(graph))
-    if dense is None or len(dense.heads) < len(values):
-        shapes = ", ".join(f"{v.name} {_dims(v)}" for v in values)
+    named = [_value_called(graph, name) for name in names]
+    dense = named_dense_score(graph, named, follow(graph), _batches(graph))
+    if dense is None or len(dense.heads) < len(named):
+        shapes = ", ".join(f"{v.name} {_dims(v)}" for v, _ in named)
         raise ScoreError(
-            f"{len(values)} values are not the levels of one score",
+            f"{len(named)} values are not the levels of one score",
             where=shapes,
             hint="--score for each level: values of as many columns, in as many axes; another head is --head NAME",
             names=tuple(names),

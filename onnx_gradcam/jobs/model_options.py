@@ -72,7 +72,9 @@ class ModelOption:
 MODEL_OPTIONS = (
     ModelOption(
         "score", "score", "--score", tuple, (), "NAME",
-        "The score tensor, before its softmax; of a detector that returns its levels apart each of them. Repeatable.",
+        "The score tensor, before its softmax; of a detector that returns its levels apart each of them. What its file "
+        "does not tell stands behind a colon: NAME:anchors=3, NAME:columns=4-83, NAME:axis=1, NAME:squash=sigmoid. "
+        "Repeatable.",
         "found in the graph", _one_or_several,
     ),
     ModelOption(

@@ -199,15 +199,17 @@ def test_a_name_that_is_not_there() -> None:
     assert "'w0'" not in refusal(builders.plain(), "w00"), "weights are no scores"
 
 
-@pytest.mark.parametrize("name", ["x", "pooled_wide"])
-def test_a_name_that_is_no_score(name: str) -> None:
+def test_a_name_that_is_no_score() -> None:
     net = Net()
     relu = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 4)), out="relu")
     net.op("ReduceMean", relu, net.ints(1), out="pooled_wide")
     net.head(relu, 4)
-    message = refusal(net.model({"logits": None, "pooled_wide": None}), name)
-    assert f"'{name}' of shape (N, " in message
+    proto = net.model({"logits": None, "pooled_wide": None})
+    message = refusal(proto, "x")
+    assert "'x' of shape (N, " in message
     assert "is not one score per class and image" in message
+    named = score_of(proto, "pooled_wide")
+    assert (named.kind, named.count) == ("dense", 1), "an output is what the user says, though its history is not known"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.dense.grouping import is_named_objectness
+from onnx_gradcam.anatomy.dense.grouping import PLANE, is_named_objectness
 from onnx_gradcam.anatomy.dense.heads import BOX
 from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, scored_output
 from onnx_gradcam.anatomy.dense.parts import CHANGED, RAW, SQUASHED, Grids, Part, counted, is_convolved, listed
@@ -26,7 +26,6 @@ MARKS = (10,)  # columns of five points
 POINTS = 68  # of a face, at most
 BOX_NAMES = ("box", "loc", "reg", "delta", "coord")
 CLASS_NAMES = ("cls", "class", "score", "logit", "prob")
-PLANE = 2  # spatial axes of a map
 
 
 class Roles(NamedTuple):
@@ -111,8 +110,8 @@ def _alike(parts: Sequence[Part], first: Sequence[Part], roles: Roles) -> Roles 
     """Return the reading of a grid that agrees with that of the first one."""
     count = first[roles.classes].width // roles.anchors
     for other in _readings(parts):
-        is_alike = parts[other.classes].width // other.anchors == count
-        if is_alike and other[1:] == roles[1:] and len(parts) == len(first):
+        has_same_parts = (other.objectness is None) == (roles.objectness is None)
+        if has_same_parts and parts[other.classes].width // other.anchors == count:
             return other
     return None
 

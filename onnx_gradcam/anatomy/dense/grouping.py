@@ -16,6 +16,8 @@ from onnx_gradcam.graph.builder import Value
 OBJECTNESS_NAMES = ("obj", "conf", "ctr", "centerness")
 PAIR = 2  # columns of a size, or of an offset
 MAP = 4  # axes of a map
+PLANE = 2  # spatial axes of a map
+UNEVEN = 1.6  # times as coarse along one axis as along another: no level is, but for rounded sizes
 
 
 def grouped(
@@ -40,13 +42,13 @@ def grouped(
     for output in outputs:
         if output not in gates:
             rank, turn = len(dims_of(output.grid)), 0
-            while any(_share_grid(output, other, sizes) for other in groups.get((output.count, rank, turn), [])):
+            while not all(_are_levels(output, other, sizes) for other in groups.get((output.count, rank, turn), [])):
                 turn += 1
             groups.setdefault((output.count, rank, turn), []).append(output)
     left = list(others)
     alike = [[with_objectness(output, gates) for output in group] for group in groups.values()]
     ordered = sorted(alike, key=lambda group: 0 if points else -group[0].count)
-    return sorted((with_boxes(group, left) for group in ordered), key=lambda group: group[0].boxes is None)
+    return sorted((with_boxes(group, left, known) for group in ordered), key=lambda group: group[0].boxes is None)
 
 
 def _beside_pair(value: Value, known: Mapping[Value, Entries], sizes: Sizes) -> tuple[Dim, ...]:
@@ -57,10 +59,14 @@ def _beside_pair(value: Value, known: Mapping[Value, Entries], sizes: Sizes) -> 
     return tuple(1 if k == entries.axis else d for k, d in enumerate(dims))
 
 
-def _share_grid(a: ScoredOutput, b: ScoredOutput, sizes: Sizes) -> bool:
-    """Tell whether two outputs of as many columns are known to lie on one grid."""
+def _are_levels(a: ScoredOutput, b: ScoredOutput, sizes: Sizes) -> bool:
+    """Tell whether two outputs of as many columns may be levels: of grids that are coarser alike along both axes."""
     dims = sizes.dims(a.output)
-    return dims == sizes.dims(b.output) and all(isinstance(d, int) for d in dims[1:])
+    if dims == sizes.dims(b.output) and all(isinstance(d, int) for d in dims[1:]):
+        return False
+    sides = list(zip(dims_of(a.grid)[2:], dims_of(b.grid)[2:], strict=True))
+    coarser = [m / n for m, n in sides if isinstance(m, int) and isinstance(n, int) and n]
+    return len(sides) != PLANE or not coarser or max(coarser) < UNEVEN * min(coarser)
 
 
 def with_objectness(head: ScoredOutput, gates: Sequence[ScoredOutput]) -> ScoredOutput:
@@ -110,24 +116,31 @@ def is_named_objectness(names: Sequence[str]) -> bool:
     return any(part in name.lower() for name in names for part in OBJECTNESS_NAMES)
 
 
-def with_boxes(some_heads: Sequence[ScoredOutput], left: list[Value]) -> list[ScoredOutput]:
+def with_boxes(
+    some_heads: Sequence[ScoredOutput], left: list[Value], known: Mapping[Value, Entries]
+) -> list[ScoredOutput]:
     """Return the heads with the boxes that are outputs of their own: as many cells, four columns or a multiple of it.
 
     A head's output comes with that of its boxes: of several that fit, each is taken once, off the list ``left``.
     """
     scores = {head.output for head in some_heads}
     left[:] = [v for v in left if v.shape is not None and v not in scores]
-    return [head if head.boxes is not None else _take_boxes(head, left) for head in some_heads]
+    return [head if head.boxes is not None else _take_boxes(head, left, known) for head in some_heads]
 
 
-def _take_boxes(head: ScoredOutput, left: list[Value]) -> ScoredOutput:
+def _take_boxes(head: ScoredOutput, left: list[Value], known: Mapping[Value, Entries]) -> ScoredOutput:
     """Return the head with the first of the outputs ``left`` that fits as its boxes, which is taken off the list."""
     for value in left:
         boxes = _boxes_for(value, head.grid)
-        if boxes is not None:
+        if boxes is not None and not _is_normalised(value, known):
             left.remove(value)
             return replace(head, boxes=flat(boxes), has_boxes=True)
     return head
+
+
+def _is_normalised(value: Value, known: Mapping[Value, Entries]) -> bool:
+    """Tell whether a normalisation is the first that was done to the columns: they are descriptors, and no boxes."""
+    return value in known and "Norm" in known[value].columns[0].changed_by
 
 
 def _boxes_for(value: Value, grid: Tensor) -> Tensor | None:

@@ -32,6 +32,7 @@ class ScoredOutput:
         returned_in: the names of the graph outputs that they come to.
         raw: why they are taken for scores, where nothing in the model squashes them; "" where something does.
         may_have_background: whether one of the classes may be the background, that of most cells.
+        otherwise: what else they may be, with the line that says so; "" where the file leaves no doubt.
     """
 
     logits: Tensor
@@ -45,6 +46,7 @@ class ScoredOutput:
     returned_in: tuple[str, ...] = ()
     raw: str = ""
     may_have_background: bool = False
+    otherwise: str = ""
 
     @property
     def count(self) -> int:

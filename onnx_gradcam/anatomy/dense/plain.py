@@ -12,32 +12,47 @@ from onnx_gradcam.anatomy.dense.tensors import dims_of
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.graph.builder import Value
 
+FINE = 8  # times as coarse as the image a map of its classes may be
+
 
 def _column_axis(value: Value, known: Mapping[Value, Entries]) -> int | None:
     return known[value].axis if value in known else None
 
 
-def plain_logits(graph: ir.Graph, known: Mapping[Value, Entries]) -> tuple[Value, int] | None:
-    """Return logits that the model leaves as they are, and the axis of the classes.
+def plain_logits(graph: ir.Graph, known: Mapping[Value, Entries]) -> list[tuple[Value, int]]:
+    """Return the logits that the model leaves as they are, each with the axis of its classes.
 
-    They are what an ArgMax reads; a map of several classes in the size of the image or not much below; steps that a
-    recurrent layer leads to.
+    They are what an ArgMax reads; maps of several classes in the size of the image or not much below, but not those of
+    vectors, of two columns for each one of another map; steps that a recurrent layer leads to.
     """
     decided = heads.before_argmax(graph.outputs)
     if decided is not None:
-        return decided
+        return [decided]
     images = [v for v in graph.inputs if v.shape is not None and len(v.shape) > 3]
     maps = [v for v in graph.outputs if v.shape is not None and len(v.shape) > 3]
     recurrent = any(node.op_type in ("LSTM", "GRU", "RNN") for node in graph)
     steps = [v for v in graph.outputs if v.shape is not None and len(v.shape) == 3] if recurrent else []
-    for value in [*maps[:1], *steps[:1]]:
+    logits: dict[Value, int] = {}
+    for value in [*maps, *steps[:1]]:
         axis = _column_axis(value, known)
         count = 0 if axis is None else dims_of(value)[axis]
         if axis is None or not isinstance(count, int) or count < 2:
             continue
         if value in steps or (images and _is_map_of(value, axis, maps, images[0], known)):
-            return value, axis
-    return None
+            logits[value] = axis
+    raw = {v: axis for v, axis in logits.items() if all(column.is_raw for column in known[v].columns)}
+    if not raw:
+        return list(logits.items())[:1]
+    counts = {v: len(known[v].columns) for v in raw}
+    return [(v, axis) for v, axis in raw.items() if not any(counts[v] == 2 * other for other in counts.values())]
+
+
+def is_coarse_map(graph: ir.Graph, value: Value) -> bool:
+    """Tell whether a map has no more than an eighth of the resolution of the images, as one level of a detector has."""
+    images = [v for v in graph.inputs if v.shape is not None and len(v.shape) > 3]
+    sides = [d for v in images for d in dims_of(v)[1:] if isinstance(d, int)]
+    own = [d for d in dims_of(value)[2:] if isinstance(d, int)]
+    return bool(sides and own) and min(own) * FINE <= max(sides)
 
 
 def _is_map_of(value: Value, axis: int, maps: Sequence[Value], image: Value, known: Mapping[Value, Entries]) -> bool:
@@ -68,4 +83,4 @@ def _may_be_same(a: Sequence[Dim], b: Sequence[Dim]) -> bool:
 def _is_fine(space: Sequence[Dim], image: Sequence[Dim]) -> bool:
     """Tell whether a map has at least an eighth of the image's resolution (a coarser one may be anything)."""
     known = [(a, b) for a, b in zip(space, image, strict=False) if isinstance(a, int) and isinstance(b, int)]
-    return len(space) == len(image) and all(a * 8 >= b for a, b in known)
+    return len(space) == len(image) and all(a * FINE >= b for a, b in known)

@@ -130,7 +130,10 @@ def _anchors(grids: Grids, batches: Batches) -> list[ScoredOutput]:
         return []
     what = f"{anchors or 'anchors'} × (4 of a box, 1 objectness, {width - BOX - 1} classes)"
     reason = f"{grids[0][0].width} columns on {counted(grids)}: {what}"
-    return _all_scored([of_anchors(parts[0], anchors or 1, width, batches, reason) for parts in grids])
+    scored = _all_scored([of_anchors(parts[0], anchors or 1, width, batches, reason) for parts in grids])
+    if len(grids) > 1:
+        return scored
+    return [replace(head, otherwise=f"each column is a class: --score {head.output.name}") for head in scored]
 
 
 def _anchors_in(grids: Grids) -> tuple[int, int]:

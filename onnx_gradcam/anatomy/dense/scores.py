@@ -8,7 +8,7 @@ scores are described; ``targets`` writes them into a graph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import onnx_ir as ir
@@ -17,8 +17,10 @@ from onnx_gradcam.anatomy.dense import heads
 from onnx_gradcam.anatomy.dense.cells import Level, levels
 from onnx_gradcam.anatomy.dense.grouping import grouped, without_boxes
 from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, activation_behind, of_entries, scored_output
-from onnx_gradcam.anatomy.dense.plain import plain_logits
+from onnx_gradcam.anatomy.dense.plain import is_coarse_map, plain_logits
 from onnx_gradcam.anatomy.dense.raw import raw_heads, squashed_anchors
+from onnx_gradcam.anatomy.dense.reading import column_axis, read_as
+from onnx_gradcam.anatomy.dense.settling import as_options, lines_of_detector
 from onnx_gradcam.anatomy.dense.tensors import Joined, Tensor, column_sources, dims_of, sources
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.natures import is_image
@@ -80,13 +82,14 @@ class DenseScores:
     def reason(self) -> str:
         """Return why these are the scores."""
         first = self.heads[0]
+        otherwise = f" (or else {first.otherwise})" if first.otherwise else ""
         if first.raw:
-            return f"{first.raw}; nothing in the model squashes them"
+            return f"{first.raw}; nothing in the model squashes them{otherwise}"
         made = f"pass through a {first.activation} and are only moved behind it" if first.activation else "are logits"
         columns = f"{self.count} columns" if self.count > 1 else "one column"
         others = "; the other columns meet arithmetic, or are left as they are: boxes" if first.has_boxes else ""
         gate = "; another one is the objectness" if self.objectness is not None else ""
-        return f"{columns} for each of many cells {made}{gate}{others}"
+        return f"{columns} for each of many cells {made}{gate}{others}{otherwise}"
 
     @property
     def cell_axes(self) -> int:
@@ -150,26 +153,54 @@ def _suppressed_boxes(graph: ir.Graph) -> list[Value]:
 
 
 def named_dense_score(
-    graph: ir.Graph, values: Sequence[Value], known: Mapping[Value, Entries], batches: Batches
+    graph: ir.Graph,
+    named: Sequence[tuple[Value, Mapping[str, str]]],
+    known: Mapping[Value, Entries],
+    batches: Batches,
 ) -> DenseScores | None:
     """Return the scores behind values that the user names, the levels of one score; None where they have none.
 
-    ``graph``, ``known`` and ``batches``: see ``dense_scores``.
+    Args:
+        graph: a prepared graph.
+        named: the values, each with what the user says of it (``Reading.options``).
+        known: the entries of the values.
+        batches: the first dimensions of the inputs.
+
+    Raises:
+        ScoreError: what the user says does not fit a value.
     """
-    outputs = [output for end in heads.ends(values, known) if (output := of_entries(end, batches)) is not None]
-    if not outputs and len(values) > 1:
-        outputs = raw_heads(graph, known, batches, values)
-    if not outputs:
-        outputs = [output for value in values if (output := _plain(value, known, batches)) is not None]
+    outputs = _of_values(graph, named, known, batches)
     most = max((output.count for output in outputs), default=0)
     return _joined([output for output in outputs if output.count == most]) if outputs else None
 
 
+def _of_values(
+    graph: ir.Graph,
+    named: Sequence[tuple[Value, Mapping[str, str]]],
+    known: Mapping[Value, Entries],
+    batches: Batches,
+) -> list[ScoredOutput]:
+    if any(options for _, options in named):
+        each = [read_as(value, options, known, batches) for value, options in named]
+        return [output for output in each if output is not None]
+    values = [value for value, _ in named]
+    outputs = [output for end in heads.ends(values, known) if (output := of_entries(end, batches)) is not None]
+    if not outputs and len(values) > 1:
+        outputs = raw_heads(graph, known, batches, values)
+    return outputs or [output for value in values if (output := _plain(value, known, batches)) is not None]
+
+
 def _plain(value: Value, known: Mapping[Value, Entries], batches: Batches) -> ScoredOutput | None:
-    """Return the scores that every column of ``value`` is, where the axis of the columns is known."""
-    if value not in known:
+    """Return the scores that every column of ``value`` is; None where it has no cells, or an open number of columns.
+
+    Of an output its axes say where the columns are, where its history does not.
+    """
+    if value.shape is None or len(value.shape) < len("NPK") or not (value in known or value.is_graph_output()):
         return None
-    return scored_output(value, value, known[value].axis, None, None, activation_behind(value), batches)
+    axis = column_axis(value, known)
+    if not isinstance(dims_of(value)[axis], int):
+        return None
+    return scored_output(value, value, axis, None, None, activation_behind(value), batches)
 
 
 def _joined(all_heads: Sequence[ScoredOutput]) -> DenseScores:
@@ -203,12 +234,20 @@ def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Ba
     raw = raw_heads(graph, known, batches)
     if with_probabilities:
         return raw or with_probabilities
-    plain = plain_logits(graph, known)
-    if plain is None or (raw and not heads.before_argmax(graph.outputs)):
+    if raw and not heads.before_argmax(graph.outputs):
         return raw
-    value, axis = plain
+    return [s for value, axis in plain_logits(graph, known) if (s := _left_alone(graph, value, axis, batches))]
+
+
+def _left_alone(graph: ir.Graph, value: Value, axis: int, batches: Batches) -> ScoredOutput | None:
+    """Return the scores that a map or the steps of a reader hold, which the model leaves as they are."""
     output = scored_output(value, value, axis, None, None, activation_behind(value), batches)
-    return [] if output is None else [output]
+    if output is None or not value.is_graph_output() or output.activation:
+        return output
+    lines = [f"each column is a map of its own: {as_options([value], ':squash=sigmoid')}"]
+    if len(graph.outputs) == 1 and is_coarse_map(graph, value):
+        lines += lines_of_detector([value], output.count)
+    return replace(output, otherwise="; or ".join(lines))
 
 
 def _may_be_boxes_of_queries(outputs: Sequence[ScoredOutput], known: Mapping[Value, Entries]) -> bool:
