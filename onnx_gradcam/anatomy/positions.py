@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from onnx_gradcam.graph.operators import (
     MOVES,
     PRODUCTS,
     QUANTIZED_WEIGHT,
+    RESHAPES,
     AxisEffect,
     operators,
 )
@@ -29,6 +31,8 @@ Positions = tuple[np.ndarray, ...]
 KEEPS_POSITIONS = IN_PLACE - MOVES
 # Operators that put another grid in the place of the one that they read.
 CHANGES_GRID = operators(AxisEffect.POOLED, AxisEffect.RESIZED)
+SQUASHED = operators(AxisEffect.SQUASHED)
+IN_PLACE_OR_SQUASHED = KEEPS_POSITIONS | SQUASHED
 REDUCES = operators(AxisEffect.REDUCED)
 QUANTIZED_CONCAT = "QLinearConcat"  # joined here: the reference evaluator has standard operators only
 
@@ -58,8 +62,8 @@ def follow(
 
     Reshapes, transposes, slices and joins move the positions as they move the elements. A linear layer over the last
     axis puts what it makes at the mean position of what it read, which is how patches are embedded and merged, and so
-    does a reduction; where that is the same for all, positions are mixed and none is left. Attention mixes them, and
-    the Add behind it keeps those of the stream. What pads, pools or resizes a grid begins a new one.
+    does a reduction; where that is the same for all, positions are mixed and none is left. Attention puts what it makes
+    where its queries are. What pads, pools or resizes a grid begins a new one.
 
     Args:
         nodes: the nodes of a graph, in topological order; all shapes must be static.
@@ -97,6 +101,9 @@ def _positions_after(node: ir.Node, known: Mapping[ir.Value, Positions]) -> dict
     if node.op_type in KEEPS_POSITIONS:
         same = [v for v in sources if static_dims(v) == static_dims(value)]
         return dict.fromkeys((v for v in node.outputs if v.name), known[same[0]]) if same else {}
+    if (queries := _queries(node)) is not None and (dims := static_dims(value)) is not None:
+        of_queries = known.get(queries, ())
+        return {value: _means(of_queries, [len(dims) - 1], dims)} if of_queries else {}
     positions = _on_another_grid(node, sources[0], known[sources[0]]) if node.inputs[0] is sources[0] else ()
     return {value: positions} if positions else {}
 
@@ -147,10 +154,34 @@ def is_linear(node: ir.Node) -> bool:
     return weight is not None and weight.shape is not None and len(weight.shape) == 2 and constant(weight) is not None
 
 
+def _queries(node: ir.Node) -> ir.Value | None:
+    """Return the queries of an attention whose last product ``node`` is; None where it is no such product.
+
+    Each row of what an attention makes is a mean, and stands where its query is.
+    """
+    value = node.inputs[0] if _is_product(node) else None
+    is_mean = False
+    while value is not None and (maker := value.producer()) is not None:
+        if is_mean and _is_product(maker):
+            return maker.inputs[0]
+        if maker.op_type not in IN_PLACE_OR_SQUASHED:
+            return None
+        is_mean = is_mean or maker.op_type in SQUASHED
+        value = next((v for v in maker.inputs if v is not None and constant(v) is None), None)
+    return None
+
+
+def _is_product(node: ir.Node) -> bool:
+    """Tell whether ``node`` multiplies two computed matrices."""
+    return node.op_type in ("FusedMatMul", "MatMul") and all(v is not None and constant(v) is None for v in node.inputs)
+
+
 def _moved(node: ir.Node, known: Mapping[ir.Value, Positions], count: int) -> dict[ir.Value, Positions]:
     """Return the positions moved as ``node`` moves the elements; elements of other values have no position."""
     if any(v.name and static_dims(v) is None for v in node.outputs):
         return {}  # as of a Squeeze whose axis is longer in images of the size that is tried
+    if node.op_type in RESHAPES and _size(node.inputs[0]) != _size(node.outputs[0]):
+        return {}  # a model that no runtime runs
     data = [v for v in (node.inputs[2::3] if node.op_type == QUANTIZED_CONCAT else node.inputs) if v is not None]
     moved: list[list[np.ndarray]] = []
     for k in range(count):
@@ -166,6 +197,12 @@ def _moved(node: ir.Node, known: Mapping[ir.Value, Positions], count: int) -> di
         else:
             moved.append(evaluate(node, arrays, node.outputs))
     return {value: tuple(outputs[i] for outputs in moved) for i, value in enumerate(node.outputs)}
+
+
+def _size(value: ir.Value | None) -> int | None:
+    """Return how many elements a value has; None where that is open."""
+    dims = None if value is None else static_dims(value)
+    return None if dims is None else math.prod(dims)
 
 
 def _without_position(value: ir.Value) -> np.ndarray | None:

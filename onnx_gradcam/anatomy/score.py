@@ -16,6 +16,7 @@ from onnx_gradcam.anatomy.natures import CLASSES, EMBEDDING, VALUES, Nature, is_
 from onnx_gradcam.anatomy.points import nature_of_points, row_of_points
 from onnx_gradcam.anatomy.vectors import Batches, Vector, describe, leads_to, walk_back
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
+from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, dependents, downstream, is_float
 from onnx_gradcam.graph.names import values_by_name
 
@@ -125,9 +126,12 @@ def _of_dense(dense: DenseScores) -> Score:
 
 
 def _are_cells(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
-    """Tell whether what looks like classes is one column, of as many cells."""
+    """Tell whether what looks like classes is one column, of as many cells: no similarities of images and texts are."""
     entries = known.get(vector.value)
-    return entries is not None and len(entries.columns) == 1 and vector.class_axis not in (None, entries.axis)
+    if entries is None or len(entries.columns) != 1 or vector.class_axis in (None, entries.axis):
+        return False
+    makers = [node for origin in entries.columns[0].origins if (node := origin.producer()) is not None]
+    return not any(node.op_type == "MatMul" and all(constant(v) is None for v in node.inputs) for node in makers)
 
 
 def find_score(graph: ir.Graph, name: str | Sequence[str] = "auto", head: str = "auto") -> Score:

@@ -80,6 +80,7 @@ PRODUCTS = operators(AxisEffect.CONTRACTED)
 REORDERS = operators(AxisEffect.RESHAPED, AxisEffect.TRANSPOSED)
 COPIES = operators(AxisEffect.COPIED)
 JOINS = operators(AxisEffect.JOINED)
+CUTS = operators(AxisEffect.CUT) | {"Slice"}
 # Every element stays in its place along every axis, though one axis may be joined or cut.
 IN_PLACE = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.POINTWISE, AxisEffect.JOINED, AxisEffect.CUT)
 # Elements are moved, joined or taken; none is computed.

@@ -29,7 +29,7 @@ PICKING = operators(
     AxisEffect.RESIZED,
 ) | frozenset(
     "ArgMax NonMaxSuppression TopK ReduceMax Max Where Greater GreaterOrEqual Less LessOrEqual NonZero Mul Sqrt Loop "
-    "If Scan Shape Add Sub Div Mod Min Clip Not And Equal".split()
+    "If Scan Shape Add Sub Div Mod Min Clip Not And Equal Pad ScatterND ScatterElements Compress".split()
 )
 SCALING = frozenset("Cast Clip DequantizeLinear Div Identity Mul QuantizeLinear Round".split())
 BOX = 4  # columns of a box

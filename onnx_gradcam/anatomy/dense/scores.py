@@ -27,7 +27,7 @@ from onnx_gradcam.anatomy.natures import is_image
 from onnx_gradcam.anatomy.sizes import Sizes
 from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.graph.builder import Value
-from onnx_gradcam.graph.operators import CONVOLUTIONS
+from onnx_gradcam.graph.operators import CONVOLUTIONS, CUTS
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def dense_scores(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batch
         batches: the first dimensions of the inputs.
     """
     outputs = _scored_outputs(graph, known, batches)
-    others = [*graph.outputs, *_suppressed_boxes(graph)]
+    others = [*graph.outputs, *_suppressed_boxes(graph), *_cut_beside(outputs)]
     return [_joined(group) for group in grouped(outputs, others, known, Sizes.of(graph))]
 
 
@@ -150,6 +150,15 @@ def _suppressed_boxes(graph: ir.Graph) -> list[Value]:
     """Return the boxes that the model suppresses itself, all of them: what a NonMaxSuppression reads."""
     nodes = [node for node in graph if node.op_type == "NonMaxSuppression"]
     return list(dict.fromkeys(v for node in nodes if (v := node.inputs[0]) is not None))
+
+
+def _cut_beside(outputs: Sequence[ScoredOutput]) -> list[Value]:
+    """Return the values that were cut from the same value as the scores: boxes that a model selects before it ends."""
+    cut = [(output.output, node) for output in outputs if (node := output.output.producer()) is not None]
+    sources = [(value, node.inputs[0]) for value, node in cut if node.op_type in CUTS]
+    readers = [(value, node) for value, source in sources if source is not None for node in source.consumers()]
+    parts = [part for value, node in readers if node.op_type in CUTS for part in node.outputs if part is not value]
+    return list(dict.fromkeys(parts))
 
 
 def named_dense_score(
@@ -233,7 +242,7 @@ def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Ba
         return with_probabilities
     raw = raw_heads(graph, known, batches)
     if with_probabilities:
-        return raw or with_probabilities
+        return raw or _beside_boxes(graph, with_probabilities[0], batches) or with_probabilities
     if raw and not heads.before_argmax(graph.outputs):
         return raw
     return [s for value, axis in plain_logits(graph, known) if (s := _left_alone(graph, value, axis, batches))]
@@ -260,6 +269,23 @@ def _may_be_boxes_of_queries(outputs: Sequence[ScoredOutput], known: Mapping[Val
     return not any(_is_convolved(v) for v in origins) and all(
         output.count == heads.BOX and output.activation == "Sigmoid" for output in outputs
     )
+
+
+def _beside_boxes(graph: ir.Graph, boxes: ScoredOutput, batches: Batches) -> list[ScoredOutput]:
+    """Return the one output that has columns for each box of queries: logits of classes, by whatever arithmetic.
+
+    Empty: there is none, there are several, or it has as many columns as a box, and may be the boxes itself.
+    """
+    cells = dims_of(boxes.grid)[2:]
+    others = [v for v in graph.outputs if v is not boxes.output and v.name not in boxes.returned_in]
+    shapes = [(v, list(v.shape)) for v in others if v.shape is not None and len(v.shape) == 3]
+    beside = [(v, dims[2]) for v, dims in shapes if dims[1:2] == cells]
+    if len(beside) != 1 or beside[0][1] == heads.BOX:
+        return []
+    value, count = beside[0]
+    reason = f"{count} columns for each of the boxes that pass through a Sigmoid, {boxes.returned_in[0]!r}"
+    output = scored_output(value, value, 2, None, None, "", batches, reason)
+    return [] if output is None or not isinstance(count, int) else [output]
 
 
 def _is_convolved(tensor: Tensor) -> bool:

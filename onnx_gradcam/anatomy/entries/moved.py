@@ -60,7 +60,7 @@ def joined(node: ir.Node, known: Known) -> list[Entries | None]:
     value = node.outputs[0]
     data = node.inputs[2::3] if node.op_type == "QLinearConcat" else node.inputs
     sources = [v for v in data if v is not None]
-    parts = [known.get(v) for v in sources]
+    parts = _of_one_axis([known.get(v) for v in sources])
     there = [part for part in parts if part is not None]
     if value.shape is None or any(part.axis != there[0].axis for part in there):
         return [None]
@@ -76,6 +76,12 @@ def joined(node: ir.Node, known: Known) -> list[Entries | None]:
         return [Entries(real_form(value), axis, columns, objectness)]
     logits = tuple(real_form(v) if part is None else part.logits for part, v in zip(parts, sources, strict=True))
     return [Entries(Joined(logits, along), axis, columns, objectness)]
+
+
+def _of_one_axis(parts: Sequence[Entries | None]) -> list[Entries | None]:
+    """Return the parts without those whose columns lie along another axis than the probabilities of the others."""
+    axes = {part.axis for part in parts if part is not None and part.are_squashed}
+    return [part if part is None or part.axis in axes or not axes else None for part in parts]
 
 
 def _of_cells(there: Sequence[Entries], parts: Sequence[Entries | None]) -> tuple[Column, ...] | None:
