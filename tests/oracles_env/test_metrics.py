@@ -156,6 +156,11 @@ def test_infidelity_is_captums_with_the_best_scale(module: Any) -> None:
         assert found == pytest.approx(float(theirs), rel=1e-3)
 
 
+def adding(noise: np.ndarray) -> Any:
+    """Return a function of one argument: to a second one captum would give its radius."""
+    return lambda inputs: inputs + torch.tensor(noise, dtype=torch.float32)
+
+
 def test_max_sensitivity_is_captums(module: Any) -> None:
     """For the same noise."""
     library = pytest.importorskip("captum.metrics", reason="captum: not installed; run `make oracles`")
@@ -164,14 +169,13 @@ def test_max_sensitivity_is_captums(module: Any) -> None:
         spread = RADIUS * (x.max() - x.min())
         noise = np.random.default_rng(0).uniform(-1, 1, (SAMPLES, *x.shape)) * spread
 
-        def perturb(inputs: Any, noise: np.ndarray = noise) -> Any:
-            return inputs + torch.tensor(noise, dtype=torch.float32)
-
         def attribute(inputs: Any, index: int = index) -> Any:
-            return torch.tensor(explain(module, inputs[0].detach().numpy(), index))
+            if isinstance(inputs, tuple):  # the image itself; its copies come as a tensor
+                return tuple(attribute(each) for each in inputs)
+            return torch.tensor(explain(module, inputs.detach().numpy(), index))
 
         theirs = library.sensitivity_max(
-            attribute, torch.tensor(x[None]), perturb_func=perturb, n_perturb_samples=SAMPLES,
+            attribute, torch.tensor(x[None]), perturb_func=adding(noise), n_perturb_samples=SAMPLES,
             max_examples_per_batch=SAMPLES,
         )  # fmt: skip
         own = explain(module, x[None], index)[0]
