@@ -1,4 +1,4 @@
-"""Whether global average pooling and one linear layer are all that lies between a layer and the score."""
+"""How a classifier ends: in global average pooling, or in a linear layer with a weight for each place."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.grids import Axes, grids
+from onnx_gradcam.anatomy.grids import Axes, grids, has_space
 from onnx_gradcam.graph.builder import ints_of
 from onnx_gradcam.graph.flow import downstream, upstream
-from onnx_gradcam.graph.operators import COPIES, REORDERS
+from onnx_gradcam.graph.operators import CONVOLUTIONS, COPIES, POOLINGS, PRODUCTS, REORDERS, RESHAPES
 
 CARRYING = COPIES | REORDERS | {"Add"}
 
@@ -23,6 +23,24 @@ def has_linear_head(nodes: Sequence[ir.Node], layer: ir.Value, score: ir.Value) 
     linear = [n for n in between if _is_linear(n)]
     rest = [n for n in between if n not in pools and n not in linear]
     return len(pools) == 1 and len(linear) <= 1 and all(n.op_type in CARRYING for n in rest)
+
+
+def is_flattened(nodes: Sequence[ir.Node], layer: ir.Value, score: ir.Value) -> bool:
+    """Tell whether a linear layer behind ``layer`` reads channels and places in a row, with a weight for each."""
+    path = downstream(nodes, [layer]) & upstream(nodes, score)
+    on_grid = grids(nodes, CONVOLUTIONS | POOLINGS)
+    flat = [n.outputs[0] for n in nodes if n.outputs[0] in path and n.op_type in RESHAPES and _joins_space(n, on_grid)]
+    behind = downstream(nodes, flat)
+    return any(n.op_type in PRODUCTS and n.outputs[0] in path and n.inputs[0] in behind for n in nodes)
+
+
+def _joins_space(node: ir.Node, on_grid: Mapping[ir.Value, Axes]) -> bool:
+    """Tell whether ``node`` makes (N, C · places) of the channels and places of a grid."""
+    x, shape = node.inputs[0], node.outputs[0].shape
+    if x is None or x not in on_grid or x.shape is None or shape is None or len(shape) != 2:
+        return False
+    channels, length = x.shape[on_grid[x][1]], shape[1]
+    return isinstance(channels, int) and length != channels and has_space(x, on_grid[x])
 
 
 def _is_global_average(node: ir.Node, on_grid: Mapping[ir.Value, Axes]) -> bool:

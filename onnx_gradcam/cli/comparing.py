@@ -46,7 +46,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="An .onnx file, or FILE@provider.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another build of the same model.", show_default=False)],
     images: Annotated[list[str], IMAGES],
-    method: Method = "gradcam",
+    method: Method = "auto",
     target: Targets = None,
     layer: Layers = None,
     layer_a: Annotated[

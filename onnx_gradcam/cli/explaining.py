@@ -47,7 +47,7 @@ def explain(
     model: Annotated[Path | None, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)] = None,
     images: Annotated[list[str] | None, IMAGES] = None,
     out: Out = None,
-    method: Method = "gradcam",
+    method: Method = "auto",
     layer: Layers = None,
     model_options: ModelOptions = NONE,
     target: Targets = None,
@@ -133,14 +133,13 @@ def explain(
         pictures=pictures,
     )
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
-    folder = out or job.default_folder(request)
     if names_all_heads(request):
-        _explain_heads(request, folder, mode, as_json)
+        _explain_heads(request, out, mode, as_json)
     else:
-        _explain(request, folder, mode, as_json)
+        _explain(request, out, mode, as_json)
 
 
-def _explain_heads(request: Request, out: Path, mode: Mode, as_json: bool) -> None:
+def _explain_heads(request: Request, out: Path | None, mode: Mode, as_json: bool) -> None:
     results = run_heads(request, out, lambda of_head, folder: _run(of_head, folder, mode, as_json))
     show(renderer(as_json).explained_heads(results.outcomes))
     for head, error in results.errors.items():
@@ -150,7 +149,7 @@ def _explain_heads(request: Request, out: Path, mode: Mode, as_json: bool) -> No
         raise typer.Exit(BAD_INPUT)
 
 
-def _explain(request: Request, out: Path, mode: Mode, as_json: bool) -> None:
+def _explain(request: Request, out: Path | None, mode: Mode, as_json: bool) -> None:
     outcome = _run(request, out, mode, as_json)
     show(renderer(as_json).explained(outcome))
     if _has_errors(outcome):
@@ -164,7 +163,7 @@ def _has_errors(outcome: job.Outcome) -> bool:
     return bool(outcome.errors)
 
 
-def _run(request: Request, out: Path, mode: Mode, as_json: bool) -> job.Outcome:
+def _run(request: Request, out: Path | None, mode: Mode, as_json: bool) -> job.Outcome:
     """Explain the images of a request; each row is printed when its files are written."""
     warned: set[str] = set()
     with progress("explaining") as tick:

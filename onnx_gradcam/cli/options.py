@@ -12,9 +12,9 @@ from onnx_gradcam.targets import help_text
 
 
 def _methods(incomplete: str) -> list[str]:
-    from onnx_gradcam.methods.table import NAMES
+    from onnx_gradcam.methods.table import AUTO, NAMES
 
-    return beginning(incomplete, NAMES)
+    return beginning(incomplete, [AUTO, *NAMES])
 
 
 def _presets(incomplete: str) -> list[str]:
@@ -92,10 +92,10 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="gradcam, gradcam++, smooth-gradcam++, shapleycam, xgradcam, hirescam, elementwise, layercam, cam, "
-        "eigencam, eigengradcam; of the input: saliency, input-x-gradient, integrated-gradients, smoothgrad, "
-        "squaregrad, vargrad, fullgrad, guided-backprop, deconvolution; of both: guided-gradcam, guided- and any other "
-        "of a layer.",
+        help="auto (hirescam for segmenters, detectors and sequences, gradcam for all others), gradcam, gradcam++, "
+        "smooth-gradcam++, shapleycam, xgradcam, hirescam, elementwise, layercam, cam, eigencam, eigengradcam; of the "
+        "input: saliency, input-x-gradient, integrated-gradients, smoothgrad, squaregrad, vargrad, fullgrad, "
+        "guided-backprop, deconvolution; of both: guided-gradcam, guided- and any other of a layer.",
         autocompletion=_methods,
     ),
 ]

@@ -13,6 +13,7 @@ from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.evaluation import RunResult
 from onnx_gradcam.errors import OnnxGradcamError, ScoreError
 from onnx_gradcam.explain.branches import make_branch_maps, networks_of
+from onnx_gradcam.explain.default_method import resolved
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.photo import prepare_photo
@@ -127,7 +128,7 @@ class Explainer:
         self,
         x: Any,
         target: Target = None,
-        method: str = "gradcam",
+        method: str = "auto",
         *,
         counterfactual: bool = False,
         signed: bool = False,
@@ -143,7 +144,8 @@ class Explainer:
             target: what is explained: None (the top-1 class), a class index, a label, a target object
                 (``docs/targets.md``), a list with one of these per image, or ``TopK(k)``, ``Classes([...])``,
                 ``Each([...])`` for every image. Places are in pixels of the input.
-            method: a name from ``docs/methods.md``; "GradCAM" and "grad-cam" are "gradcam".
+            method: a name from ``docs/methods.md``; "GradCAM" and "grad-cam" are "gradcam". "auto": hirescam for
+                many scores for each image (segmenters, detectors), gradcam for all others.
             counterfactual: whether to show what speaks against the target.
             signed: whether to show negative evidence, too, in [−1, 1].
             fusion: how the maps of several layers become one: "mean", "max" or "product".
@@ -173,7 +175,7 @@ class Explainer:
         self,
         image: Any,
         target: Target = None,
-        method: str = "gradcam",
+        method: str = "auto",
         *,
         preprocess: PreprocessLike | Choice | PhotoFunction = "auto",
         inputs: Mapping[str, Any] | None = None,
@@ -216,7 +218,7 @@ class Explainer:
         return self._explain(partial(self._question_of_photo, image, target, recipe, preprocess, *more))
 
     def explain_images(
-        self, images: Iterable[Any], target: Target = None, method: str = "gradcam", **keywords: Any
+        self, images: Iterable[Any], target: Target = None, method: str = "auto", **keywords: Any
     ) -> list[Explanation]:
         """Explain several photos; each has its own size and its own explanation.
 
@@ -245,7 +247,7 @@ class Explainer:
         self,
         images: Iterable[Any],
         target: Target = None,
-        method: str = "gradcam",
+        method: str = "auto",
         *,
         preprocess: PreprocessLike | Choice | PhotoFunction = "auto",
         inputs: Mapping[str, Any] | None = None,
@@ -317,7 +319,7 @@ class Explainer:
         assert frame.geometry is not None
         with naming_a_guessed_size(choice, x.shape):
             question = self._question(feeds, in_input(target, frame.geometry), recipe, frame, threshold, choice)
-        return replace(question, notes=several_note(image))
+        return replace(question, notes=(*several_note(image), *question.notes))
 
     def _question(
         self,
@@ -333,8 +335,9 @@ class Explainer:
         size = tuple(x.shape[k] for k in spatial_axes(self.image_input, 2))
         context = Context(self.score, self.labels, size, least_probability(self.score, threshold), self._layouts)
         targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
+        recipe, remarks = resolved(recipe, self.score)
         networks = networks_of(self.network, targets, recipe)
-        return Question(networks, context, feeds, targets, recipe, frame, choice)
+        return Question(networks, context, feeds, targets, recipe, frame, choice, remarks)
 
     def _explain(
         self, ask: Callable[[], Question], question: Question | None = None, ahead: RunResult | None = None

@@ -17,7 +17,7 @@ from onnx_gradcam.anatomy.dense.rounding import lost_probabilities
 from onnx_gradcam.anatomy.grids import grids
 from onnx_gradcam.anatomy.layer import Layer, Verdict
 from onnx_gradcam.anatomy.layers import at_size
-from onnx_gradcam.anatomy.linear_head import has_linear_head
+from onnx_gradcam.anatomy.linear_head import has_linear_head, is_flattened
 from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score, choose_head, find_heads, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
@@ -233,7 +233,7 @@ class Network:
     def _copy_for(self, branch: str) -> Network:
         other = copy.copy(self)
         other.branch = branch
-        for name in ("layers", "has_linear_head"):
+        for name in ("layers", "has_linear_head", "is_flattened"):
             other.__dict__.pop(name, None)
         other._sizes = None
         return other
@@ -273,6 +273,7 @@ class Network:
             "_written",
             "layers",
             "has_linear_head",
+            "is_flattened",
             "entrance",
             "differentiable_inputs",
             "biases",
@@ -302,6 +303,12 @@ class Network:
         """Return whether global average pooling and one linear layer lead from each target layer to the score."""
         nodes, score = list(self.prepared.graph), self.score
         return score.dense is None and all(has_linear_head(nodes, layer.value, score.value) for layer in self.layers)
+
+    @cached_property
+    def is_flattened(self) -> bool:
+        """Return whether a classifier has a weight for each channel at each place of a target layer, or behind it."""
+        nodes, score = list(self.prepared.graph), self.score
+        return score.dense is None and any(is_flattened(nodes, layer.value, score.value) for layer in self.layers)
 
     @cached_property
     def entrance(self) -> FirstFloat:

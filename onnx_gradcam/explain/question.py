@@ -39,7 +39,7 @@ class Question:
         recipe: the method.
         frame: where the maps are drawn.
         choice: how the photo of the frame became an array; None without a photo.
-        notes: what the user should know of the photo, one sentence each.
+        notes: what the user should know of photo and method, one sentence each.
     """
 
     networks: tuple[Network, ...]

@@ -106,6 +106,7 @@ def warnings_of(network: Network, maps: Maps, labels_source: str) -> list[str]:
         *notes.image_inputs(network.alike, network.image_input.name),
         *notes.other_heads(*network.choice_of_head),
         *notes.lost_probabilities(network.lost_probabilities),
+        *(notes.mean_of_flattened(maps.layers) if maps.layers and network.is_flattened else []),
         *(layer.note for layer in (network.layers if maps.layers else ()) if layer.note),
         *notes.forward_difference(maps.evaluation.apart),
         *maps.evaluation.warnings,

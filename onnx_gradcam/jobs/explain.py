@@ -20,6 +20,7 @@ from onnx_gradcam.errors import (
     ScoreError,
     UnsupportedGradient,
 )
+from onnx_gradcam.explain.default_method import named
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.checks import check_request, files_read
 from onnx_gradcam.jobs.images import Partly, Whole, explain_files, rest_of
@@ -113,11 +114,14 @@ SILENT = Listener()
 
 
 def default_folder(request: Request) -> Path:
-    """Return where the results of a request go if the user names no folder: onnx-gradcam-out/<model>-<method>."""
+    """Return where the results of a request go if the user names no folder: onnx-gradcam-out/<model>-<method>.
+
+    The method of the request is named: it is not "auto".
+    """
     return RESULTS / f"{Path(request.model).stem}-{canonical(request.method)}"
 
 
-def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listener = SILENT) -> Outcome:
+def run(request: Request, folder: Path | None = None, *, mode: Mode = "new", listener: Listener = SILENT) -> Outcome:
     """Explain every image and write the results.
 
     One image: all or nothing. Several: those that cannot be read are collected, the others are written. What is wrong
@@ -125,7 +129,7 @@ def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listene
 
     Args:
         request: what is explained, and how.
-        folder: where the results go.
+        folder: where the results go; None: ``default_folder``.
         mode: what is done with results that are there: they are refused, replaced, or kept and added to.
         listener: is told how the run goes on.
 
@@ -143,6 +147,8 @@ def run(request: Request, folder: Path, *, mode: Mode = "new", listener: Listene
         check_file(listing.images[0].path)
     with open_explainer(request) as explainer:
         plan = settle(request, values, explainer, listing.images)
+        request = replace(request, method=named(request.method, explainer.score))
+        folder = folder or default_folder(request)
         request = _with_earlier_images(request, folder, mode)
         with Store(
             folder, mode, {"request": request.as_dict(), "files_read": files_read(request, explainer.source)}

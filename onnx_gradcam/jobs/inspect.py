@@ -18,6 +18,7 @@ from onnx_gradcam.autodiff import rules  # noqa: F401 (importing the rules regis
 from onnx_gradcam.autodiff.registry import RULES, find
 from onnx_gradcam.engine.session import CUDA, full_name
 from onnx_gradcam.errors import OnnxGradcamError
+from onnx_gradcam.explain.default_method import default_method
 from onnx_gradcam.explain.inputs import spec_of
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
@@ -108,6 +109,7 @@ class Overview:
         targets: the forms of ``--target`` that the model has.
         classes, labels: how many classes the score has, and how many labels the model brings.
         layers: the candidate target layers, first the one that "auto" takes.
+        method, method_note: the method that "auto" stands for, and why; "" where there is no score.
         values: where no score was found, the last values that the outputs are made of: ``--score`` takes one.
         operators: how each is differentiated.
         preprocess: each setting of "auto" with its source.
@@ -126,6 +128,8 @@ class Overview:
     classes: int
     labels: int
     layers: tuple[LayerInfo, ...]
+    method: str
+    method_note: str
     values: tuple[LayerInfo, ...]
     operators: tuple[Operator, ...]
     preprocess: Mapping[str, str]
@@ -215,6 +219,7 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
     network = open_network(model, **opening)
     graph, warnings = network.prepared.graph, list[str]()
     score = _score(network, warnings)
+    method = None if score is None else default_method(score)
     return Overview(
         model=network.source.name,
         opset=dict(network.source.model.graph.opset_imports),
@@ -227,6 +232,8 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
         classes=score.count if score else 0,
         labels=len(labels_from(network.metadata) or ()),
         layers=_layers(network, score) if score else (),
+        method=method.name if method else "",
+        method_note=method.reason if method else "",
         values=() if score else _last_values(graph),
         operators=_operators(graph, score),
         preprocess=_preprocessing(network, warnings),

@@ -34,7 +34,7 @@ class Request:
 
     model: str
     images: tuple[str, ...]
-    method: str = "gradcam"
+    method: str = "auto"
     layers: tuple[str, ...] = ("auto",)
     targets: tuple[str, ...] = ("top1",)
     labels: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,10 @@ from onnx_gradcam.methods.recipe import Recipe
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
 NAMES = (*cam.CAMS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS)
+AUTO = "auto"
+"""What stands for a method that the score of the model decides."""
+GRADCAM, HIRESCAM = AUTOMATIC = ("gradcam", "hirescam")
+"""The methods among which ``AUTO`` decides."""
 SMOOTHINGS = (*SMOOTHING_COPIES, *(name for name in cam.COMBINATIONS if name != "sum"))
 NOISE_DEFAULTS = {"samples": Noise.samples, "noise": Noise.scale, "seed": Noise.seed}
 SPELLINGS: Mapping[str, str] = {
@@ -46,7 +51,7 @@ def recipe_of(
     """Return the recipe of a request, checked.
 
     Args:
-        method: the name of a method; upper case, hyphens, underscores and "plus" do not matter: "GradCAM",
+        method: the name of a method, or ``AUTO``; upper case, hyphens, underscores and "plus" do not matter: "GradCAM",
             "grad_cam_plus_plus".
         counterfactual: see ``Recipe``.
         signed: see ``Recipe``.
@@ -68,10 +73,10 @@ def canonical(method: str) -> str:
 
     Raises ``MethodError`` for a name that is none.
     """
-    by_spelling: dict[str, str] = {**{_folded(known): known for known in NAMES}, **SPELLINGS}
+    by_spelling: dict[str, str] = {**{_folded(known): known for known in (AUTO, *NAMES)}, **SPELLINGS}
     name = by_spelling.get(_folded(str(method)))
     if name is None:
-        raise MethodError(f"unknown method {method!r}", hint=nearest(str(method), NAMES), method=method)
+        raise MethodError(f"unknown method {method!r}", hint=nearest(str(method), (AUTO, *NAMES)), method=method)
     return name
 
 
@@ -82,6 +87,10 @@ def _folded(name: str) -> str:
 
 def check(recipe: Recipe) -> None:
     """Raise ``MethodError`` unless the method has the requested variants, smoothings, options and fusion."""
+    if recipe.method == AUTO:
+        for name in AUTOMATIC:
+            check(replace(recipe, method=name))
+        return
     method = recipe.method
     if recipe.fusion not in FUSIONS:
         raise MethodError(f"unknown fusion {recipe.fusion!r}", hint=nearest(recipe.fusion, FUSIONS), how=recipe.fusion)

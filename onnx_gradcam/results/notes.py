@@ -238,9 +238,23 @@ def loose_places(kinds: Set[str], layers: Sequence[LayerResult]) -> list[str]:
 
 def says_little_of_places(kinds: Set[str], layers: Sequence[LayerResult]) -> Set[str]:
     """Return which of these kinds of targets have maps that say little about places; see ``loose_places``."""
-    is_averaged = any(layer.weights is not None and set(layer.weights.shape[2:]) == {1} for layer in layers)
-    loose = {"iou"} | ({"region", "objectness"} if is_averaged else set())
+    loose = {"iou"} | ({"region", "objectness"} if _is_averaged(layers) else set())
     return kinds & loose if layers else frozenset()
+
+
+def _is_averaged(layers: Sequence[LayerResult]) -> bool:
+    """Tell whether the weights of a layer are the same at all places."""
+    return any(layer.weights is not None and set(layer.weights.shape[2:]) == {1} for layer in layers)
+
+
+def mean_of_flattened(layers: Sequence[LayerResult]) -> list[str]:
+    """Warn of weights averaged over space in a classifier that has a weight of its own for each place."""
+    if not _is_averaged(layers):
+        return []
+    return [
+        "the classifier reads its last maps in a row, with a weight for each place (Flatten and a linear layer): the "
+        "mean of a gradient over space loses which place speaks for the class; --method hirescam keeps it"
+    ]
 
 
 def beside_photo(is_beside: np.ndarray) -> list[str]:

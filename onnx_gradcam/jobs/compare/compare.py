@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Unpack
 
+from onnx_gradcam.explain.default_method import resolved
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.measuring import measure, sides_of
@@ -34,7 +35,7 @@ def compare(
     images: str | os.PathLike[str] | Iterable[Any],
     *,
     target: Target = None,
-    method: str = "gradcam",
+    method: str = "auto",
     counterfactual: bool = False,
     signed: bool = False,
     fusion: str = "mean",
@@ -69,7 +70,7 @@ def compare(
             input form.
         target: what is explained of every image: a target as ``explain`` takes it, or texts as ``--target`` has them.
             A class that it leaves open is the one that ``a`` takes; None: what ``a`` puts first, image by image.
-        method, counterfactual, signed, fusion, smooth: as for ``explain``.
+        method, counterfactual, signed, fusion, smooth: as for ``explain``; "auto": what the score of ``a`` decides.
         options: options of the method, by name.
         inputs: arrays for the models' other inputs, by name.
         layer_a, layer_b: the target layers of each model.
@@ -100,18 +101,19 @@ def compare(
     requirements = tuple(Requirement.parse(clause) for clause in require)
     recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
     subjects = _listed(images)
-    keywords = {
-        "method": recipe.method,
-        "counterfactual": counterfactual,
-        "signed": signed,
-        "fusion": fusion,
-        "smooth": recipe.smooth,
-        "threshold": threshold,
-        **options,
-    }
     of_a, of_b = _openings(opening, score_a, only_a), _openings(opening, score_b, only_b)
     with open_side(a, layer_a, labels, of_a) as first, open_side(b, layer_b, labels, of_b) as second:
         check_scores(first, second)
+        recipe, remarks = resolved(recipe, first.score)
+        keywords = {
+            "method": recipe.method,
+            "counterfactual": counterfactual,
+            "signed": signed,
+            "fusion": fusion,
+            "smooth": recipe.smooth,
+            "threshold": threshold,
+            **options,
+        }
         photos = not all(is_array_file(subject) for subject in subjects)
         settled = preprocess_both(first, second, preprocess, preprocess_b, strict) if photos else None
         bench = Bench(first, second, read_target(target, first), keywords, inputs, settled, max_pixels)
@@ -141,7 +143,9 @@ def compare(
         method=recipe.name,
         pairs=tuple(pair for of_file in outcome.measured for pair in of_file.pairs),
         errors=outcome.errors,
-        warnings=tuple(dict.fromkeys(warning for of_file in outcome.measured for warning in of_file.warnings)),
+        warnings=tuple(
+            dict.fromkeys([*remarks, *(warning for of_file in outcome.measured for warning in of_file.warnings)])
+        ),
         requirements=requirements,
         versions=versions,
         request=for_json(asked),

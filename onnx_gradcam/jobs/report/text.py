@@ -144,6 +144,7 @@ def inspected(overview: Overview, ranking: Ranking | None) -> str:
             f"{v.name}  ({', '.join(map(str, v.shape))})  {v.op_type}" for v in overview.values
         ],
         "candidate target layers (* is taken by default)": _layers(overview.layers),
+        "method (of the default)": [f"{overview.method}  {overview.method_note}"] if overview.method else [],
         "operators": list(map(_operator, overview.operators)),
         f"no CUDA kernel in onnxruntime {cuda_kernels.version()}": list(overview.without_kernel),
         "preprocessing": [f"{name:14} {value}" for name, value in overview.preprocess.items()],
