@@ -18,6 +18,7 @@ from onnx_gradcam.engine.rows import level as levels
 from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
 from onnx_gradcam.explain.network import Network
+from onnx_gradcam.explain.reach import within_last_kernel
 from onnx_gradcam.explain.smoothing import CamTask, Evaluate, compute_cams
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
@@ -25,7 +26,7 @@ from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.integration import PATH_METHODS, moving_inputs
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos import inputs
-from onnx_gradcam.results import notes
+from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.drawing import draw
 from onnx_gradcam.results.frame import ALL_LEVELS, Frame
 from onnx_gradcam.results.layer import LayerResult
@@ -144,9 +145,11 @@ def layer_maps(
     space = () if axes is None else axes if views > 1 else frame.space
     frame = replace(frame, size=size, fusion=recipe.fusion, level=level, views=views, space=space)
     heatmap, scale, blank = draw(frame, [layer.cam for layer in cams.layers])
+    is_within = within_last_kernel(network, cams.layers)
     sentences = (
         *cams.notes,
         *notes.own_grid(network.image_input.name, shape[1:], grid if axes is None else ()),
+        *notes.within_last_kernel(is_within),
         *notes.loose_places(frozenset(kinds(rows)), cams.layers),
         *notes.blank_maps(blank, cams.layers, recipe.name),
     )
@@ -160,7 +163,7 @@ def layer_maps(
         blank,
         tuple(cams.layers),
         notes=sentences,
-        cautions=cams.cautions,
+        cautions=cautions.joined(cams.cautions, cautions.within_last_kernel(is_within)),
     )
 
 

@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 GUESSED_PREPROCESSING, GUESSED_LABELS = "guessed preprocessing", "guessed labels"
 BESIDE = "the strongest evidence lies outside the photo"
 LOOSE = "this map says little about the place"
+TAUTOLOGICAL = "tautological: no larger than the last kernel before the cell"
 TIED = "several classes have the highest score"
 LEAST = 1e-6
 FEW_CELLS = 36
@@ -52,6 +53,18 @@ def loose_places(kinds: Sequence[str], layers: Sequence[LayerResult]) -> list[st
     """Return the line for rows whose map says little about places, by the kind of the target of each."""
     loose = says_little_of_places(frozenset(kinds), layers)
     return [LOOSE if kind in loose else "" for kind in kinds]
+
+
+def within_last_kernel(is_within: Array) -> list[str]:
+    """Return the line for rows, (R,) bool, whose map covers no more than the last kernel before its cell."""
+    return [TAUTOLOGICAL if within else "" for within in is_within]
+
+
+def joined(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
+    """Return one line for each row of two; one of them may be empty, where there is nothing to say of any row."""
+    if not first or not second:
+        return tuple(first or second)
+    return tuple("; ".join(filter(None, lines)) for lines in zip(first, second, strict=True))
 
 
 def incomplete(total: Array, expected: Array, tolerance: float) -> list[str]:

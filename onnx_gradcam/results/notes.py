@@ -257,6 +257,17 @@ def mean_of_flattened(layers: Sequence[LayerResult]) -> list[str]:
     ]
 
 
+def within_last_kernel(is_within: np.ndarray) -> list[str]:
+    """Warn of rows, (R,) bool, whose map covers no more than the last kernel before its cell."""
+    if not is_within.any():
+        return []
+    return [
+        f"{int(is_within.sum())} of {len(is_within)} maps are tautological: they cover no more than the last kernel "
+        "before the cell reads, so that they show where the cell is and not what the model looked at; take the default "
+        "layer, or one before it (--layer NAME)"
+    ]
+
+
 def beside_photo(is_beside: np.ndarray) -> list[str]:
     """Warn of rows, (R,) bool, whose strongest evidence lies outside of the photo."""
     beside = "the strongest evidence lies in the padding around the photo, which the model saw too"

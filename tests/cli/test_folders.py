@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import dense_kinds
 import numpy as np
+import onnx
 import pytest
 from brightness import EXPLAIN, brightness_model
 from external import save_beside
@@ -231,3 +233,19 @@ def test_what_a_manifest_records(run: Any, folder: Path) -> None:
     assert said["python"] == platform.python_version()
     assert said["platform"] == platform.platform()
     assert said["time"]["started"].endswith("+00:00")
+
+
+def test_the_method_of_the_default_is_named(run: Any, folder: Path) -> None:
+    """In folder, file and manifest; repeating the manifest repeats what was taken."""
+    onnx.save(dense_kinds.model(dense_kinds.KINDS["centernet"].write), "dense.onnx")
+    line = ("explain", "dense.onnx", "photos/left.png", "--preprocess", "zero-one", "--target", "0")
+    status, _, err = run(*line)
+    assert status == 0, err
+    assert "dense score: hirescam; --method gradcam gives Grad-CAM" in err
+    out = folder / "onnx-gradcam-out" / "dense-hirescam"
+    assert {p.name for p in out.iterdir()} == {"left.hirescam.0.npy", "left.hirescam.0.png", MANIFEST}
+    content = manifest(out)
+    assert content["request"]["method"] == content["method"] == "hirescam"
+    assert run("explain", "--from", str(out / MANIFEST))[0] == 0
+    assert run(*EXPLAIN, "--target", "0")[0] == 0
+    assert (folder / "onnx-gradcam-out" / "model-gradcam" / MANIFEST).is_file()

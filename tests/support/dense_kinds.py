@@ -34,12 +34,18 @@ class Kind(NamedTuple):
 
 
 def pyramid(net: Net) -> list[str]:
-    """Two levels of 8 channels, with a convolution on each before the heads."""
-    x = net.op("Relu", net.conv(net.input("x", [1, 3, 32, 32]), (3, 8), stride=2), out="stem")
-    x = net.op("Relu", net.conv(x, (8, 8), stride=2))
-    levels = [net.op("Relu", net.conv(x, (8, 8)), out="level0")]
-    x = net.op("Relu", net.conv(levels[0], (8, 8), stride=2))
-    return [*levels, net.op("Relu", net.conv(x, (8, 8)), out="level1")]
+    """Two levels of 8 channels, with two convolutions on each before the heads."""
+    x, levels = net.op("Relu", net.conv(net.input("x", [1, 3, 32, 32]), (3, 8), stride=2), out="stem"), list[str]()
+    for k in range(2):
+        x = net.op("Relu", net.conv(x, (8, 8), stride=2), out=f"level{k}")
+        x = two_more(net, x, k)
+        levels.append(x)
+    return levels
+
+
+def two_more(net: Net, x: str, level: int) -> str:
+    """What a level has before its heads: with them a cell sees more than one kernel of what stands before it."""
+    return net.op("Relu", net.conv(net.op("Relu", net.conv(x, (8, 8)), out=f"neck{level}"), (8, 8)), out=f"top{level}")
 
 
 def number(value: float) -> np.ndarray:
@@ -222,7 +228,7 @@ def detr(net: Net, squash: str = "") -> dict[str, list[int | str] | None]:
 def ctc(net: Net) -> dict[str, list[int | str] | None]:
     """Convolutions only: (1, T, K), and T follows the width."""
     x = net.op("Relu", net.conv(net.input("x", [1, 3, 32, "width"]), (3, 8), stride=2), out="stem")
-    x = net.op("Relu", net.conv(x, (8, 8)), out="level0")
+    x = two_more(net, net.op("Relu", net.conv(x, (8, 8)), out="level0"), 0)
     y = net.op(
         "Transpose",
         net.conv(net.op("ReduceMean", x, net.ints(2), keepdims=1), (8, 7), kernel=1, out="head"),
@@ -281,10 +287,10 @@ KINDS = {
     "yunet": Kind(yunet, 1, 2, True),
     "scrfd": Kind(scrfd, 1, 2),
     "scrfd without a batch": Kind(lambda net: scrfd(net, batch=False), 1, 2),
-    "centernet, one class": Kind(centernet, 1, 1, False, ("level0",)),
-    "centernet": Kind(lambda net: centernet(net, classes=3), 3, 1, False, ("level0",)),
-    "centernet, raw": Kind(lambda net: centernet(net, squash=False), 1, 1, False, ("level0",)),
-    "centernet of 3, raw": Kind(lambda net: centernet(net, squash=False, classes=3), 3, 1, False, ("level0",)),
+    "centernet, one class": Kind(centernet, 1, 1, False, ("neck0",)),
+    "centernet": Kind(lambda net: centernet(net, classes=3), 3, 1, False, ("neck0",)),
+    "centernet, raw": Kind(lambda net: centernet(net, squash=False), 1, 1, False, ("neck0",)),
+    "centernet of 3, raw": Kind(lambda net: centernet(net, squash=False, classes=3), 3, 1, False, ("neck0",)),
     "raw v5": Kind(raw_v5, 3, 2, True),
     "raw v5, permuted": Kind(lambda net: raw_v5(net, permuted=True), 3, 2, True),
     "squashed v5": Kind(squashed_v5, 3, 2, True),
@@ -294,9 +300,9 @@ KINDS = {
     "raw, apart, without objectness": Kind(lambda net: raw_apart(net, objectness=False), 3, 2),
     "raw, apart, distributions": Kind(lambda net: raw_apart(net, objectness=False, bins=16), 3, 2),
     "end to end": Kind(end_to_end, 3, 2),
-    "detr": Kind(detr, 5, 1, False, ("level1",)),
-    "detr with a Softmax": Kind(lambda net: detr(net, "Softmax"), 5, 1, False, ("level1",)),
-    "detr with a Sigmoid": Kind(lambda net: detr(net, "Sigmoid"), 5, 1, False, ("level1",)),
+    "detr": Kind(detr, 5, 1, False, ("top1",)),
+    "detr with a Softmax": Kind(lambda net: detr(net, "Softmax"), 5, 1, False, ("top1",)),
+    "detr with a Sigmoid": Kind(lambda net: detr(net, "Sigmoid"), 5, 1, False, ("top1",)),
     "ctc": Kind(ctc, 7, 1, False, ("level0",)),
     "mask": Kind(mask, 1, 1, False, ("level1",)),
 }

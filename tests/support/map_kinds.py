@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from dense_kinds import CLASSES, number, pyramid
+from dense_kinds import CLASSES, number, pyramid, two_more
 from nets import Net
 
 Outputs = dict[str, list[int | str] | None]
@@ -30,7 +30,7 @@ class Maps(NamedTuple):
 
     write: Callable[[Net], Outputs]
     heads: tuple[Head, ...]
-    layers: tuple[str, ...] = ("level0",)
+    layers: tuple[str, ...] = ("neck0",)
 
 
 def enlarged(net: Net, x: str, factor: int, out: str = "", mode: str = "nearest") -> str:
@@ -122,7 +122,8 @@ def two_streams(net: Net) -> Outputs:
     for k in range(2):
         y = net.op("Relu", net.conv(x, (3, 8), stride=2))
         y = net.op("Relu", net.conv(y, (8, 8), stride=2), out=f"end{k}")
-        ends.append(net.conv(enlarged(net, y, 4), (8, 5), kernel=1))
+        y = net.op("Conv", enlarged(net, y, 4), net.random(8, 8, 3, 3), pads=[1] * 4)
+        ends.append(net.conv(net.op("Conv", y, net.random(8, 8, 3, 3), pads=[1] * 4), (8, 5), kernel=1))
     net.op("Softmax", net.op("Add", *ends, out="logits"), axis=1, out="y")
     return {"y": [1, 5, 32, 32]}
 
@@ -132,7 +133,7 @@ def two_backbones(net: Net) -> Outputs:
     x, ends = net.input("x", [1, 3, 32, 32]), []
     for k in range(2):
         y = net.op("Relu", net.conv(x, (3, 8), stride=2))
-        ends.append(net.op("Relu", net.conv(y, (8, 8), stride=2), out=f"end{k}"))
+        ends.append(two_more(net, net.op("Relu", net.conv(y, (8, 8), stride=2), out=f"end{k}"), k))
     y = net.op("Add", *(net.conv(end, (8, CLASSES), kernel=1) for end in ends), out="logits")
     box = net.op("Mul", net.op("Exp", net.conv(ends[0], (8, 4), kernel=1)), net.array(number(8)))
     net.op("Reshape", net.op("Sigmoid", y), net.ints(1, CLASSES, 64), out="scores")
@@ -160,7 +161,7 @@ def with_texts(net: Net) -> Outputs:
 def reader(net: Net, form: str) -> Outputs:
     """A reader of convolutions only: its last one along the steps, with a LogSoftmax or without, or before the mean."""
     x = net.op("Relu", net.conv(net.input("x", [1, 3, 16, 64]), (3, 8), stride=2))
-    x = net.op("Relu", net.conv(x, (8, 8)), out="level0")
+    x = two_more(net, net.op("Relu", net.conv(x, (8, 8)), out="level0"), 0)
     if form == "mean of maps":
         net.op("ReduceMean", net.conv(x, (8, 7), kernel=1), net.ints(2), keepdims=0, out="y")
         return {"y": [1, 7, 32]}
@@ -175,9 +176,9 @@ def reader(net: Net, form: str) -> Outputs:
 
 def coarse(net: Net, detector: bool) -> Outputs:
     """A map of 2 × 2 before the scores of a detector or a segmenter."""
-    x = net.op("Relu", net.conv(pyramid(net)[1], (8, 8), stride=2), out="coarse")
+    x = two_more(net, net.op("Relu", net.conv(pyramid(net)[1], (8, 8), stride=2), out="coarse"), 2)
     if not detector:
-        net.op("Softmax", net.conv(enlarged(net, x, 16), (8, 5)), axis=1, out="y")
+        net.op("Softmax", net.conv(enlarged(net, x, 16), (8, 5), kernel=1), axis=1, out="y")
         return {"y": [1, 5, 32, 32]}
     net.op("Sigmoid", net.conv(x, (8, CLASSES), kernel=1), out="cls")
     net.op("Exp", net.conv(x, (8, 4), kernel=1), out="box")
@@ -188,16 +189,16 @@ MAPS = {
     "centernet of joints": Maps(keypoint_centernet, (Head("hm", 1), Head("hm_hp", 17))),
     "cornernet": Maps(corners, (Head("tl_heat", 3), Head("br_heat", 3))),
     "peaks": Maps(peaks, (Head("hm", 3),)),
-    "side outputs": Maps(side_outputs, (Head("d0", 1), Head("d1", 1), Head("d2", 1)), ("level1",)),
+    "side outputs": Maps(side_outputs, (Head("d0", 1), Head("d1", 1), Head("d2", 1)), ("neck1",)),
     "text map": Maps(text_map, (Head("score", 1),)),
     "prototypes": Maps(prototypes, (Head("output0", 3, 2),), ("level0", "level1")),
     "mask in bytes": Maps(mask_in_bytes, (Head("y", 1),)),
     "two streams": Maps(two_streams, (Head("y", 5),), ("end0", "end1")),
     "two backbones": Maps(two_backbones, (Head("scores", 3),), ("end0", "end1")),
-    "texts": Maps(with_texts, (Head("scores", 3, 2),), ("embedded0", "embedded1")),
-    "reader": Maps(lambda net: reader(net, ""), (Head("y", 7),)),
-    "reader, squashed": Maps(lambda net: reader(net, "squashed"), (Head("y", 7),)),
-    "reader, mean of maps": Maps(lambda net: reader(net, "mean of maps"), (Head("y", 7),)),
+    "texts": Maps(with_texts, (Head("scores", 3, 2),), ("level0", "level1")),
+    "reader": Maps(lambda net: reader(net, ""), (Head("y", 7),), ("level0",)),
+    "reader, squashed": Maps(lambda net: reader(net, "squashed"), (Head("y", 7),), ("level0",)),
+    "reader, mean of maps": Maps(lambda net: reader(net, "mean of maps"), (Head("y", 7),), ("level0",)),
     "coarse detector": Maps(lambda net: coarse(net, True), (Head("cls", 3),), ("coarse",)),
     "coarse segmenter": Maps(lambda net: coarse(net, False), (Head("y", 5),), ("coarse",)),
 }

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.dense.heads import PICKING
+from onnx_gradcam.anatomy.dense.mixing import BEYOND_THE_LAST, LOCAL, mixing_stages
 from onnx_gradcam.anatomy.dense.scales import scales
 from onnx_gradcam.anatomy.dense.tensors import sources
 from onnx_gradcam.anatomy.grids import Axes, grids, has_space
@@ -16,34 +16,31 @@ from onnx_gradcam.anatomy.layer import COARSE, Layer, LayerSearch, Verdict, coar
 from onnx_gradcam.anatomy.paths import smallest_cut, upstream_of_any
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream
-from onnx_gradcam.graph.operators import CONVOLUTIONS, IN_PLACE, POOLINGS, PRODUCTS
+from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS, PRODUCTS
 from onnx_gradcam.graph.quantization import real_form
-
-# Operators by which a cell of a map depends on the cells about it, and on no others.
-LOCAL = CONVOLUTIONS | IN_PLACE | PICKING | {"Resize", "Upsample", "DepthToSpace", "Softmax"}
 
 
 def bottleneck_layers(search: LayerSearch) -> list[Layer]:
     """Return the layer of a segmenter or of a sequence: the deepest of the values of lowest resolution.
 
     It is none from which only convolutions, resizes and elementwise operators lead to the score, where there is
-    another, and never the logits themselves. Where several streams have their own value of lowest resolution, it is
-    the smallest set of these that all paths through that resolution go through. Empty where no value is on a grid.
+    another, and never the logits themselves; more than the last spatial kernel lies behind it, where there is such a
+    value. Where several streams have their own value of lowest resolution, it is the smallest set of these that all
+    paths through that resolution go through. Empty where no value is on a grid.
     """
     nodes = search.nodes
     on_grid = _spatial_values(nodes)
-    path = downstream(nodes, _images(search, on_grid)) & upstream_of_any(nodes, search.sinks)
-    values = _bottleneck(nodes, on_grid, path, search.sinks)
+    values = _bottleneck(nodes, on_grid, _images(search, on_grid), search.sinks)
     verdict = Verdict.PARALLEL if len(values) > 1 else Verdict.BOTTLENECK
     return _noted(search, on_grid, [Layer(real_form(v), on_grid[v], verdict) for v in values])
 
 
 def level_layers(search: LayerSearch) -> list[Layer]:
-    """Return one layer for each level of a detector: the value that the last convolution of its branch reads.
+    """Return one layer for each level of a detector: the deepest value that the whole branch of the level goes through.
 
-    Further up, one cell's gradient averaged over space says little of other positions, and there maps were seen that
-    lie beside the object. A level to which several streams lead has the ends of these: the smallest set of values that
-    all its paths go through. Empty where a level has no such value.
+    More than the last spatial kernel lies between it and the cells, where there is such a value: a map of what the last
+    convolution reads shows where the cell is, whatever the weights. A level to which several streams lead has the ends
+    of these: the smallest set of values that all its paths go through. Empty where a level has no such value.
     """
     nodes, dense = search.nodes, search.score.dense
     assert dense is not None
@@ -88,8 +85,9 @@ def _finer(search: LayerSearch, on_grid: Mapping[Value, Axes], layer: Layer) -> 
 
 
 def _bottleneck(
-    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], path: set[Value], sinks: Collection[Value]
+    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], begin: Sequence[Value], sinks: Collection[Value]
 ) -> list[Value]:
+    path = downstream(nodes, begin) & upstream_of_any(nodes, sinks)
     scale = scales(nodes, on_grid)
     values = [v for n in nodes for v in n.outputs if v in on_grid and v in path and v in scale]
     layered = _leading_through(nodes, sinks, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
@@ -98,31 +96,43 @@ def _bottleneck(
         return []
     coarsest = max(scale[v] for v in values)
     lowest = [v for v in values if math.isclose(scale[v], coarsest)]
-    beyond = _leading_through(nodes, sinks, lambda node: node.op_type not in LOCAL)
-    spread = _leading_through(nodes, sinks, _mixes_positions)
-    choices = ([v for v in lowest if v in choice] for choice in (beyond, spread))
-    deep = next((choice for choice in choices if choice), lowest)
     first = [v for v in lowest if (node := v.producer()) is not None and not any(x in lowest for x in node.inputs)]
-    streams = smallest_cut(nodes, first, sinks, deep)
-    return streams if len(streams) > 1 else deep[-1:]
+    beyond = _leading_through(nodes, sinks, lambda node: node.op_type not in LOCAL)
+    stages = mixing_stages(nodes, sinks, path)
+    for least in range(BEYOND_THE_LAST, -1, -1):
+        deep = [v for v in lowest if stages.get(v, 0) >= least]
+        for choice in ([v for v in deep if v in beyond], deep):
+            if ends := smallest_cut(nodes, first, sinks, choice):
+                return ends
+        if ends := smallest_cut(nodes, begin, sinks, [v for v in values if stages.get(v, 0) >= least]):
+            return ends
+    return lowest[-1:]
 
 
 def _feeding(
     nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], reached: set[Value], logits: Collection[Value]
 ) -> list[Value]:
-    """Return the deepest value that every path to ``logits`` goes through, with a layer behind it."""
+    """Return the deepest value that every path to ``logits`` goes through, with mixing stages or a layer behind it."""
     required = _required(nodes, reached & upstream_of_any(nodes, logits), logits)
+    values = [v for n in nodes for v in n.outputs if v in on_grid and v in required]
+    stages = mixing_stages(nodes, logits, reached)
+    for least in range(BEYOND_THE_LAST, 0, -1):
+        if mixed := [v for v in values if stages[v] >= least]:
+            return mixed[-1:]
     before = _leading_through(nodes, logits, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
-    values = [v for n in nodes for v in n.outputs if v in on_grid and v in required and v in before]
-    return values[-1:]
+    return [v for v in values if v in before][-1:]
 
 
 def _ends_of_streams(
     nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], begin: Sequence[Value], logits: Collection[Value]
 ) -> list[Value]:
-    """Return the smallest set of values that all paths to ``logits`` go through, with a layer behind each."""
+    """Return the smallest set of values that all paths to ``logits`` go through, with stages or a layer behind each."""
     before = _leading_through(nodes, logits, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
-    return smallest_cut(nodes, begin, logits, [v for v in on_grid if v in before])
+    stages = mixing_stages(nodes, logits, downstream(nodes, begin))
+    for least in range(BEYOND_THE_LAST, -1, -1):
+        if ends := smallest_cut(nodes, begin, logits, [v for v in on_grid if v in before and stages[v] >= least]):
+            return ends
+    return []
 
 
 def _required(nodes: Sequence[ir.Node], path: set[Value], sinks: Collection[Value]) -> set[Value]:
@@ -149,11 +159,3 @@ def _leading_through(
         if any(v in leading for v in node.outputs) or (is_passed(node) and any(v in before for v in node.outputs)):
             leading.update(v for _, v in carriers(node))
     return leading
-
-
-def _mixes_positions(node: ir.Node) -> bool:
-    """Tell whether a cell of what ``node`` makes depends on several cells of what it reads."""
-    if node.op_type in ("Conv", "FusedConv", "QLinearConv", "ConvTranspose"):
-        weight = node.inputs[3 if node.op_type == "QLinearConv" else 1]
-        return weight is None or weight.shape is None or any(d != 1 for d in weight.shape[2:])
-    return node.op_type in CONVOLUTIONS or node.op_type not in LOCAL

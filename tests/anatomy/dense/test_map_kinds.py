@@ -57,7 +57,7 @@ def test_a_coarse_map_names_the_next_finer_layer(name: str) -> None:
         found = explainer.explain(X)
     (sentence,) = (w for w in found.warnings if "coarse" in w)
     assert sentence == (
-        "the map of 'coarse' has 2×2 positions only, so that it is coarse; the next finer layer: --layer level1"
+        "the map of 'coarse' has 2×2 positions only, so that it is coarse; the next finer layer: --layer top1"
     )
     assert any("coarse map: 2 × 2" in line for line in found.cautions(0))
     with ogc.Explainer(dense_kinds.model(MAPS[name].write), target_layer="level1", providers=["cpu"]) as explainer:
