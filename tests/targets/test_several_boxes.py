@@ -52,7 +52,7 @@ def test_each_box_has_its_map_and_none_repeats_another(detector: Any) -> None:
 
 def test_an_image_where_nothing_is_found_has_the_most_probable_box_alone(detector: Any) -> None:
     both = np.concatenate([SCENE, scene((2, 3, BLUE, 0.2))])
-    found = detector.explain(both, ogc.Boxes())
+    found = detector.explain(both, ogc.Boxes(), "gradcam")
     assert found.image_index.tolist() == [0, 0, 0, 0, 1]
     expected = sigmoid(8 * 0.2 - 4) * sigmoid(6 * 0.2 - 3)
     assert found.cautions(4) == (f"nothing detected: p {expected:.2g} is below 0.25",)
