@@ -15,9 +15,10 @@ from onnx_gradcam.engine import scaling
 from onnx_gradcam.engine.batches import batch_size
 from onnx_gradcam.engine.program import GradientGraph, differentiate, forward_only
 from onnx_gradcam.engine.session import Options, Session, single_threaded
-from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, UnsupportedGradient
+from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, ScoreError, UnsupportedGradient
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
+from onnx_gradcam.explain.settling import settles
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX, gradient_names, values_by_name
@@ -73,7 +74,7 @@ def verify(
     source = model if isinstance(model, Network) else load(model)
     if isinstance(source, Source) and (names := gradient_names(source.model)) is not None:
         return verify_given(source, names, x, options_of(opening), seed, opening.get("image_input"))
-    subject = _Subject.of(open_network(source, target_layer, **opening), table)
+    subject = _Subject.of(_settled(open_network(source, target_layer, **opening), x), table)
     run = _first_run(subject, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
@@ -90,6 +91,17 @@ def verify(
         alike=alike,
         notes=(*subject.notes, *run.warnings, *(f"not checked: {name!r}, {NO_PART}" for name in idle)),
     )
+
+
+def _settled(network: Network, x: Any) -> Network:
+    """Return the network; where no score is found, a run has told first what the shapes of its outputs are."""
+    try:
+        _ = network.score
+    except ScoreError as error:
+        feeds = None if x is None else inputs.check_feeds(x, network.inputs)
+        if not settles(network, feeds, error):
+            raise
+    return network
 
 
 @dataclass(frozen=True)

@@ -189,3 +189,32 @@ def test_a_free_width_of_one_image_at_a_time() -> None:
     alpha = w[:, best] / found.activation.shape[2] / found.activation.shape[3]
     expected = np.maximum(np.einsum("khw,k->hw", found.activation[0], alpha), 0)
     np.testing.assert_allclose(found.cam[0], expected, rtol=1e-4, atol=1e-7)
+
+
+def test_verify_asks_the_run_as_well() -> None:
+    """Inference knows nothing of the logits, and the model declares nothing: the run tells that they are five."""
+    report = ogc.verify(by_a_shape_that_is_computed(None), providers=["cpu"])
+    assert report.ok
+    assert report.score == "logits"
+    assert report.layers == ("relu",)
+
+
+def steps_first() -> onnx.ModelProto:
+    """A sequence whose steps stand before the images, declared as if it had one number for each."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [1, 1, 8, "W"]), (1, 6)), out="relu")
+    steps = net.op("Transpose", net.op("ReduceMean", x, net.ints(2), keepdims=0), perm=[2, 0, 1])
+    rows = net.op("Reshape", steps, net.ints(-1, 6))
+    logits = net.op("MatMul", rows, net.random(6, CLASSES))
+    images = net.op("Slice", net.op("Shape", steps), net.ints(0), net.ints(2))
+    net.op("Reshape", logits, net.op("Concat", images, net.ints(-1), axis=0), out="logits")
+    return net.model({"logits": [1, "T"]})
+
+
+def test_verify_finds_the_steps_of_a_sequence() -> None:
+    x = np.random.default_rng(5).standard_normal((1, 1, 8, 12)).astype(np.float32)
+    with ogc.Explainer(steps_first(), providers=["cpu"]) as explainer:
+        explained = explainer.explain(x, method="gradcam")
+    report = ogc.verify(steps_first(), x=x, providers=["cpu"])
+    assert report.ok
+    assert (report.score, report.class_index) == ("logits", tuple(explained.class_index))
