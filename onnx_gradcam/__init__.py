@@ -27,6 +27,7 @@ from onnx_gradcam.errors import (
     RequirementError,
     ScoreError,
     TargetError,
+    UnknownOperator,
     UnsupportedGradient,
 )
 from onnx_gradcam.explain.explainer import Explainer
@@ -139,6 +140,7 @@ __all__ = [
     "TargetObject",
     "Tokens",
     "TopK",
+    "UnknownOperator",
     "UnsupportedGradient",
     "UserFunction",
     "Words",

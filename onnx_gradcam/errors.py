@@ -5,6 +5,7 @@
     │   ├── UnsupportedGradient    a node on the path has no rule, or a form of it that the rule was not written for
     │   ├── NoGradientPath         the score does not depend on the target layer
     │   ├── ForwardMismatch        the rewritten graph does not compute what the deployed model computes
+    │   ├── UnknownOperator        neither ONNX nor onnxruntime defines an operator before the score
     │   └── NotFinite              scores, activation, gradient or map of an image hold NaN or infinity
     ├── LayerError                 no such target layer, or one that cannot be explained
     ├── ScoreError                 no score tensor was found, or the named one does not fit
@@ -81,6 +82,20 @@ class NoGradientPath(ModelError):
 
 class ForwardMismatch(ModelError):
     """The rewritten graph does not compute what the deployed model computes."""
+
+
+class UnknownOperator(ModelError):
+    """An operator before the score is one that neither ONNX nor onnxruntime defines.
+
+    Attributes:
+        op_type: the operator.
+        domain: its domain; "" for ONNX's own.
+        node: the name of the node.
+    """
+
+    op_type: str
+    domain: str
+    node: str
 
 
 class NotFinite(ModelError):

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_gradcam.anatomy.positions import SpatialLayout
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.anatomy.tokens import TokenGrid
+from onnx_gradcam.graph.dims import shown_dim
 
 COARSE = 16  # positions of a map that is too coarse to say much
 
@@ -119,7 +120,7 @@ class Layer:
         """Return the shape, channels first; a string where it is not known before the run."""
         shape = self.value.shape
         assert shape is not None
-        sizes = [d if isinstance(d, int) else (d.value or "?") for d in (shape[k] for k in self.axes)]
+        sizes = [d if isinstance(d, int) else shown_dim(d) for d in (shape[k] for k in self.axes)]
         if self.token_grid is not None:
             sizes[2:] = ["?"] * self.token_grid.ndim if self.is_open else self.token_grid.shape
         return tuple(sizes)

@@ -17,8 +17,10 @@ from onnx_gradcam.anatomy.points import nature_of_points, row_of_points
 from onnx_gradcam.anatomy.vectors import Batches, Vector, describe, leads_to, walk_back
 from onnx_gradcam.errors import NoGradientPath, ScoreError, nearest
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.dims import shown_shape
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, dependents, downstream, is_float
 from onnx_gradcam.graph.names import values_by_name
+from onnx_gradcam.graph.unknown import accusation, unknown_before, way_out
 
 STEP_FUNCTIONS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
 NO_CLASSES = (EMBEDDING, VALUES)
@@ -167,7 +169,14 @@ def choose_head(graph: ir.Graph, heads: Sequence[Score], name: str = "auto") -> 
     reached = dependents(graph, graph.inputs)
     _refuse_steps(graph, reached, _batches(graph))
     _refuse_images(graph)
-    shapes = ", ".join(f"{v.name} {_dims(v)}" for v in graph.outputs)
+    shapes = ", ".join(f"{v.name} {shown_shape(v)}" for v in graph.outputs)
+    if unknown := unknown_before(graph, graph.outputs):
+        raise ScoreError(
+            f"what the outputs hold is not known: {accusation(unknown[-1])}",
+            where=f"node {unknown[-1].name!r}; outputs: {shapes}",
+            hint=way_out(unknown[-1]),
+            outputs=tuple(v.name for v in graph.outputs),
+        )
     raise ScoreError(
         "no output holds one score per class and image, or entries that pass through a Sigmoid or Softmax",
         where=f"outputs: {shapes}",
@@ -193,7 +202,7 @@ def _refuse_images(graph: ir.Graph) -> None:
         if is_image(graph, value, known):
             raise ScoreError(
                 f"the output {value.name!r} is an image like the input, and holds no classes",
-                where=f"shape {_dims(value)}",
+                where=f"shape {shown_shape(value)}",
                 hint=f"a part of its channel 0: --score {value.name} --target box:0@X1,Y1,X2,Y2, or mask:0@FILE. If it "
                 f"is a mask: --score {value.name}",
                 outputs=(value.name,),
@@ -259,7 +268,7 @@ def _named(graph: ir.Graph, name: str) -> Score:
     score = None if dense is None else _of_dense(dense)
     if score is None:
         raise ScoreError(
-            f"{name!r} of shape {_dims(value)} is not one score per class and image",
+            f"{name!r} of shape {shown_shape(value)} is not one score per class and image",
             hint="a floating-point value of shape (N, classes), (N, 1) or (N,), or scores of classes in cells",
             name=name,
         )
@@ -284,7 +293,7 @@ def _of_levels(graph: ir.Graph, names: Sequence[str]) -> Score:
     named = [_value_called(graph, name) for name in names]
     dense = named_dense_score(graph, named, follow(graph), _batches(graph))
     if dense is None or len(dense.heads) < len(named):
-        shapes = ", ".join(f"{v.name} {_dims(v)}" for v, _ in named)
+        shapes = ", ".join(f"{v.name} {shown_shape(v)}" for v, _ in named)
         raise ScoreError(
             f"{len(named)} values are not the levels of one score",
             where=shapes,
@@ -313,11 +322,3 @@ def _float_ends(graph: ir.Graph) -> Iterator[ir.Value]:
             yield value
         elif node is not None:
             pending.extend(v for v in node.inputs if v is not None)
-
-
-def _dims(value: ir.Value) -> str:
-    return "(?)" if value.shape is None else _shown(list(value.shape))
-
-
-def _shown(dims: Sequence[int | ir.SymbolicDim]) -> str:
-    return "(" + ", ".join(str(d) if isinstance(d, int) else (d.value or "?") for d in dims) + ")"

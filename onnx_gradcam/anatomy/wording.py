@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from onnx_gradcam.graph.names import dense_score, target_parameter
+
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 CLASS_WORDS = frozenset(
     "categories category class classes classification classifier cls label labels logit logits prob probabilities "
@@ -25,6 +27,8 @@ EMBEDDING_WORDS = frozenset(
     "descriptor descriptors emb embed embedding embeddings embeds latent representation".split()
 )
 FEATURE_WORDS = frozenset("feat feats feature features".split())
+OWN = (target_parameter(""), dense_score(""))
+"""Names that begin so are of our making, or look like it: they say nothing of a model."""
 FEW = 16
 """So many angles or the like are values; more are the bins of one, which are classes."""
 
@@ -38,7 +42,7 @@ class Said(NamedTuple):
 
 def word_in(names: Iterable[str], words: frozenset[str]) -> Said:
     """Return the first word of a list that stands in one of the names, as a word of its own."""
-    for name in names:
+    for name in (n for n in names if not n.startswith(OWN)):
         for word in WORDS.findall(name):
             if word.lower() in words:
                 return Said(word.lower(), name)

@@ -9,8 +9,9 @@ import typer
 
 from onnx_gradcam.cli.console import DONE, FOUND, UNDECIDED, progress, renderer, show
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
-from onnx_gradcam.cli.options import AsJson, Layers, Model
+from onnx_gradcam.cli.options import AsJson, Inputs, Layers, Model
 from onnx_gradcam.explain.network import open_network
+from onnx_gradcam.jobs.arguments import read_arrays
 from onnx_gradcam.jobs.inspect import overview
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.presets import rank_presets
@@ -29,6 +30,7 @@ def inspect(
             "--image", metavar="PHOTO", help="Which preprocessing fits, and the line to copy.", show_default=False
         ),
     ] = None,
+    inputs: Inputs = None,
     as_json: AsJson = False,
 ) -> None:
     """Show inputs, outputs, score, candidate layers, and operators and which have no rule.
@@ -37,7 +39,7 @@ def inspect(
     """
     network = open_network(model, **opening_of(model_options))
     model_overview = overview(network)
-    ranking = rank_presets(network, image) if image else None
+    ranking = rank_presets(network, image, read_arrays(inputs or [])) if image else None
     show(renderer(as_json).inspected(model_overview, ranking))
 
 

@@ -19,4 +19,5 @@ def input_specs(graph: ir.Graph) -> dict[str, InputSpec]:
 def spec_of(value: ir.Value) -> InputSpec:
     """Return name, shape and NumPy dtype of a graph input or output; "unknown" where it is no tensor."""
     dims = () if value.shape is None else tuple(d if isinstance(d, int) else None for d in value.shape)
-    return InputSpec(value.name or "", dims, "unknown" if value.dtype is None else value.dtype.numpy().name)
+    dtype = "unknown" if value.dtype is None else value.dtype.numpy().name
+    return InputSpec(value.name or "", dims, dtype, is_open=value.shape is None)

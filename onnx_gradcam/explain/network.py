@@ -32,6 +32,7 @@ from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, is_floa
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
+from onnx_gradcam.graph.unknown import refuse_unknown, unknown_before
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import WrittenScore, write_score
@@ -193,6 +194,7 @@ class Network:
 
     @cached_property
     def _written(self) -> tuple[ir.Model, WrittenScore]:
+        refuse_unknown(unknown_before(self.prepared.graph, self.score.sinks), self.score.value)
         return write_score(self.prepared, self.score)
 
     @property

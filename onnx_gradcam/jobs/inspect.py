@@ -24,10 +24,12 @@ from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.preprocessing import find_preprocessing
 from onnx_gradcam.graph.constants import constant
+from onnx_gradcam.graph.dims import named_dims
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, is_float
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.graph.lowering.table import is_lowered, is_lowered_to_body
 from onnx_gradcam.graph.lowering.trial import objection
+from onnx_gradcam.graph.unknown import STANDARD, accusation, is_unknown, unknown_before, way_out
 from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import Context
@@ -87,7 +89,8 @@ class Operator:
         op_type, domain: the operator.
         count: how many nodes of it are treated so.
         status: "rule", "lowered" (differentiated through standard operators that compute the same), "function body"
-            (through those that ONNX defines it by), "no gradient" (by definition), "off the path", or "missing".
+            (through those that ONNX defines it by), "no gradient" (by definition), "off the path", "missing", or
+            "unknown: …" for one that neither ONNX nor onnxruntime defines.
     """
 
     op_type: str
@@ -220,6 +223,8 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
     graph, warnings = network.prepared.graph, list[str]()
     score = _score(network, warnings)
     method = None if score is None else default_method(score)
+    unknown = unknown_before(graph, score.sinks) if score else ()
+    warnings += [f"{accusation(n)}\n  where  node {n.name!r}, before the score\n  try    {way_out(n)}" for n in unknown]
     return Overview(
         model=network.source.name,
         opset=dict(network.source.model.graph.opset_imports),
@@ -245,12 +250,14 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
 def _last_values(graph: ir.Graph) -> tuple[LayerInfo, ...]:
     """Return the last floating-point values of known shape that the outputs are made of, the nearest first."""
     pending = [v for v in graph.outputs if v.producer() is not None]
-    values: list[ir.Value] = []
+    values, seen = list[ir.Value](), set[ir.Value]()
     while pending and len(values) < VALUES_SHOWN:
         value = pending.pop(0)
-        if value in values or value.shape is None or not is_float(value) or constant(value) is not None:
+        if value in seen or constant(value) is not None:
             continue
-        values.append(value)
+        seen.add(value)
+        if value.shape is not None and is_float(value):
+            values.append(value)
         node = value.producer()
         pending += [v for v in node.inputs if v is not None and v.producer() is not None] if node is not None else []
     return tuple(_value_info(value) for value in values)
@@ -258,8 +265,7 @@ def _last_values(graph: ir.Graph) -> tuple[LayerInfo, ...]:
 
 def _value_info(value: ir.Value) -> LayerInfo:
     node = value.producer()
-    dims = tuple(d if isinstance(d, int) else (d.value or "?") for d in value.shape or ())
-    return LayerInfo(value.name or "", dims, node.op_type if node else "", False, "")
+    return LayerInfo(value.name or "", named_dims(value) or (), node.op_type if node else "", False, "")
 
 
 def _score(network: Network, warnings: list[str]) -> Score | None:
@@ -321,6 +327,8 @@ def _operators(graph: ir.Graph, score: Score | None) -> tuple[Operator, ...]:
 
 
 def _status(node: ir.Node, path: set[ir.Value]) -> str:
+    if is_unknown(node):
+        return "unknown: no runtime has it" if node.domain in STANDARD else "unknown: of a library of its own"
     if node.op_type in NO_GRADIENT and node.domain == "":
         return "no gradient"
     needed = [i for i, v in carriers(node) if v in path]

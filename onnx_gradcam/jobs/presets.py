@@ -87,12 +87,15 @@ class Ranking:
 
 
 @spelled_out
-def rank_presets(model: ModelLike | Network, image: Any, **opening: Unpack[Opening]) -> Ranking:
+def rank_presets(
+    model: ModelLike | Network, image: Any, inputs: Mapping[str, Any] | None = None, **opening: Unpack[Opening]
+) -> Ranking:
     """Return which preprocessing fits a model, as far as a photo shows it; see the head of this module.
 
     Args:
         model: path, bytes, ``onnx.ModelProto``, or a ``Network``.
         image: what ``explain_image`` takes.
+        inputs: arrays for the model's other inputs, by name.
         **opening: the keywords of ``Opening``.
 
     Raises:
@@ -103,12 +106,13 @@ def rank_presets(model: ModelLike | Network, image: Any, **opening: Unpack[Openi
         if explainer.score.kind in ("regression", *NO_CLASSES):
             return Ranking((), "")
         photo = decode(image)
-        results = [_result(explainer, photo, name, choice) for name, choice in _choices(explainer).items()]
-        name = explainer.source.name
+        results = [_result(explainer, photo, name, choice, inputs) for name, choice in _choices(explainer).items()]
+        model_name = explainer.source.name
     ranked = sorted(results, key=lambda result: (not result.declared, -result.margin))
     path = os.fspath(image) if isinstance(image, str | os.PathLike) else "PHOTO"
     chosen = [] if ranked[0].declared else ["--preprocess", ranked[0].preset]
-    return Ranking(tuple(ranked), shlex.join(["onnx-gradcam", "explain", name, path, *chosen]))
+    chosen += [word for name in inputs or () for word in ("--input", f"{name}=FILE.npy")]
+    return Ranking(tuple(ranked), shlex.join(["onnx-gradcam", "explain", model_name, path, *chosen]))
 
 
 def _choices(explainer: Explainer) -> dict[str, Choice]:
@@ -131,9 +135,11 @@ def _choices(explainer: Explainer) -> dict[str, Choice]:
     return choices
 
 
-def _result(explainer: Explainer, photo: Photo, name: str, choice: Choice) -> PresetResult:
+def _result(
+    explainer: Explainer, photo: Photo, name: str, choice: Choice, inputs: Mapping[str, Any] | None
+) -> PresetResult:
     def top(of: Photo, target: int | None = None) -> tuple[int, str, float]:
-        result = explainer.explain_image(of, target, method="eigencam", preprocess=choice)
+        result = explainer.explain_image(of, target, method="eigencam", preprocess=choice, inputs=inputs)
         return int(result.class_index[0]), result.label(0), float(result.probability[0])
 
     index, label, probability = top(photo)

@@ -64,14 +64,21 @@ def check_feeds(x: Any, specs: Mapping[str, InputSpec]) -> dict[str, np.ndarray]
     for name in x:
         if name not in specs:
             raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, specs)}", name=name)
-    for name, spec in specs.items():
-        if name not in x:
-            raise InputError(
-                f"no value for the model's input {spec}",
-                hint="feed every input, as {input name: array}",
-                name=name,
-            )
+    if missing := [spec for name, spec in specs.items() if name not in x]:
+        raise _missing(missing)
     return {name: _check(as_array(value, name), specs[name]) for name, value in x.items()}
+
+
+def _missing(specs: Sequence[InputSpec]) -> InputError:
+    """Return the error for inputs that nothing is fed to, with the options that feed them."""
+    names = [spec.name for spec in specs]
+    return InputError(
+        f"no value for the model's {'input' if len(specs) == 1 else 'inputs'} {', '.join(map(str, specs))}",
+        hint=f"{' '.join(f'--input {name}=FILE.npy' for name in names)}: an array of that shape and dtype for each; in "
+        f"Python: {{{', '.join(f'{name!r}: array' for name in names)}}} beside the image",
+        name=names[0],
+        names=tuple(names),
+    )
 
 
 def as_array(value: Any, name: str) -> np.ndarray:

@@ -191,7 +191,7 @@ def _layers(layers: Sequence[LayerInfo]) -> list[str]:
 
 def _operator(operator: Operator) -> str:
     domain = f"{operator.domain}::" if operator.domain else ""
-    return f"{operator.count:4} {domain}{operator.op_type:24} {operator.status}"
+    return f"{operator.count:4} {domain + operator.op_type:24} {operator.status}"
 
 
 # --- verify -----------------------------------------------------------------------------------------------------

@@ -52,16 +52,19 @@ class InputSpec:
         dtype: NumPy's name of its dtype.
         axes: the axes that hold (N, C, *space), as the model's convolutions read them; None where no convolution reads
             the input.
+        is_open: whether not even the number of axes is declared; the shape is () then.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     axes: tuple[int, ...] | None = field(default=None, compare=False)
+    is_open: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         """Return name, shape and dtype, such as "'x' (1, 3, ?, ?) float32"."""
-        return f"'{self.name}' ({', '.join('?' if d is None else str(d) for d in self.shape)}) {self.dtype}"
+        shape = "?" if self.is_open else ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"'{self.name}' ({shape}) {self.dtype}"
 
 
 @dataclass(frozen=True)
