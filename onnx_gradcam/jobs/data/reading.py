@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from onnx_gradcam.errors import InputError
 from onnx_gradcam.jobs.data.coco import read_coco
 from onnx_gradcam.jobs.data.samples import Sample
 from onnx_gradcam.jobs.data.tables import read_samples
@@ -29,6 +30,12 @@ def read_data(
         InputError: the data cannot be read, or name no photo.
     """
     names = [data] if isinstance(data, str | os.PathLike) else list(data)
+    tables = [name for name in names if Path(name).suffix.lower() in DATA_READERS]
+    if tables and len(names) > 1:
+        raise InputError(
+            f"{len(names)} names, and {os.fspath(tables[0])!r} is a table",
+            hint="one table or file of annotations, or photos, folders and globs",
+        )
     suffix = Path(names[0]).suffix.lower() if len(names) == 1 else ""
     if suffix in DATA_READERS:
         return DATA_READERS[suffix](Path(names[0]), cluster)

@@ -60,6 +60,12 @@ class EvaluationResult:
         """Return the result of a metric by its name. Raises ``KeyError`` for one that was not measured."""
         return {one.name: one for one in self.metrics}[name]
 
+    @property
+    def accuracy(self) -> float | None:
+        """Return the share of the labelled samples whose class the model puts first; None where none is labelled."""
+        right = [row.rank == 0 for row in self.rows if row.rank is not None]
+        return sum(right) / len(right) if right else None
+
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON has it; its JSON Schema is described in ``docs/formats.md``."""
         return {
@@ -70,6 +76,7 @@ class EvaluationResult:
             "request": dict(self.request),
             "method": self.method,
             "layers": list(self.layers),
+            "accuracy": self.accuracy,
             "metrics": [_for_json(one) for one in self.metrics],
             "rows": [asdict(row) for row in self.rows],
             "errors": [{"image": image, "error": error} for image, error in self.errors],

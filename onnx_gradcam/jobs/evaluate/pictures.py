@@ -21,23 +21,28 @@ def picture_of(result: MetricResult, below: Sequence[str]) -> Picture:
         result: the metric over all images; the maps have a mean.
         below: what stands below the picture: the model, the method, warnings.
     """
-    means = {MAKERS[key]: getattr(result, key) for key in MAKERS if getattr(result, key) is not None}
-    n = f"n = {result.map.n}" + ("" if result.map.clusters == result.map.n else f" in {result.map.clusters} clusters")
-    title = (
-        f"{result.name}  ({result.better} is better)",
-        f"{n}, intervals of 95 %",
-        f"{result.formula}   {result.source}",
-    )
+    title = f"{result.name}  ({result.better} is better)", _count(result.map), f"{result.formula}   {result.source}"
     lines = Lines(title, below)
-    marks = [_mark(name, mean) for name, mean in means.items() if mean.value is not None]
+    means: list[tuple[str, Mean | None]] = [(key, getattr(result, key)) for key in MAKERS]
+    marks = {
+        key: Mark(MAKERS[key], look, mean.value, mean.low, mean.high)
+        for look, (key, mean) in enumerate(means)
+        if mean is not None and mean.value is not None
+    }
     if not result.curves:
-        return mean_chart(marks, lines)
-    of_area = {mark.name: f"{mark.name} {mark.text}" for mark in marks}
+        return mean_chart(list(marks.values()), lines)
     shares = result.curves["shares"]
-    traces = [Trace(of_area[MAKERS[key]], shares, result.curves[key]) for key in MAKERS if key in result.curves]
+    traces = [
+        Trace(f"{mark.name} {mark.text}", mark.look, shares, result.curves[key])
+        for key, mark in marks.items()
+        if key in result.curves
+    ]
     return curve_chart(traces, lines, CHANGED)
 
 
-def _mark(name: str, mean: Mean) -> Mark:
-    assert mean.value is not None
-    return Mark(name, mean.value, mean.low, mean.high)
+def _count(mean: Mean) -> str:
+    """Return how many maps there are, and what the bars are."""
+    if mean.clusters < 2:
+        return f"n = {mean.n}, too few for an interval"
+    clusters = "" if mean.clusters == mean.n else f" in {mean.clusters} clusters"
+    return f"n = {mean.n}{clusters}, intervals of 95 %"

@@ -108,7 +108,8 @@ def _number(value: float | None) -> str:
 def evaluated(evaluation: EvaluationResult, written: Path) -> str:
     """Return a table: of each metric the mean of the maps with its interval, chance and random weights beside it."""
     place = " + ".join(evaluation.layers) or "the input"
-    lines = [f"{evaluation.model}: {evaluation.method} of {place}, {len(evaluation.rows)} maps"]
+    right = "" if evaluation.accuracy is None else f", the true class first in {evaluation.accuracy:.3f}"
+    lines = [f"{evaluation.model}: {evaluation.method} of {place}, {len(evaluation.rows)} maps{right}"]
     lines.append(f"{'':26}{'map':>8}  {'95 %':17}{'n':>9}{'chance':>9}{'random':>9}  better")
     lines += map(_metric, evaluation.metrics)
     return "\n".join([*lines, *(f"warning: {line}" for line in evaluation.warnings), f"written {written}"])

@@ -29,11 +29,13 @@ class Mark:
 
     Attributes:
         name: what it is of.
+        look: its colour and shape: 0 is the one that counts, 1 and 2 stand beside it.
         value: the mean.
         low, high: the ends of its interval; None where it has none.
     """
 
     name: str
+    look: int
     value: float
     low: float | None = None
     high: float | None = None
@@ -51,10 +53,12 @@ class Trace:
 
     Attributes:
         name: what it is of.
+        look: its colour and dashes, as of a ``Mark``.
         x, y: its points.
     """
 
     name: str
+    look: int
     x: Sequence[float]
     y: Sequence[float]
 
@@ -63,7 +67,7 @@ def mean_chart(marks: Sequence[Mark], lines: Lines) -> Picture:
     """Return means one below the other, each with its interval as a bar.
 
     Args:
-        marks: at most three, the first is the one that counts.
+        marks: the means.
         lines: what stands above and below.
     """
     left = SIDE + max(text_width(mark.name, LETTERS.text) for mark in marks) + 16
@@ -82,8 +86,8 @@ def mean_chart(marks: Sequence[Mark], lines: Lines) -> Picture:
         y = 8 + ROW * k + ROW // 2
         write(picture, mark.name, (SIDE, y + 5), LETTERS.text, INK)
         if mark.low is not None and mark.high is not None:
-            cv2.line(picture, (place(mark.low), y), (place(mark.high), y), MARK_COLOURS[k], 4, cv2.LINE_AA)
-        _draw_point(picture, (place(mark.value), y), k)
+            cv2.line(picture, (place(mark.low), y), (place(mark.high), y), MARK_COLOURS[mark.look], 4, cv2.LINE_AA)
+        _draw_point(picture, (place(mark.value), y), mark.look)
         write(picture, mark.text, (right + 16, y + 5), LETTERS.text, INK)
     return frame_lines(picture, lines, LETTERS)
 
@@ -92,7 +96,7 @@ def curve_chart(traces: Sequence[Trace], lines: Lines, x_title: str) -> Picture:
     """Return curves over the same axis, with their names above.
 
     Args:
-        traces: at most three, the first is the one that counts.
+        traces: the curves; those with a lower look lie above.
         lines: what stands above and below.
         x_title: what the horizontal axis is.
     """
@@ -115,10 +119,10 @@ def curve_chart(traces: Sequence[Trace], lines: Lines, x_title: str) -> Picture:
     _centred(picture, x_title, ((left + right) // 2, foot + 42))
     for k, trace in enumerate(traces):
         y = LEGEND * k + LEGEND // 2
-        _draw_line(picture, [(left, y), (left + 36, y)], k)
+        _draw_line(picture, [(left, y), (left + 36, y)], trace.look)
         write(picture, trace.name, (left + 48, y + 5), LETTERS.text, INK)
-    for k, trace in reversed(list(enumerate(traces))):
-        _draw_line(picture, [place(x, y) for x, y in zip(trace.x, trace.y, strict=True)], k)
+    for trace in sorted(traces, key=lambda trace: -trace.look):
+        _draw_line(picture, [place(x, y) for x, y in zip(trace.x, trace.y, strict=True)], trace.look)
     return frame_lines(picture, lines, LETTERS)
 
 
@@ -154,27 +158,27 @@ def _centred(picture: Picture, text: str, place: tuple[int, int]) -> None:
     write(picture, text, (x - text_width(text, LETTERS.small) // 2, y), LETTERS.small, FAINT)
 
 
-def _draw_point(picture: Picture, place: tuple[int, int], k: int) -> None:
+def _draw_point(picture: Picture, place: tuple[int, int], look: int) -> None:
     """Draw a disc, a square or a diamond."""
     (x, y), r = place, 8
-    corners = {1: [(-r, -r), (r, -r), (r, r), (-r, r)], 2: [(0, -r - 3), (r + 3, 0), (0, r + 3), (-r - 3, 0)]}.get(k)
+    corners = {1: [(-r, -r), (r, -r), (r, r), (-r, r)], 2: [(0, -r - 3), (r + 3, 0), (0, r + 3), (-r - 3, 0)]}.get(look)
     if corners is None:
-        cv2.circle(picture, place, r, MARK_COLOURS[k], -1, cv2.LINE_AA)
+        cv2.circle(picture, place, r, MARK_COLOURS[look], -1, cv2.LINE_AA)
     else:
-        cv2.fillPoly(picture, [np.array([(x + a, y + b) for a, b in corners])], MARK_COLOURS[k], cv2.LINE_AA)
+        cv2.fillPoly(picture, [np.array([(x + a, y + b) for a, b in corners])], MARK_COLOURS[look], cv2.LINE_AA)
 
 
-def _draw_line(picture: Picture, points: Sequence[tuple[int, int]], k: int) -> None:
+def _draw_line(picture: Picture, points: Sequence[tuple[int, int]], look: int) -> None:
     """Draw a line, whole, dashed or dotted."""
-    if not DASHES[k]:
-        cv2.polylines(picture, [np.array(points)], False, MARK_COLOURS[k], 3, cv2.LINE_AA)
+    if not DASHES[look]:
+        cv2.polylines(picture, [np.array(points)], False, MARK_COLOURS[look], 3, cv2.LINE_AA)
         return
-    length, walked = float(DASHES[k]), 0.0
+    length, walked = float(DASHES[look]), 0.0
     for (x1, y1), (x2, y2) in pairwise(points):
         distance = math.hypot(x2 - x1, y2 - y1)
         for step in range(math.ceil(distance)):
             if int((walked + step) // length) % 2 == 0:
                 share = step / distance
                 at = round(x1 + share * (x2 - x1)), round(y1 + share * (y2 - y1))
-                cv2.circle(picture, at, 1, MARK_COLOURS[k], -1, cv2.LINE_AA)
+                cv2.circle(picture, at, 1, MARK_COLOURS[look], -1, cv2.LINE_AA)
         walked += distance

@@ -122,3 +122,8 @@ def test_a_slanted_outline_has_the_pixels_whose_centres_lie_in_it() -> None:
     bow = region_of(Sample(Path("x.png"), polygons=((0, 0, 4, 4, 4, 0, 0, 4),)), (4, 4))
     assert not bow[0, 1:3].any()
     assert not bow[3, 1:3].any()
+
+
+def test_a_table_stands_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"2 names, and '.*data\.csv' is a table"):
+        read_data([table(tmp_path, "path\na.png"), tmp_path])

@@ -40,6 +40,7 @@ def test_without_classes_the_first_of_the_model_is_measured(tmp_path: Path) -> N
     evaluation = ogc.evaluate(MODEL, tmp_path, **HOW)
     logits = run(MODEL, {"image": pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255})["logits"][0]
     (row,) = evaluation.rows
+    assert evaluation.accuracy is None
     assert (row.class_index, row.rank) == (int(logits.argmax()), None)
     assert evaluation.warnings == (OWN_CLASS,)
     of_data = {"region", "boxes", "rank", "maps_of_others"}

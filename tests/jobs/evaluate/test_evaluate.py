@@ -141,6 +141,16 @@ def test_chance_is_a_map_that_is_flat_or_a_bell(
     assert evaluation.rows[0].chance[name] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+def test_how_often_the_model_is_right(evaluation: ogc.EvaluationResult) -> None:
+    first = [
+        run(MODEL, {"image": pixels_of(seed).transpose(2, 0, 1)[None].astype(np.float32) / 255}) for seed in range(3)
+    ]
+    top = [int(outputs["logits"].argmax()) for outputs in first]
+    right = [top[0] == 1, top[0] == 2, top[1] == 0, top[2] == 2]
+    assert evaluation.accuracy == sum(right) / 4
+    assert [row.rank == 0 for row in evaluation.rows] == right
+
+
 def test_the_mean_of_a_metric_draws_whole_clusters(evaluation: ogc.EvaluationResult) -> None:
     values = [row.figures["energy"] for row in evaluation.rows]
     assert evaluation["energy"].map == bootstrap(values, ["a", "a", "b", "b"])

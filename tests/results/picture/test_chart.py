@@ -32,7 +32,7 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 
 def test_an_interval_lies_around_its_mean_on_the_axis() -> None:
     """An axis from 0 to 1: the distances of points are as those of the numbers."""
-    picture = mean_chart([Mark("map", 0.5, 0.3, 0.9), Mark("chance", 0.0), Mark("random weights", 1.0)], LINES)
+    picture = mean_chart([Mark("map", 0, 0.5, 0.3, 0.9), Mark("chance", 1, 0.0), Mark("random weights", 2, 1.0)], LINES)
     assert picture.shape[1] == WIDTH
     chance, random = columns(picture, 1), columns(picture, 2)
     zero, one = (chance[0] + chance[-1]) / 2, (random[0] + random[-1]) / 2
@@ -44,7 +44,7 @@ def test_an_interval_lies_around_its_mean_on_the_axis() -> None:
 
 
 def test_shapes_tell_what_colours_tell() -> None:
-    picture = mean_chart([Mark(name, 0.5) for name in "abc"], LINES)
+    picture = mean_chart([Mark(name, look, 0.5) for look, name in enumerate("abc")], LINES)
     shapes = [(picture == colour).all(axis=2).sum() for colour in MARK_COLOURS]
     disc, square, diamond = shapes
     assert square == pytest.approx(17 * 17, rel=0.1)
@@ -54,7 +54,7 @@ def test_shapes_tell_what_colours_tell() -> None:
 
 def test_a_curve_rises_and_one_without_gaps_is_seen_from_one_that_is_dashed() -> None:
     shares = np.linspace(0, 1, 5)
-    picture = curve_chart([Trace("map", shares, shares), Trace("chance", shares, 1 - shares)], LINES, "share")
+    picture = curve_chart([Trace("map", 0, shares, shares), Trace("chance", 1, shares, 1 - shares)], LINES, "share")
     body = picture[220:]  # below the legend
     whole, dashed = (np.nonzero((body == MARK_COLOURS[k]).all(axis=2)) for k in (0, 1))
     assert np.corrcoef(*whole)[0, 1] < -0.99
@@ -65,5 +65,5 @@ def test_a_curve_rises_and_one_without_gaps_is_seen_from_one_that_is_dashed() ->
 
 
 def test_numbers_beyond_one_have_an_axis_of_their_own() -> None:
-    picture = mean_chart([Mark("map", 7.5, 7.4, 7.6), Mark("chance", 9.1)], LINES)
+    picture = mean_chart([Mark("map", 0, 7.5, 7.4, 7.6), Mark("chance", 1, 9.1)], LINES)
     assert columns(picture, 0)[-1] < columns(picture, 1)[0] < WIDTH
