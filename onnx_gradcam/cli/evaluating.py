@@ -28,7 +28,7 @@ from onnx_gradcam.cli.options import (
 from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.evaluate import EvaluatedRow
 from onnx_gradcam.jobs.evaluate import evaluate as evaluate_maps
-from onnx_gradcam.jobs.evaluate.chosen import EVERY_METRIC, check_names
+from onnx_gradcam.jobs.evaluate.chosen import EVERY_METRIC
 from onnx_gradcam.jobs.evaluate.evaluation import EVALUATION, default_folder
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.saving import check_document_folder
@@ -72,7 +72,7 @@ def evaluate(
             show_default="onnx-gradcam-out/MODEL-METHOD-evaluation",
         ),
     ] = None,
-    method: Method = "gradcam",
+    method: Method = "auto",
     layer: Layers = None,
     model_options: ModelOptions = NONE,
     inputs: Inputs = None,
@@ -103,11 +103,14 @@ def evaluate(
     Example: onnx-gradcam evaluate model.onnx photos.csv --metrics deletion,pointing
     """
     names = [name.strip() for several in metrics or [] for name in several.split(",")]
-    check_names(names)
-    folder = default_folder(model, method) if out is None else out
-    check_document_folder(folder, EVALUATION, overwrite)
+    folder = out or Path()
     count = itertools.count(1)
     with progress("measuring") as tick:
+
+        def start(named: str) -> None:
+            nonlocal folder
+            folder = out or default_folder(model, named)
+            check_document_folder(folder, EVALUATION, overwrite)
 
         def report(_: EvaluatedRow | tuple[str, str], total: int) -> None:
             tick(next(count), total)
@@ -128,6 +131,7 @@ def evaluate(
             cluster=cluster,
             seed=seed,
             max_pixels=max_pixels,
+            start=start,
             report=report,
             **opening_of(model_options),
         )

@@ -63,8 +63,9 @@ def test_an_earlier_evaluation_is_not_replaced(table: Path, run: Any) -> None:
     assert {file.name for file in OUT.iterdir()} == {"pointing.png", "evaluation.json"}
 
 
-def test_an_unknown_metric_leaves_no_folder(table: Path, run: Any) -> None:
+def test_a_mistake_in_the_request_leaves_no_folder(table: Path, run: Any) -> None:
     status, _, err = run(*EVALUATE, "--metrics", "energie")
     assert status == 2
     assert "unknown metric 'energie'" in err
-    assert not OUT.exists()
+    assert run(*EVALUATE, "--layer", "nowhere")[0] == 2
+    assert not OUT.parent.exists()

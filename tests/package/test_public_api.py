@@ -48,7 +48,7 @@ def test_arguments() -> None:
     ]  # fmt: skip
     assert list(inspect.signature(ogc.evaluate).parameters) == [
         "model", "data", "metrics", "method", "target_layer", "fusion", "smooth", "options", "inputs", "labels",
-        "preprocess", "strict", "cluster", "seed", "max_pixels", "report",
+        "preprocess", "strict", "cluster", "seed", "max_pixels", "start", "report",
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]

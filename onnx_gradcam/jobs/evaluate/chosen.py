@@ -21,11 +21,6 @@ NEEDS_OF_DATA: Mapping[str, str] = {
 """What metrics need that no model can make → what the data must have."""
 
 
-def check_names(names: Sequence[str]) -> list[Metric]:
-    """Return the metrics of these names, none for "all". Raises ``MetricError`` for one that is unknown."""
-    return [] if list(names) == [EVERY_METRIC] else [find_metric(name) for name in names]
-
-
 def choose_metrics(
     names: Sequence[str], samples: Sequence[Sample], by_photo: Mapping[Path, tuple[int, ...]]
 ) -> tuple[Metric, ...]:
@@ -47,7 +42,7 @@ def choose_metrics(
         "maps_of_others": any(len(classes) > 1 for classes in by_photo.values()),
     }
     absent = [need for need, is_there in there.items() if not is_there]
-    named = check_names(names)
+    named = [] if list(names) == [EVERY_METRIC] else [find_metric(name) for name in names]
     for metric in named:
         lacking = [need for need in metric.needs if need in absent]
         if lacking:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, Unpack
 
+from onnx_gradcam.explain.default_method import resolved
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.preprocessing import refuse_guesses
@@ -39,7 +40,7 @@ def evaluate(
     data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     metrics: Sequence[str] = (),
     *,
-    method: str = "gradcam",
+    method: str = "auto",
     target_layer: str | Sequence[str] = "auto",
     fusion: str = "mean",
     smooth: str | Sequence[str] = (),
@@ -51,6 +52,7 @@ def evaluate(
     cluster: str | None = None,
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
+    start: Callable[[str], None] = lambda method: None,
     report: Callable[[EvaluatedRow | tuple[str, str], int], None] = lambda row, total: None,
     **opening: Unpack[Opening],
 ) -> EvaluationResult:
@@ -74,6 +76,7 @@ def evaluate(
             video. Whole clusters are drawn for the intervals. None: each photo is a cluster.
         seed: what random weights, random classes and intervals are drawn from.
         max_pixels: the largest photo that is decoded.
+        start: is called with the name of the method before the first photo is measured; what it raises ends the run.
         report: is called with each row, or (photo, error), and the number of all.
         **opening: the keywords of ``Opening``.
 
@@ -98,6 +101,8 @@ def evaluate(
         by_photo = classes_by_photo(samples, classes, explainer)
         chosen = choose_metrics(metrics, samples, by_photo)
         space = (2, 3) if choice.preprocess.layout == "NCHW" else (1, 2)
+        recipe, remarks = resolved(recipe, explainer.score)
+        start(recipe.method)
         keywords = {"fusion": fusion, "smooth": recipe.smooth, **recipe.options}
         probe = ImageProbe(explainer, recipe.method, space, keywords, inputs)
         networks = Networks(probe, target_layer, opening, seed, stack)
@@ -130,7 +135,13 @@ def evaluate(
         metrics=summarise(chosen, measured, seed),
         rows=measured.rows,
         errors=measured.errors,
-        warnings=(*choice.warnings, *guessed, *([] if by_photo else [OWN_CLASS]), *([] if weights else [NO_WEIGHTS])),
+        warnings=(
+            *remarks,
+            *choice.warnings,
+            *guessed,
+            *([] if by_photo else [OWN_CLASS]),
+            *([] if weights else [NO_WEIGHTS]),
+        ),
         versions=versions,
         request=for_json(request),
     )

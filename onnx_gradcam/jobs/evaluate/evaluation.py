@@ -12,7 +12,6 @@ from onnx_gradcam.jobs.evaluate.pictures import picture_of
 from onnx_gradcam.jobs.evaluate.records import EvaluatedRow, MetricResult
 from onnx_gradcam.jobs.explain import RESULTS
 from onnx_gradcam.jobs.saving import save_document
-from onnx_gradcam.methods.table import canonical
 from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.results.files import slug
 
@@ -108,7 +107,7 @@ class EvaluationResult:
 
 def default_folder(model: str | os.PathLike[str], method: str) -> Path:
     """Return where an evaluation goes if the user names no folder: onnx-gradcam-out/<model>-<method>-evaluation."""
-    return RESULTS / f"{Path(model).stem}-{canonical(method)}-evaluation"
+    return RESULTS / f"{Path(model).stem}-{method}-evaluation"
 
 
 def _for_json(result: MetricResult) -> dict[str, Any]:
