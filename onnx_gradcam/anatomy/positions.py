@@ -62,8 +62,9 @@ def follow(
 
     Reshapes, transposes, slices and joins move the positions as they move the elements. A linear layer over the last
     axis puts what it makes at the mean position of what it read, which is how patches are embedded and merged, and so
-    does a reduction; where that is the same for all, positions are mixed and none is left. Attention puts what it makes
-    where its queries are. What pads, pools or resizes a grid begins a new one.
+    does a reduction; where that is the same for all, positions are mixed and none is left. Attention mixes
+    them, and the Add behind it keeps those of the stream; with fewer queries than keys it puts what it makes where its
+    queries are. What pads, pools or resizes a grid begins a new one.
 
     Args:
         nodes: the nodes of a graph, in topological order; all shapes must be static.
@@ -155,11 +156,13 @@ def is_linear(node: ir.Node) -> bool:
 
 
 def _queries(node: ir.Node) -> ir.Value | None:
-    """Return the queries of an attention whose last product ``node`` is; None where it is no such product.
+    """Return the queries of an attention whose last product ``node`` is, where they are fewer than its keys.
 
-    Each row of what an attention makes is a mean, and stands where its query is.
+    So tokens are merged: each row of what comes out is a mean, and stands where its query is. Of as many queries the
+    stream that is added to keeps the positions.
     """
-    value = node.inputs[0] if _is_product(node) else None
+    dims = static_dims(node.inputs[0]) if _is_product(node) and node.inputs[0] is not None else None
+    value = node.inputs[0] if dims is not None and dims[-2] < dims[-1] else None
     is_mean = False
     while value is not None and (maker := value.producer()) is not None:
         if is_mean and _is_product(maker):

@@ -96,6 +96,21 @@ def test_mixed_places_are_none() -> None:
         assert layout(net, name) is None
 
 
+def test_fewer_queries_than_keys_merge_tokens() -> None:
+    """As LeViT does: queries of every second row and column, and no stream goes around their attention."""
+    net = Net()
+    x = net.input("x", [2, 4, 4, 6])
+    flat = net.op("Transpose", net.op("Reshape", x, net.ints(2, 4, 24)), perm=[0, 2, 1])
+    every = net.op("Slice", x, net.ints(0, 0), net.ints(4, 6), net.ints(2, 3), net.ints(2, 2))
+    fewer = net.op("Transpose", net.op("Reshape", every, net.ints(2, 4, 6)), perm=[0, 2, 1])
+    for name, tokens in (("merged", fewer), ("mixed", flat)):
+        product = net.op("MatMul", tokens, net.op("Transpose", flat, perm=[0, 2, 1]))
+        shares = net.op("Softmax", net.op("Mul", product, net.array(np.float32(0.5))), axis=-1)
+        net.op("MatMul", shares, flat, out=name)
+    check(layout(net, "merged"), (0, 2, 1), IN_ROWS)
+    assert layout(net, "mixed") is None  # the stream that is added to keeps the positions
+
+
 @pytest.mark.parametrize("change", ["Pad", "MaxPool", "AveragePool", "Resize", "ReduceMean"])
 def test_what_changes_the_grid_begins_another(change: str) -> None:
     """Merged behind it, the tokens lie in the rows and columns of the new grid."""
