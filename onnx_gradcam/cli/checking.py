@@ -12,7 +12,7 @@ from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_optio
 from onnx_gradcam.cli.options import AsJson, Inputs, Layers, Model
 from onnx_gradcam.explain.network import open_network
 from onnx_gradcam.jobs.arguments import read_arrays
-from onnx_gradcam.jobs.inspect import overview
+from onnx_gradcam.jobs.inspect import overview, settle_score
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.presets import rank_presets
 from onnx_gradcam.verify import verify as check
@@ -38,6 +38,8 @@ def inspect(
     With --provider cuda also which have no kernel there; no GPU is needed.
     """
     network = open_network(model, **opening_of(model_options))
+    if image:
+        settle_score(network)
     model_overview = overview(network)
     ranking = rank_presets(network, image, read_arrays(inputs or [])) if image else None
     show(renderer(as_json).inspected(model_overview, ranking))

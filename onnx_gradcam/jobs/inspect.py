@@ -23,6 +23,7 @@ from onnx_gradcam.explain.inputs import spec_of
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.preprocessing import find_preprocessing
+from onnx_gradcam.explain.settling import settles
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.dims import named_dims
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, carriers, downstream, is_float
@@ -35,6 +36,10 @@ from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import Context
 
 VALUES_SHOWN = 20
+FIRST_RUN = (
+    "the shapes of the outputs are decided on the first run: `explain` may find a score all the same, and "
+    "`inspect MODEL --image PHOTO` shows it"
+)
 
 
 @dataclass(frozen=True)
@@ -247,6 +252,14 @@ def overview(model: ModelLike | Network, **opening: Unpack[Opening]) -> Overview
     )
 
 
+def settle_score(network: Network) -> None:
+    """Run the model where no score is found by the shapes that its outputs declare, and take those of the run."""
+    try:
+        _ = network.score
+    except OnnxGradcamError as error:
+        settles(network, None, error)  # where it changes nothing, the overview says what is missing
+
+
 def _last_values(graph: ir.Graph) -> tuple[LayerInfo, ...]:
     """Return the last floating-point values of known shape that the outputs are made of, the nearest first."""
     pending = [v for v in graph.outputs if v.producer() is not None]
@@ -278,7 +291,14 @@ def _score(network: Network, warnings: list[str]) -> Score | None:
         if (network.score_request, network.head_request) != ("auto", "auto"):
             raise
         warnings.append(str(error))
+        if any(_is_open(v) for v in network.prepared.graph.outputs):
+            warnings.append(FIRST_RUN)
         return None
+
+
+def _is_open(value: ir.Value) -> bool:
+    """Tell whether the shape of an output is known in the run only, but for the number of images."""
+    return value.shape is None or any(not isinstance(d, int) for d in list(value.shape)[1:])
 
 
 def _preprocessing(network: Network, warnings: list[str]) -> dict[str, str]:

@@ -167,7 +167,7 @@ def test_a_scalar_is_taken_where_it_still_has_a_batch_axis() -> None:
 def test_raising_the_opset_leaves_the_score_in_the_deployed_file(declared: Any) -> None:
     """A Softmax of opset 12 flattens where the rank is not known; its Flatten is none of the user's values."""
     net = Net(opset=11, ir_version=6)
-    size = net.input("size", [2], np.int64)
+    size = net.input("size", ["rank"], np.int64)
     x = net.op("Reshape", net.input("x", [BATCH, 3, 8, 8]), net.array(np.array([0, 3, 64])))
     x = net.op("ReduceMean", x, axes=[2], keepdims=0)
     logits = net.op("Reshape", net.linear(x, 3, 5), size, out="logits")
