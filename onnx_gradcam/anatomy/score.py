@@ -20,6 +20,7 @@ from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.dims import shown_shape
 from onnx_gradcam.graph.flow import NO_GRADIENT, beginnings, dependents, downstream, is_float
 from onnx_gradcam.graph.names import values_by_name
+from onnx_gradcam.graph.operators import RESHAPES
 from onnx_gradcam.graph.unknown import accusation, unknown_before, way_out
 
 STEP_FUNCTIONS = NO_GRADIENT - {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
@@ -95,16 +96,18 @@ def find_heads(graph: ir.Graph, labels: int = 0) -> tuple[Score, ...]:
     ends = [x for x in _float_ends(graph) if x in reached and x not in points]
     vectors = [v for x in ends if (v := walk_back(x, batches)) is not None]
     images = [v for v in graph.inputs if v in reached]
+    smooth = downstream(graph, beginnings(list(graph), graph.inputs))
     whole = [v for v in vectors if not _are_cells(v, known) and not is_picked(v, known)]
     of_images = [_of_vector(v, nature_of(v, known, images, labels)) for v in whole]
     of_images += [_of_vector(row, nature_of_points(v)) for v, row in points.items()]
-    whole_outputs = {score.output for score in of_images}
+    with_gradient = [score for score in of_images if score.value in smooth]
+    whole_outputs = {score.output for score in with_gradient}
     each = [_of_dense(d) for d in dense_scores(graph, known, batches)]
     dense = [score for score in each if not whole_outputs & {*score.outputs}]  # one cell is no cell
-    ranked = sorted(of_images, key=_merit, reverse=True)
+    ranked = sorted(with_gradient if with_gradient or dense else of_images, key=_merit, reverse=True)
     first = [s for s in ranked if s.kind in ("classes", "binary")]
-    smooth = downstream(graph, beginnings(list(graph), graph.inputs)) if first or dense else reached
-    return (*first, *dense, *(s for s in ranked if s not in first and s.value in smooth))
+    rest = [s for s in ranked if s not in first and (s.value in smooth or not (first or dense))]
+    return (*first, *dense, *rest)
 
 
 def _merit(score: Score) -> tuple[bool, bool, bool]:
@@ -128,12 +131,21 @@ def _of_dense(dense: DenseScores) -> Score:
 
 
 def _are_cells(vector: Vector, known: Mapping[ir.Value, Entries]) -> bool:
-    """Tell whether what looks like classes is one column, of as many cells: no similarities of images and texts are."""
+    """Tell whether what looks like classes is one column, of as many cells, or the columns of many cells in one row.
+
+    Similarities of images and texts are no cells.
+    """
     entries = known.get(vector.value)
-    if entries is None or len(entries.columns) != 1 or vector.class_axis in (None, entries.axis):
-        return False
-    makers = [node for origin in entries.columns[0].origins if (node := origin.producer()) is not None]
-    return not any(node.op_type == "MatMul" and all(constant(v) is None for v in node.inputs) for node in makers)
+    if entries is not None and len(entries.columns) == 1 and vector.class_axis not in (None, entries.axis):
+        makers = [node for origin in entries.columns[0].origins if (node := origin.producer()) is not None]
+        return not any(node.op_type == "MatMul" and all(constant(v) is None for v in node.inputs) for node in makers)
+    node = vector.value.producer()
+    while node is not None and node.op_type in RESHAPES and node.inputs[0] is not None:
+        entries = known.get(node.inputs[0])
+        if entries is not None and entries.are_squashed and len(entries.columns) < vector.count:
+            return True
+        node = node.inputs[0].producer()
+    return False
 
 
 def find_score(graph: ir.Graph, name: str | Sequence[str] = "auto", head: str = "auto") -> Score:

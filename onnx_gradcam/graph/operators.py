@@ -26,7 +26,9 @@ class AxisEffect(Enum):
     RESHAPED = auto()  # axes are joined or taken apart, the elements stay in their order
     REPEATED = auto()  # elements are copied along axes
     PICKED = auto()  # elements are taken from anywhere
+    OVERWRITTEN = auto()  # some elements give way to those of another input
     CONTRACTED = auto()  # the last axis gives way to new features: a linear layer
+    MULTIPLIED = auto()  # axes of several inputs are multiplied and summed, as an equation says
     MIXED = auto()  # every element depends on elements in other places
 
 
@@ -59,7 +61,9 @@ OPERATORS: Mapping[AxisEffect, frozenset[str]] = {
         AxisEffect.RESHAPED: "Flatten Reshape Squeeze Unsqueeze",
         AxisEffect.REPEATED: "Expand Tile",
         AxisEffect.PICKED: "GatherElements GatherND",
+        AxisEffect.OVERWRITTEN: "ScatterND",
         AxisEffect.CONTRACTED: "FusedMatMul Gemm MatMul MatMulInteger QGemm QLinearMatMul",
+        AxisEffect.MULTIPLIED: "Einsum",
         AxisEffect.MIXED: "Attention DFT GRU GroupQueryAttention LSTM MultiHeadAttention QAttention RNN Scan",
     }.items()
 }

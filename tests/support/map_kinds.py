@@ -75,6 +75,30 @@ def peaks(net: Net) -> Outputs:
     return {"hm": [1, CLASSES, 8, 8], "wh": [1, 2, 8, 8]}
 
 
+def picked_peaks(net: Net) -> Outputs:
+    """The five best peaks of all classes: their scores, classes and sizes."""
+    peaks(net)
+    net.ops("TopK", net.op("Reshape", "hm", net.ints(1, -1)), net.ints(5), out=["scores", "places"])
+    net.op("Cast", net.op("Div", "places", net.ints(64)), to=onnx.TensorProto.FLOAT, out="classes")
+    sizes = net.op("Reshape", net.op("Transpose", "wh", perm=[0, 2, 3, 1]), net.ints(1, 64, 2))
+    cells = net.op("Unsqueeze", net.op("Mod", "places", net.ints(64)), net.ints(2))
+    net.op("GatherElements", sizes, net.op("Expand", cells, net.ints(1, 5, 2)), axis=1, out="sizes")
+    return {"scores": [1, 5], "classes": [1, 5], "sizes": [1, 5, 2]}
+
+
+def masks_of_queries(net: Net) -> Outputs:
+    """Raw logits of the classes of queries, and of no object, beside a mask for each query."""
+    x, deep = pyramid(net)
+    tokens = net.op("Transpose", net.op("Reshape", deep, net.ints(1, 8, 16)), perm=[0, 2, 1])
+    queries = net.array(np.random.default_rng(0).standard_normal((1, 6, 8)).astype(np.float32))
+    shares = net.op("Softmax", net.op("MatMul", queries, net.op("Transpose", tokens, perm=[0, 2, 1])), axis=-1)
+    y = net.op("Add", queries, net.op("MatMul", shares, tokens))
+    net.op("Add", net.op("MatMul", y, net.random(8, CLASSES + 1)), net.random(CLASSES + 1), out="class_logits")
+    embedded = net.op("MatMul", y, net.random(8, 8))
+    net.op("Einsum", embedded, net.conv(x, (8, 8)), equation="bqc,bchw->bqhw", out="mask_logits")
+    return {"class_logits": [1, 6, CLASSES + 1], "mask_logits": [1, 6, 8, 8]}
+
+
 def side_outputs(net: Net) -> Outputs:
     """Masks of several depths and of all of them, each in the size of the image."""
     fine, coarse = pyramid(net)
@@ -189,6 +213,8 @@ MAPS = {
     "centernet of joints": Maps(keypoint_centernet, (Head("hm", 1), Head("hm_hp", 17))),
     "cornernet": Maps(corners, (Head("tl_heat", 3), Head("br_heat", 3))),
     "peaks": Maps(peaks, (Head("hm", 3),)),
+    "picked peaks": Maps(picked_peaks, (Head("scores,classes,sizes", 3),)),
+    "masks of queries": Maps(masks_of_queries, (Head("class_logits", 4),), ("top1",)),
     "side outputs": Maps(side_outputs, (Head("d0", 1), Head("d1", 1), Head("d2", 1)), ("neck1",)),
     "text map": Maps(text_map, (Head("score", 1),)),
     "prototypes": Maps(prototypes, (Head("output0", 3, 2),), ("level0", "level1")),

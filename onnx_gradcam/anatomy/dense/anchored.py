@@ -109,11 +109,15 @@ def _consistent(grids: Grids, state: str) -> list[Roles] | None:
 def _alike(parts: Sequence[Part], first: Sequence[Part], roles: Roles) -> Roles | None:
     """Return the reading of a grid that agrees with that of the first one."""
     count = first[roles.classes].width // roles.anchors
-    for other in _readings(parts):
-        has_same_parts = (other.objectness is None) == (roles.objectness is None)
-        if has_same_parts and parts[other.classes].width // other.anchors == count:
-            return other
-    return None
+    alike = [
+        other
+        for other in _readings(parts)
+        if (other.objectness is None) == (roles.objectness is None)
+        and parts[other.classes].width // other.anchors == count
+        and parts[other.classes].state == first[roles.classes].state
+    ]
+    alike.sort(key=lambda other: (other[1:] != roles[1:], not _is_named_so(parts, other)))
+    return alike[0] if alike else None
 
 
 def _readings(parts: Sequence[Part]) -> Iterator[Roles]:

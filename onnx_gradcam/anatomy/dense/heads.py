@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.entries.columns import Entries
+from onnx_gradcam.anatomy.entries.columns import Column, Entries
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import captured
@@ -38,8 +38,8 @@ BOX = 4  # columns of a box
 def classes(entries: Entries) -> tuple[list[int], int | None]:
     """Return the columns of the classes, and the column of an objectness; None where there is none.
 
-    An objectness is one column with a Sigmoid of its own beside those of the classes, or, where boxes and classes come
-    out of one Sigmoid, the column behind the box.
+    An objectness is one column with a Sigmoid of its own beside those of the classes, or, where boxes and classes were
+    made together, the column behind the box.
     """
     groups: dict[ir.Node, list[int]] = {}
     for k, node in enumerate(entries.squashed_by):
@@ -49,10 +49,21 @@ def classes(entries: Entries) -> tuple[list[int], int | None]:
     single = [columns[0] for columns in groups.values() if columns is not largest and len(columns) == 1]
     if single or entries.objectness is not None:
         return largest, single[0] if single else None
-    before = entries.columns[:BOX]
-    source = entries.columns[largest[0]].squashed_by
-    behind_box = largest[0] == BOX and all(c.squashed_by is source and c.changed_by for c in before)
-    return (largest[1:], largest[0]) if behind_box and len(largest) > 1 else (largest, None)
+    is_behind_box = largest[0] == BOX and len(largest) > 1 and _are_box_of(entries.columns[:BOX], entries.columns[BOX])
+    return (largest[1:], largest[0]) if is_behind_box else (largest, None)
+
+
+def _are_box_of(before: Sequence[Column], scored: Column) -> bool:
+    """Tell whether four columns are the box of an anchor, which has an objectness before its classes.
+
+    They come out of the Sigmoid of the scores, or one convolution made all and they pass through another Sigmoid. Since
+    then arithmetic has changed them.
+    """
+    if not all(column.changed_by for column in before):
+        return False
+    made_alike = all(column.origins == scored.origins for column in before) and bool(scored.origins)
+    is_squashed = any(column.squashed_by is not None and column.kind[0] == "Sigmoid" for column in before)
+    return all(c.squashed_by is scored.squashed_by for c in before) or (made_alike and is_squashed)
 
 
 class End(NamedTuple):

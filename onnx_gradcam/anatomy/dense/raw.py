@@ -183,13 +183,22 @@ def _heat_map(grids: Grids, batches: Batches) -> list[ScoredOutput]:
 def _queries(
     graph: ir.Graph, parts: Sequence[Part], known: Mapping[Value, Entries], batches: Batches
 ) -> list[ScoredOutput]:
-    """Return the logits of queries that have boxes beside them, which pass through a Sigmoid or other arithmetic."""
+    """Return the logits of queries that have boxes beside them, which pass through a Sigmoid or other arithmetic, or
+    masks."""
     for part in parts:
-        beside = [v for v in graph.outputs if v is not part.value and _is_box_of(v, part, known)]
-        if part.width > 1 and len(part.cells) == 1 and beside:
-            reason = f"raw logits beside the boxes {beside[0].name!r}, of as many queries"
+        others = [v for v in graph.outputs if v is not part.value]
+        boxes = [f"the boxes {v.name!r}" for v in others if _is_box_of(v, part, known)]
+        masks = [f"the masks {v.name!r}" for v in others if _are_masks_of(v, part)]
+        if part.width > 1 and len(part.cells) == 1 and boxes + masks:
+            reason = f"raw logits beside {(boxes + masks)[0]}, of as many queries"
             return _all_scored([scored_output(part.value, part.tensor(), part.axis, None, None, "", batches, reason)])
     return []
+
+
+def _are_masks_of(value: Value, part: Part) -> bool:
+    """Tell whether ``value`` has a map for each cell of a part."""
+    dims = [] if value.shape is None else list(value.shape)
+    return len(dims) == len("NQHW") and dims[1] == part.cells[0] and part.axis == len("NQ")
 
 
 def _is_box_of(value: Value, part: Part, known: Mapping[Value, Entries]) -> bool:

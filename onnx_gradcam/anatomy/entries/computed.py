@@ -32,14 +32,45 @@ def convolved(node: ir.Node, known: Known) -> list[Entries | None]:
 
 
 def contracted(node: ir.Node, known: Known) -> list[Entries | None]:
-    """Return the entries of what a linear layer makes, in the last axis; the one before where weights stand first."""
+    """Return the entries of what a linear layer makes, in the last axis.
+
+    They lie in the one before where weights stand first, and where the last axis holds the places of a map: it is taken
+    apart into rows and columns, as where queries are multiplied with the pixels of a map.
+    """
     value = node.outputs[0]
     if value.shape is None or not value.shape:
         return [None]
     data, last = node.inputs[0], len(value.shape) - 1
     weights_first = data is not None and constant(data) is not None and QUANTIZED_WEIGHT.get(node.op_type, 1) == 1
-    made = made_by(value, last - 1 if weights_first and last else last)
+    has_places = _is_attention(node) and _becomes_map(value)
+    made = made_by(value, last - 1 if (weights_first or has_places) and last else last)
     return [_as_expected_value(node, known, made)]
+
+
+def _becomes_map(value: ir.Value) -> bool:
+    """Tell whether a reshape takes the last axis of ``value`` apart, and leaves the others."""
+    shapes = [node.outputs[0].shape for node in value.consumers() if node.op_type == "Reshape"]
+    assert value.shape is not None
+    begin = list(value.shape)[:-1]
+    return any(
+        shape is not None and len(shape) > len(begin) + 1 and list(shape)[: len(begin)] == begin for shape in shapes
+    )
+
+
+def multiplied(node: ir.Node, known: Known) -> list[Entries | None]:
+    """Return the entries of an Einsum: the columns are the only axis that one of its two inputs alone brings along.
+
+    Where both bring one, they are those of the constant.
+    """
+    inputs, _, output = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if len(terms) != 2 or not output or "." in inputs:
+        return [None]
+    own = [[k for k in output if k in term and k not in other] for term, other in zip(terms, terms[::-1], strict=True)]
+    single = [k for k in (1, 0) if len(own[k]) == 1]
+    weights = [k for k in single if constant(node.inputs[k]) is not None]
+    brings = weights if len(single) > 1 else single
+    return [made_by(node.outputs[0], output.index(own[brings[0]][0])) if brings else None]
 
 
 def _as_expected_value(node: ir.Node, known: Known, made: Entries | None) -> Entries | None:

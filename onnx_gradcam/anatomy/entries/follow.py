@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.entries import computed, moved
+from onnx_gradcam.anatomy.entries import computed, moved, overwritten
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.graph.operators import OPERATORS, AxisEffect
 
@@ -27,18 +27,21 @@ RULES: Mapping[AxisEffect, Rule] = {
     AxisEffect.REGROUPED: moved.regrouped,
     AxisEffect.TRANSPOSED: moved.reordered,
     AxisEffect.RESHAPED: moved.reordered,
+    AxisEffect.OVERWRITTEN: overwritten.overwritten,
     AxisEffect.CONTRACTED: computed.contracted,
+    AxisEffect.MULTIPLIED: computed.multiplied,
 }
 EFFECTS: Mapping[str, AxisEffect] = {op_type: effect for effect, ops in OPERATORS.items() for op_type in ops}
 OWN_RULES: Mapping[str, Rule] = {
     "DynamicQuantizeLinear": computed.copied,
     "Gather": moved.gathered,
+    "GatherND": overwritten.gathered_rows,
     "QLinearSigmoid": computed.sigmoid,
     "Sigmoid": computed.sigmoid,
     "Slice": moved.cut,
 }
 # Operators whose entries begin there, whatever is known of what they read.
-BEGINNINGS = frozenset((AxisEffect.CONVOLVED, AxisEffect.CONTRACTED, AxisEffect.SQUASHED))
+BEGINNINGS = frozenset((AxisEffect.CONVOLVED, AxisEffect.CONTRACTED, AxisEffect.MULTIPLIED, AxisEffect.SQUASHED))
 
 
 def follow(nodes: Iterable[ir.Node]) -> dict[ir.Value, Entries]:
@@ -65,4 +68,4 @@ def _rule(node: ir.Node, known: Mapping[ir.Value, Entries]) -> Rule | None:
     return OWN_RULES.get(node.op_type) or RULES.get(effect)
 
 
-ANY_INPUT = frozenset((AxisEffect.JOINED, AxisEffect.POINTWISE))
+ANY_INPUT = frozenset((AxisEffect.JOINED, AxisEffect.OVERWRITTEN, AxisEffect.POINTWISE))
