@@ -40,6 +40,7 @@ SLICES = operators(AxisEffect.CUT) | {"Slice"}
 PICKS = operators(AxisEffect.PICKED) | frozenset(
     "Compress NonMaxSuppression NonZero ScatterElements ScatterND TopK".split()
 )
+BODIES = frozenset("If Loop Scan".split())
 GATHERS = frozenset("Gather GatherElements GatherND".split())
 REDUCTIONS = operators(AxisEffect.REDUCED)
 SUMS_OF_SQUARES = frozenset("ReduceL2 ReduceSumSquare ReduceSum ReduceMean".split())
@@ -110,7 +111,23 @@ def _is_picked_index(index: ir.Value | None) -> bool:
 def _of_one_number(vector: Vector) -> Nature:
     if vector.activation == "Sigmoid":
         return Nature("", "one number for each image, and a Sigmoid makes a probability of it")
+    source = _behind_means(vector.value)
+    if source is not None and source.op_type in BODIES:
+        inside = f"made inside {'an' if source.op_type == 'If' else 'a'} {source.op_type}, which is not looked into"
+        return Nature("", f"one number for each image, {inside}: taken for the value of a regression")
+    if source is not None and source.op_type.endswith("Sigmoid"):
+        return Nature(
+            "", "one number for each image, a mean of what a Sigmoid makes: a probability, explained as it is"
+        )
     return Nature("", "one number for each image, without a Sigmoid: a regression")
+
+
+def _behind_means(value: ir.Value) -> ir.Node | None:
+    """Return the node that computed a number, before it was averaged over windows, steps or views."""
+    node = _maker(value)
+    while node is not None and node.op_type in POOLED and node.inputs[0] is not None:
+        node = _maker(node.inputs[0])
+    return node
 
 
 def _of_squashed(vector: Vector, inputs: Sequence[ir.Value]) -> Nature:

@@ -362,3 +362,29 @@ def test_a_number_of_classes_that_only_the_declared_output_tells() -> None:
     net.op("Softmax", "logits", axis=1, out="p")
     (head,) = heads_of(net.model({"p": ["Softmax_dim_0", 5]}))
     assert (head.kind, head.count, head.activation, head.value.name) == ("classes", 5, "Softmax", "logits")
+
+
+def test_a_number_that_an_if_makes_is_not_looked_into() -> None:
+    """Whether a Sigmoid stands in a branch, nothing outside tells."""
+    net = Net()
+    y = net.linear(features(net), 6, 1, out="y")
+    large = net.op("Greater", net.op("ReduceMax", y, keepdims=0), net.array(np.float32(0)))
+    made = onnx.helper.make_tensor_value_info("made", onnx.TensorProto.FLOAT, None)
+    branches = {
+        name: onnx.helper.make_graph([onnx.helper.make_node(op_type, ["y"], ["made"])], name, [], [made])
+        for name, op_type in (("then_branch", "Sigmoid"), ("else_branch", "Identity"))
+    }
+    net.op("If", large, out="out", **branches)
+    reason = score(net.model({"out": [BATCH, 1]})).reason
+    assert reason.startswith("one number for each image, made inside an If, which is not looked into")
+
+
+def test_a_mean_of_sigmoids_is_no_number_without_a_sigmoid() -> None:
+    """The probability of speech, averaged over the steps of a window."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [BATCH, 3, 8, 8]), (3, 6)), out="features")
+    steps = net.op("ReduceMean", net.conv(x, (6, 1), kernel=1), net.ints(2), keepdims=0)
+    net.op("ReduceMean", net.op("Sigmoid", steps), net.ints(2), keepdims=0, out="out")
+    head = score(net.model({"out": [BATCH, 1]}))
+    assert head.kind == "regression"
+    assert head.reason == "one number for each image, a mean of what a Sigmoid makes: a probability, explained as it is"
