@@ -70,7 +70,7 @@ from onnx_gradcam.targets import (
     Tokens,
     TopK,
 )
-from onnx_gradcam.verify import Check, NodeCheck, Report, Scan, verify
+from onnx_gradcam.verify import Check, NodeCheck, Report, Scan, Timing, verify
 
 __version__ = "0.1.0"
 
@@ -138,6 +138,7 @@ __all__ = [
     "Style",
     "TargetError",
     "TargetObject",
+    "Timing",
     "Tokens",
     "TopK",
     "UnknownOperator",

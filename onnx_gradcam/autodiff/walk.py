@@ -126,10 +126,21 @@ def _walk(
                 shares = _through_composite(op, composite, gs, table)
             start = len(op.written)
             for value, share in shares:
+                _take_ones(share, value)
                 cotangents[value] = op.Add(cotangents[value], share) if value in cotangents else share
             for written in op.written[start:]:
                 written.meta[GOES_BACK_OVER] = f"{node.name!r} ({node.op_type})"
     return cotangents
+
+
+def _take_ones(share: Value, value: Value) -> None:
+    """Tell of each axis of a share that it has one element where the value has: it cannot be longer."""
+    theirs, own = value.shape, share.shape
+    if theirs is None or own is None or len(theirs) != len(own):
+        return
+    dims = [1 if n == 1 and not isinstance(m, int) else m for n, m in zip(theirs, own, strict=True)]
+    if dims != list(own):
+        share.shape = ir.Shape(dims)
 
 
 def _composites(nodes: Sequence[ir.Node], wrt: Sequence[Value]) -> dict[ir.Node, Composite]:

@@ -42,7 +42,13 @@ def differences(
 
     The session is opened for this and closed again. Outputs that the deployed model does not have are passed over.
     """
-    deployed = Session(source.deployed, options)
+    return differences_from(Session(source.deployed, options), source, found, feeds, batch)
+
+
+def differences_from(
+    deployed: Session, source: Source, found: Mapping[str, Any], feeds: Mapping[str, np.ndarray], batch: int | None
+) -> list[OutputDifference]:
+    """Compare ``found`` {output: result} with what an open session of the untouched model gives on ``feeds``."""
     names = [name for name in deployed.outputs if name in found]
     original = run_in_pieces(deployed.run, names, feeds, batch)
     return [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -12,10 +14,10 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.engine import fidelity as forward
 from onnx_gradcam.engine import scaling
-from onnx_gradcam.engine.batches import batch_size
+from onnx_gradcam.engine.batches import batch_size, run_in_pieces
 from onnx_gradcam.engine.program import GradientGraph, differentiate, forward_only
 from onnx_gradcam.engine.session import Options, Session, single_threaded
-from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, ScoreError, UnsupportedGradient
+from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, OnnxGradcamError, UnsupportedGradient
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
 from onnx_gradcam.explain.settling import settles
@@ -30,7 +32,7 @@ from onnx_gradcam.verify.given import verify_given
 from onnx_gradcam.verify.lowered import check_lowered, is_lowered_site, parameters
 from onnx_gradcam.verify.path import CheckedNode, sites, spread, values_of
 from onnx_gradcam.verify.probe import Probe
-from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status
+from onnx_gradcam.verify.report import Check, NodeCheck, Report, Status, Timing, seconds_of
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 
 NAMED = 3  # nodes, in the message of a check
@@ -71,15 +73,17 @@ def verify(
         ModelError, ScoreError, LayerError, InputError, ProviderError: the model cannot be opened or run.
         UnsupportedGradient, NoGradientPath: the score cannot be differentiated at a target layer.
     """
+    start = time.perf_counter()
     source = model if isinstance(model, Network) else load(model)
     if isinstance(source, Source) and (names := gradient_names(source.model)) is not None:
         return verify_given(source, names, x, options_of(opening), seed, opening.get("image_input"))
-    subject = _Subject.of(_settled(open_network(source, target_layer, **opening), x), table)
-    run = _first_run(subject, x, seed)
+    subject, run = _opened(open_network(source, target_layer, **opening), table, x, seed)
     rng = np.random.default_rng(seed)
     found, alike = _node_by_node(subject, run, rng)
     idle = _idle(subject, run)
-    checks = [_forward_pass(subject, run), _summary(found, alike), *_gradients(subject, run, idle, rng)]
+    deployed = Session(subject.source.deployed, subject.options)
+    checks = [_forward_pass(subject, run, deployed), _summary(found, alike), *_gradients(subject, run, idle, rng)]
+    inference = seconds_of(lambda: run_in_pieces(deployed.run, deployed.outputs, run.feeds, run.batch))
     return Report(
         model=subject.source.name,
         score=subject.score.described.name,
@@ -90,18 +94,8 @@ def verify(
         nodes=tuple(found),
         alike=alike,
         notes=(*subject.notes, *run.warnings, *(f"not checked: {name!r}, {NO_PART}" for name in idle)),
+        timing=Timing(time.perf_counter() - start, inference),
     )
-
-
-def _settled(network: Network, x: Any) -> Network:
-    """Return the network; where no score is found, a run has told first what the shapes of its outputs are."""
-    try:
-        _ = network.score
-    except ScoreError as error:
-        feeds = None if x is None else inputs.check_feeds(x, network.inputs)
-        if not settles(network, feeds, error):
-            raise
-    return network
 
 
 @dataclass(frozen=True)
@@ -171,16 +165,40 @@ class _Run:
     warnings: tuple[str, ...]
 
 
+def _opened(network: Network, table: Mapping[Key, Rule], x: Any, seed: int) -> tuple[_Subject, _Run]:
+    """Differentiate a network and run it; once more where its first run shows other shapes than were thought."""
+    try:
+        subject = _Subject.of(network, table)
+        return subject, _first_run(subject, x, seed)
+    except OnnxGradcamError as error:
+        if not any(settles(network, feeds, error) for feeds in _shown(network, x, seed)):
+            raise
+    subject = _Subject.of(network, table)
+    return subject, _first_run(subject, x, seed)
+
+
+def _shown(network: Network, x: Any, seed: int) -> Iterable[dict[str, np.ndarray] | None]:
+    """Return the inputs that a run may show the shapes for; None: of the declared sizes."""
+    return itertools.chain([None] if x is None else [], _candidates(network, x, seed))
+
+
+def _candidates(network: Network, x: Any, seed: int) -> Iterable[dict[str, np.ndarray]]:
+    """Return the user's input, or noise of every size that the model may take."""
+    image = network.image_input.name
+    batch = batch_size(network.prepared.graph, image)
+    if x is None:
+        return sample.noise(network.inputs, batch, seed)
+    return [sample.one_batch(inputs.check_feeds(x, network.inputs), image, batch)]
+
+
 def _first_run(subject: _Subject, x: Any, seed: int) -> _Run:
     """Run the gradient graph on the user's input, or on the first noise that the model takes."""
     specs, image = subject.network.inputs, subject.network.image_input.name
     batch = batch_size(subject.prepared.graph, image)
-    given = None if x is None else [sample.one_batch(inputs.check_feeds(x, specs), image, batch)]
-    candidates = given or sample.noise(specs, batch, seed)
     session, called = Session(subject.whole.model, subject.options), subject.whole.names
     names = [name for name in session.outputs if name not in session.inputs]
     refused: list[InputError | ModelError] = []
-    for feeds in candidates:
+    for feeds in _candidates(subject.network, x, seed):
         index = np.full(len(feeds[image]), TOP1, np.int64)
         try:
             own = {called.inputs[TARGET_INDEX]: index}
@@ -208,9 +226,14 @@ def _place(subject: _Subject, run: _Run) -> np.ndarray | None:
     return found
 
 
-def _forward_pass(subject: _Subject, run: _Run) -> Check:
+def _forward_pass(subject: _Subject, run: _Run, deployed: Session) -> Check:
+    """Compare the outputs with those of the untouched model."""
+    return replace(_compared_outputs(subject, run, deployed), level="forward")
+
+
+def _compared_outputs(subject: _Subject, run: _Run, deployed: Session) -> Check:
     outputs = {name: run.results[name] for name in subject.whole.outputs}
-    worst = forward.worst(forward.differences(subject.source, subject.options, outputs, run.feeds, run.batch))
+    worst = forward.worst(forward.differences_from(deployed, subject.source, outputs, run.feeds, run.batch))
     if worst is None:
         return Check("forward pass", "undecided", None, forward.LIMIT, "the untouched model has none of the outputs")
     message = f"output {worst.output!r}, against the untouched model"
@@ -268,7 +291,7 @@ def _summary(found: Sequence[NodeCheck], alike: int) -> Check:
     if status != "pass":
         named = list(dict.fromkeys(f"{n.op_type} {n.node!r}" for n in found if n.status == status))
         message = ", ".join(named[:NAMED]) + (f" and {len(named) - NAMED} more" if len(named) > NAMED else "")
-    return Check("node by node", status, worst, nodes.RULE_LIMIT, message)
+    return Check("node by node", status, worst, nodes.RULE_LIMIT, message, level="nodes")
 
 
 def _idle(subject: _Subject, run: _Run) -> tuple[str, ...]:
@@ -308,7 +331,11 @@ def _gradients(subject: _Subject, run: _Run, idle: Sequence[str], rng: np.random
         name: Probe.of(whole.model, whole.names, subject.options, fed, name, values[name], held) for name in shown
     }
     checks = [
-        replace(network.check_gradient(probes[name], rng), name=f"gradient at {theirs!r}{remark}")
+        replace(
+            network.check_gradient(probes[name], rng),
+            name=f"gradient at {theirs!r}{remark}",
+            level="layer" if theirs in subject.layers else "image",
+        )
         for name, theirs in shown.items()
     ]
     if not subject.whole.is_scaled:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.engine.batches import batch_size
+from onnx_gradcam.engine.program import forward_only
 from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import InputError, ModelError
 from onnx_gradcam.explain.inputs import input_specs
@@ -17,7 +20,7 @@ from onnx_gradcam.photos import inputs
 from onnx_gradcam.targets import TOP1
 from onnx_gradcam.verify import network, sample
 from onnx_gradcam.verify.probe import Probe
-from onnx_gradcam.verify.report import Check, Report
+from onnx_gradcam.verify.report import Check, Report, Timing, seconds_of
 
 NOTE = "not checked: the forward pass, whose model this is not, and the nodes one by one, whose rules are not known"
 
@@ -39,6 +42,7 @@ def verify_given(
         InputError: the input does not fit the graph.
         ModelError: the runtime cannot run the graph.
     """
+    start = time.perf_counter()
     graph = source.model.graph
     session = Session(source.model, options)
     feeds, results = _first_run(graph, names, session, x, seed, image_input)
@@ -47,11 +51,16 @@ def verify_given(
     gradients = {name: results[output] for name, output in names.gradients.items()}
     rng = np.random.default_rng(seed)
     checks = [
-        network.check_gradient(Probe.of(source.model, names, options, fixed, name, array), rng)
-        if gradients[name].shape == array.shape
-        else _misshapen(name, array, gradients[name])
+        replace(
+            network.check_gradient(Probe.of(source.model, names, options, fixed, name, array), rng)
+            if gradients[name].shape == array.shape
+            else _misshapen(name, array, gradients[name]),
+            level="image" if name in feeds else "layer",
+        )
         for name, array in values.items()
     ]
+    forward = Session(forward_only(source.model, [names.score]), options)
+    inference = seconds_of(lambda: forward.run(forward.outputs, {name: fixed[name] for name in forward.inputs}))
     return Report(
         model=source.name,
         score=names.score,
@@ -62,6 +71,7 @@ def verify_given(
         nodes=(),
         alike=0,
         notes=(NOTE, *session.warnings),
+        timing=Timing(time.perf_counter() - start, inference),
     )
 
 

@@ -21,16 +21,17 @@ from onnx_gradcam.graph.builder import Builder, Value, static_dims
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import bodies_of
 from onnx_gradcam.graph.lowering.table import works_on_quantized
-from onnx_gradcam.graph.quantization import Quantization, only_requantizes, quantization
+from onnx_gradcam.graph.quantization import BOUNDS, Quantization, only_requantizes, quantization
 from onnx_gradcam.verify.alone import array_of
 from onnx_gradcam.verify.float64 import NoReference, in_float64, widened
 from onnx_gradcam.verify.nodes import check_site, judge
 from onnx_gradcam.verify.path import CheckedNode
-from onnx_gradcam.verify.points import cotangents, scale_of
+from onnx_gradcam.verify.points import cotangents, normal, scale_of
 from onnx_gradcam.verify.report import NodeCheck
 from onnx_gradcam.verify.surrogate import NoSurrogate, surrogate
 
 DIRECTIONS_OF_NODE = 3
+SHARES = (2.0**-6, 2.0**-3, 1.0)  # standard deviations of other inputs, as shares of what their integers can stand for
 STEP_SHARE = 1e-6  # share of the input's scale
 # What they give is rounded on the way, and their rules read it: they are differentiated where they are compared, in
 # the form without rounding.
@@ -69,7 +70,7 @@ def check_lowered(
         one = _One(site, known)
         if works_on_quantized(node):
             return one.check_moved(options, table, rng)
-        return [one.check(i, options, table, rng) for i in site.wrt]
+        return [one.check_or_elsewhere(i, options, table, rng) for i in site.wrt]
     except (NoReference, NoSurrogate) as reason:
         return [_result(site, i, str(reason)) for i in site.wrt]
 
@@ -89,6 +90,7 @@ class _One:
         assert node.graph is not None
         self.graph = ir.Graph([], [], nodes=[], opset_imports=node.graph.opset_imports, name="node")
         self.real: dict[str, np.ndarray] = {}
+        self.bounds: dict[str, tuple[float, float]] = {}
         inputs = [None if v is None else self._given(i, v, known) for i, v in enumerate(node.inputs)]
         outputs = [ir.val(f"y{k}", type=v.type, shape=v.shape) for k, v in enumerate(node.outputs)]
         self.node = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, name="alone")
@@ -113,6 +115,9 @@ class _One:
             raise NoSurrogate("its input has no single scale")
         real = ((array.astype(np.float64) - zero.item()) * np.float64(scale.item())).astype(scale.dtype)
         source = self._input(f"r{i}", real)
+        if (bounds := BOUNDS.get(ir.DataType.from_numpy(array.dtype))) is not None:
+            low, high = ((bound - float(zero.item())) * float(scale.item()) for bound in bounds)
+            self.bounds[f"r{i}"] = low, high
         made = ir.val(f"x{i}", dtype=ir.DataType.from_numpy(array.dtype), shape=array.shape)
         given = [source, self._constant(f"s{i}", scale), self._constant(f"z{i}", zero)]
         self.graph.append(ir.node("QuantizeLinear", given, outputs=[made], name=f"q{i}"))
@@ -129,6 +134,31 @@ class _One:
         value = ir.val(name, const_value=tensor, dtype=tensor.dtype, shape=array.shape)
         self.graph.register_initializer(value)
         return value
+
+    def check_or_elsewhere(
+        self, i: int, options: Options, table: Mapping[Key, Rule], rng: np.random.Generator
+    ) -> NodeCheck:
+        """Check input ``i``; where its own inputs decide nothing (all zero, or all clipped) at others, small to large.
+
+        An output of few bits clips what is too large, and does not see what is too small.
+        """
+        first, real = self.check(i, options, table, rng), self.real
+        for share in SHARES if first.status == "undecided" else ():
+            self.real = {name: self._elsewhere(name, a, share, rng) for name, a in real.items()}
+            found = self.check(i, options, table, rng)
+            if found.status != "undecided":
+                message = f"at normal inputs, {share:g} of their range; at its own {first.message}"
+                return replace(found, message="; ".join(filter(None, [found.message, message])))
+        self.real = real
+        return first
+
+    def _elsewhere(self, name: str, a: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+        """Return normal values; of a quantized input within what its integers can stand for."""
+        if name not in self.bounds:
+            return normal(a, rng)
+        low, high = self.bounds[name]
+        noise = rng.standard_normal(a.shape) * share * max(-low, high)
+        return np.clip(noise, low, high).astype(a.dtype)
 
     def check(self, i: int, options: Options, table: Mapping[Key, Rule], rng: np.random.Generator) -> NodeCheck:
         """Compare the gradient at input ``i`` with differences of the surrogate."""

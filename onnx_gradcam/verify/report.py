@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Status = Literal["pass", "fail", "undecided"]
 Road = Literal["differences", "float64", "line"]  # through the runtime, without it, and over a longer way
+Level = Literal["forward", "nodes", "layer", "image"]
+RUNS_TIMED = 3
 VERDICTS: dict[Status, str] = {
     "pass": "everything passed",
     "fail": "NOT everything passed",
@@ -66,6 +71,7 @@ class Check:
         limit: the largest error that passes.
         message: what failed, or why nothing is decided.
         scans: the steps that a gradient was measured with, one scan for each direction.
+        level: the part of the network: "forward" pass, "nodes" one by one, gradient at a "layer" or at the "image".
     """
 
     name: str
@@ -74,6 +80,12 @@ class Check:
     limit: float
     message: str = ""
     scans: tuple[Scan, ...] = ()
+    level: Level = "layer"
+
+    @property
+    def roads(self) -> dict[str, int]:
+        """Return how many directions were decided, by the road on which they were."""
+        return dict(Counter(scan.road for scan in self.scans if scan.error is not None))
 
     @property
     def plateau(self) -> tuple[float, float] | None:
@@ -81,6 +93,34 @@ class Check:
         if not self.scans or any(scan.error is None for scan in self.scans):
             return None
         return max(self.scans, key=lambda scan: scan.error or 0).plateau
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a verification took.
+
+    Attributes:
+        seconds: all of it.
+        inference: one run of the deployed network on the same input, in seconds.
+    """
+
+    seconds: float
+    inference: float
+
+    @property
+    def inferences(self) -> float:
+        """Return for how many runs of the network the time would have been enough."""
+        return self.seconds / self.inference
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Return how long ``run`` takes: the shortest of ``RUNS_TIMED`` times."""
+    times = []
+    for _ in range(RUNS_TIMED):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,6 +137,7 @@ class Report:
         nodes: the VJP rules that were checked one by one.
         alike: how many nodes were not checked because others of the same operator, attributes and shapes were.
         notes: what was not checked, and why.
+        timing: how long it took; it plays no part in whether two reports are equal.
     """
 
     model: str
@@ -108,6 +149,7 @@ class Report:
     nodes: tuple[NodeCheck, ...]
     alike: int
     notes: tuple[str, ...]
+    timing: Timing = field(compare=False)
 
     def __repr__(self) -> str:
         return f"<Report on {self}>"
@@ -125,8 +167,9 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON has it."""
-        checks = [{**asdict(check), "plateau": check.plateau} for check in self.checks]
-        return {"ok": self.ok, "status": self.status, **asdict(self), "checks": checks}
+        checks = [{**asdict(check), "plateau": check.plateau, "roads": check.roads} for check in self.checks]
+        timing = {**asdict(self.timing), "inferences": self.timing.inferences}
+        return {"ok": self.ok, "status": self.status, **asdict(self), "checks": checks, "timing": timing}
 
     def __str__(self) -> str:
         """Return the verdict in one line."""

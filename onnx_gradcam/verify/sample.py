@@ -8,7 +8,18 @@ import numpy as np
 
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 
-SIDES_TRIED = (224, 128, 64, 32)  # tried in this order where the model leaves its spatial size open
+SIDES_TRIED = (
+    224,
+    256,
+    128,
+    64,
+    32,
+    320,
+    299,
+    227,
+    512,
+    640,
+)  # tried in this order where the model leaves its spatial size open
 
 
 def one_batch(feeds: Mapping[str, np.ndarray], image: str, batch: int | None) -> dict[str, np.ndarray]:

@@ -20,9 +20,9 @@ NAMES = [
     "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output", "OutputError",
     "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe", "Rectifiers",
     "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side", "SideBySide",
-    "Similar", "Style", "TargetError", "TargetObject", "Tokens", "TopK", "UnknownOperator", "UnsupportedGradient",
-    "UserFunction", "Words", "WorstPair", "both", "compare", "contact_sheet", "contrast", "evaluate",
-    "gradient_model", "heads", "layers", "roads", "verify",
+    "Similar", "Style", "TargetError", "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator",
+    "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "both", "compare", "contact_sheet", "contrast",
+    "evaluate", "gradient_model", "heads", "layers", "roads", "verify",
 ]  # fmt: skip
 
 

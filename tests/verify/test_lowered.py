@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from deployed import FORMS, quantize
+from nets import Net
 from planted import planted, rolled, scaled, small, unmasked
 
 from onnx_gradcam.graph.prepare.prepare import prepare
@@ -104,3 +105,30 @@ def test_a_scale_for_each_channel_of_an_activation_has_no_surrogate() -> None:
     )
     with pytest.raises(NoSurrogate, match="no constant scale"):
         surrogate(prepare(ir.from_proto(model)))
+
+
+def dead_integers() -> onnx.ModelProto:
+    """A branch of integers that are all at their zero point, beside one of real numbers."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", ["N", 3, 8, 8]), (3, 4)), out="relu")
+    scale, zero = net.array(np.float32(0.05)), net.array(np.uint8(0))
+    dead = net.op("Relu", net.op("Sub", x, net.array(np.float32(1000))))
+    q = net.op("QuantizeLinear", dead, scale, zero)
+    w = net.array(np.random.default_rng(0).integers(-9, 9, (4, 4, 3, 3)).astype(np.int8))
+    sums = net.op("ConvInteger", q, w, zero, pads=[1, 1, 1, 1], out="sums")
+    real = net.op("Mul", net.op("Cast", sums, to=onnx.TensorProto.FLOAT), net.array(np.float32(0.001)))
+    net.head(net.op("Add", x, real), 4)
+    return net.model({"logits": ["N", 5]})
+
+
+def test_integers_that_are_dead_are_checked_at_others() -> None:
+    report = verify(dead_integers(), target_layer="relu")
+    (found,) = [n for n in report.nodes if n.op_type == "ConvInteger"]
+    assert found.status == "pass"
+    assert "at normal inputs" in found.message
+    assert report.ok, str(report)
+
+
+def test_a_wrong_rule_behind_dead_integers_is_found() -> None:
+    report = verify(dead_integers(), target_layer="relu", table=planted("Conv", 0, scaled(1.1)))
+    assert failing(report) == {"ConvInteger", "Conv"}

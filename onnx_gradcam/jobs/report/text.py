@@ -18,6 +18,7 @@ from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.verify import Check, NodeCheck, Report
 from onnx_gradcam.verify.report import VERDICTS
 
+ROADS = {"differences": "by differences", "float64": "in float64", "line": "along a line"}
 NODES_SHOWN = 20
 LAYERS_SHOWN = 12
 
@@ -209,13 +210,16 @@ def verified(report: Report) -> str:
     hidden = len(named) - NODES_SHOWN
     lines += [f"  ...        and {hidden} more inputs of nodes"] if hidden > 0 else []
     lines += [f"  note       {note}" for note in report.notes]
+    runs = f"as {report.timing.inferences:,.0f} runs of the network ({report.timing.inference:.2g} s)"
+    lines += [f"  time       {report.timing.seconds:.1f} s, {runs}"]
     return "\n".join([*lines, VERDICTS[report.status]])
 
 
 def _check(check: Check, width: int) -> str:
     error = "-" if check.error is None else f"{check.error:.1e}"
+    directions = ", ".join(f"{count} {ROADS[road]}" for road, count in check.roads.items())
     steps = "" if check.plateau is None else "steps {:.0e} to {:.0e}".format(*check.plateau)
-    remarks = "; ".join(filter(None, [steps, check.message]))
+    remarks = "; ".join(filter(None, [directions and f"directions: {directions}", steps, check.message]))
     return f"  {check.status:9}  {check.name:{width}}  error {error:>7}, limit {check.limit:.0e}  {remarks}".rstrip()
 
 
