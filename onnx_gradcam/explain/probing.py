@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from onnx_gradcam.engine.rows import class_probabilities
 from onnx_gradcam.engine.scores import by_class
+from onnx_gradcam.errors import LayerError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.photos.inputs import inputs_without_batch
 from onnx_gradcam.targets import TOP1, class_target
@@ -59,7 +60,24 @@ class ImageProbe:
 
     def maps(self, copies: Array, classes: Array) -> Array:
         """Return the map of one class on each copy, (N, *space), from 0 to 1; the classes are (N,)."""
-        return self.explainer.explain(self._feeds(copies), classes.tolist(), self.method, **self.keywords).heatmap
+        return self.maps_and_grid(copies, classes)[0]
+
+    def maps_and_grid(self, copies: Array, classes: Array) -> tuple[Array, tuple[int, ...]]:
+        """Return the same as ``maps``, and the extents of the finest grid on which the method drew them.
+
+        Raises:
+            LayerError: the maps do not lie on the images: on a grid of their own, or several for each image.
+        """
+        explanation = self.explainer.explain(self._feeds(copies), classes.tolist(), self.method, **self.keywords)
+        heatmap = explanation.heatmap
+        if heatmap.shape != (len(copies), *copies.shape[2:]):
+            raise LayerError(
+                f"the maps {heatmap.shape} do not lie on the images {copies.shape}: they cannot be measured there",
+                where=", ".join(layer.name for layer in explanation.layers),
+                hint="a layer on the grid of the image",
+            )
+        cams = [layer.cam.shape[1:] for layer in explanation.layers] if explanation.attribution is None else []
+        return heatmap, tuple(map(max, *cams, cams[0])) if cams else heatmap.shape[1:]
 
     def gradients(self, copies: Array, class_index: int) -> Array:
         """Return the gradient of the score of a class at each copy, (N, C, *space)."""

@@ -27,7 +27,7 @@ def test_a_table_and_a_picture_for_each_metric(table: Path, run: Any) -> None:
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines[2:5]] == ["pointing", "energy", "deletion"]
-    assert lines[1].split() == ["map", "95", "%", "n", "chance", "random", "better"]
+    assert lines[1].split() == ["map", "95", "%", "n", "chance", "random", "ceiling", "better"]
     pointing = lines[2].split()
     assert pointing[:4] == ["pointing", "1.000", "[1.000,", "1.000]"]
     assert pointing[4] == "2"

@@ -59,3 +59,28 @@ def test_a_regression_has_its_score_for_a_probability() -> None:
     scores, probabilities = probe.scores(X)
     np.testing.assert_array_equal(scores, probabilities)
     np.testing.assert_allclose(scores, run(model, {"image": X})["value"], rtol=1e-5)
+
+
+def test_the_grid_is_the_finest_of_the_layers_or_that_of_the_input() -> None:
+    model = network()
+    layers = {"last": (8, 8), "image": (SIDE, SIDE)}
+    for layer, grid in layers.items():
+        probe = ImageProbe(ogc.Explainer(model, layer, providers=["cpu"]), "gradcam", (2, 3))
+        assert probe.maps_and_grid(X[:1], np.array([0]))[1] == grid
+    both = ImageProbe(ogc.Explainer(model, list(layers), providers=["cpu"]), "gradcam", (2, 3))
+    assert both.maps_and_grid(X[:1], np.array([0]))[1] == (SIDE, SIDE)
+    for method in ("saliency", "guided-gradcam"):
+        probe = ImageProbe(ogc.Explainer(model, "last", providers=["cpu"]), method, (2, 3))
+        assert probe.maps_and_grid(X[:1], np.array([0]))[1] == (SIDE, SIDE)
+
+
+def test_maps_that_lie_elsewhere_are_refused() -> None:
+    """A signal whose layer is a grid of two axes."""
+    net = Net()
+    x = net.op("Reshape", net.input("signal", ["N", 1, 16]), net.ints(-1, 1, 4, 4))
+    x = net.op("Relu", net.conv(x, (1, 2)), out="last")
+    flat = net.op("Flatten", net.op("GlobalAveragePool", x))
+    model = net.model({net.op("Gemm", flat, net.random(3, 2), transB=1, out="logits"): ["N", 3]})
+    probe = ImageProbe(ogc.Explainer(model, "last", providers=["cpu"]), "gradcam", (2,))
+    with pytest.raises(ogc.LayerError, match="do not lie on the images"):
+        probe.maps(np.random.default_rng(0).random((1, 1, 16)).astype(np.float32), np.array([0]))

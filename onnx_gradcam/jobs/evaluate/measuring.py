@@ -18,7 +18,15 @@ from onnx_gradcam.jobs.data.samples import Sample
 from onnx_gradcam.jobs.evaluate.networks import Networks
 from onnx_gradcam.jobs.evaluate.records import EvaluatedRow
 from onnx_gradcam.jobs.evaluate.subjects import ReadySample, prepare
-from onnx_gradcam.jobs.evaluate.supplies import MapSubject, chance_map, of_chance, of_image, of_map, together
+from onnx_gradcam.jobs.evaluate.supplies import (
+    MapSubject,
+    Supplies,
+    chance_map,
+    of_chance,
+    of_image,
+    of_map,
+    perfect_map,
+)
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
 from onnx_gradcam.metrics.removal import ScoreCurve
 from onnx_gradcam.metrics.table import Metric, figure_of
@@ -29,6 +37,8 @@ Array = npt.NDArray[Any]
 OF_ALL_PHOTOS = (LayerError, MethodError, ScoreError)
 OF_LOST_WEIGHTS = frozenset(("randomised_from_top", "randomised_alone"))
 """What only the map of the network as it is is compared with."""
+OF_PLACES = frozenset(("heatmap", "region", "boxes", "rank"))
+"""What metrics need that ask where a map lies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,13 +178,14 @@ class ModelMaps:
     classes: Array
     own: Array
     random: Array | None
+    grid: tuple[int, ...]
 
     def of(self, k: int) -> ModelMaps:
         """Return what it gives for one of them."""
         arrays = self.x, self.scores, self.probabilities, self.classes, self.own
         x, scores, probabilities, classes, own = (array[k : k + 1] for array in arrays)
         return ModelMaps(
-            x, scores, probabilities, classes, own, None if self.random is None else self.random[k : k + 1]
+            x, scores, probabilities, classes, own, None if self.random is None else self.random[k : k + 1], self.grid
         )
 
 
@@ -185,7 +196,8 @@ def _maps(bench: MetricBench, prepared: Sequence[ReadySample]) -> ModelMaps:
     top = scores.argmax(axis=1)
     classes = np.array([t if p.class_index is None else p.class_index for t, p in zip(top, prepared, strict=True)])
     random = bench.networks.all_random().maps(x, classes) if bench.needs_random else None
-    return ModelMaps(x, scores, probabilities, classes, probe.maps(x, classes), random)
+    own, grid = probe.maps_and_grid(x, classes)
+    return ModelMaps(x, scores, probabilities, classes, own, random, grid)
 
 
 def _measure(bench: MetricBench, number: int, sample: Sample, prepared: ReadySample, maps: ModelMaps) -> Measurement:
@@ -200,11 +212,13 @@ def _measure(bench: MetricBench, number: int, sample: Sample, prepared: ReadySam
     subject = MapSubject(maps.x[0], index, rank, prepared.region, prepared.boxes, others, drawn)
     image = of_image(subject, networks.trained)
     lost = networks.maps_without_weights(subject.x, index)
-    of_row = {"map": _figures(bench.metrics, together(of_map(subject, maps.own[0], networks.trained, lost), image))}
+    of_row = {"map": _figures(bench.metrics, of_map(subject, maps.own[0], networks.trained, lost, image))}
     of_row["chance"] = _chance(bench.metrics, image, subject.x.shape[1:], of_row["map"])
     if maps.random is not None:
-        own = of_map(subject, maps.random[0], networks.all_random(), {})
-        of_row["random_weights"] = _figures(bench.metrics, together(own, image))
+        own = of_map(subject, maps.random[0], networks.all_random(), {}, image)
+        of_row["random_weights"] = _figures(bench.metrics, own)
+    if subject.region is not None:
+        of_row["ceiling"] = _ceiling(bench.metrics, image, perfect_map(subject.region, maps.grid))
     row = EvaluatedRow(
         str(sample.path),
         label_of(index, networks.trained.explainer.labels),
@@ -214,7 +228,7 @@ def _measure(bench: MetricBench, number: int, sample: Sample, prepared: ReadySam
         str(sample.path) if sample.cluster is None else sample.cluster,
         of_row["map"].values,
         of_row["chance"].values,
-        of_row["random_weights"].values if "random_weights" in of_row else {},
+        *(of_row[key].values if key in of_row else {} for key in ("random_weights", "ceiling")),
     )
     return row, of_row
 
@@ -231,14 +245,19 @@ def _number(result: float | ScoreCurve | None) -> float | None:
     return None if figure is None or np.isnan(figure) else float(figure)
 
 
-def _chance(metrics: Sequence[Metric], image: Mapping[str, Any], space: tuple[int, ...], own: Figures) -> Figures:
+def _ceiling(metrics: Sequence[Metric], image: Supplies, perfect: Array) -> Figures:
+    """Return the figures of a map that knows where the object lies, of the metrics that ask for that and no more."""
+    asked = [m for m in metrics if {"region", "boxes"} & set(m.needs) and set(m.needs) <= OF_PLACES]
+    return _figures(asked, of_chance(perfect, image))
+
+
+def _chance(metrics: Sequence[Metric], image: Supplies, space: tuple[int, ...], own: Figures) -> Figures:
     """Return the figures of the maps that stand for chance; a figure that is known counts where the map has one."""
     values: dict[str, float | None] = {}
     curves: dict[str, ScoreCurve] = {}
     for metric in metrics:
         if isinstance(metric.chance, str):
-            have = together(of_chance(chance_map(metric.chance, space)), image)  # type: ignore[arg-type]
-            found = _figures([metric], have)
+            found = _figures([metric], of_chance(chance_map(metric.chance, space), image))
             values, curves = {**values, **found.values}, {**curves, **found.curves}
         elif metric.chance is not None and own.values[metric.name] is not None:
             values[metric.name] = metric.chance

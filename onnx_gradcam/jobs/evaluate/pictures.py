@@ -10,7 +10,7 @@ from onnx_gradcam.results.picture.chart import Mark, Trace, curve_chart, mean_ch
 from onnx_gradcam.results.picture.figure import Lines
 from onnx_gradcam.results.picture.overlay import Picture
 
-MAKERS = {"map": "map", "chance": "chance", "random_weights": "random weights"}
+MAKERS = {"map": "map", "chance": "chance", "random_weights": "random weights", "ceiling": "ceiling"}
 CHANGED = "share of pixels that was changed"
 
 

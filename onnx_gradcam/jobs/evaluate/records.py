@@ -22,6 +22,7 @@ class EvaluatedRow:
         figures: of each metric the figure of the map; None where it cannot be measured on this image.
         chance: the figures of the map that stands for chance.
         random_weights: the figures of the map of the same network with random weights.
+        ceiling: the figures of a map that knows where the object lies, on the grid of the method.
     """
 
     image: str
@@ -33,6 +34,7 @@ class EvaluatedRow:
     figures: Mapping[str, float | None]
     chance: Mapping[str, float | None]
     random_weights: Mapping[str, float | None]
+    ceiling: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class MetricResult:
         map: the mean over the maps, with its interval.
         chance: the same of the map that stands for chance; None where no map does.
         random_weights: the same of the maps of the network with random weights; None where these say nothing.
+        ceiling: the same of maps that know where the object lies, on the grid of the method: how far a better method
+            could come on this layer. None for metrics that do not ask where the object lies.
         curves: of a metric that is an area the mean curve of each: "shares", "map", "chance", "random_weights".
     """
 
@@ -56,4 +60,5 @@ class MetricResult:
     map: Mean
     chance: Mean | None
     random_weights: Mean | None
+    ceiling: Mean | None = None
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

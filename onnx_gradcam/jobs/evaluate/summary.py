@@ -33,6 +33,7 @@ def _result(metric: Metric, measured: MeasuredMaps, seed: int) -> MetricResult:
     own = _mean([row.figures for row in rows], metric.name, rows, seed)
     random = _mean([row.random_weights for row in rows], metric.name, rows, seed)
     chance = _mean([row.chance for row in rows], metric.name, rows, seed)
+    ceiling = _mean([row.ceiling for row in rows], metric.name, rows, seed)
     curves = {key: _curve(of[metric.name]) for key, of in measured.curves.items() if metric.name in of}
     return MetricResult(
         metric.name,
@@ -42,6 +43,7 @@ def _result(metric: Metric, measured: MeasuredMaps, seed: int) -> MetricResult:
         own,
         chance if chance.n else None,
         random if random.n else None,
+        ceiling if ceiling.n else None,
         {"shares": tuple(COMMON_SHARES.tolist()), **curves} if curves else {},
     )
 

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.explain.probing import ImageProbe
+from onnx_gradcam.methods.heatmap import normalise, upsample
 from onnx_gradcam.metrics.copies import blurred, mean_colour
 from onnx_gradcam.metrics.occlusion import occlude
 
 Array = npt.NDArray[Any]
+NO_SUPPLIES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Supplies(Mapping[str, Any]):
-    """Values by name that are made once, when they are first read."""
+    """Values by name that are made once, when they are first read; what has no maker stands in ``others``."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Any]]) -> None:
-        self._makers, self._made = dict(makers), dict[str, Any]()
+    def __init__(self, makers: Mapping[str, Callable[[], Any]], others: Mapping[str, Any] = NO_SUPPLIES) -> None:
+        self._makers, self._others, self._made = dict(makers), others, dict[str, Any]()
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._makers:
+            return self._others[name]
         if name not in self._made:
             self._made[name] = self._makers[name]()
         return self._made[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._makers
+        return name in self._makers or name in self._others
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
+        return iter(dict.fromkeys([*self._makers, *self._others]))
 
     def __len__(self) -> int:
-        return len(self._makers)
+        return len(list(iter(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +88,20 @@ def of_image(subject: MapSubject, probe: ImageProbe) -> Supplies:
 
 
 def of_map(
-    subject: MapSubject, heatmap: Array, probe: ImageProbe, randomised: Mapping[str, Callable[[], Any]]
+    subject: MapSubject,
+    heatmap: Array,
+    probe: ImageProbe,
+    randomised: Mapping[str, Callable[[], Any]],
+    image: Supplies,
 ) -> Supplies:
-    """Return what depends on the map and on the network that made it.
+    """Return what depends on the map and on the network that made it, and what there is of its image.
 
     Args:
         subject: the image.
         heatmap: (*space), the map.
         probe: the network that made it.
         randomised: the maps of networks that lost weights, by the names under which metrics need them.
+        image: what ``of_image`` returned.
     """
     x, index = subject.x, subject.class_index
 
@@ -108,17 +117,12 @@ def of_map(
         makers["maps_of_others"] = lambda: maps_of(list(subject.others))
     if (other := subject.random_class) is not None:
         makers["map_of_random_class"] = lambda: maps_of([other])[0]
-    return Supplies({**makers, **randomised})
+    return Supplies({**makers, **randomised}, image)
 
 
-def of_chance(heatmap: Array) -> Supplies:
-    """Return what there is of a map that no network made."""
-    return Supplies({"heatmap": lambda: heatmap})
-
-
-def together(own: Supplies, image: Supplies) -> Mapping[str, Any]:
-    """Return what a metric can have of a map on an image."""
-    return ChainMap(own, image)  # type: ignore[arg-type]  # it is read only
+def of_chance(heatmap: Array, image: Supplies) -> Supplies:
+    """Return what there is of a map that no network made, and of its image."""
+    return Supplies({"heatmap": lambda: heatmap}, image)
 
 
 def chance_map(kind: str, space: tuple[int, ...]) -> Array:
@@ -130,6 +134,24 @@ def chance_map(kind: str, space: tuple[int, ...]) -> Array:
     for line in lines[1:]:
         out = out[..., None] * line
     return np.asarray(out)
+
+
+def perfect_map(region: Array, grid: tuple[int, ...]) -> Array:
+    """Return the map that knows the region and has no finer grid than that of the method, (*space), from 0 to 1.
+
+    Each cell of the grid holds the share of the region in it; it is enlarged as maps are.
+
+    Args:
+        region: (*space) bool.
+        grid: the extents of the grid.
+    """
+    cells = region.astype(np.float64)
+    for extent, new in zip(region.shape, grid, strict=True):
+        ends = np.arange(new + 1) * (extent / new)
+        at = np.arange(extent)[:, None]
+        shares = np.clip(np.minimum(at + 1, ends[1:]) - np.maximum(at, ends[:-1]), 0, None) * (new / extent)
+        cells = np.tensordot(cells, shares, axes=(0, 0))  # the new axis comes last: a full round
+    return np.asarray(normalise(upsample(cells[None], region.shape))[0])
 
 
 def _constant(value: Any) -> Callable[[], Any]:

@@ -111,7 +111,7 @@ def evaluated(evaluation: EvaluationResult, written: Path) -> str:
     place = " + ".join(evaluation.layers) or "the input"
     right = "" if evaluation.accuracy is None else f", the true class first in {evaluation.accuracy:.3f}"
     lines = [f"{evaluation.model}: {evaluation.method} of {place}, {len(evaluation.rows)} maps{right}"]
-    lines.append(f"{'':26}{'map':>8}  {'95 %':17}{'n':>9}{'chance':>9}{'random':>9}  better")
+    lines.append(f"{'':26}{'map':>8}  {'95 %':17}{'n':>9}{'chance':>9}{'random':>9}{'ceiling':>9}  better")
     lines += map(_metric, evaluation.metrics)
     return "\n".join([*lines, *(f"warning: {line}" for line in evaluation.warnings), f"written {written}"])
 
@@ -120,7 +120,7 @@ def _metric(result: MetricResult) -> str:
     own = result.map
     interval = "" if own.low is None or own.high is None else f"[{own.low:.3f}, {own.high:.3f}]"
     count = str(own.n) if own.clusters == own.n else f"{own.n} in {own.clusters}"
-    beside = "".join(f"{_mean(mean):>9}" for mean in (result.chance, result.random_weights))
+    beside = "".join(f"{_mean(mean):>9}" for mean in (result.chance, result.random_weights, result.ceiling))
     return f"{result.name:26}{_mean(own):>8}  {interval:17}{count:>9}{beside}  {result.better}"
 
 

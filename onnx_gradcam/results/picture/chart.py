@@ -16,9 +16,9 @@ from onnx_gradcam.results.picture.text import FAINT, INK, PAPER, Colour, text_wi
 
 WIDTH, ROW, LEGEND, PLOT_HEIGHT, SIDE = 760, 44, 26, 300, 24
 LETTERS = LetterSizes(title=22, text=16, small=13)
-MARK_COLOURS: tuple[Colour, ...] = ((0, 114, 178), (105, 105, 112), (213, 94, 0))
-"""Blue and vermilion of Okabe and Ito 2008, and a grey between them."""
-DASHES = (0, 12, 4)  # the length of a dash in pixels; 0: a line without gaps
+MARK_COLOURS: tuple[Colour, ...] = ((0, 114, 178), (105, 105, 112), (213, 94, 0), (0, 158, 115))
+"""Blue, vermilion and green of Okabe and Ito 2008, and a grey."""
+DASHES = (0, 12, 4, 8)  # the length of a dash in pixels; 0: a line without gaps
 GRID_COLOUR: Colour = (225, 225, 225)
 FEW_TICKS = 5
 
@@ -29,7 +29,7 @@ class Mark:
 
     Attributes:
         name: what it is of.
-        look: its colour and shape: 0 is the one that counts, 1 and 2 stand beside it.
+        look: its colour and shape: 0 is the one that counts, 1 to 3 stand beside it.
         value: the mean.
         low, high: the ends of its interval; None where it has none.
     """
@@ -159,9 +159,13 @@ def _centred(picture: Picture, text: str, place: tuple[int, int]) -> None:
 
 
 def _draw_point(picture: Picture, place: tuple[int, int], look: int) -> None:
-    """Draw a disc, a square or a diamond."""
+    """Draw a disc, a square, a diamond or a triangle."""
     (x, y), r = place, 8
-    corners = {1: [(-r, -r), (r, -r), (r, r), (-r, r)], 2: [(0, -r - 3), (r + 3, 0), (0, r + 3), (-r - 3, 0)]}.get(look)
+    corners = {
+        1: [(-r, -r), (r, -r), (r, r), (-r, r)],
+        2: [(0, -r - 3), (r + 3, 0), (0, r + 3), (-r - 3, 0)],
+        3: [(0, -r - 1), (r + 2, r), (-r - 2, r)],
+    }.get(look)
     if corners is None:
         cv2.circle(picture, place, r, MARK_COLOURS[look], -1, cv2.LINE_AA)
     else:

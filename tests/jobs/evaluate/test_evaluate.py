@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jsonschema
 import metric_oracles
 import numpy as np
@@ -141,6 +142,20 @@ def test_chance_is_a_map_that_is_flat_or_a_bell(
     assert evaluation.rows[0].chance[name] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+PLACES = ("energy", "pointing", "iou", "localisation-error", "localisation-error-top1", "localisation-error-top5")
+
+
+def test_the_ceiling_is_a_map_that_knows_the_region(evaluation: ogc.EvaluationResult, have: dict[str, Any]) -> None:
+    """The cells of the last layer are 2 × 2 pixels; each holds the share of the region in it."""
+    cells = have["region"].reshape(8, 2, 8, 2).mean(axis=(1, 3)).astype(np.float32)
+    enlarged = cv2.resize(cells, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    beside = {**have, "heatmap": enlarged / enlarged.max()}
+    expected = {n: metric_oracles.ORACLES[n](**{need: beside[need] for need in METRICS[n].needs}) for n in PLACES}
+    assert evaluation.rows[0].ceiling == pytest.approx(expected, rel=1e-5)
+    assert {result.name for result in evaluation.metrics if result.ceiling} == set(PLACES)
+    assert evaluation["energy"].ceiling == bootstrap([row.ceiling["energy"] for row in evaluation.rows], list("aabb"))
+
+
 def test_how_often_the_model_is_right(evaluation: ogc.EvaluationResult) -> None:
     first = [
         run(MODEL, {"image": pixels_of(seed).transpose(2, 0, 1)[None].astype(np.float32) / 255}) for seed in range(3)
@@ -183,7 +198,7 @@ def test_equal_seeds_give_equal_figures(data: Path) -> None:
 
 
 def test_only_what_the_metrics_need_is_run(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = {"scores": 0, "maps": 0}
+    images = {"scores": 0, "maps_and_grid": 0}
     for name in images:
         original = getattr(ImageProbe, name)
 
@@ -195,10 +210,10 @@ def test_only_what_the_metrics_need_is_run(data: Path, monkeypatch: pytest.Monke
 
         monkeypatch.setattr(ImageProbe, name, counting)
     ogc.evaluate(MODEL, data, ["pointing", "energy"], **HOW)
-    assert images == {"scores": 4, "maps": 8}  # of 4 samples: the ranks; the map, and that of random weights
-    images.update(scores=0, maps=0)
+    assert images == {"scores": 4, "maps_and_grid": 8}  # of 4 samples: the ranks; the map, and that of random weights
+    images.update(scores=0, maps_and_grid=0)
     ogc.evaluate(MODEL, data, ["occlusion-correlation", "infidelity"], **HOW)
-    assert images == {"scores": 4 + 4 * 257, "maps": 8}  # every patch once, for all maps and both metrics
+    assert images == {"scores": 4 + 4 * 257, "maps_and_grid": 8}  # every patch once, for all maps and both metrics
 
 
 def test_channels_may_come_last(data: Path) -> None:

@@ -19,11 +19,11 @@ def colours(picture: np.ndarray) -> list[bool]:
 
 @pytest.mark.parametrize("curves", [{}, dict.fromkeys(("shares", "map", "random_weights"), (0.0, 1.0))])
 def test_without_chance_random_weights_keep_their_look(curves: dict[str, tuple[float, ...]]) -> None:
-    result = MetricResult("adcc", "a", "b", "higher", OWN, None, BESIDE, curves)
-    assert colours(picture_of(result, ())) == [True, False, True]
+    result = MetricResult("adcc", "a", "b", "higher", OWN, None, BESIDE, curves=curves)
+    assert colours(picture_of(result, ())) == [True, False, True, False]
 
 
 @pytest.mark.parametrize("own", [OWN, Mean(0.5, None, None, 3, 1)])
 def test_a_mean_without_anything_beside_it(own: Mean) -> None:
     result = MetricResult("cascading-randomisation", "a", "b", "lower", own, None, None)
-    assert colours(picture_of(result, ("model.onnx",))) == [True, False, False]
+    assert colours(picture_of(result, ("model.onnx",))) == [True, False, False, False]

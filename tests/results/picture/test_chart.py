@@ -44,12 +44,13 @@ def test_an_interval_lies_around_its_mean_on_the_axis() -> None:
 
 
 def test_shapes_tell_what_colours_tell() -> None:
-    picture = mean_chart([Mark(name, look, 0.5) for look, name in enumerate("abc")], LINES)
+    picture = mean_chart([Mark(name, look, 0.5) for look, name in enumerate("abcd")], LINES)
     shapes = [(picture == colour).all(axis=2).sum() for colour in MARK_COLOURS]
-    disc, square, diamond = shapes
+    disc, square, diamond, triangle = shapes
     assert square == pytest.approx(17 * 17, rel=0.1)
     assert disc == pytest.approx(np.pi * 8**2, rel=0.15)
     assert diamond == pytest.approx(2 * 11**2, rel=0.15)
+    assert triangle == pytest.approx(17 * 10, rel=0.15)
 
 
 def test_a_curve_rises_and_one_without_gaps_is_seen_from_one_that_is_dashed() -> None:
