@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import onnx_ir as ir
+
+from onnx_gradcam.anatomy.dense.scales import scales
 from onnx_gradcam.anatomy.exporters import names, origin
 from onnx_gradcam.anatomy.first_layer import first_layer
+from onnx_gradcam.anatomy.grids import grids
 from onnx_gradcam.errors import InputError, ModelError, NoGradientPath, PreprocessError, ScoreError
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, PreprocessLike, choose
-from onnx_gradcam.photos.preprocess.evidence import TENSORFLOW, Evidence
+from onnx_gradcam.photos.preprocess.evidence import STRIDE, TENSORFLOW, Evidence
 from onnx_gradcam.targets import family_of
 
 NAMES_READ = 50
@@ -47,7 +52,7 @@ def find_evidence(network: Network) -> Evidence:
     graph, spec = network.prepared.graph, network.image_input
     made_by = origin(network.source.model)
     architecture = " ".join(itertools.islice(names(network.source.model.graph), NAMES_READ)).lower()
-    about = Evidence(made_by.framework, made_by.reason, architecture)
+    about = Evidence(made_by.framework, made_by.reason, architecture, stride=_stride(graph))
     image = next((v for v in graph.inputs if v.name == spec.name), None)
     if image is None or len(spec.shape) != 4:
         return about
@@ -66,6 +71,13 @@ def refuse_guesses(choice: Choice, spec: InputSpec, option: str = "--preprocess"
             hint=f"{option} NAME or FILE.json settles it; without --strict a guess is a warning",
             guessed=choice.guessed,
         )
+
+
+def _stride(graph: ir.Graph) -> int:
+    """Return by how much the coarsest grid of a graph of open sizes is coarser than its input."""
+    nodes = list(graph)
+    areas = scales(nodes, grids(nodes)).values()
+    return max(1, round(math.sqrt(max(areas, default=STRIDE**2))))
 
 
 def _family(network: Network, framework: str) -> str:

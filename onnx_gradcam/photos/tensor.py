@@ -61,8 +61,7 @@ def _select_channels(pixels: Photo, channels: str) -> NDArray[np.uint8]:
 def _find_geometry(photo: tuple[int, int], spec: Preprocess) -> Geometry:
     """Return the geometry of a photo (H, W) that is resized to whole pixels, placed on the model's input, cropped."""
     if spec.size is None:
-        resized = _fill(photo, (spec.shorter, spec.shorter)) if spec.shorter else photo
-        model = resized
+        resized, model = _own_sizes(photo, spec)
     else:
         model = _in_proportion(photo, spec.size)
         resized = _RESIZED[spec.resize](photo, model, spec.shorter)
@@ -72,6 +71,17 @@ def _find_geometry(photo: tuple[int, int], spec: Preprocess) -> Geometry:
         offset = [-round((r - m) / 2) if r >= m else (m - r) // 2 for r, m in zip(resized, model, strict=True)]
     scale = (resized[0] / photo[0], resized[1] / photo[1])
     return Geometry(photo, model, scale, (float(offset[0]), float(offset[1])))
+
+
+def _own_sizes(photo: tuple[int, int], spec: Preprocess) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the size of a photo after ``shorter`` or ``longest``, and that of the model's input in whole multiples."""
+    resized = _fill(photo, (spec.shorter, spec.shorter)) if spec.shorter else photo
+    if spec.longest is not None and max(resized) > spec.longest:
+        resized = _fit(resized, (spec.longest, spec.longest))
+    is_padded = spec.resize.startswith("letterbox")
+    counts = [-(-side // spec.multiple) if is_padded else max(1, round(side / spec.multiple)) for side in resized]
+    model = (counts[0] * spec.multiple, counts[1] * spec.multiple)
+    return (resized if is_padded else model), model
 
 
 def _in_proportion(photo: tuple[int, int], size: Size) -> tuple[int, int]:

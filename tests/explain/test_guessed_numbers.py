@@ -238,6 +238,19 @@ def test_caffe_takes_bgr_minus_its_mean(producer: str, layer: str) -> None:
     choice = guess(model)
     assert numbers(choice.preprocess) == numbers(PRESETS["imagenet-caffe"])
     assert "as Caffe's models take it" in choice.sources["channels"]
+    assert "(as preset imagenet-caffe, as Caffe's models take it" in choice.warnings[0]
+
+
+@pytest.mark.parametrize(("strides", "expected"), [((2, 2), 4), ((2, 2, 2, 2), 16), ((2, 3), 6)])
+def test_the_stride_of_an_open_segmenter_is_that_of_its_coarsest_grid(strides: tuple[int, ...], expected: int) -> None:
+    net = Net()
+    x, channels = net.input("x", ["N", 3, "H", "W"]), 3
+    for stride in strides:
+        x, channels = net.op("Relu", net.conv(x, (channels, 4), stride=stride)), 4
+    up = net.op("Resize", x, "", net.array(np.float32([1, 1, 2, 2])))
+    net.op("Sigmoid", net.conv(up, (4, 2)), out="p")
+    choice = guess(net.model({"p": ["N", 2, None, None]}))  # type: ignore[list-item]
+    assert (choice.preprocess.size, choice.preprocess.longest, choice.preprocess.multiple) == (None, 1024, expected)
 
 
 KNOWN = {

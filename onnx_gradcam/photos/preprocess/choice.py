@@ -128,14 +128,16 @@ def choose(
     if settings.values["layout"] == "NHWC" and not evidence.framework:
         evidence = replace(evidence, framework=TENSORFLOW, origin="its input is NHWC, as TensorFlow's are")
     _fill_guesses(settings, guess_for(family, spec.dtype, count, sides, evidence))
-    _settle_size(settings, spec, sides, family)
+    _settle_size(settings, spec, sides, family, evidence.stride)
     _settle_channels(settings, spec, count)
     preprocess = Preprocess(**settings.values)
     _check_range(preprocess, settings.where)
     guesses = [f"{name} {settings.values[name]}" for name, source in settings.sources.items() if source[0] == "g"]
     if guesses:
+        source = settings.sources["scale"]
+        why = f" ({source.removeprefix('guessed: ')})" if source.startswith("guessed") else ""
         settings.warnings.append(
-            f"the preprocessing of input {spec} is guessed: {', '.join(guesses)}; "
+            f"the preprocessing of input {spec} is guessed: {', '.join(guesses)}{why}; "
             f"set it with --preprocess NAME ({', '.join(PRESETS)}), --preprocess {EXAMPLE} or --preprocess FILE.json; "
             "inspect MODEL --image PHOTO shows what fits"
         )
@@ -221,7 +223,7 @@ def _fill_guesses(settings: Settings, guessed: tuple[Preprocess, str, str]) -> N
         settings.add(why if is_used else "default: not used", pad=guess.pad)
 
 
-def _settle_size(settings: Settings, spec: InputSpec, sides: Size, family: str) -> None:
+def _settle_size(settings: Settings, spec: InputSpec, sides: Size, family: str, stride: int) -> None:
     declared = settings.values.get("size")
     if declared and any(None not in (d, side) and side != d for side, d in zip(sides, declared, strict=True)):
         if "size" in settings.own:
@@ -230,9 +232,24 @@ def _settle_size(settings: Settings, spec: InputSpec, sides: Size, family: str) 
     if None not in sides:
         settings.add(f"declared: model input '{spec.name}'", size=sides)
     elif "size" not in settings.values:
-        settings.add("guessed: the size of the model input is dynamic", size=guess_size(family, sides))
+        _guess_size(settings, sides, family, stride)
+    for name, value in {"longest": None, "multiple": 1}.items():
+        settings.values.setdefault(name, value)
+        settings.sources.setdefault(name, "default: not used")
     reference = settings.reference or declared
     settings.values["shorter"] = rescale_shorter(settings.values["shorter"], settings.values["size"], reference)
+
+
+def _guess_size(settings: Settings, sides: Size, family: str, stride: int) -> None:
+    """Fill the size of an input that leaves a side open."""
+    size, longest = guess_size(family, sides, settings.values["resize"] == "crop")
+    why = "guessed: the size of the model input is dynamic"
+    settings.add(why if size else f"{why}: the photo's own", size=size)
+    own = {} if size else {"longest": longest, "multiple": stride}
+    settings.add(
+        f"guessed: the photo's own size, in multiples of the stride, {stride}",
+        **{name: value for name, value in own.items() if name not in settings.values},
+    )
 
 
 def _settle_channels(settings: Settings, spec: InputSpec, count: int | None) -> None:

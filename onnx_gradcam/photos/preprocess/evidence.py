@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx_gradcam.photos.preprocess.presets import PRESETS, Preprocess
 
 Floats = NDArray[np.float64]
+STRIDE = 32
+"""That of most networks."""
 TENSORFLOW, CAFFE = "TensorFlow", "Caffe"
 FORMS = ("zero-one", "tf", "imagenet", "imagenet-caffe", "raw")
 """The presets whose numbers differ."""
@@ -43,6 +45,7 @@ class Evidence:
         trained: mean and deviation of the numbers on which the first BatchNormalization was trained.
         expected: the deviation that the first convolution expects, where a BatchNormalization was folded into it.
         centre: the mean that its biases stand for, and the standard error.
+        stride: by how much its coarsest grid is coarser than the input.
     """
 
     framework: str = ""
@@ -54,6 +57,7 @@ class Evidence:
     trained: tuple[float, float] | None = None
     expected: float | None = None
     centre: tuple[float, float] | None = None
+    stride: int = STRIDE
 
 
 class Values(NamedTuple):

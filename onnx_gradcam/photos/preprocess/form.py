@@ -117,7 +117,7 @@ def preset(name: str, where: str, says: str = DECLARED) -> Settings:
     """
     settings = Settings(where=where, reference=PRESETS[name].size, says=says)
     settings.add(f"{says}: {where}", **asdict(PRESETS[name]))
-    for key in ("size", "layout", "dtype"):  # the model's input says these
+    for key in ("size", "layout", "dtype", "longest", "multiple"):  # the model's input says these
         del settings.values[key], settings.sources[key]
     return settings
 
@@ -151,7 +151,9 @@ def read_form(form: Mapping[str, Any], where: str, says: str = DECLARED) -> Sett
         raise PreprocessError(f"{where} has no {', '.join(missing)}", where=where, hint=hint, missing=missing)
     else:
         settings = Settings(where=where, says=says)
-        settings.add(f"default: not in {where}", shorter=None, pad=114.0, interpolation="linear")
+        settings.add(
+            f"default: not in {where}", shorter=None, pad=114.0, interpolation="linear", longest=None, multiple=1
+        )
     settings.write(where, fields)
     return settings
 
@@ -174,4 +176,6 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "dtype": (lambda v: np.dtype(v).name, "a dtype such as float32, float16, uint8"),
     "pad": (as_number, "a pixel value, 0..255"),
     "interpolation": _one_of(INTERPOLATIONS),
+    "longest": (lambda v: v if v is None else as_pixels(v), "a positive whole number of pixels, or null"),
+    "multiple": (as_pixels, "a positive whole number of pixels"),
 }

@@ -24,20 +24,22 @@ class Guess:
     Attributes:
         preset: the preset that the values of pixels come from.
         resize: how the photo gets the size of the input.
-        size: the size where the model leaves both sides open.
+        size: the size where the model leaves both sides open, and the photo's own is not taken.
+        longest: how long a side of the photo's own size may be, where that is taken; None where it is not.
     """
 
     preset: str
     resize: str
     size: Size
+    longest: int | None = None
 
 
 CLASSIFIER = Guess("imagenet", "crop", (224, 224))
 GUESSES: Mapping[str, Guess] = {
-    "detector": Guess("yolo", "letterbox", (640, 640)),
-    "undecoded": Guess("yolox", "letterbox-corner", (640, 640)),
-    "ssd": Guess("tf", "stretch", (300, 300)),
-    "map": Guess("imagenet", "stretch", (512, 512)),
+    "detector": Guess("yolo", "letterbox", (640, 640), 640),
+    "undecoded": Guess("yolox", "letterbox-corner", (640, 640), 640),
+    "ssd": Guess("tf", "stretch", (300, 300), 640),
+    "map": Guess("imagenet", "stretch", (512, 512), 1024),
     "sequence": Guess("tf", "stretch", (48, None)),
 }
 """Family → the guess; for all others ``CLASSIFIER``.
@@ -109,6 +111,18 @@ def is_strip(sides: Size) -> bool:
     return len(known) == 1 or (len(known) == 2 and max(known) >= OBLONG * min(known))
 
 
-def guess_size(family: str, sides: Size) -> Size:
-    """Return the size of an input of which a side is open: the other one is kept, and the open one in proportion."""
-    return sides if any(sides) else GUESSES.get(family, CLASSIFIER).size
+def guess_size(family: str, sides: Size, is_cut: bool) -> tuple[Size | None, int | None]:
+    """Return the size of an input of which a side is open, and how long a photo's own side may be, where it is that.
+
+    Where one side is known it is kept, and the open one is in proportion. Where both are open, detectors and segmenters
+    look at the photo in its own size.
+
+    Args:
+        family: a key of ``GUESSES``, or another.
+        sides: height and width of the input, None where they are open.
+        is_cut: whether the centre of the photo is cut out: then the usual size is taken.
+    """
+    guess = GUESSES.get(family, CLASSIFIER)
+    if any(sides) or is_cut or guess.longest is None:
+        return (sides if any(sides) else guess.size), None
+    return None, guess.longest

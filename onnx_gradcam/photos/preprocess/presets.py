@@ -18,8 +18,9 @@ class Preprocess:
     """One way from a photo (H, W, 3) uint8 RGB to a model input: value = (pixel · scale − mean) / std.
 
     Attributes:
-        size: (H, W) of the model input. None: the photo's own size, after ``shorter`` where that is set. None for one
-            of the two: that side is in proportion to the photo, as for text lines of a set height.
+        size: (H, W) of the model input. None: the photo's own size, after ``shorter`` or ``longest`` where these are
+            set, as whole multiples of ``multiple``. None for one of the two: that side is in proportion to the photo,
+            as for text lines of a set height.
         resize: "crop": the photo's shorter side becomes ``shorter``, and the centre is cut out (torchvision);
             "stretch": each side is resized by itself, to ``size``; where ``shorter`` is set, to ``size`` enlarged
             until its shorter side is ``shorter``, and the centre is cut out;
@@ -35,6 +36,9 @@ class Preprocess:
         pad: the pixel value beside the photo.
         interpolation: "linear", "cubic", "lanczos" and "area" widen their filter when they shrink, as Pillow,
             torchvision and Hugging Face do; "nearest" and "linear-aliased" (OpenCV's INTER_LINEAR) do not.
+        longest: where the size is the photo's own: a longer side is shrunk to so many pixels. None: it never is.
+        multiple: where the size is the photo's own: each side of the model input is a whole multiple of so many pixels,
+            the nearest one, or with a letterbox the next larger one.
     """
 
     size: Size | None
@@ -48,6 +52,8 @@ class Preprocess:
     dtype: str
     pad: float = 114.0
     interpolation: str = "linear"
+    longest: int | None = None
+    multiple: int = 1
 
 
 def rescale_shorter(shorter: int | None, size: Size | None, reference: Size | None) -> int | None:

@@ -46,7 +46,7 @@ def read_short(text: str) -> ShortForm | None:
     Args:
         text: words with commas between them. Each is a preset or "auto" (which may be left out), a way to resize, an
             order of channels, a layout, an interpolation, a size (640, 240x320, 48xfree), or NAME=VALUE for scale,
-            mean, std, pad and shorter; 1/255 is a number, and colons stand between several.
+            mean, std, pad, shorter, longest and multiple; 1/255 is a number, and colons stand between several.
 
     Raises:
         PreprocessError: a word is unknown, or says again what another said.
@@ -83,6 +83,8 @@ _NUMBERS: Mapping[str, Callable[[list[float]], Any]] = {
     "std": as_positive,
     "pad": lambda values: as_number(_only(values)),
     "shorter": lambda values: as_pixels(int(_only(values))),
+    "longest": lambda values: as_pixels(int(_only(values))),
+    "multiple": lambda values: as_pixels(int(_only(values))),
 }
 _SETTINGS = "NAME=VALUE for " + ", ".join(_NUMBERS)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from preprocessing import FREE, IMAGENET_MEAN, IMAGENET_STD, guesses, pick
 
 from onnx_gradcam.errors import InputError, PreprocessError
-from onnx_gradcam.photos.preprocess.choice import InputSpec
+from onnx_gradcam.photos.preprocess.choice import InputSpec, choose
+from onnx_gradcam.photos.preprocess.evidence import Evidence
+from onnx_gradcam.photos.tensor import to_tensor
 
 # --- presets
 
@@ -128,11 +131,11 @@ def test_guess_from_shape(
     ("family", "sides", "resize", "size", "scale", "mean", "pad"),
     [
         ("detector", (416, 416), "letterbox", (416, 416), 1 / 255, 0.0, 114.0),
-        ("detector", (None, None), "letterbox", (640, 640), 1 / 255, 0.0, 114.0),
+        ("detector", (None, None), "letterbox", None, 1 / 255, 0.0, 114.0),
         ("detector", (384, 1280), "letterbox", (384, 1280), 1 / 255, 0.0, 114.0),
         ("undecoded", (416, 416), "letterbox-corner", (416, 416), 1.0, 0.0, 114.0),
         ("map", (513, 513), "stretch", (513, 513), 1 / 255, 0.485, 114.0),
-        ("map", (None, None), "stretch", (512, 512), 1 / 255, 0.485, 114.0),
+        ("map", (None, None), "stretch", None, 1 / 255, 0.485, 114.0),
         ("sequence", (48, 320), "stretch", (48, 320), 1 / 127.5, 1.0, 114.0),
         ("sequence", (None, None), "stretch", (48, None), 1 / 127.5, 1.0, 114.0),
         ("classes", (48, 192), "stretch", (48, 192), 1 / 255, 0.485, 114.0),
@@ -145,7 +148,7 @@ def test_guess_from_what_the_model_gives(
     family: str,
     sides: tuple[int | None, ...],
     resize: str,
-    size: tuple[int | None, ...],
+    size: tuple[int | None, ...] | None,
     scale: float,
     mean: float,
     pad: float,
@@ -157,6 +160,44 @@ def test_guess_from_what_the_model_gives(
     if resize != "crop":
         assert p.shorter is None
         assert choice.sources["resize"].startswith("guessed: the whole photo, for a ")
+
+
+@pytest.mark.parametrize(
+    ("family", "photo", "stride", "drawn", "model"),
+    [
+        ("map", (300, 451), 32, (288, 448), (288, 448)),
+        ("map", (300, 451), 8, (304, 448), (304, 448)),  # 37.5 and 56.4 eights
+        ("map", (20, 3000), 32, (32, 1024), (32, 1024)),
+        ("map", (3000, 2000), 32, (1024, 672), (1024, 672)),  # 1024 × 682.67
+        ("detector", (300, 451), 32, (300, 451), (320, 480)),
+        ("detector", (960, 1280), 64, (480, 640), (512, 640)),
+        ("undecoded", (960, 1280), 32, (480, 640), (480, 640)),
+    ],
+)
+def test_an_open_size_is_the_photos_own_in_multiples_of_the_stride(
+    family: str, photo: tuple[int, int], stride: int, drawn: tuple[int, int], model: tuple[int, int]
+) -> None:
+    """Stretched to the nearest multiple, or padded to the next; a large photo is shrunk first."""
+    spec = InputSpec("x", (1, 3, None, None), "float32")
+    choice = choose("auto", spec, metadata={}, model_path=None, family=family, evidence=Evidence(stride=stride))
+    assert choice.sources["size"] == "guessed: the size of the model input is dynamic: the photo's own"
+    assert choice.sources["multiple"].startswith("guessed: the photo's own size, in multiples of the stride")
+    tensor, geometry = to_tensor(np.zeros((*photo, 3), np.uint8), choice.preprocess)
+    assert tensor.shape == (1, 3, *model)
+    assert geometry.scale == tuple(n / m for n, m in zip(drawn, photo, strict=True))
+
+
+def test_a_size_that_is_set_has_no_multiples() -> None:
+    """Of the user, or of the model; and a centre that is cut out has the usual size."""
+    open_sides = InputSpec("x", (1, 3, None, None), "float32")
+    for request, spec, size in [
+        ("yolo,320x640", open_sides, (320, 640)),
+        ("auto", InputSpec("x", (1, 3, 96, 96), "float32"), (96, 96)),
+        ("imagenet", open_sides, (512, 512)),
+    ]:
+        p = pick(request, spec=spec, family="map").preprocess
+        assert (p.size, p.longest, p.multiple) == (size, None, 1)
+    assert pick("raw,stretch,longest=500,multiple=10", spec=open_sides, family="map").preprocess.longest == 500
 
 
 @pytest.mark.parametrize(("family", "resize"), [("detector", "letterbox"), ("map", "stretch"), ("classes", "stretch")])
