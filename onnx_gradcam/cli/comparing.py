@@ -19,6 +19,7 @@ from onnx_gradcam.cli.options import (
     Inputs,
     Labels,
     Layers,
+    Levels,
     MaxPixels,
     Method,
     MethodOptions,
@@ -93,6 +94,7 @@ def compare(
     signed: Signed = False,
     fusion: Fusion = "mean",
     smooth: Smooth = None,
+    levels: Levels = "own",
     option: MethodOptions = None,
     require: Annotated[
         list[str] | None,
@@ -147,6 +149,7 @@ def compare(
             signed=signed,
             fusion=fusion,
             smooth=smooth or (),
+            levels=levels,
             options=read_options(option or []),
             inputs=read_arrays(inputs or []),
             layer_a=layer_a or layer or "auto",

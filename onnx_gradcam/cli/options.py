@@ -65,6 +65,15 @@ Counterfactual = Annotated[
 ]
 Signed = Annotated[bool, typer.Option("--signed", help="With negative evidence, in its own colour: no final ReLU.")]
 Fusion = Annotated[str, typer.Option("--fusion", metavar="HOW", help="Of several layers: mean, max or product.")]
+Levels = Annotated[
+    str,
+    typer.Option(
+        "--levels",
+        metavar="own|all",
+        help="Of a detector: the level of the explained cell; or all: a class over all cells that detect it, at the "
+        "layers of all levels, summed.",
+    ),
+]
 Smooth = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,16 +16,34 @@ import numpy.typing as npt
 
 from onnx_gradcam.engine.evaluation import RunResult, Targets
 from onnx_gradcam.engine.rows import Row
-from onnx_gradcam.errors import TargetError
+from onnx_gradcam.errors import MethodError, TargetError
 from onnx_gradcam.explain.maps import Feeds, Maps, make_maps
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
-from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.recipe import ALL, Recipe
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.targets import branches_of
 
 Array = npt.NDArray[Any]
+
+
+def is_over_levels(network: Network, recipe: Recipe) -> bool:
+    """Tell whether a class is explained over all levels of a detector.
+
+    Raises:
+        MethodError: that is asked for, and the model has no several levels, or layers were named.
+    """
+    if recipe.levels != ALL:
+        return False
+    if not network.has_levels:
+        raise MethodError(
+            "levels 'all' is for detectors of several levels, each with its own layer",
+            where=f"score {network.score.name!r}",
+            hint="levels 'own'; named layers are fused as fusion (--fusion) says",
+            levels=recipe.levels,
+        )
+    return True
 
 
 def networks_of(network: Network, targets: Targets, recipe: Recipe) -> tuple[Network, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.evaluation import RunResult
 from onnx_gradcam.errors import OnnxGradcamError, ScoreError
-from onnx_gradcam.explain.branches import make_branch_maps, networks_of
+from onnx_gradcam.explain.branches import is_over_levels, make_branch_maps, networks_of
 from onnx_gradcam.explain.default_method import resolved
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
@@ -134,6 +134,7 @@ class Explainer:
         signed: bool = False,
         fusion: str = "mean",
         smooth: str | Sequence[str] = (),
+        levels: str = "own",
         threshold: float | None = None,
         **options: Any,
     ) -> Explanation:
@@ -145,13 +146,14 @@ class Explainer:
                 (``docs/targets.md``), a list with one of these per image, or ``TopK(k)``, ``Classes([...])``,
                 ``Each([...])`` for every image. Places are in pixels of the input.
             method: a name from ``docs/methods.md``; "GradCAM" and "grad-cam" are "gradcam". "auto": hirescam for
-                many scores for each image (segmenters, detectors), gradcam for all others.
+                dense scores (segmenters, detectors), gradcam for all others.
             counterfactual: whether to show what speaks against the target.
             signed: whether to show negative evidence, too, in [−1, 1].
             fusion: how the maps of several layers become one: "mean", "max" or "product".
             smooth: "aug", "noise" or "eigen", or one of the first two together with "eigen", for cams of layers.
-            threshold: the probability below which nothing is detected, and a class is near chance; None: as
-                ``docs/limits.md`` says for each family of models.
+            levels: of a detector with several: "own", the level of the explained cell, or "all": a class is explained
+                over all cells that detect it, at the layers of all levels, whose cams are summed.
+            threshold: the probability below which nothing is detected, or a class is near chance (``docs/limits.md``).
             **options: options of the method and of its smoothing, such as ``steps`` or ``samples``.
 
         Returns:
@@ -166,7 +168,7 @@ class Explainer:
             NoGradientPath: the score does not depend on the layer.
             ProviderError: a session cannot be opened.
         """
-        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
+        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
         feeds = check_feeds(x, self.inputs)
         frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
         return self._explain(partial(self._question, feeds, target, recipe, frame, threshold))
@@ -183,6 +185,7 @@ class Explainer:
         signed: bool = False,
         fusion: str = "mean",
         smooth: str | Sequence[str] = (),
+        levels: str = "own",
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
         **options: Any,
@@ -197,11 +200,7 @@ class Explainer:
                 JSON form, a ``Preprocess``, what ``preprocessing`` returned, or a function of yours: from the photo,
                 (H, W, 3) uint8 RGB, to the tensor, or to (tensor, ``Geometry``) where it does more than stretch.
             inputs: arrays for the model's other inputs, by name.
-            counterfactual: as in ``explain``.
-            signed: as in ``explain``.
-            fusion: as in ``explain``.
-            smooth: as in ``explain``.
-            threshold: as in ``explain``.
+            counterfactual, signed, fusion, smooth, levels, threshold: as in ``explain``.
             max_pixels: the largest photo that is decoded; a larger one is refused before anything is allocated.
             **options: as in ``explain``.
 
@@ -213,7 +212,7 @@ class Explainer:
             PreprocessError: the preprocessing is unknown, or does not fit the model's input.
             OnnxGradcamError: as in ``explain``.
         """
-        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
+        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
         more = inputs, max_pixels, threshold
         return self._explain(partial(self._question_of_photo, image, target, recipe, preprocess, *more))
 
@@ -255,6 +254,7 @@ class Explainer:
         signed: bool = False,
         fusion: str = "mean",
         smooth: str | Sequence[str] = (),
+        levels: str = "own",
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
         **options: Any,
@@ -276,7 +276,7 @@ class Explainer:
         """
         photos = list(images)
         targets = one_for_each(target, len(photos))
-        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
+        recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
         how = preprocess if callable(preprocess) or isinstance(preprocess, Choice) else self.preprocessing(preprocess)
         for start in range(0, len(photos), TOGETHER):
             several = zip(photos[start : start + TOGETHER], targets[start : start + TOGETHER], strict=True)
@@ -334,8 +334,9 @@ class Explainer:
         x = feeds[self.image_input.name]
         size = tuple(x.shape[k] for k in spatial_axes(self.image_input, 2))
         context = Context(self.score, self.labels, size, least_probability(self.score, threshold), self._layouts)
-        targets = bind_targets(resolve(target, len(x), self.score.count, self.labels), context, len(x))
         recipe, remarks = resolved(recipe, self.score)
+        each = resolve(target, len(x), self.score.count, self.labels)
+        targets = bind_targets(each, context, len(x), is_over_levels(self.network, recipe))
         networks = networks_of(self.network, targets, recipe)
         return Question(networks, context, feeds, targets, recipe, frame, choice, remarks)
 

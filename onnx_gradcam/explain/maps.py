@@ -24,7 +24,7 @@ from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.integration import PATH_METHODS, moving_inputs
-from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.recipe import ALL, Recipe
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.drawing import draw
@@ -139,7 +139,7 @@ def layer_maps(
     axes = inputs.map_axes(network.image_input, shape, grid)
     size = grid if axes is None else tuple(shape[k] for k in axes)
     level = levels(evaluation.score, rows, results) if network.is_by_level else None
-    if network.is_summed:
+    if network.is_summed or recipe.levels == ALL:
         level = np.full(len(rows), ALL_LEVELS)
     views = 1 + rows[-1].view
     space = () if axes is None else axes if views > 1 else frame.space

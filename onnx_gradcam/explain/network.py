@@ -13,7 +13,9 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy import layers as layer_choice
 from onnx_gradcam.anatomy.biases import Bias, biases
+from onnx_gradcam.anatomy.dense.mixing import last_kernel
 from onnx_gradcam.anatomy.dense.rounding import lost_probabilities
+from onnx_gradcam.anatomy.dense.tensors import sources
 from onnx_gradcam.anatomy.grids import grids
 from onnx_gradcam.anatomy.layer import Layer, Verdict
 from onnx_gradcam.anatomy.layers import at_size
@@ -28,7 +30,7 @@ from onnx_gradcam.engine.session import Options, versions
 from onnx_gradcam.errors import InputError, LayerError, ScoreError
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
-from onnx_gradcam.graph.flow import FirstFloat, downstream, first_float, is_float, upstream
+from onnx_gradcam.graph.flow import FirstFloat, beginnings, downstream, first_float, is_float, upstream
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
@@ -235,7 +237,7 @@ class Network:
     def _copy_for(self, branch: str) -> Network:
         other = copy.copy(self)
         other.branch = branch
-        for name in ("layers", "has_linear_head", "is_flattened"):
+        for name in ("layers", "has_linear_head", "is_flattened", "last_kernels"):
             other.__dict__.pop(name, None)
         other._sizes = None
         return other
@@ -276,6 +278,7 @@ class Network:
             "layers",
             "has_linear_head",
             "is_flattened",
+            "last_kernels",
             "entrance",
             "differentiable_inputs",
             "biases",
@@ -289,6 +292,12 @@ class Network:
         """Return whether each level of a detector has its own layer; then only the level of the cell is drawn."""
         levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
         return self.is_automatic and len(self.layers) == len(levels) and not self.is_summed
+
+    @property
+    def has_levels(self) -> bool:
+        """Return whether it is a detector of several levels, each with layers of its own that nobody named."""
+        levels = () if self.score.dense is None else self.score.dense.branch(self.branch)
+        return self.is_automatic and len(levels) > 1 and {layer.level for layer in self.layers} == {*range(len(levels))}
 
     @property
     def is_summed(self) -> bool:
@@ -311,6 +320,17 @@ class Network:
         """Return whether a classifier has a weight for each channel at each place of a target layer, or behind it."""
         nodes, score = list(self.prepared.graph), self.score
         return score.dense is None and any(is_flattened(nodes, layer.value, score.value) for layer in self.layers)
+
+    @cached_property
+    def last_kernels(self) -> tuple[tuple[int, ...], ...]:
+        """Return over how many places of each target layer the last kernel before a cell reaches; () without cells."""
+        dense, graph = self.score.dense, self.prepared.graph
+        if dense is None:
+            return ()
+        nodes = list(graph)
+        of_image = downstream(nodes, beginnings(nodes, [v for v in graph.inputs if v.name == self.image_input.name]))
+        levels = [sources(level.origin()) for level in dense.branch(self.branch)]
+        return tuple(last_kernel(nodes, levels, of_image, layer) for layer in self.layers)
 
     @cached_property
     def entrance(self) -> FirstFloat:

@@ -9,7 +9,7 @@ from onnx_gradcam.engine.session import in_tf32, provider_settings
 from onnx_gradcam.explain.maps import Maps
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods import table as methods
-from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.recipe import ALL, Recipe
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.provenance import Provenance
@@ -58,6 +58,8 @@ def provenance_of(
 
 def _fusion(network: Network, recipe: Recipe) -> str:
     """Return how several layers become one map."""
+    if recipe.levels == ALL:
+        return "the sum of all levels"
     if network.is_by_level:
         return "the level of the cell"
     return "the sum of parallel parts" if network.is_summed else recipe.fusion

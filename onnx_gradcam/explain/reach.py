@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_gradcam.anatomy.dense.mixing import last_kernel
-from onnx_gradcam.anatomy.dense.tensors import sources
 from onnx_gradcam.explain.network import Network
-from onnx_gradcam.graph.flow import beginnings, downstream
 from onnx_gradcam.results.layer import LayerResult
 
 Array = npt.NDArray[Any]
@@ -28,28 +25,24 @@ def within_last_kernel(network: Network, layers: Sequence[LayerResult]) -> Array
         network: the model, on the branch that is explained.
         layers: the results at the target layers.
     """
-    dense, of_rows = network.score.dense, len(layers[0].cam)
-    if dense is None:
-        return np.zeros(of_rows, np.bool_)
-    graph, count = network.prepared.graph, layers[0].cam.ndim - 1
-    nodes = list(graph)
-    of_image = downstream(nodes, beginnings(nodes, [v for v in graph.inputs if v.name == network.image_input.name]))
-    ends = [sources(each.origin()) for each in dense.branch(network.branch)]
-    kernel = np.max([last_kernel(nodes, sinks, of_image, count) for sinks in ends], axis=0)
-    supports = np.stack([_support(layer) for layer in layers])  # (layers, R, n)
-    return np.asarray((supports <= kernel).all(axis=(0, 2)) & supports.any(axis=(0, 2)))
+    kernels = network.last_kernels
+    if not kernels:
+        return np.zeros(len(layers[0].cam), np.bool_)
+    supports = [_support(layer) for layer in layers]
+    within = [(own <= kernel).all(axis=1) for own, kernel in zip(supports, kernels, strict=True)]
+    return np.asarray(np.all(within, axis=0) & np.any([own.any(axis=1) for own in supports], axis=0))
 
 
 def _support(layer: LayerResult) -> Array:
     """Return (R, n), over how many places each map reaches along each axis: those with a gradient.
 
-    It is all of the map where weights are the same at all places, or are none.
+    There is no end to it where weights are the same at all places, or are none.
     """
-    rows_of, space = layer.cam.shape[0], layer.cam.shape[1:]
+    rows, axes = layer.cam.shape[0], layer.cam.ndim - 1
     if layer.gradient is None or layer.weights is None or set(layer.weights.shape[2:]) == {1}:
-        return np.tile(np.array(space, np.int64), (rows_of, 1))
+        return np.full((rows, axes), np.iinfo(np.int64).max)
     somewhere = np.asarray(np.abs(layer.gradient).max(axis=1) != 0)
-    return np.stack([_extent(somewhere, axis) for axis in range(len(space))], axis=1)
+    return np.stack([_extent(somewhere, axis) for axis in range(axes)], axis=1)
 
 
 def _extent(somewhere: Array, axis: int) -> Array:

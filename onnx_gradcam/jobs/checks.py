@@ -54,7 +54,8 @@ def check_request(request: Request) -> Values:
     _check_places(request)
     request.pictures.check()
     options = read_options(request.options)
-    recipe = recipe_of(request.method, request.counterfactual, request.signed, request.fusion, request.smooth, options)
+    variants = request.counterfactual, request.signed, request.fusion, request.smooth
+    recipe = recipe_of(request.method, *variants, options, request.levels)
     check_providers(opening_of(request.model_options).get("providers"))
     inputs = read_arrays(request.inputs)
     if request.labels is not None and request.labels not in BUNDLED:

@@ -80,6 +80,7 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
         "signed": request.signed,
         "fusion": request.fusion,
         "smooth": request.smooth,
+        "levels": request.levels,
         "threshold": request.threshold,
         **values.recipe.options,
     }

@@ -18,7 +18,7 @@ class Request:
     Attributes:
         model: path of the model.
         images: files, folders and globs.
-        method, layers, labels, counterfactual, signed, fusion, smooth: as for ``Explainer`` and ``explain``.
+        method, layers, labels, counterfactual, signed, fusion, smooth, levels: as for ``Explainer`` and ``explain``.
         targets: texts of ``--target``.
         preprocess: "auto", a preset, a short form, or the path of a JSON file.
         inputs: texts NAME=FILE.npy, for the model's other inputs.
@@ -46,6 +46,7 @@ class Request:
     true: str | None = None
     fusion: str = "mean"
     smooth: tuple[str, ...] = ()
+    levels: str = "own"
     options: tuple[str, ...] = ()
     strict: bool = False
     max_pixels: int = MAX_PIXELS

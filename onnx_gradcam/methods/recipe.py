@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+OWN, ALL = LEVELS = ("own", "all")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -21,6 +23,7 @@ class Recipe:
         fusion: how the maps of several layers become one: "mean", "max" or "product".
         options: the options of the method and of its smoothings, by name.
         smooth: the names of the smoothings: "aug", "noise", "eigen".
+        levels: of a detector with several levels: "own", that of the cell, or "all", the sum of all of them.
     """
 
     method: str
@@ -29,12 +32,14 @@ class Recipe:
     fusion: str = "mean"
     options: Mapping[str, Any] = field(default_factory=dict)
     smooth: tuple[str, ...] = ()
+    levels: str = OWN
 
     @property
     def name(self) -> str:
         """Return the method followed by its variants, as it stands in titles and file names."""
         smooth = "".join(f" {name}" for name in self.smooth)
-        return self.method + " counterfactual" * self.counterfactual + " signed" * self.signed + smooth
+        levels = " all-levels" * (self.levels == ALL)
+        return self.method + " counterfactual" * self.counterfactual + " signed" * self.signed + smooth + levels
 
     @property
     def combination(self) -> str:

@@ -14,7 +14,7 @@ from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
 from onnx_gradcam.methods.heatmap import FUSIONS
-from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
@@ -47,6 +47,7 @@ def recipe_of(
     fusion: str = "mean",
     smooth: str | Sequence[str] = (),
     options: Mapping[str, Any] = NO_OPTIONS,
+    levels: str = OWN,
 ) -> Recipe:
     """Return the recipe of a request, checked.
 
@@ -58,12 +59,13 @@ def recipe_of(
         fusion: see ``Recipe``.
         smooth: the name of a smoothing, or several.
         options: see ``Recipe``.
+        levels: see ``Recipe``.
 
     Raises:
         MethodError: the method does not exist, or does not have these variants, smoothings and options.
     """
     names = (smooth,) if isinstance(smooth, str) else tuple(smooth)
-    recipe = Recipe(canonical(method), counterfactual, signed, fusion, dict(options), names)
+    recipe = Recipe(canonical(method), counterfactual, signed, fusion, dict(options), names, levels)
     check(recipe)
     return recipe
 
@@ -94,6 +96,8 @@ def check(recipe: Recipe) -> None:
     method = recipe.method
     if recipe.fusion not in FUSIONS:
         raise MethodError(f"unknown fusion {recipe.fusion!r}", hint=nearest(recipe.fusion, FUSIONS), how=recipe.fusion)
+    if recipe.levels not in LEVELS:
+        raise MethodError(f"unknown levels {recipe.levels!r}", hint="'own' or 'all'", levels=recipe.levels)
     check_smoothing(recipe)
     if method in attribution.ATTRIBUTIONS:
         attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)

@@ -55,6 +55,7 @@ def account(explanation: Explanation) -> dict[str, Any]:
         "counterfactual": recipe.counterfactual,
         "signed": recipe.signed,
         "smooth": list(recipe.smooth),
+        "levels": recipe.levels,
         "options": options_for_json(recipe),
         "rectifiers": None if rectifiers is None else asdict(rectifiers),
     }

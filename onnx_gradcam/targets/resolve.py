@@ -10,6 +10,7 @@ from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import BoundTarget, Context, class_target, ranked_target
 from onnx_gradcam.targets.classes import TARGET_FORMS, TOP1, Classes, TopK, class_index, plain
+from onnx_gradcam.targets.levels import over_all_levels
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,10 @@ def _wrong_count(target: Sequence[OneTarget], images: int) -> TargetError:
     )
 
 
-def bind_targets(targets: TargetsByImage | TopK, context: Context, images: int) -> list[tuple[BoundTarget, ...]]:
-    """Return for each of the images its targets, bound to the model.
+def bind_targets(
+    targets: TargetsByImage | TopK, context: Context, images: int, all_levels: bool = False
+) -> list[tuple[BoundTarget, ...]]:
+    """Return for each of the images its targets, bound to the model; classes over ``all_levels`` of a detector.
 
     Raises:
         TargetError: a target does not fit the model: one of its own, or a class where the model has none.
@@ -105,11 +108,24 @@ def bind_targets(targets: TargetsByImage | TopK, context: Context, images: int) 
     if isinstance(targets, TopK) or not all(isinstance(t, TargetObject) for several in targets for t in several):
         context.require_classes()
     if isinstance(targets, TopK):
-        return [tuple(ranked_target(rank) for rank in range(targets.k))] * images
+        return [tuple(_ranked(rank, context, all_levels) for rank in range(targets.k))] * images
     bound = {id(t): t.bind(context) for several in targets for t in several if isinstance(t, TargetObject)}
     return [
-        tuple(bound[id(t)] if isinstance(t, TargetObject) else class_target(t) for t in several) for several in targets
+        tuple(bound[id(t)] if isinstance(t, TargetObject) else _class(t, context, all_levels) for t in several)
+        for several in targets
     ]
+
+
+def _ranked(rank: int, context: Context, all_levels: bool) -> BoundTarget:
+    if not all_levels:
+        return ranked_target(rank)
+    return over_all_levels(context, lambda forward, image: int(forward.order[image, rank]))
+
+
+def _class(index: int, context: Context, all_levels: bool) -> BoundTarget:
+    if not all_levels:
+        return class_target(index)
+    return over_all_levels(context, lambda forward, image: forward.best(image, index))
 
 
 def branches_of(targets: Sequence[tuple[BoundTarget, ...]]) -> list[str]:

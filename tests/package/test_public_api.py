@@ -37,11 +37,13 @@ def test_arguments() -> None:
         "session_options", "custom_ops", "check_forward",
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
-        "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "threshold", "options",
+        "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "levels", "threshold",
+        "options",
     ]  # fmt: skip
     opening = list(ogc.Opening.__annotations__)
     assert list(inspect.signature(ogc.compare).parameters) == [
-        "a", "b", "images", "target", "method", "counterfactual", "signed", "fusion", "smooth", "options", "inputs",
+        "a", "b", "images", "target", "method", "counterfactual", "signed", "fusion", "smooth", "levels", "options",
+            "inputs",
         "layer_a", "layer_b", "score_a", "score_b", "only_a", "only_b", "labels", "preprocess", "preprocess_b",
         "strict", "threshold", "max_pixels", "require", "keep", "report",
         *opening,

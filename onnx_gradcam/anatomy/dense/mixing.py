@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.dense.heads import PICKING
+from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.flow import carriers
 from onnx_gradcam.graph.operators import (
@@ -45,29 +46,34 @@ def mixing_stages(nodes: Sequence[ir.Node], sinks: Collection[Value], of_image: 
 
 
 def last_kernel(
-    nodes: Sequence[ir.Node], sinks: Collection[Value], of_image: Collection[Value], axes: int
+    nodes: Sequence[ir.Node], levels: Sequence[Collection[Value]], of_image: Collection[Value], layer: Layer
 ) -> tuple[int, ...]:
-    """Return over how many places the last mixing stage before ``sinks`` reaches, along each of the spatial ``axes``.
+    """Return over how many places of a layer the last mixing stage before a cell reaches, along each spatial axis.
 
-    ``nodes``, ``sinks`` and ``of_image``: see ``mixing_stages``. Of parallel stages it is the largest; what is
-    interpolated behind them reaches as much further. 1 where none is.
+    Of several levels and of parallel stages it is the largest. ``levels``: for each the values that it is made of;
+    ``nodes`` and ``of_image``: see ``mixing_stages``.
     """
+    own = levels if layer.level is None else levels[layer.level : layer.level + 1]
+    each = [_kernel_before(nodes, sinks, of_image, layer) for sinks in own]
+    return tuple(max(along) for along in zip(*each, strict=True))
+
+
+def _kernel_before(
+    nodes: Sequence[ir.Node], sinks: Collection[Value], of_image: Collection[Value], layer: Layer
+) -> list[int]:
+    """Return the same for one level: what is interpolated reaches further; 1 where no stage lies behind the layer."""
     stages = mixing_stages(nodes, sinks, of_image)
-    reach = [1] * axes
-    further = 0
-    for node in nodes:
-        if not any(stages.get(v) == 0 for v in node.outputs):
-            continue
-        further = max(further, INTERPOLATED.get(node.attributes.get_string("mode", ""), 0) if _resizes(node) else 0)
+    last = [n for n in nodes if any(stages.get(v) == 0 for v in n.outputs)]
+    reach = [1] * (len(layer.dims) - 2)
+    for node in last if stages.get(layer.value, 0) else ():
         if _stages(node, of_image) == 1:
-            dilations = list(node.attributes.get_ints("dilations", ())) or [1] * axes
-            own = [(k - 1) * d + 1 for k, d in zip(_kernel(node), dilations, strict=False)]
-            reach = [max(pair) for pair in zip(reach, own, strict=False)]
-    return tuple(k + further for k in reach)
-
-
-def _resizes(node: ir.Node) -> bool:
-    return node.op_type in ("Resize", "Upsample")
+            kernel = _kernel(node)
+            dilations = list(node.attributes.get_ints("dilations", ())) or [1] * len(kernel)
+            along = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+            reach = [max(pair) for pair in zip(reach, along, strict=False)]
+    modes = [node.attributes.get_string("mode", "") for node in last if node.op_type in ("Resize", "Upsample")]
+    further = max((INTERPOLATED.get(mode, 0) for mode in modes), default=0)
+    return [k + further for k in reach]
 
 
 def _stages(node: ir.Node, of_image: Collection[Value]) -> int:

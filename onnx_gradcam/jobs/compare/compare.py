@@ -40,6 +40,7 @@ def compare(
     signed: bool = False,
     fusion: str = "mean",
     smooth: str | Sequence[str] = (),
+    levels: str = "own",
     options: Mapping[str, Any] = NOTHING,
     inputs: Mapping[str, Any] = NOTHING,
     layer_a: str | Sequence[str] = "auto",
@@ -70,7 +71,8 @@ def compare(
             input form.
         target: what is explained of every image: a target as ``explain`` takes it, or texts as ``--target`` has them.
             A class that it leaves open is the one that ``a`` takes; None: what ``a`` puts first, image by image.
-        method, counterfactual, signed, fusion, smooth: as for ``explain``; "auto": what the score of ``a`` decides.
+        method: as for ``explain``; "auto": what the score of ``a`` decides.
+        counterfactual, signed, fusion, smooth, levels: as for ``explain``.
         options: options of the method, by name.
         inputs: arrays for the models' other inputs, by name.
         layer_a, layer_b: the target layers of each model.
@@ -99,7 +101,7 @@ def compare(
         OnnxGradcamError: all else that ``Explainer``, ``explain`` and ``explain_image`` raise.
     """
     requirements = tuple(Requirement.parse(clause) for clause in require)
-    recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options)
+    recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
     subjects = _listed(images)
     of_a, of_b = _openings(opening, score_a, only_a), _openings(opening, score_b, only_b)
     with open_side(a, layer_a, labels, of_a) as first, open_side(b, layer_b, labels, of_b) as second:
@@ -111,6 +113,7 @@ def compare(
             "signed": signed,
             "fusion": fusion,
             "smooth": recipe.smooth,
+            "levels": levels,
             "threshold": threshold,
             **options,
         }
