@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.dense.mixing import BEYOND_THE_LAST, LOCAL, mixing_stages
+from onnx_gradcam.anatomy.dense.places import Places, find_places
 from onnx_gradcam.anatomy.dense.scales import scales
 from onnx_gradcam.anatomy.dense.tensors import sources
-from onnx_gradcam.anatomy.grids import Axes, grids, has_space
 from onnx_gradcam.anatomy.layer import COARSE, Layer, LayerSearch, Verdict, coarseness
 from onnx_gradcam.anatomy.paths import smallest_cut, upstream_of_any
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream
-from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS, PRODUCTS
-from onnx_gradcam.graph.quantization import real_form
+from onnx_gradcam.graph.operators import CONVOLUTIONS, PRODUCTS
 
 
 def bottleneck_layers(search: LayerSearch) -> list[Layer]:
@@ -28,11 +27,10 @@ def bottleneck_layers(search: LayerSearch) -> list[Layer]:
     value. Where several streams have their own value of lowest resolution, it is the smallest set of these that all
     paths through that resolution go through. Empty where no value is on a grid.
     """
-    nodes = search.nodes
-    on_grid = _spatial_values(nodes)
-    values = _bottleneck(nodes, on_grid, _images(search, on_grid), search.sinks)
+    places = find_places(search)
+    values = _bottleneck(places, _images(places))
     verdict = Verdict.PARALLEL if len(values) > 1 else Verdict.BOTTLENECK
-    return _noted(search, on_grid, [Layer(real_form(v), on_grid[v], verdict) for v in values])
+    return _noted(places, [places.layer(v, verdict) for v in values])
 
 
 def level_layers(search: LayerSearch) -> list[Layer]:
@@ -44,59 +42,56 @@ def level_layers(search: LayerSearch) -> list[Layer]:
     """
     nodes, dense = search.nodes, search.score.dense
     assert dense is not None
-    on_grid = _spatial_values(nodes)
-    begin = _images(search, on_grid)
+    places = find_places(search)
+    begin = _images(places)
     reached = downstream(nodes, begin)
     levels = [sources(level.origin()) for level in dense.branch(search.branch)]
-    values = [_feeding(nodes, on_grid, reached, logits) for logits in levels]
-    values = [v or _ends_of_streams(nodes, on_grid, begin, logits) for v, logits in zip(values, levels, strict=True)]
+    values = [_feeding(places, reached, logits) for logits in levels]
+    values = [v or _ends_of_streams(places, begin, logits) for v, logits in zip(values, levels, strict=True)]
     if not all(values):
         return []
     single = Verdict.LEVEL if len(levels) > 1 else Verdict.ONLY_LEVEL
     verdict = single if all(len(of_level) == 1 for of_level in values) else Verdict.PARALLEL
-    layers = [Layer(real_form(v), on_grid[v], verdict, level=k) for k, each in enumerate(values) for v in each]
-    return _noted(search, on_grid, layers)
+    layers = [places.layer(v, verdict, k) for k, each in enumerate(values) for v in each]
+    return _noted(places, layers)
 
 
-def _spatial_values(nodes: Sequence[ir.Node]) -> dict[Value, Axes]:
-    """Return the values on the grid of a convolution or pooling that have several positions, with their axes."""
-    return {v: axes for v, axes in grids(nodes, CONVOLUTIONS | POOLINGS).items() if has_space(v, axes)}
-
-
-def _images(search: LayerSearch, on_grid: Mapping[Value, Axes]) -> list[Value]:
+def _images(places: Places) -> list[Value]:
     """Return the values where paths begin that lead to a grid: those of the image, and not of a text beside it."""
+    search = places.search
     named = [v for v in search.graph.inputs if search.image in (None, v.name)]
-    return [v for v in beginnings(search.nodes, named) if not on_grid.keys().isdisjoint(downstream(search.nodes, [v]))]
+    begin = beginnings(search.nodes, named)
+    return [v for v in begin if not places.layouts.keys().isdisjoint(downstream(search.nodes, [v]))]
 
 
-def _noted(search: LayerSearch, on_grid: Mapping[Value, Axes], layers: Iterable[Layer]) -> list[Layer]:
+def _noted(places: Places, layers: Iterable[Layer]) -> list[Layer]:
     """Return the layers; one whose map is coarse says so, and names the deepest value before it that is finer."""
-    return [replace(layer, note=coarseness(layer, _finer(search, on_grid, layer))) for layer in layers]
+    return [replace(layer, note=coarseness(layer, _finer(places, layer))) for layer in layers]
 
 
-def _finer(search: LayerSearch, on_grid: Mapping[Value, Axes], layer: Layer) -> Layer | None:
+def _finer(places: Places, layer: Layer) -> Layer | None:
     if layer.positions is None or layer.positions >= COARSE:
         return None
-    before = upstream_of_any(search.nodes, [layer.value]) - {layer.value}
-    values = [v for node in search.nodes for v in node.outputs if v in before and v in on_grid]
-    each = [Layer(real_form(v), on_grid[v], Verdict.SHALLOWER) for v in values]
+    nodes = places.search.nodes
+    before = upstream_of_any(nodes, [layer.value]) - {layer.value}
+    values = [v for node in nodes for v in node.outputs if v in before and v in places.layouts]
+    each = [places.layer(v, Verdict.SHALLOWER) for v in values]
     finer = [x for x in each if x.positions is not None and x.positions > layer.positions]
     return finer[-1] if finer else None
 
 
-def _bottleneck(
-    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], begin: Sequence[Value], sinks: Collection[Value]
-) -> list[Value]:
+def _bottleneck(places: Places, begin: Sequence[Value]) -> list[Value]:
+    nodes, sinks = places.search.nodes, places.search.sinks
     path = downstream(nodes, begin) & upstream_of_any(nodes, sinks)
-    scale = scales(nodes, on_grid)
-    values = [v for n in nodes for v in n.outputs if v in on_grid and v in path and v in scale]
+    scale = scales(nodes, {v: places.space(v) for v in places.layouts})
+    values = [v for n in nodes for v in n.outputs if v in path and v in scale]
     layered = _leading_through(nodes, sinks, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
     values = [v for v in values if v in layered] or values
     if not values:
         return []
     coarsest = max(scale[v] for v in values)
     lowest = [v for v in values if math.isclose(scale[v], coarsest)]
-    first = [v for v in lowest if (node := v.producer()) is not None and not any(x in lowest for x in node.inputs)]
+    first = _first_of(nodes, set(lowest))
     beyond = _leading_through(nodes, sinks, lambda node: node.op_type not in LOCAL)
     stages = mixing_stages(nodes, sinks, path)
     for least in range(BEYOND_THE_LAST, -1, -1):
@@ -109,12 +104,22 @@ def _bottleneck(
     return lowest[-1:]
 
 
-def _feeding(
-    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], reached: set[Value], logits: Collection[Value]
-) -> list[Value]:
+def _first_of(nodes: Sequence[ir.Node], values: Collection[Value]) -> list[Value]:
+    """Return those of the values that do not depend on others of them."""
+    reached, first = set[Value](), list[Value]()
+    for node in nodes:
+        depends = any(v in reached for _, v in carriers(node))
+        own = [v for v in node.outputs if v in values]
+        first += [] if depends else own
+        reached.update(node.outputs if depends else own)
+    return first
+
+
+def _feeding(places: Places, reached: set[Value], logits: Collection[Value]) -> list[Value]:
     """Return the deepest value that every path to ``logits`` goes through, with mixing stages or a layer behind it."""
+    nodes = places.search.nodes
     required = _required(nodes, reached & upstream_of_any(nodes, logits), logits)
-    values = [v for n in nodes for v in n.outputs if v in on_grid and v in required]
+    values = [v for n in nodes for v in n.outputs if v in places.layouts and v in required]
     stages = mixing_stages(nodes, logits, reached)
     for least in range(BEYOND_THE_LAST, 0, -1):
         if mixed := [v for v in values if stages[v] >= least]:
@@ -123,14 +128,15 @@ def _feeding(
     return [v for v in values if v in before][-1:]
 
 
-def _ends_of_streams(
-    nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes], begin: Sequence[Value], logits: Collection[Value]
-) -> list[Value]:
+def _ends_of_streams(places: Places, begin: Sequence[Value], logits: Collection[Value]) -> list[Value]:
     """Return the smallest set of values that all paths to ``logits`` go through, with stages or a layer behind each."""
+    nodes = places.search.nodes
     before = _leading_through(nodes, logits, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
     stages = mixing_stages(nodes, logits, downstream(nodes, begin))
     for least in range(BEYOND_THE_LAST, -1, -1):
-        if ends := smallest_cut(nodes, begin, logits, [v for v in on_grid if v in before and stages[v] >= least]):
+        if ends := smallest_cut(
+            nodes, begin, logits, [v for v in places.layouts if v in before and stages[v] >= least]
+        ):
             return ends
     return []
 

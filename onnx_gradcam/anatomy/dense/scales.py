@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_gradcam.anatomy.grids import Axes
+from onnx_gradcam.anatomy.axes import Dim
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 
 
-def scales(nodes: Sequence[ir.Node], on_grid: Mapping[Value, Axes]) -> dict[Value, float]:
-    """Return how coarse each value on a grid is: 1 / the number of its cells; by strides where sizes are not known."""
-    dims = {v: [v.shape[k] for k in axes[2:]] for v, axes in on_grid.items() if v.shape is not None}
+def scales(nodes: Sequence[ir.Node], dims: Mapping[Value, Sequence[Dim]]) -> dict[Value, float]:
+    """Return how coarse each value is: 1 / the number of its cells; by strides where sizes are not known.
+
+    ``dims``: how many cells a value has along each spatial axis.
+    """
     if all(isinstance(d, int) for space in dims.values() for d in space):
         return {v: 1 / math.prod(d for d in space if isinstance(d, int)) for v, space in dims.items()}
     by_strides: dict[Value, float] = {}
