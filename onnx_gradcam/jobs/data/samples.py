@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.decode import decode, load_tensor
+from onnx_gradcam.photos.listing import ARRAYS
 
 Corners = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the photo; x2 and y2 are exclusive."""
@@ -25,7 +26,7 @@ class Sample:
         folders: the folders of the photo from the innermost on, where their names may be labels; else empty.
         boxes: the boxes of the objects of this class.
         polygons: their outlines, each x1, y1, x2, y2, … in pixels of the photo.
-        mask: an image of the photo's size that is above 0 on the object.
+        mask: an image or a .npy array of the photo's size that is above 0 on the object.
         cluster: what the photo belongs to: a patient, a video; None: to nothing but itself.
     """
 
@@ -43,25 +44,29 @@ class Sample:
         return bool(self.boxes or self.polygons or self.mask)
 
 
-def region_of(sample: Sample, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return where the object lies, (H, W) bool: by its mask, else by its outlines, else by its boxes.
+def region_of(sample: Sample, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return where the object lies, (*shape) bool: by its mask, else by its outlines, else by its boxes.
 
     Args:
         sample: a sample with a region.
-        shape: (H, W) of the photo.
+        shape: (H, W) of the photo, or the extents of an array.
 
     Raises:
-        InputError: the mask cannot be read, or has another size than the photo.
+        InputError: the mask cannot be read, or has another size than the photo; or boxes and outlines stand where there
+            are no two axes.
     """
     if sample.mask is not None:
-        mask = decode(sample.mask)
-        if mask.shape[:2] != shape:
+        mask = _read_mask(sample.mask)
+        if mask.shape != shape:
+            mask_size, size = ("×".join(map(str, reversed(extents))) for extents in (mask.shape, shape))
             raise InputError(
-                f"the mask has {mask.shape[1]}×{mask.shape[0]} pixels, the photo {shape[1]}×{shape[0]}",
+                f"the mask has {mask_size} pixels, the photo {size}",
                 where=f"'{sample.mask}'",
                 hint="a mask with one pixel for each pixel of the photo",
             )
-        return np.asarray(mask.max(axis=2) > 0)
+        return mask
+    if len(shape) != 2:
+        raise InputError(f"a box or an outline in an array with {len(shape)} axes", hint="a mask, as a .npy array")
     if sample.polygons:
         outlines = [np.array(polygon).reshape(-1, 2) for polygon in sample.polygons]
         return np.asarray(np.logical_or.reduce([_filled(outline, shape) for outline in outlines]))
@@ -72,7 +77,14 @@ def region_of(sample: Sample, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def _filled(outline: npt.NDArray[np.float64], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _read_mask(path: Path) -> npt.NDArray[np.bool_]:
+    """Return the mask in an image or in a .npy array: what is above 0."""
+    if path.suffix.lower() == ARRAYS:
+        return np.asarray(load_tensor(path) > 0)
+    return np.asarray(decode(path).max(axis=2) > 0)
+
+
+def _filled(outline: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Return the pixels whose centres lie in a polygon (n, 2): an odd number of edges lies to the right of each."""
     inside = np.zeros(shape, bool)
     rows, columns = (np.arange(n) + 0.5 for n in shape)

@@ -22,15 +22,18 @@ from onnx_gradcam.jobs.evaluate.networks import Networks
 from onnx_gradcam.jobs.evaluate.records import EvaluatedRow
 from onnx_gradcam.jobs.evaluate.subjects import classes_by_photo, classes_of_folders
 from onnx_gradcam.jobs.evaluate.summary import summarise
+from onnx_gradcam.jobs.plan import is_array
 from onnx_gradcam.jobs.requested import for_json
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.photos.decode import MAX_PIXELS
+from onnx_gradcam.photos.inputs import input_space
 from onnx_gradcam.photos.labels import LabelsLike
 from onnx_gradcam.photos.preprocess.choice import PreprocessLike
 from onnx_gradcam.results import notes
 
 NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 OWN_CLASS = "the data name no classes: each photo is explained for the class that the model puts first"
+SPACES: Mapping[str, tuple[int, ...]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 NO_WEIGHTS = "the file holds no weights that could be made random: there are no figures of random weights"
 
 
@@ -94,13 +97,14 @@ def evaluate(
     samples = read_data(data, cluster)
     with ExitStack() as stack:
         explainer = stack.enter_context(Explainer(model, target_layer, labels=labels, **opening))
-        choice = explainer.preprocessing(preprocess)
-        if strict:
+        photos = not all(is_array(sample.path) for sample in samples)
+        choice = explainer.preprocessing(preprocess) if photos else None
+        if strict and choice is not None:
             refuse_guesses(choice, explainer.image_input)
         classes = classes_of_folders(samples, explainer)
         by_photo = classes_by_photo(samples, classes, explainer)
         chosen = choose_metrics(metrics, samples, by_photo)
-        space = (2, 3) if choice.preprocess.layout == "NCHW" else (1, 2)
+        space = input_space(explainer.image_input) if choice is None else SPACES[choice.preprocess.layout]
         recipe, remarks = resolved(recipe, explainer.score)
         start(recipe.method)
         keywords = {"fusion": fusion, "smooth": recipe.smooth, **recipe.options}
@@ -137,7 +141,7 @@ def evaluate(
         errors=measured.errors,
         warnings=(
             *remarks,
-            *choice.warnings,
+            *(choice.warnings if choice else ()),
             *guessed,
             *([] if by_photo else [OWN_CLASS]),
             *([] if weights else [NO_WEIGHTS]),

@@ -47,7 +47,7 @@ class MetricBench:
 
     Attributes:
         networks: the model, and the same without what it learnt.
-        choice: how photos become tensors.
+        choice: how photos become tensors; None where all samples are arrays.
         classes: the classes of folders, by name.
         by_photo: the classes of all objects of each photo.
         metrics: what is measured.
@@ -55,7 +55,7 @@ class MetricBench:
     """
 
     networks: Networks
-    choice: Choice
+    choice: Choice | None
     classes: Mapping[str, int]
     by_photo: Mapping[Path, tuple[int, ...]]
     metrics: tuple[Metric, ...]

@@ -14,9 +14,11 @@ from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.photo import prepare_photo
 from onnx_gradcam.jobs.data.samples import Sample, boxes_of, region_of
+from onnx_gradcam.jobs.plan import is_array
 from onnx_gradcam.jobs.truth import FOLDER, no_label
-from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.decode import decode, load_tensor
 from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.inputs import check_feeds, input_space
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.targets import class_index
 
@@ -29,21 +31,19 @@ class ReadySample:
 
     Attributes:
         x: (1, …), what is fed.
-        space: the axes of x that are space.
         class_index: the class that the data name; None: they name none.
         region: where the object lies, (*space) bool in pixels of the input; None as ``MapSubject.region``.
         boxes: (K, 4) in pixels of the input; None as ``MapSubject.boxes``.
     """
 
     x: npt.NDArray[np.generic]
-    space: tuple[int, ...]
     class_index: int | None
     region: npt.NDArray[np.bool_] | None
     boxes: npt.NDArray[np.float64] | None
 
 
 def prepare(
-    sample: Sample, classes: Mapping[str, int], explainer: Explainer, choice: Choice, max_pixels: int
+    sample: Sample, classes: Mapping[str, int], explainer: Explainer, choice: Choice | None, max_pixels: int
 ) -> ReadySample:
     """Return a sample as the model takes it.
 
@@ -51,7 +51,7 @@ def prepare(
         sample: the sample.
         classes: the classes of folders, by name; empty where no folder has the name of a class.
         explainer: the model.
-        choice: how photos become tensors.
+        choice: how photos become tensors; None where all samples are arrays.
         max_pixels: the largest photo that is decoded.
 
     Raises:
@@ -59,15 +59,32 @@ def prepare(
         TargetError: the model has no class of this label.
     """
     known = class_of(sample, classes, explainer)
+    if is_array(sample.path) or choice is None:
+        return _of_array(sample, known, explainer)
     x, frame, _ = prepare_photo(decode(sample.path, max_pixels), choice, explainer.image_input, explainer.preprocessing)
     geometry = frame.geometry
     assert geometry is not None
     if not sample.has_region:
-        return ReadySample(x, frame.space, known, None, None)
+        return ReadySample(x, known, None, None)
     in_photo = region_of(sample, geometry.photo)
     region = geometry.to_model(in_photo) >= HALF
     boxes = boxes_in_input(boxes_of(sample, in_photo), geometry)
-    return ReadySample(x, frame.space, known, region if region.any() else None, boxes if len(boxes) else None)
+    return ReadySample(x, known, region if region.any() else None, boxes if len(boxes) else None)
+
+
+def _of_array(sample: Sample, known: int | None, explainer: Explainer) -> ReadySample:
+    """Return an array in the form of the model's input; its region is in the same pixels."""
+    spec = explainer.image_input
+    x = load_tensor(sample.path)
+    x = x[None] if x.ndim == len(spec.shape) - 1 else x
+    fed = check_feeds({spec.name: x}, {spec.name: spec})[spec.name]
+    if len(fed) != 1:
+        raise InputError(f"'{sample.path}' holds {len(fed)} images", hint="an array with one image for each sample")
+    if not sample.has_region:
+        return ReadySample(fed, known, None, None)
+    region = region_of(sample, tuple(fed.shape[k] for k in input_space(spec)))
+    boxes = boxes_of(sample, region) if region.ndim == 2 else np.empty((0, 4))
+    return ReadySample(fed, known, region if region.any() else None, boxes if len(boxes) else None)
 
 
 def boxes_in_input(boxes: npt.NDArray[np.float64], geometry: Geometry) -> npt.NDArray[np.float64]:

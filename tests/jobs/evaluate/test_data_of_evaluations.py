@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from labelled import LABELS, network, photo, table
-from nets import run
+from nets import Net, run
 
 import onnx_gradcam as ogc
 from onnx_gradcam.jobs.evaluate.chosen import QUICK
@@ -111,3 +111,34 @@ def test_a_guessed_preprocessing_is_refused_where_it_must_not_be(tmp_path: Path)
     photo(tmp_path / "a.png", 0)
     with pytest.raises(ogc.PreprocessError, match="guess"):
         ogc.evaluate(MODEL, tmp_path, labels=LABELS, strict=True, providers=["cpu"])
+
+
+def test_arrays_are_measured_as_the_photos_that_they_are_made_of(tmp_path: Path) -> None:
+    pixels = photo(tmp_path / "a.png", 0)
+    np.save(tmp_path / "a.npy", pixels.transpose(2, 0, 1).astype(np.float32) / 255)
+    np.save(tmp_path / "two.npy", np.zeros((2, 3, 16, 16), np.float32))
+    data = table(tmp_path, "a.png,star,2 3 9 12,,", "a.npy,star,2 3 9 12,,", "two.npy,star,,,")
+    evaluation = ogc.evaluate(MODEL, data, ["deletion", "energy", "localisation-error"], **HOW)
+    of_photo, of_array = evaluation.rows
+    assert of_array.figures == pytest.approx(of_photo.figures, rel=1e-5)
+    assert of_array.ceiling == pytest.approx(of_photo.ceiling)
+    assert "holds 2 images" in evaluation.errors[0][1]
+
+
+def test_a_volume_has_a_mask_of_its_own_shape(tmp_path: Path) -> None:
+    net = Net()
+    weight = net.array(np.abs(np.random.default_rng(0).standard_normal((2, 1, 3, 3, 3))).astype(np.float32))
+    x = net.op("Relu", net.op("Conv", net.input("volume", ["N", 1, 6, 6, 8]), weight, pads=[1] * 6), out="last")
+    flat = net.op("Flatten", net.op("GlobalAveragePool", x))
+    model = net.model({net.op("Gemm", flat, net.array(np.ones((2, 2), np.float32)), out="logits"): ["N", 2]})
+    volume, mask = np.random.default_rng(1).random((1, 6, 6, 8)).astype(np.float32), np.zeros((6, 6, 8), np.uint8)
+    mask[1:4, 2:5, 3:7] = 1
+    np.save(tmp_path / "v.npy", volume)
+    np.save(tmp_path / "m.npy", mask)
+    data = table(tmp_path, "v.npy,0,,m.npy,", "v.npy,1,1 1 3 3,,")
+    evaluation = ogc.evaluate(model, data, ["energy", "deletion"], providers=["cpu"])
+    (row,) = evaluation.rows
+    heatmap = ogc.Explainer(model, providers=["cpu"]).explain(volume[None], 0).heatmap[0]
+    assert row.figures["energy"] == pytest.approx(heatmap[mask > 0].sum() / heatmap.sum(), rel=1e-5)
+    assert row.chance["energy"] == pytest.approx(mask.mean())
+    assert "a box or an outline in an array with 3 axes" in evaluation.errors[0][1]
