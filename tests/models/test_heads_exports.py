@@ -45,6 +45,8 @@ def heads_of(name: str, exporter: str) -> tuple[Any, tuple[Score, ...]]:
         ("yolov10", 5, 2, False),
         ("fcos", 5, 2, True),
         ("yunet", 1, 2, True),
+        ("faces", 5, 2, True),
+        ("anchors", 5, 2, False),
         ("detr", 6, 1, False),
     ],
 )
@@ -53,8 +55,9 @@ def test_detectors(name: str, classes: int, levels: int, objectness: bool, expor
     assert score.dense is not None
     found = score.count, len(score.dense.levels), score.dense.objectness is not None
     assert found == (classes, levels, objectness)
-    sizes = [layer.dims[2:] for layer in choose(graph, score, ["auto"])]
-    assert sizes == [(8, 8), (4, 4)][-levels:]
+    layers = choose(graph, score, ["auto"])
+    assert [layer.dims[1] for layer in layers] == [8] * levels, "the features, and not the logits"
+    assert all(layer.dims[2:] in ((16, 16), (8, 8), (4, 4)) for layer in layers)
 
 
 @both_exporters

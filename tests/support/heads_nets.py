@@ -94,6 +94,45 @@ class YuNet(Levels):
         return (*squashed, *(y[..., 2:6] for y in rows), *(y[..., 6:] for y in rows))
 
 
+class Faces(Levels):
+    """Two anchors of box, objectness, points and classes: a Sigmoid over some columns, boxes and points in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Conv2d(8, 2 * (15 + CLASSES), 1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.decoded(h(f)) for h, f in zip(self.heads, self.features(x), strict=True)], 1)
+
+    def decoded(self, y: Tensor) -> Tensor:
+        batch, _, height, width = y.shape
+        raw = y.view(batch, 2, 15 + CLASSES, height, width).permute(0, 1, 3, 4, 2).contiguous()
+        made = torch.zeros_like(raw)
+        made[..., 0:5] = raw[..., 0:5].sigmoid()
+        made[..., 15:] = raw[..., 15:].sigmoid()
+        made[..., 5:15] = raw[..., 5:15]
+        grid = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), 2).float()
+        made[..., 0:2] = (made[..., 0:2] * 2 - 0.5 + grid) * 4
+        made[..., 2:4] = (made[..., 2:4] * 2) ** 2 * 8
+        for k in range(5, 15, 2):
+            made[..., k : k + 2] = made[..., k : k + 2] * 4 + grid * 4
+        return made.view(batch, -1, 15 + CLASSES)
+
+
+class Anchors(Levels):
+    """Raw maps of classes and boxes of three anchors for each level, as edge runtimes want them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls = nn.ModuleList(nn.Conv2d(8, 3 * CLASSES, 3, 1, 1) for _ in range(2))
+        self.box = nn.ModuleList(nn.Conv2d(8, 3 * 4, 3, 1, 1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        levels = self.features(x)
+        classes = [c(f) for c, f in zip(self.cls, levels, strict=True)]
+        return (*classes, *(b(f) for b, f in zip(self.box, levels, strict=True)))
+
+
 class Detr(Levels):
     """Two decoders of six queries: raw logits of the classes and of none, and boxes behind a Sigmoid."""
 
@@ -156,6 +195,8 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "yolov10": lambda: YoloV8(end_to_end=True),
     "fcos": Fcos,
     "yunet": YuNet,
+    "faces": Faces,
+    "anchors": Anchors,
     "detr": Detr,
     "embedding": lambda: Vector(lambda y: F.normalize(y, dim=1)),
     "pose": lambda: Vector(lambda y: torch.tanh(y) * 90),

@@ -27,6 +27,7 @@ RULES: Mapping[AxisEffect, Rule] = {
     AxisEffect.REGROUPED: moved.regrouped,
     AxisEffect.TRANSPOSED: moved.reordered,
     AxisEffect.RESHAPED: moved.reordered,
+    AxisEffect.REPEATED: moved.repeated,
     AxisEffect.OVERWRITTEN: overwritten.overwritten,
     AxisEffect.CONTRACTED: computed.contracted,
     AxisEffect.MULTIPLIED: computed.multiplied,

@@ -116,6 +116,14 @@ def regrouped(node: ir.Node, known: Known) -> list[Entries | None]:
     return [kept(entries, node, value, entries.axis, entries.columns[:1] * count)]
 
 
+def repeated(node: ir.Node, known: Known) -> list[Entries | None]:
+    """Return the entries behind an Expand or Tile that leaves the shape as it is; None where it repeats elements."""
+    source, value = _first(node), node.outputs[0]
+    entries = known[source]
+    is_same = source.shape is not None and value.shape is not None and list(source.shape) == list(value.shape)
+    return [kept(entries, node, value, entries.axis, entries.columns) if is_same else None]
+
+
 def resampled(node: ir.Node, known: Known) -> list[Entries | None]:
     """Return the entries behind an operator that resizes, pools or pads; None for probabilities: others come of it."""
     entries, value = known[_first(node)], node.outputs[0]
