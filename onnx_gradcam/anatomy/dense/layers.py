@@ -91,7 +91,7 @@ def _bottleneck(places: Places, begin: Sequence[Value]) -> list[Value]:
         return []
     coarsest = max(scale[v] for v in values)
     lowest = [v for v in values if math.isclose(scale[v], coarsest)]
-    first = _first_of(nodes, set(lowest))
+    first = [v for v in lowest if (node := v.producer()) is not None and not any(x in lowest for x in node.inputs)]
     beyond = _leading_through(nodes, sinks, lambda node: node.op_type not in LOCAL)
     stages = mixing_stages(nodes, sinks, path)
     for least in range(BEYOND_THE_LAST, -1, -1):
@@ -102,17 +102,6 @@ def _bottleneck(places: Places, begin: Sequence[Value]) -> list[Value]:
         if ends := smallest_cut(nodes, begin, sinks, [v for v in values if stages.get(v, 0) >= least]):
             return ends
     return lowest[-1:]
-
-
-def _first_of(nodes: Sequence[ir.Node], values: Collection[Value]) -> list[Value]:
-    """Return those of the values that do not depend on others of them."""
-    reached, first = set[Value](), list[Value]()
-    for node in nodes:
-        depends = any(v in reached for _, v in carriers(node))
-        own = [v for v in node.outputs if v in values]
-        first += [] if depends else own
-        reached.update(node.outputs if depends else own)
-    return first
 
 
 def _feeding(places: Places, reached: set[Value], logits: Collection[Value]) -> list[Value]:

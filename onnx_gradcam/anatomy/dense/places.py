@@ -13,7 +13,7 @@ from onnx_gradcam.anatomy.grids import grids, has_space
 from onnx_gradcam.anatomy.layer import Layer, LayerSearch, Verdict
 from onnx_gradcam.anatomy.positions import SpatialLayout
 from onnx_gradcam.anatomy.stages import depends_on_size
-from onnx_gradcam.anatomy.tokens import TokenPositions, TokenStream, may_have_tokens
+from onnx_gradcam.anatomy.tokens import RESIDUAL_SUMS, TokenPositions, TokenStream, may_have_tokens
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.flow import spread, steps_of
 from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS
@@ -72,9 +72,14 @@ def _count(layout: SpatialLayout, value: Value) -> int:
 
 
 def _inside(nodes: Sequence[ir.Node], streams: Sequence[TokenStream]) -> set[Value]:
-    """Return what lies inside a block: between the stream that it reads and the sum that it ends in."""
-    steps, inner = steps_of(nodes), set[Value]()
+    """Return what lies inside a block: between the stream that it reads and the sum that it ends in, or the next one.
+
+    The next sum ends the perceptron of the block, where no other block begins before it.
+    """
+    steps, inner, begun = steps_of(nodes), set[Value](), {stream.value for stream in streams}
     for stream in streams:
-        inside = spread([stream.value], steps.after) & spread([stream.after], steps.before)
-        inner |= inside - {stream.value, stream.after}
+        sums = [node.outputs[-1] for node in stream.after.consumers() if node.op_type in RESIDUAL_SUMS]
+        for begin, end in ((stream.value, stream.after), *((stream.after, v) for v in sums)):
+            between = spread([begin], steps.after) & spread([end], steps.before) - {begin, end}
+            inner |= between if begun.isdisjoint(between) else set()
     return inner
