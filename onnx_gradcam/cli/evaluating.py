@@ -29,11 +29,12 @@ from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.evaluate import EvaluatedRow
 from onnx_gradcam.jobs.evaluate import evaluate as evaluate_maps
 from onnx_gradcam.jobs.evaluate.chosen import EVERY_METRIC
-from onnx_gradcam.jobs.evaluate.evaluation import EVALUATION, default_folder
+from onnx_gradcam.jobs.evaluate.evaluation import default_folder
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.saving import check_document_folder
 from onnx_gradcam.metrics.table import METRICS
 from onnx_gradcam.photos.decode import MAX_PIXELS
+from onnx_gradcam.results.journal import EVALUATION
 
 
 def _metrics(incomplete: str) -> list[str]:

@@ -21,6 +21,8 @@ def kept(x: Array, heatmap: Array, baseline: Array) -> Array:
 def average_drop(x: Array, heatmap: Array, probability: Scoring, baseline: Array) -> float:
     """max(0, p(x) − p(x · map)) / p(x).   Chattopadhay et al. 2018, arXiv:1710.11063, sec. 4.1.
 
+    NaN where p(x) is not above 0, as a score may be that is no probability.
+
     Args:
         x: (C, *space).
         heatmap: (*space), from 0 to 1.
@@ -28,7 +30,7 @@ def average_drop(x: Array, heatmap: Array, probability: Scoring, baseline: Array
         baseline: (C, *space), what is left of a pixel where the map is 0.
     """
     before, after = probability(np.stack([x, kept(x, heatmap, baseline)])).astype(np.float64)
-    return float(max(0.0, before - after) / before)
+    return float(max(0.0, before - after) / before) if before > 0 else float("nan")
 
 
 def confidence_increase(x: Array, heatmap: Array, probability: Scoring, baseline: Array) -> float:
@@ -48,7 +50,7 @@ def adcc(x: Array, heatmap: Array, probability: Scoring, baseline: Array, explai
     """3 / (1 / coherency + 1 / (1 − mean map) + 1 / (1 − average drop)).   Poppi et al. 2021, arXiv:2104.10252, eq. 5.
 
     Coherency is (1 + r) / 2, r the correlation of the map and of the map of what it keeps. 0 where one of the three
-    is 0.
+    is 0, NaN where the average drop is.
 
     Args:
         x: (C, *space).
@@ -61,4 +63,6 @@ def adcc(x: Array, heatmap: Array, probability: Scoring, baseline: Array, explai
     coherency = (1 + correlation(heatmap, again)) / 2
     simplicity = 1 - float(np.mean(np.clip(heatmap, 0, 1), dtype=np.float64))
     parts = coherency, simplicity, 1 - average_drop(x, heatmap, probability, baseline)
+    if np.isnan(parts).any():
+        return float("nan")
     return 3 / sum(1 / part for part in parts) if min(parts) > 0 else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from onnx_gradcam.errors import MetricError, nearest
 from onnx_gradcam.metrics.keeping import adcc, average_drop, confidence_increase
@@ -111,15 +111,3 @@ def find_metric(name: str) -> Metric:
 def figure_of(measured: float | ScoreCurve) -> float:
     """Return the figure: of a curve the area below it."""
     return measured.area if isinstance(measured, ScoreCurve) else measured
-
-
-def measure(name: str, have: Mapping[str, Any]) -> float:
-    """Return the figure of a metric, which takes what it needs from ``have``.
-
-    Raises ``MetricError`` for an unknown metric, and where something is missing that it needs.
-    """
-    metric = find_metric(name)
-    missing = [need for need in metric.needs if need not in have]
-    if missing:
-        raise MetricError(f"metric {name!r} needs {', '.join(missing)}", metric=name, missing=missing)
-    return figure_of(metric.function(**{need: have[need] for need in metric.needs}))

@@ -22,6 +22,9 @@ JOURNAL = ".onnx-gradcam.journal"
 PART = ".onnx-gradcam.part"
 """The name of a file that is not complete yet: it is renamed when it is."""
 
+DOCUMENTS = COMPARISON, EVALUATION = ("comparison.json", "evaluation.json")
+"""The names of documents that stand with their pictures in a folder of their own."""
+
 RUN_KEYS = ("request", "files_read")
 OWN_KEYS = (
     "schema_version",
@@ -102,8 +105,18 @@ def read_state(folder: Path) -> State | None:
 
 
 def holds_results(folder: Path) -> bool:
-    """Tell whether a run has written results into a folder."""
-    return (folder / JOURNAL).exists() or _manifest(folder / MANIFEST) is not None
+    """Tell whether a run has written results into a folder, or a document with its pictures."""
+    if (folder / JOURNAL).exists() or _manifest(folder / MANIFEST) is not None:
+        return True
+    return any(_is_document(folder / name) for name in DOCUMENTS)
+
+
+def _is_document(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "schema_version" in content and isinstance(content.get("files"), dict)
 
 
 def _manifest(path: Path) -> dict[str, Any] | None:

@@ -18,7 +18,12 @@ from onnx_gradcam.metrics.occlusion import occlude, occlusion
 from onnx_gradcam.metrics.regions import largest_part
 from onnx_gradcam.metrics.removal import deletion
 from onnx_gradcam.metrics.road import made_up
-from onnx_gradcam.metrics.table import METRICS, find_metric, measure
+from onnx_gradcam.metrics.table import METRICS, figure_of, find_metric
+
+
+def measure(name: str, have: Mapping[str, Any]) -> float:
+    metric = METRICS[name]
+    return figure_of(metric.function(**{need: have[need] for need in metric.needs}))
 
 
 def test_every_metric_has_an_oracle() -> None:
@@ -182,10 +187,9 @@ def test_the_first_line_has_formula_and_source(name: str) -> None:
     assert metric.source.endswith(".")
 
 
-def test_a_metric_asks_for_what_it_needs() -> None:
+def test_a_metric_says_what_it_needs_and_is_found_by_its_name() -> None:
     assert METRICS["energy"].needs == ("heatmap", "region")
-    with pytest.raises(MetricError, match="metric 'energy' needs region"):
-        measure("energy", {"heatmap": LEFT})
+    assert find_metric("energy") is METRICS["energy"]
     with pytest.raises(MetricError, match="unknown metric 'energie'") as error:
         find_metric("energie")
     assert "'energy'" in error.value.hint
@@ -219,3 +223,9 @@ def test_made_up_pixels_solve_their_equations(space: str, share: float) -> None:
 @pytest.mark.parametrize("name", ["sparseness", "complexity", "max-sensitivity"])
 def test_what_cannot_be_said_of_a_blank_map_is_not_a_number(name: str) -> None:
     assert np.isnan(measure(name, {**case("a photo"), "heatmap": np.zeros((9, 7))}))
+
+
+@pytest.mark.parametrize("name", ["average-drop", "adcc"])
+def test_a_score_below_zero_has_no_share_that_drops(name: str) -> None:
+    have = {**case("a photo"), "probability": lambda copies: -np.ones(len(copies))}
+    assert np.isnan(measure(name, have))

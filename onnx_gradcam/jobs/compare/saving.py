@@ -9,9 +9,9 @@ from typing import Any
 from onnx_gradcam.jobs.compare.worst import WorstPair
 from onnx_gradcam.jobs.saving import check_document_folder, save_document
 from onnx_gradcam.results.files import slug
+from onnx_gradcam.results.journal import COMPARISON
 from onnx_gradcam.results.picture.style import Style
 
-COMPARISON = "comparison.json"
 PLACE = ("image", "image_index", "view_index", "target")
 
 

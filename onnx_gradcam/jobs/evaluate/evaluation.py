@@ -14,8 +14,8 @@ from onnx_gradcam.jobs.explain import RESULTS
 from onnx_gradcam.jobs.saving import save_document
 from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.results.files import slug
+from onnx_gradcam.results.journal import EVALUATION
 
-EVALUATION = "evaluation.json"
 SCHEMA_OF_EVALUATION = 1
 
 

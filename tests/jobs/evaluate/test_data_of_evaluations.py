@@ -142,3 +142,16 @@ def test_a_volume_has_a_mask_of_its_own_shape(tmp_path: Path) -> None:
     assert row.figures["energy"] == pytest.approx(heatmap[mask > 0].sum() / heatmap.sum(), rel=1e-5)
     assert row.chance["energy"] == pytest.approx(mask.mean())
     assert "a box or an outline in an array with 3 axes" in evaluation.errors[0][1]
+
+
+def test_pictures_of_earlier_evaluations_and_comparisons_are_no_photos(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", 0)
+    evaluation = ogc.evaluate(MODEL, tmp_path, ["deletion"], **HOW)
+    evaluation.save(tmp_path / "evaluation")
+    comparison = ogc.compare(
+        MODEL, MODEL, [tmp_path / "a.png"], preprocess="zero-one,stretch", keep=1, providers=["cpu"]
+    )
+    comparison.save(tmp_path / "comparison")
+    assert {file.suffix for file in tmp_path.rglob("*/*")} == {".png", ".json"}
+    again = ogc.evaluate(MODEL, tmp_path, ["deletion"], **HOW)
+    assert [row.image for row in again.rows] == [str(tmp_path / "a.png")]
