@@ -76,7 +76,8 @@ def refuse_guesses(choice: Choice, spec: InputSpec, option: str = "--preprocess"
 def _stride(graph: ir.Graph) -> int:
     """Return by how much the coarsest grid of a graph of open sizes is coarser than its input."""
     nodes = list(graph)
-    areas = scales(nodes, grids(nodes)).values()
+    cells = {v: [v.shape[k] for k in axes[2:]] for v, axes in grids(nodes).items() if v.shape is not None}
+    areas = scales(nodes, cells).values()
     return max(1, round(math.sqrt(max(areas, default=STRIDE**2))))
 
 
