@@ -99,6 +99,15 @@ def masks_of_queries(net: Net) -> Outputs:
     return {"class_logits": [1, 6, CLASSES + 1], "mask_logits": [1, 6, 8, 8]}
 
 
+def fine_points(net: Net) -> Outputs:
+    """A Softmax over the 4 × 4 places of each cell and none, of which the places become the pixels of a fine map."""
+    p = net.op("Softmax", net.conv(pyramid(net)[0], (8, 17), kernel=1, out="point_logits"), axis=1)
+    p = net.op("Slice", p, net.ints(0), net.ints(16), net.ints(1))
+    p = net.op("Reshape", net.op("Transpose", p, perm=[0, 2, 3, 1]), net.ints(1, 8, 8, 4, 4))
+    net.op("Reshape", net.op("Transpose", p, perm=[0, 1, 3, 2, 4]), net.ints(1, 32, 32), out="scores")
+    return {"scores": [1, 32, 32]}
+
+
 def side_outputs(net: Net) -> Outputs:
     """Masks of several depths and of all of them, each in the size of the image."""
     fine, coarse = pyramid(net)
@@ -215,6 +224,7 @@ MAPS = {
     "peaks": Maps(peaks, (Head("hm", 3),)),
     "picked peaks": Maps(picked_peaks, (Head("scores,classes,sizes", 3),)),
     "masks of queries": Maps(masks_of_queries, (Head("class_logits", 4),), ("top1",)),
+    "fine points": Maps(fine_points, (Head("scores", 16),), ("level0",)),
     "side outputs": Maps(side_outputs, (Head("d0", 1), Head("d1", 1), Head("d2", 1)), ("neck1",)),
     "text map": Maps(text_map, (Head("score", 1),)),
     "prototypes": Maps(prototypes, (Head("output0", 3, 2),), ("level0", "level1")),

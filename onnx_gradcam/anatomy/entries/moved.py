@@ -19,11 +19,16 @@ Known = Mapping[ir.Value, Entries]
 
 
 def reordered(node: ir.Node, known: Known) -> list[Entries | None]:
-    """Return the entries behind a Transpose or a reshape: an axis that is taken apart leaves the minor part."""
+    """Return the entries behind a Transpose or a reshape: an axis that is taken apart leaves the minor part.
+
+    Columns that a Softmax weighs against each other are no anchors × classes, and are not taken apart.
+    """
     entries, value = known[_first(node)], node.outputs[0]
     axis = axis_after(node, entries.axis)
     count = None if axis is None else columns_in(value, axis)
     if axis is None or count is None or (node.op_type in RESHAPES and entries.objectness is not None):
+        return [None]
+    if count < len(entries.columns) and entries.columns[0].kind[0].endswith("Softmax"):
         return [None]
     columns = entries.columns[-count:]
     is_periodic = columns * (len(entries.columns) // count) == entries.columns
