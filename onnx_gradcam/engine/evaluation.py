@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.rectifiers.gating import Gating
 from onnx_gradcam.engine.batches import NOTHING, batch_size, run_in_pieces
 from onnx_gradcam.engine.checks import CheckedModel, check_forward, check_rows
-from onnx_gradcam.engine.fidelity import differences, own_difference
+from onnx_gradcam.engine.fidelity import differences, own_difference, rounding_decides
 from onnx_gradcam.engine.gradients import Gradients, gradients_in, joined
 from onnx_gradcam.engine.passes import Backward, Passes
 from onnx_gradcam.engine.program import Cut, GradientGraph, forward_only, read
@@ -26,7 +26,6 @@ from onnx_gradcam.engine.session import Options, Session
 from onnx_gradcam.errors import ForwardMismatch, LayerError
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.graph.names import SCALE_INPUT, GradientNames
-from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.targets import CLASS, BoundTarget, ForwardPass, Kind, RowTarget, fixed_target
 from onnx_gradcam.targets.written import WrittenScore
 
@@ -337,8 +336,9 @@ class Evaluation:
     def _compare_forward(self, results: dict[str, Any], feeds: dict[str, np.ndarray]) -> None:
         """Compare the outputs with those of the untouched model; this is done once.
 
-        Exposing values of a quantized model can take kernels apart, which round otherwise. What the runtime's own
-        optimisations do to such a model is accepted: outputs and prediction are then taken from the model as deployed.
+        Exposing values can take kernels apart, which round otherwise, as do those of a quantized model. What the
+        runtime's own optimisations do to one in which rounding decides is accepted: outputs and prediction are then
+        taken from the model as deployed.
         """
         found = {name: results[name] for name in self.output_names}
         apart = [d for d in differences(self._source, self._options, found, feeds, self._batch) if not d.ok]
@@ -346,7 +346,7 @@ class Evaluation:
             return
         worst = max(apart, key=lambda d: d.error)
         allowed = worst.limit
-        if is_quantized(self._prepared.graph):
+        if rounding_decides(self._prepared.graph):
             allowed += own_difference(self._source, self._options, feeds, self._batch)
             same = np.array_equal(*(self._ranking(r).argmax(axis=1) for r in (results, self._deployed_results(feeds))))
             if same and worst.error <= allowed:

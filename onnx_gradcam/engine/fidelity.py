@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_gradcam.engine.batches import run_in_pieces
 from onnx_gradcam.engine.session import Options, Session, unoptimised
 from onnx_gradcam.graph.load import Source
+from onnx_gradcam.graph.quantization import is_quantized
 
 LIMITS = {"float16": 2e-2, "bfloat16": 1e-1}  # share of the largest output
 LIMIT = 1e-4  # of every other dtype
+SELECTIONS = frozenset("ArgMax ArgMin NonMaxSuppression NonZero TopK".split())
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,16 @@ def differences_from(
     ]
 
 
+def rounding_decides(graph: ir.Graph) -> bool:
+    """Tell whether rounding may change more than last digits: a model of integers, or one that selects by rank."""
+    return is_quantized(graph) or any(node.op_type in SELECTIONS for node in graph)
+
+
 def own_difference(source: Source, options: Options, feeds: Mapping[str, np.ndarray], batch: int | None) -> float:
     """Return the largest difference between the deployed model with and without the runtime's own optimisations.
 
-    A quantized model rounds: whether kernels are fused decides which way.
+    A quantized model rounds: whether kernels are fused decides which way, and so it does which of two nearly equal
+    entries is selected first.
     """
     sessions = [Session(source.deployed, each) for each in (options, unoptimised(options))]
     fused, plain = (run_in_pieces(session.run, session.outputs, feeds, batch) for session in sessions)

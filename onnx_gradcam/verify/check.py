@@ -239,7 +239,7 @@ def _compared_outputs(subject: _Subject, run: _Run, deployed: Session) -> Check:
     message = f"output {worst.output!r}, against the untouched model"
     if not np.isfinite(worst.error):
         return Check("forward pass", "fail", None, worst.limit, f"{message}, has another shape or other non-numbers")
-    if not worst.ok and is_quantized(subject.prepared.graph):
+    if not worst.ok and forward.rounding_decides(subject.prepared.graph):
         own = forward.own_difference(subject.source, subject.options, run.feeds, run.batch)
         worst = replace(worst, limit=worst.limit + own)
         message += "; which kernels are fused decides how it rounds, by as much as the limit"
