@@ -14,7 +14,7 @@ from onnx_gradcam.explain.network import open_network
 from onnx_gradcam.jobs.arguments import read_arrays
 from onnx_gradcam.jobs.inspect import overview, settle_score
 from onnx_gradcam.jobs.model_options import opening_of
-from onnx_gradcam.jobs.presets import rank_presets
+from onnx_gradcam.jobs.presets import Ranking, rank_presets
 from onnx_gradcam.verify import verify as check
 
 STATUSES = {"pass": DONE, "fail": FOUND, "undecided": UNDECIDED}
@@ -41,7 +41,10 @@ def inspect(
     if image:
         settle_score(network)
     model_overview = overview(network)
-    ranking = rank_presets(network, image, read_arrays(inputs or [])) if image else None
+    ranking = None
+    if image:
+        known = bool(model_overview.score)
+        ranking = rank_presets(network, image, read_arrays(inputs or [])) if known else Ranking((), "")
     show(renderer(as_json).inspected(model_overview, ranking))
 
 

@@ -28,7 +28,7 @@ from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import MAX_PIXELS, decode
 from onnx_gradcam.photos.frames import several_note
 from onnx_gradcam.photos.function import PhotoFunction, UserFunction
-from onnx_gradcam.photos.inputs import check_feeds, input_space, spatial_axes
+from onnx_gradcam.photos.inputs import beside_image, check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.results import doubts, notes
@@ -315,7 +315,7 @@ class Explainer:
         threshold: float | None,
     ) -> Question:
         x, frame, choice = prepare_photo(decode(image, max_pixels), preprocess, self.image_input, self.preprocessing)
-        feeds = check_feeds({self.image_input.name: x, **(inputs or {})}, self.inputs)
+        feeds = check_feeds(beside_image(self.image_input.name, x, inputs or {}), self.inputs)
         assert frame.geometry is not None
         with naming_a_guessed_size(choice, x.shape):
             question = self._question(feeds, in_input(target, frame.geometry), recipe, frame, threshold, choice)
@@ -389,7 +389,7 @@ class Explainer:
                 *(choice.warnings if choice else ()),
                 *question.notes,
                 *doubts.sentences([each.doubt for each in words]),
-                *warnings_of(self.network, maps, self.labels_source),
+                *warnings_of(self.network, maps, self.labels_source, self.labels),
                 *rows.warnings(map_rows),
                 *notes.beside_photo(is_beside(maps)),
             ),

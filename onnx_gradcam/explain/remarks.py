@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnx_gradcam.anatomy.score import Score
@@ -97,7 +99,7 @@ def is_beside(maps: Maps) -> np.ndarray:
     return faint & ~maps.is_blank
 
 
-def warnings_of(network: Network, maps: Maps, labels_source: str) -> list[str]:
+def warnings_of(network: Network, maps: Maps, source: str, labels: Sequence[str] | None) -> list[str]:
     """Return what the user should know of the model and its run, one sentence each."""
     written = maps.evaluation.score
     scores = by_class(written, maps.results[written.value.name or ""])
@@ -110,6 +112,7 @@ def warnings_of(network: Network, maps: Maps, labels_source: str) -> list[str]:
         *(layer.note for layer in (network.layers if maps.layers else ()) if layer.note),
         *notes.forward_difference(maps.evaluation.apart),
         *maps.evaluation.warnings,
-        *notes.guessed_labels(labels_source),
+        *notes.guessed_labels(source),
+        *notes.few_labels(0 if labels is None else len(labels), network.score.count),
         *maps.notes,
     ]

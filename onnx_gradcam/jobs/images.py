@@ -18,6 +18,7 @@ from onnx_gradcam.explain.question import TOGETHER
 from onnx_gradcam.jobs.plan import Plan, is_array
 from onnx_gradcam.jobs.truth import against_truth, no_label
 from onnx_gradcam.photos.decode import load_tensor
+from onnx_gradcam.photos.inputs import beside_image
 from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.contrast import explain_both
 from onnx_gradcam.results.explanation import Explanation
@@ -129,7 +130,7 @@ def _explain_array(
     keywords: Mapping[str, Any],
     only: Sequence[int] | None,
 ) -> Explanation:
-    feeds = {explainer.image_input.name: x, **plan.inputs}
+    feeds = beside_image(explainer.image_input.name, x, plan.inputs)
     if only is None:
         return explainer.explain(feeds, target, plan.method, **keywords)
     kept = np.array(only)

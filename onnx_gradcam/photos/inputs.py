@@ -81,6 +81,22 @@ def _missing(specs: Sequence[InputSpec]) -> InputError:
     )
 
 
+def beside_image(name: str, x: Array, others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is fed to all inputs: the prepared photo ``x`` to the input ``name``, and arrays to the others.
+
+    Raises:
+        InputError: an array is given for the input that takes the photo.
+    """
+    if name in others:
+        raise InputError(
+            f"the input {name!r} takes the photo, and an array was given for it as well",
+            hint=f"without --input {name}=…, or the array in the photo's place; --image-input NAME where another input "
+            "takes the photo",
+            name=name,
+        )
+    return {name: x, **others}
+
+
 def as_array(value: Any, name: str) -> np.ndarray:
     """Return what is fed to the input ``name`` as an array. Raises ``InputError`` for what is none."""
     if hasattr(value, "detach"):  # a torch tensor that requires grad refuses __array__

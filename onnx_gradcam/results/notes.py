@@ -115,6 +115,13 @@ def forward_difference(difference: float | None) -> list[str]:
     ]
 
 
+def few_labels(labels: int, classes: int) -> list[str]:
+    """Warn that there are labels for some of the classes alone: they may be those of another model."""
+    if not 0 < labels < classes:
+        return []
+    return [f"{labels} labels for {classes} classes: the others are numbers, if the labels are this model's at all"]
+
+
 def guessed_labels(source: str) -> list[str]:
     """Warn that the class names are not the model's own."""
     return [f"the labels are {source}; set them with --labels FILE"] if source.startswith("guessed") else []

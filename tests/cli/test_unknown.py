@@ -140,3 +140,51 @@ def test_inputs_that_are_missing_are_named_with_their_option(command: str, photo
     fed = ["--input", "im_shape=shape.npy", "--input", "ids=ids.npy"]
     assert "'ids' (?, ?) int64" in run(*words, *fed[:2])[2]
     assert run(*words, *fed)[0] == 0
+
+
+def test_an_array_for_the_input_that_takes_the_photo_is_refused(photo: str, run: Any) -> None:
+    """It would take the photo's place, and the map of the array would be drawn on the photo."""
+    onnx.save(two_inputs(), "model.onnx")
+    np.save("x.npy", np.zeros((1, 3, SIDE, SIDE), np.float32))
+    np.save("shape.npy", np.ones((1, 2), np.float32))
+    np.save("ids.npy", np.ones((1, 3), np.int64))
+    fed = ["--input", "x=x.npy", "--input", "im_shape=shape.npy", "--input", "ids=ids.npy"]
+    for command in (["explain", "model.onnx"], ["compare", "model.onnx", "model.onnx"]):
+        for image in (photo, "x.npy"):
+            status, _, errors = run(*command, image, *fed)
+            assert status == 2
+            assert "the input 'x' takes the photo, and an array was given for it as well" in errors
+        assert run(*command, photo, *fed[2:])[0] == 0
+
+
+def test_inspect_shows_a_model_without_a_score_beside_a_photo(photo: str, run: Any) -> None:
+    net = Net()
+    trunk(net)
+    net.op("Mul", net.conv("features", (6, 1), out="raw"), net.array(np.float32(3)), out="depth")
+    onnx.save(net.model({"depth": [BATCH, 1, SIDE, SIDE]}), "model.onnx")
+    status, out, errors = run("inspect", "model.onnx", "--image", photo)
+    assert (status, errors) == (0, "")
+    assert "raw  (N, 1, 16, 16)  Conv" in out
+    assert "the model gives no probabilities by which it could be told" in out
+
+
+def test_a_preprocessing_as_json_text(photo: str, run: Any) -> None:
+    net = Net()
+    onnx.save(ended(net, net.linear(trunk(net), 6, 5), [BATCH, 5]), "model.onnx")
+    form = json.dumps({"preset": "tf", "channels": "BGR"})
+    assert run("explain", "model.onnx", photo, "--preprocess", form, "-o", "out")[0] == 0
+    record = json.loads(Path("out/manifest.json").read_text("utf-8"))["results"][0]["preprocess"]
+    assert record["channels"] == {"value": "BGR", "source": "chosen: the preprocess argument"}
+    assert record["scale"]["value"] == 1 / 127.5
+    status, _, errors = run("explain", "model.onnx", photo, "--preprocess", '{"preset": "tf",', "-o", "again")
+    assert (status, "is not JSON" in errors) == (2, True)
+
+
+def test_labels_for_some_of_the_classes_alone_are_noticed(photo: str, run: Any) -> None:
+    net = Net()
+    onnx.save(ended(net, net.linear(trunk(net), 6, 5), [BATCH, 5]), "model.onnx")
+    Path("labels.txt").write_text("cat\ndog\n")
+    warning = "2 labels for 5 classes"
+    assert warning in " ".join(run("explain", "model.onnx", photo, "--labels", "labels.txt", "-o", "a")[2].split())
+    Path("labels.txt").write_text("cat\ndog\nfox\nhen\nowl\n")
+    assert "labels for" not in run("explain", "model.onnx", photo, "--labels", "labels.txt", "-o", "b")[2]

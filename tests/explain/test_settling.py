@@ -176,7 +176,7 @@ def test_a_free_width_of_one_image_at_a_time() -> None:
     net.op("Reshape", rows, net.op("Concat", length, net.ints(1), net.ints(-1), axis=0), out="scores")
     image = X[:1, :, :, :6]
     with ogc.Explainer(net.model({"scores": None}), target_layer="relu", providers=["cpu"]) as explainer:
-        found = explainer.explain(image)
+        found = explainer.explain(image, method="gradcam")
         assert explainer.score.count == CLASSES
     scores = found.outputs["scores"][:, 0]
     p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)

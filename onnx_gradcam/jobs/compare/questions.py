@@ -17,6 +17,7 @@ from onnx_gradcam.jobs.compare.matching import Match, match, targets_for_b
 from onnx_gradcam.jobs.compare.sides import fitted
 from onnx_gradcam.photos.decode import MAX_PIXELS, load_tensor
 from onnx_gradcam.photos.function import PhotoFunction
+from onnx_gradcam.photos.inputs import beside_image
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.targets import Classes, Each, Target, TargetObject, TopK, class_index, parse
@@ -71,7 +72,7 @@ class Bench:
         return self._of_photo(self.a, image, of_a), self._of_photo(self.b, image, of_b)
 
     def _of_array(self, side: Explainer, x: Any) -> Ask:
-        feeds = {side.image_input.name: x, **self.inputs}
+        feeds = beside_image(side.image_input.name, x, self.inputs)
         return lambda target: side.explain(feeds, target, **self.keywords)
 
     def _of_photo(self, side: Explainer, image: Any, choice: Settled) -> Ask:

@@ -80,7 +80,7 @@ class Settings:
 
 
 def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Preprocess) -> Settings:
-    """Return the settings that a user requests: by a preset's name, a JSON file, its content, or a ``Preprocess``.
+    """Return the settings that a user requests: by a preset's name, a JSON file or text, or a ``Preprocess``.
 
     Raises:
         PreprocessError: an unknown preset or key, a file that cannot be read, or a wrong value.
@@ -97,6 +97,8 @@ def read_request(request: str | os.PathLike[str] | Mapping[str, object] | Prepro
             hint="a preset, a JSON form, a Preprocess; in explain_image a function of the photo, too",
             name=request,
         )
+    if isinstance(request, str) and request.lstrip().startswith("{"):
+        return read_form(read_object(request, "the preprocess argument"), "the preprocess argument", CHOSEN)
     path = Path(request)
     if isinstance(request, str) and path.suffix.lower() != ".json" and not names_file(path):
         known = ("auto", *PRESETS)

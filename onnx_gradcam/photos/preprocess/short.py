@@ -37,7 +37,7 @@ class ShortForm:
 
 
 def read_short(text: str) -> ShortForm | None:
-    """Return what a short form says, or None for a text that is none: the name of one preset, or of a file.
+    """Return what a short form says, or None for a text that is none: the name of one preset, of a file, or JSON.
 
     >>> form = read_short("raw,BGR,letterbox,48xfree,std=58.4:57.1:57.4")
     >>> form.base, form.fields["channels"], form.fields["size"]
@@ -52,7 +52,7 @@ def read_short(text: str) -> ShortForm | None:
         PreprocessError: a word is unknown, or says again what another said.
     """
     words = [word.strip() for word in text.split(",")]
-    is_file = text.lower().endswith(".json") or names_file(text)
+    is_file = text.lower().endswith(".json") or text.lstrip().startswith("{") or names_file(text)
     if is_file or (len(words) == 1 and not any(_read(words[0]))):
         return None
     fields: dict[str, Any] = {}
