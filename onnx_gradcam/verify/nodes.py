@@ -119,9 +119,9 @@ class _Trial:
 
     def check(self, move: Move, rng: np.random.Generator) -> list[NodeCheck]:
         """Compare at the moved inputs, for every input of ``site.wrt``. Raises ``NoReference``."""
-        narrow = [y.dtype for y in self.outputs.values() if y.dtype != np.float32]
+        narrow = [y.dtype for y in self.outputs.values() if y.dtype not in (np.float32, np.float64)]
         if narrow:
-            raise NoReference(f"its output is {narrow[0]}: only float32 is checked")
+            raise NoReference(f"its output is {narrow[0]}: only float32 and float64 are checked")
         arrays = [move(a, rng) if i in self.site.wrt and a is not None else a for i, a in enumerate(self.inputs)]
         probes = zip(*(cotangents(y, rng) for y in self.outputs.values()), strict=True)
         gs = [dict(zip(self.outputs, row, strict=True)) for row in probes]

@@ -33,6 +33,18 @@ def two_open_inputs() -> onnx.ModelProto:
     return net.model({"logits": ["N", 5]})
 
 
+def test_nodes_in_float64() -> None:
+    """The head is computed in float64 between two Casts."""
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", ["N", 3, 8, 8]), (3, 4)), out="relu")
+    y = net.op("Cast", net.op("Flatten", net.op("GlobalAveragePool", x)), to=onnx.TensorProto.DOUBLE)
+    w = net.array(np.random.default_rng(0).standard_normal((4, 5)))
+    net.op("Cast", net.op("Tanh", net.op("MatMul", y, w), out="tanh"), to=onnx.TensorProto.FLOAT, out="logits")
+    report = verify(net.model({"logits": ["N", 5]}))
+    assert report.ok, str(report)
+    assert {n.status for n in report.nodes if n.op_type in ("MatMul", "Tanh")} == {"pass"}
+
+
 def test_a_row_of_classes_that_the_first_run_shows() -> None:
     assert verify(stale()).ok
 
