@@ -25,9 +25,9 @@ SAME_RANGE = 0.2
 """By how much of its width two ranges may differ at their ends, together, and be taken for the same."""
 ALIKE = 1.0
 """How far numbers may be from those of a preset: ln of the ratio of deviations plus the distance of means in widths."""
-LARGE = 12.0
-"""The first convolution of a model whose input is standardised expects numbers of deviation 0.1 to 6; of 0..255, 23
-or more, as 23 deployed models show."""
+LARGE = 40.0
+"""The first convolution of a model whose input is standardised expects numbers of deviation 0.1 to 23; of 0..255, 57
+or more, as 25 deployed models show."""
 SURE = 3.0
 """Standard errors by which a mean must be off to be ruled out."""
 
