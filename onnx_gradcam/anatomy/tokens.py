@@ -99,15 +99,18 @@ class TokenPositions:
         return any(varies(p, convolution_axes(node, p.ndim)[1]) for p in self._of(node.inputs[0])[1:])
 
     def _runs_along_rows(self, node: ir.Node) -> bool:
-        """Tell whether a convolution has fewer spatial axes than the positions of what it reads have coordinates."""
+        """Tell whether a convolution has fewer spatial axes than the positions of what it reads have coordinates.
+
+        It runs along tokens in one row, or, where no position differs along its axis, along features.
+        """
         space = self._of(node.inputs[0])[1:]
-        return len(space) > 1 and space[0].ndim - 2 < len(space) and any(varies(p, space[0].ndim - 1) for p in space)
+        return len(space) > 1 and space[0].ndim - 2 < len(space)
 
     def _convolutions_over_tokens(self) -> set[ir.Node]:
         """Return the convolutions that begin no grid of the image.
 
         They take tokens for channels (tokens with positions, or what such ones made), or run along tokens that lie in
-        one row.
+        one row, or along features.
         """
         over_tokens: set[ir.Node] = set()
         results: set[ir.Value] = set()

@@ -56,6 +56,18 @@ def test_down_the_columns() -> None:
     check(layout(net, "tokens"), (0, 2, 1), [[0, 2, 4], [1, 3, 5]])
 
 
+def test_a_convolution_along_features_begins_no_grid() -> None:
+    """As it does that weighs the class tokens of several streams."""
+    net = Net()
+    y = net.conv(net.input("x", [1, 3, ROWS, COLUMNS]), (3, 8), out="convolved")
+    flat = net.op("Transpose", net.op("Reshape", y, net.ints(1, 8, -1)), perm=[0, 2, 1])
+    tokens = net.op("Concat", net.random(1, 1, 8), flat, axis=1)
+    first = [net.op("Gather", v, net.ints(0), axis=1) for v in (tokens, net.op("Relu", tokens))]
+    net.op("Conv", net.op("Concat", *first, axis=1), net.random(1, 2, 1), out="features")
+    graph = prepare(load(net.model({"features": [1, 1, 8]})).model).graph
+    assert [v.name for v in TokenPositions(graph).on_grid()] == ["convolved"]
+
+
 def test_other_tokens_before_and_behind() -> None:
     net, x = start()
     tokens = net.op("Reshape", net.op("Transpose", x, perm=[0, 2, 3, 1]), net.ints(2, -1, 4))
