@@ -53,6 +53,8 @@ def axis_after(node: ir.Node, axis: int) -> int | None:
         return None
     if node.op_type == "Transpose":
         return permutation(node, len(source.shape)).index(axis)
+    if node.op_type == "Squeeze" and len(source.shape) > len(value.shape) and (axes := listed_axes(node, source)):
+        return None if axis in axes else axis - sum(k < axis for k in axes)
     return reshaped_axis(list(source.shape), list(value.shape), axis)
 
 

@@ -161,6 +161,18 @@ def two_streams(net: Net) -> Outputs:
     return {"y": [1, 5, 32, 32]}
 
 
+def down_again(net: Net) -> Outputs:
+    """A segmenter that goes down, up, and down again: the second value of lowest resolution depends on the first."""
+    fine, deep = pyramid(net)
+    up = net.op("Relu", net.conv(net.op("Concat", enlarged(net, deep, 2), fine, axis=1), (16, 8)))
+    again = net.op("Add", net.op("Relu", net.conv(up, (8, 8), stride=2)), deep)
+    again = net.op("Relu", net.conv(again, (8, 8)), out="again")
+    y = net.op("Concat", enlarged(net, again, 2), up, axis=1)
+    y = net.op("Relu", net.conv(y, (16, 8)))
+    net.op("Softmax", net.conv(enlarged(net, y, 4), (8, 5), out="logits"), axis=1, out="y")
+    return {"y": [1, 5, 32, 32]}
+
+
 def two_backbones(net: Net) -> Outputs:
     """Two streams of a detector whose logits are summed."""
     x, ends = net.input("x", [1, 3, 32, 32]), []
@@ -230,6 +242,7 @@ MAPS = {
     "prototypes": Maps(prototypes, (Head("output0", 3, 2),), ("level0", "level1")),
     "mask in bytes": Maps(mask_in_bytes, (Head("y", 1),)),
     "two streams": Maps(two_streams, (Head("y", 5),), ("end0", "end1")),
+    "down again": Maps(down_again, (Head("y", 5),), ("top1",)),
     "two backbones": Maps(two_backbones, (Head("scores", 3),), ("end0", "end1")),
     "texts": Maps(with_texts, (Head("scores", 3, 2),), ("level0", "level1")),
     "reader": Maps(lambda net: reader(net, ""), (Head("y", 7),), ("level0",)),

@@ -98,10 +98,17 @@ def _bottleneck(places: Places, begin: Sequence[Value]) -> list[Value]:
         deep = [v for v in lowest if stages.get(v, 0) >= least]
         for choice in ([v for v in deep if v in beyond], deep):
             if ends := smallest_cut(nodes, first, sinks, choice):
-                return ends
+                return _beginning(nodes, ends)
         if ends := smallest_cut(nodes, begin, sinks, [v for v in values if stages.get(v, 0) >= least]):
-            return ends
+            return _beginning(nodes, ends)
     return lowest[-1:]
+
+
+def _beginning(nodes: Sequence[ir.Node], ends: Sequence[Value]) -> list[Value]:
+    """Return those of ``ends`` that depend on no other one: the gradient there holds what flows through the others."""
+    if len(ends) < 2:
+        return list(ends)
+    return [v for v in ends if not any(v in downstream(nodes, [other]) for other in ends if other is not v)]
 
 
 def _feeding(places: Places, reached: set[Value], logits: Collection[Value]) -> list[Value]:

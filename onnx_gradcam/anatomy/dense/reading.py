@@ -18,6 +18,7 @@ from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.vectors import Batches
 from onnx_gradcam.errors import ScoreError
 from onnx_gradcam.graph.builder import Value, rank
+from onnx_gradcam.graph.operators import RESHAPES
 
 SQUASHES: Mapping[str, str] = {"sigmoid": "Sigmoid", "softmax": "Softmax"}
 PATTERNS: Mapping[str, str] = {
@@ -75,6 +76,7 @@ def read_as(
     Raises:
         ScoreError: the options do not fit the shape of the value.
     """
+    value = value if "axis" in options else with_columns(value, known)
     axis, source = _columns_of(value, options, known)
     total = dims_of(source)[axis]
     anchors = int(options.get("anchors", 1))
@@ -94,6 +96,16 @@ def read_as(
     squash = SQUASHES.get(options.get("squash", ""), "Sigmoid" if {"anchors", "columns"} & {*options} else "")
     reason = f"{last - first + 1} columns for each of many cells, by what the user says: {_shown(options)}"
     return scored_output(value, classes, axis, gate, None, squash or activation_behind(value), batches, reason)
+
+
+def with_columns(value: Value, known: Mapping[Value, Entries]) -> Value:
+    """Return ``value``, or the map of one column that a Squeeze or Reshape took the axis of the columns from."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type in RESHAPES else None
+    if value in known or source is None or source not in known or value.shape is None:
+        return value
+    is_taken = len(known[source].columns) == 1 and rank(source) == rank(value) + 1
+    return source if is_taken else value
 
 
 def column_axis(value: Value, known: Mapping[Value, Entries]) -> int:

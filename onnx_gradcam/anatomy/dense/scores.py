@@ -19,7 +19,7 @@ from onnx_gradcam.anatomy.dense.grouping import grouped, without_boxes
 from onnx_gradcam.anatomy.dense.outputs import ScoredOutput, activation_behind, of_entries, scored_output
 from onnx_gradcam.anatomy.dense.plain import is_coarse_map, plain_logits
 from onnx_gradcam.anatomy.dense.raw import raw_heads, squashed_anchors
-from onnx_gradcam.anatomy.dense.reading import column_axis, read_as
+from onnx_gradcam.anatomy.dense.reading import column_axis, read_as, with_columns
 from onnx_gradcam.anatomy.dense.settling import as_options, lines_of_detector
 from onnx_gradcam.anatomy.dense.tensors import Joined, Tensor, column_sources, dims_of, sources
 from onnx_gradcam.anatomy.entries.columns import Entries
@@ -206,6 +206,7 @@ def _plain(value: Value, known: Mapping[Value, Entries], batches: Batches) -> Sc
     """
     if value.shape is None or len(value.shape) < len("NPK") or not (value in known or value.is_graph_output()):
         return None
+    value = with_columns(value, known)
     axis = column_axis(value, known)
     if not isinstance(dims_of(value)[axis], int):
         return None

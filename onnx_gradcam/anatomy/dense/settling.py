@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.dense.heads import BOX
-from onnx_gradcam.anatomy.dense.reading import column_axis
+from onnx_gradcam.anatomy.dense.reading import column_axis, with_columns
 from onnx_gradcam.anatomy.entries.columns import Entries
 from onnx_gradcam.anatomy.sizes import Sizes
 from onnx_gradcam.graph.builder import Value
@@ -28,7 +28,7 @@ def settling_lines(graph: ir.Graph, known: Mapping[Value, Entries]) -> str:
     if not many:
         return ""
     sizes = Sizes.of(graph)
-    counts = [sizes.dims(value)[column_axis(value, known)] for value in many]
+    counts = [sizes.dims(value)[column_axis(value, known)] for value in (with_columns(v, known) for v in many)]
     on_one_grid = len({tuple(map(str, sizes.dims(value))) for value in many}) < len(many)
     if len(set(counts)) > 1 or on_one_grid or not isinstance(counts[0], int):
         return f"scores of classes or of a mask: {' or '.join(f'--score {value.name}' for value in many[:SHOWN])}"

@@ -77,6 +77,13 @@ def depth(net: Net) -> Outputs:
     return {"y": [1, 1, 32, 32]}
 
 
+def squeezed_depth(net: Net) -> Outputs:
+    """A depth without an axis of columns."""
+    depth(net)
+    net.op("Squeeze", "y", net.ints(1), out="flat")
+    return {"flat": [1, 32, 32]}
+
+
 def anomaly(net: Net) -> Outputs:
     """The mean squared distance of features from stored ones, in the size of the image."""
     apart = net.op("Sub", pyramid(net)[0], net.random(1, 8, 8, 8))
@@ -138,6 +145,7 @@ LINES: dict[str, tuple[Callable[[Net], Outputs], list[str], Callable[[dict[str, 
     "lanes": (lanes, ["y"], lambda out: by_softmax(rows(out["y"]))),
     "letters": (letters, ["y"], lambda out: by_softmax(out["y"][0])),
     "depth": (depth, ["y"], lambda out: (0, float(out["y"].max()))),
+    "squeezed depth": (squeezed_depth, ["flat"], lambda out: (0, float(out["flat"].max()))),
     "anomaly": (anomaly, ["y"], lambda out: (0, float(out["y"].max()))),
 }  # fmt: skip
 
@@ -179,14 +187,14 @@ def test_what_the_user_says_of_a_value(name: str) -> None:
     assert found.score[0] == pytest.approx(score, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("write", [depth, anomaly])
-def test_a_part_of_a_map_of_values(write: Callable[[Net], Outputs]) -> None:
+@pytest.mark.parametrize(("write", "name"), [(depth, "y"), (squeezed_depth, "flat"), (anomaly, "y")])
+def test_a_part_of_a_map_of_values(write: Callable[[Net], Outputs], name: str) -> None:
     """The line with a target: the mean of the values in a region of the image."""
     proto = dense_kinds.model(write)
-    assert "--score y --target box:0@X1,Y1,X2,Y2" in lines_for(proto)
-    with ogc.Explainer(proto, score="y", providers=["cpu"]) as explainer:
+    assert f"--score {name} --target box:0@X1,Y1,X2,Y2" in lines_for(proto)
+    with ogc.Explainer(proto, score=name, providers=["cpu"]) as explainer:
         found = explainer.explain(X, parse(["box:0@8,4,20,28"], 1, None))
-    expected = run(proto, {"x": X})["y"][0, 0, 4:28, 8:20].mean()
+    expected = run(proto, {"x": X})[name].reshape(32, 32)[4:28, 8:20].mean()
     assert found.score[0] == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
 
 
