@@ -117,12 +117,16 @@ def at_size(graph: ir.Graph, layer: Layer, sizes: Mapping[str, Sequence[int]]) -
 
 
 def _refuse_unplaced_tokens(ranked: Sequence[Layer]) -> None:
+    """Raise ``LayerError`` for tokens without a grid, naming the deepest layer before them that can be explained."""
     for layer in ranked:
         if layer.verdict is Verdict.NO_TOKEN_GRID:
+            placed = next((x.name for x in ranked if x.verdict is Verdict.SHALLOWER), "NAME")
+            is_one_row = len(layer.value.shape or ()) == 3
             raise LayerError(
                 f"the tokens of {layer.name!r} are not a grid that could be found by following the graph",
                 where=f"shape {layer.value.shape}, {REASONS[Verdict.LAST_BLOCK]}",
-                hint="--grid HxW, or HxW+1 with one token before it; or another layer: --layer NAME",
+                hint=("--grid HxW, or HxW+1 with one token before it; or another layer: " if is_one_row else "")
+                + f"--layer {placed}",
                 name=layer.name,
             )
 

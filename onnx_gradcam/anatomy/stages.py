@@ -168,7 +168,8 @@ def _ranked(layers: Mapping[ir.Value, Layer], nodes: Sequence[ir.Node]) -> list[
         if any(other.value is layer.value for other in ranked):
             continue
         if layer.verdict in TAKEN or layer.verdict is Verdict.NO_TOKEN_GRID:
-            layer = replace(layer, verdict=Verdict.SHALLOWER) if is_settled else layer
+            is_shallower = is_settled and layer.verdict in TAKEN
+            layer = replace(layer, verdict=Verdict.SHALLOWER) if is_shallower else layer
             is_settled = True
         ranked.append(layer)
     return sorted(ranked, key=lambda layer: not layer.chosen)

@@ -14,6 +14,7 @@ from onnx_gradcam.anatomy.layers import candidates, choose
 from onnx_gradcam.anatomy.linear_head import CARRYING
 from onnx_gradcam.anatomy.score import find_score
 from onnx_gradcam.errors import LayerError
+from onnx_gradcam.explain.network import Network
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.lowering.registry import LOWERINGS, MICROSOFT
 from onnx_gradcam.graph.operators import OPERATORS
@@ -326,3 +327,20 @@ def test_a_convolution_along_a_row_of_tokens_begins_no_grid(kernel: int, stride:
         return
     with pytest.raises(LayerError, match="the tokens of 'again' are not a grid"):
         choose(graph, find_score(graph), ["auto"])
+
+
+def test_tokens_without_a_grid_name_a_layer_before_them_that_has_one() -> None:
+    """Windows of tokens stand in an axis of their own: no ``--grid`` fits them."""
+    net = Net()
+    y = net.op("Relu", net.conv(net.input("x", [1, 3, 8, 8]), (3, 4)), out="stage")
+    windows = net.op("Reshape", y, net.ints(1, 4, 4, 2, 4, 2))
+    tokens = net.op("Reshape", net.op("Transpose", windows, perm=[0, 2, 4, 3, 5, 1]), net.ints(1, 16, 4, 4))
+    for _ in range(2):
+        shares = net.op("Softmax", net.op("MatMul", tokens, net.op("Transpose", tokens, perm=[0, 1, 3, 2])), axis=-1)
+        tokens = net.op("Add", tokens, net.op("MatMul", shares, net.op("MatMul", tokens, net.random(4, 4))))
+    net.linear(net.op("ReduceMean", tokens, net.ints(1, 2), keepdims=0), 4, 5, out="logits")
+    proto = net.model({"logits": [1, 5]})
+    with pytest.raises(LayerError, match="are not a grid") as caught:
+        _ = Network(proto).layers
+    assert caught.value.hint == "--layer stage"
+    assert Network(proto, "stage").layer_names == ("stage",)
