@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence, Set
 from typing import Any
 
@@ -21,6 +22,8 @@ from onnx_gradcam.graph.prepare.quiet import forgiving_inference
 
 # What they make has the shape of what they read first.
 SAME_SHAPE = operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED, AxisEffect.SQUASHED) | {"Sigmoid", "QLinearSigmoid"}
+
+INFERRED = re.compile(r"unk__\d+")  # what shape inference calls a size that it does not know
 
 
 def infer(model: ir.Model) -> None:
@@ -71,9 +74,20 @@ def infer_anew(model: ir.Model) -> None:
         value.shape = None
     infer(model)
     inputs = {d.value for v in model.graph.inputs for d in v.shape or () if not isinstance(d, int)}
-    filled = [value for value, shape in declared.items() if _fill(value, shape, inputs)]
+    filled = [value for value, shape in declared.items() if _fill(value, _said(shape, inputs), inputs)]
     if filled:
         infer(model)
+
+
+def _said(declared: ir.Shape | None, inputs: Set[str | None]) -> ir.Shape | None:
+    """Return a declared shape without the names that an earlier inference gave to what it did not know.
+
+    They say nothing that is not found again; beside new names of the same form they would make two sizes one.
+    """
+    if declared is None:
+        return None
+    dims = [d if isinstance(d, int) else d.value for d in declared]
+    return ir.Shape([None if isinstance(d, str) and INFERRED.fullmatch(d) and d not in inputs else d for d in dims])
 
 
 def _fill(value: ir.Value, declared: ir.Shape | None, inputs: Set[str | None]) -> bool:
@@ -86,11 +100,15 @@ def _fill(value: ir.Value, declared: ir.Shape | None, inputs: Set[str | None]) -
     if not declared or (found is not None and len(found) != len(declared)):
         return False
     pairs = zip(list(found) if found is not None else [ir.SymbolicDim(None)] * len(declared), declared, strict=True)
-    dims = [d if isinstance(d, int) or d.value in inputs - {None} else old for d, old in pairs]
+    dims = [d if _is_known(d, inputs) or not (isinstance(old, int) or old.value) else old for d, old in pairs]
     if found is not None and dims == list(found):
         return False
     value.shape = ir.Shape(dims)
     return any(isinstance(d, int) or d.value for d in dims)
+
+
+def _is_known(dim: int | ir.SymbolicDim, inputs: Set[str | None]) -> bool:
+    return isinstance(dim, int) or dim.value in inputs - {None}
 
 
 def _infer_once(model: ir.Model) -> None:

@@ -125,3 +125,17 @@ def test_an_output_declared_without_dimensions_gets_those_of_its_softmax(opset: 
     assert [node.op_type for node in graph if "logits" in [v.name for v in node.inputs if v]] == ["Softmax"]
     (head,) = find_heads(graph)
     assert (head.name, head.count, head.kind) == ("logits", 5, "dense")
+
+
+def test_names_that_an_earlier_inference_left_make_no_two_sizes_one() -> None:
+    """Tools keep some of the names that shape inference gives; those that it gives next begin at unk__0 again."""
+    net = Net()
+    fine = net.conv(net.input("x", [BATCH, 3, "H", "W"]), (3, 4), stride=2, out="fine")
+    coarse = net.conv(net.op("Relu", fine), (4, 4), stride=2, out="coarse")
+    net.op("GlobalAveragePool", coarse, out="y")
+    proto = net.model({"y": None})
+    left = [BATCH, 4, "unk__0", "unk__1"]
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info("coarse", onnx.TensorProto.FLOAT, left))
+    values = ir.convenience.create_value_mapping(prepare(ir.from_proto(proto)).graph)
+    sizes = [str(d) for name in ("fine", "coarse") for d in list(values[name].shape or ())[2:]]
+    assert len(set(sizes)) == 4
