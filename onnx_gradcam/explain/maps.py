@@ -149,7 +149,7 @@ def layer_maps(
     sentences = (
         *cams.notes,
         *notes.own_grid(network.image_input.name, shape[1:], grid if axes is None else ()),
-        *notes.within_last_kernel(is_within),
+        *notes.within_last_kernel(is_within, network.is_automatic),
         *notes.loose_places(frozenset(kinds(rows)), cams.layers),
         *notes.blank_maps(blank, cams.layers, recipe.name),
     )

@@ -264,14 +264,19 @@ def mean_of_flattened(layers: Sequence[LayerResult]) -> list[str]:
     ]
 
 
-def within_last_kernel(is_within: np.ndarray) -> list[str]:
-    """Warn of rows, (R,) bool, whose map covers no more than the last kernel before its cell."""
+def within_last_kernel(is_within: np.ndarray, is_default: bool) -> list[str]:
+    """Warn of rows, (R,) bool, whose map covers no more than the last kernel before its cell.
+
+    ``is_default``: whether the layer was chosen automatically.
+    """
     if not is_within.any():
         return []
+    way_out = (
+        "an earlier layer (--layer NAME) shows more" if is_default else "the default layer, or an earlier one, does"
+    )
     return [
         f"{int(is_within.sum())} of {len(is_within)} maps are tautological: they cover no more than the last kernel "
-        "before the cell reads, so that they show where the cell is and not what the model looked at; take the default "
-        "layer, or one before it (--layer NAME)"
+        f"before the cell reads, so that they show where the cell is and not what the model looked at; {way_out}"
     ]
 
 

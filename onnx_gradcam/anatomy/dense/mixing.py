@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.dense.heads import PICKING
+from onnx_gradcam.anatomy.dense.scales import scales
 from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.flow import carriers
@@ -62,18 +64,38 @@ def _kernel_before(
     nodes: Sequence[ir.Node], sinks: Collection[Value], of_image: Collection[Value], layer: Layer
 ) -> list[int]:
     """Return the same for one level: what is interpolated reaches further; 1 where no stage lies behind the layer."""
-    stages = mixing_stages(nodes, sinks, of_image)
-    last = [n for n in nodes if any(stages.get(v) == 0 for v in n.outputs)]
-    reach = [1] * (len(layer.dims) - 2)
-    for node in last if stages.get(layer.value, 0) else ():
-        if _stages(node, of_image) == 1:
-            kernel = _kernel(node)
-            dilations = list(node.attributes.get_ints("dilations", ())) or [1] * len(kernel)
-            along = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-            reach = [max(pair) for pair in zip(reach, along, strict=False)]
-    modes = [node.attributes.get_string("mode", "") for node in last if node.op_type in ("Resize", "Upsample")]
-    further = max((INTERPOLATED.get(mode, 0) for mode in modes), default=0)
-    return [k + further for k in reach]
+    stages, axes = mixing_stages(nodes, sinks, of_image), len(layer.dims) - 2
+    last = [n for n in nodes if n.inputs and n.inputs[0] is not None and any(stages.get(v) == 0 for v in n.outputs)]
+    kernels = {n: _reach(n) for n in last if stages.get(layer.value, 0) and _stages(n, of_image) == 1}
+    resizes = {n: [1 + INTERPOLATED.get(n.attributes.get_string("mode", ""), 0)] * axes for n in last if _resizes(n)}
+    coarseness = _coarser_by(nodes, layer, [*kernels, *resizes])
+
+    def in_cells(reach: Mapping[ir.Node, list[int]], axis: int) -> int:
+        """Return how many places of the layer the longest reach along an axis covers, beyond the first."""
+        return max((math.ceil((own[axis] - 1) / coarseness.get(node, 1.0)) for node, own in reach.items()), default=0)
+
+    return [1 + in_cells(kernels, axis) + in_cells(resizes, axis) for axis in range(axes)]
+
+
+def _coarser_by(nodes: Sequence[ir.Node], layer: Layer, readers: Sequence[ir.Node]) -> dict[ir.Node, float]:
+    """Return by how much the cells of a layer are longer than those that each of ``readers`` reads."""
+    read = {node: v for node in readers if (v := node.inputs[0]) is not None and v.producer() is not None}
+    values = {v: list(v.shape[2:]) for v in read.values() if v.shape is not None}
+    assert layer.value.shape is not None
+    coarse = scales(nodes, {**values, layer.value: [layer.value.shape[k] for k in layer.axes[2:]]})
+    axes = len(layer.dims) - 2
+    return {n: (coarse[layer.value] / coarse[v]) ** (1 / axes) if v in coarse else 1.0 for n, v in read.items()}
+
+
+def _reach(node: ir.Node) -> list[int]:
+    """Return over how many places a convolution or pooling reaches, with the gaps of its dilation."""
+    kernel = _kernel(node)
+    dilations = list(node.attributes.get_ints("dilations", ())) or [1] * len(kernel)
+    return [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+
+
+def _resizes(node: ir.Node) -> bool:
+    return node.op_type in ("Resize", "Upsample")
 
 
 def _stages(node: ir.Node, of_image: Collection[Value]) -> int:

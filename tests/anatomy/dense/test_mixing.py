@@ -86,6 +86,23 @@ def test_the_reach_of_the_last_kernel() -> None:
     assert kernel(net, up, "b") == (4, 4)
 
 
+@pytest.mark.parametrize("is_beside", [False, True])
+@pytest.mark.parametrize("side", [16, "side"])
+def test_the_reach_is_counted_in_cells_of_the_layer(side: int | str, is_beside: bool) -> None:
+    """3 × 3 behind an enlargement by 8 reaches over 2 cells at most, as in the decoder of a U-Net.
+
+    Beside a kernel on the image itself, whose size is no value's, it is taken for one on the grid of the layer.
+    """
+    net = Net()
+    x = net.conv(net.input("x", [1, 3, side, side]), (3, 4), stride=2)
+    b = net.op("Relu", net.conv(net.op("Relu", net.conv(x, (4, 4), stride=2)), (4, 4), stride=2), out="b")
+    up = net.op("Resize", b, "", net.array(np.array([1, 1, 8, 8], np.float32)), mode="nearest")
+    y = net.conv(up, (4, 2))
+    if is_beside:
+        y = net.op("Add", y, net.conv("x", (3, 2)))
+    assert kernel(net, y, "b") == ((3, 3) if is_beside else (2, 2))
+
+
 EVERY = {**{f"{k} (kind)": v.write for k, v in KINDS.items() if k != "mask"}, **{k: v.write for k, v in MAPS.items()}}
 EVERY |= {f"{name} (anchors)": anchored.write for name, anchored in ANCHORED.items()}
 
