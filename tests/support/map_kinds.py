@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
-from dense_kinds import CLASSES, number, pyramid, two_more
+from dense_kinds import CLASSES, SIZES, columns, number, pyramid, two_more
 from nets import Net
 
 Outputs = dict[str, list[int | str] | None]
@@ -108,6 +108,15 @@ def fine_points(net: Net) -> Outputs:
     return {"scores": [1, 32, 32]}
 
 
+def stages(net: Net) -> Outputs:
+    """Raw heat maps of two stages on one grid."""
+    x = pyramid(net)[0]
+    for k in range(2):
+        net.conv(x, (8, 16), kernel=1, out=f"hm{k}")
+        x = net.op("Relu", net.conv(x, (8, 8)))
+    return {f"hm{k}": [1, 16, 8, 8] for k in range(2)}
+
+
 def side_outputs(net: Net) -> Outputs:
     """Masks of several depths and of all of them, each in the size of the image."""
     fine, coarse = pyramid(net)
@@ -173,6 +182,39 @@ def down_again(net: Net) -> Outputs:
     return {"y": [1, 5, 32, 32]}
 
 
+def gated(net: Net) -> Outputs:
+    """YOLOv4: objectness × class of three anchors in each cell, beside boxes of an axis of their own."""
+    boxes, scores = [], []
+    for k, (x, side) in enumerate(zip(pyramid(net), SIZES, strict=True)):
+        y = net.conv(x, (8, 3 * (5 + CLASSES)), kernel=1, out=f"head{k}")
+        y = net.op("Reshape", y, net.ints(1, 3, 5 + CLASSES, side * side))
+        gate, cls = (net.op("Sigmoid", columns(net, y, a, b, 2)) for a, b in ((4, 5), (5, 5 + CLASSES)))
+        p = net.op("Transpose", net.op("Mul", cls, gate, out=f"p{k}"), perm=[0, 1, 3, 2])
+        scores.append(net.op("Reshape", p, net.ints(1, 3 * side * side, CLASSES)))
+        size = net.op("Mul", net.op("Exp", columns(net, y, 2, 4, 2)), net.array(number(0.1)))
+        centre = net.op("Mul", net.op("Sigmoid", columns(net, y, 0, 2, 2)), net.array(number(0.2)))
+        box = net.op("Transpose", net.op("Concat", centre, size, axis=2), perm=[0, 1, 3, 2])
+        boxes.append(net.op("Reshape", box, net.ints(1, 3 * side * side, 1, 4)))
+    net.op("Concat", *boxes, axis=1, out="boxes")
+    net.op("Concat", *scores, axis=1, out="confs")
+    return {"boxes": [1, 240, 1, 4], "confs": [1, 240, CLASSES]}
+
+
+def tracker(net: Net) -> Outputs:
+    """Classes and boxes of five anchors in each cell of a search image, where it is like a smaller template."""
+    kernels = [net.random(8, 3, 3, 3), net.random(8, 8, 3, 3)]
+    ends = []
+    for x in (net.input("template", [1, 3, 16, 16]), net.input("search", [1, 3, 32, 32])):
+        for kernel in kernels:
+            x = net.op("Relu", net.op("Conv", x, kernel, pads=[1] * 4, strides=[2, 2]))
+        ends.append(x)
+    like = net.op("Conv", ends[1], net.op("Reshape", ends[0], net.ints(8, 1, 4, 4)), group=8, out="matched")
+    x = net.op("Relu", net.conv(like, (8, 8)))
+    net.conv(x, (8, 10), kernel=1, out="cls")
+    net.conv(x, (8, 20), kernel=1, out="loc")
+    return {"cls": [1, 10, 5, 5], "loc": [1, 20, 5, 5]}
+
+
 def two_backbones(net: Net) -> Outputs:
     """Two streams of a detector whose logits are summed."""
     x, ends = net.input("x", [1, 3, 32, 32]), []
@@ -236,6 +278,7 @@ MAPS = {
     "peaks": Maps(peaks, (Head("hm", 3),)),
     "picked peaks": Maps(picked_peaks, (Head("scores,classes,sizes", 3),)),
     "masks of queries": Maps(masks_of_queries, (Head("class_logits", 4),), ("top1",)),
+    "stages": Maps(stages, (Head("hm0", 16), Head("hm1", 16)), ("level0",)),
     "fine points": Maps(fine_points, (Head("scores", 16),), ("level0",)),
     "side outputs": Maps(side_outputs, (Head("d0", 1), Head("d1", 1), Head("d2", 1)), ("neck1",)),
     "text map": Maps(text_map, (Head("score", 1),)),
@@ -243,6 +286,8 @@ MAPS = {
     "mask in bytes": Maps(mask_in_bytes, (Head("y", 1),)),
     "two streams": Maps(two_streams, (Head("y", 5),), ("end0", "end1")),
     "down again": Maps(down_again, (Head("y", 5),), ("top1",)),
+    "gated classes": Maps(gated, (Head("confs", 3, 2, True),), ("level0", "level1")),
+    "tracker": Maps(tracker, (Head("cls", 2),), ("matched",)),
     "two backbones": Maps(two_backbones, (Head("scores", 3),), ("end0", "end1")),
     "texts": Maps(with_texts, (Head("scores", 3, 2),), ("level0", "level1")),
     "reader": Maps(lambda net: reader(net, ""), (Head("y", 7),), ("level0",)),

@@ -98,12 +98,23 @@ def has_boxes(parts: Sequence[Part]) -> bool:
 
 def _consistent(grids: Grids, state: str) -> list[Roles] | None:
     """Return roles of the parts of each grid, as many classes and the same parts on all; None where there are none."""
-    first_readings = (roles for roles in _readings(grids[0]) if grids[0][roles.classes].state == state)
+    readings = (roles for roles in _readings(grids[0]) if grids[0][roles.classes].state == state)
+    first_readings = [roles for roles in readings if _is_told(grids, roles)]
     for first in sorted(first_readings, key=lambda roles: not _is_named_so(grids[0], roles)):
         each = [first, *(_alike(parts, grids[0], first) for parts in grids[1:])]
         if all(roles is not None for roles in each):
             return [roles for roles in each if roles is not None]
     return None
+
+
+def _is_told(grids: Grids, roles: Roles) -> bool:
+    """Tell whether the numbers of columns say so, or else names do.
+
+    Several anchors on one grid alone, and boxes and classes of as many columns, may be two stages of heat maps.
+    """
+    boxes, classes = grids[0][roles.boxes], grids[0][roles.classes]
+    is_open = (roles.anchors > 1 and len(grids) == 1) or (boxes.width, boxes.state) == (classes.width, classes.state)
+    return not is_open or _is_named_so(grids[0], roles)
 
 
 def _alike(parts: Sequence[Part], first: Sequence[Part], roles: Roles) -> Roles | None:

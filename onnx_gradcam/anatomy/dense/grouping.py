@@ -45,7 +45,8 @@ def grouped(
             while not all(_are_levels(output, other, sizes) for other in groups.get((output.count, rank, turn), [])):
                 turn += 1
             groups.setdefault((output.count, rank, turn), []).append(output)
-    left = list(others)
+    scored = {output.output for output in outputs}
+    left = [v for v in others if v not in scored]
     alike = [[with_objectness(output, gates) for output in group] for group in groups.values()]
     ordered = sorted(alike, key=lambda group: 0 if points else -group[0].count)
     return sorted((with_boxes(group, left, known) for group in ordered), key=lambda group: group[0].boxes is None)
@@ -60,7 +61,12 @@ def _beside_pair(value: Value, known: Mapping[Value, Entries], sizes: Sizes) -> 
 
 
 def _are_levels(a: ScoredOutput, b: ScoredOutput, sizes: Sizes) -> bool:
-    """Tell whether two outputs of as many columns may be levels: of grids that are coarser alike along both axes."""
+    """Tell whether two outputs of as many columns may be levels: of grids that are coarser alike along both axes.
+
+    What comes to one output of the graph is joined there.
+    """
+    if {*a.returned_in} & {*b.returned_in}:
+        return True
     dims = sizes.dims(a.output)
     if dims == sizes.dims(b.output) and all(isinstance(d, int) for d in dims[1:]):
         return False

@@ -101,10 +101,11 @@ def _of_outputs(values: Sequence[Value], known: Mapping[Value, Entries], batches
 
 
 def _image_space(graph: ir.Graph, sizes: Sizes) -> list[Dim]:
-    """Return the height and width of the first input with two spatial axes; empty where there is none."""
-    image = next((v for v in graph.inputs if v.shape is not None and len(v.shape) == 4), None)
-    if image is None:
+    """Return the height and width of the largest input with two spatial axes; empty where there is none."""
+    images = [v for v in graph.inputs if v.shape is not None and len(v.shape) == 4]
+    if not images:
         return []
+    image = max(images, key=lambda v: sizes.numbers(v) or 0)
     axes = input_axes(list(graph), image) or (0, 1, 2, 3)
     return [sizes.dims(image)[k] for k in axes[2:]]
 
