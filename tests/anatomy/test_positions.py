@@ -56,6 +56,13 @@ def test_down_the_columns() -> None:
     check(layout(net, "tokens"), (0, 2, 1), [[0, 2, 4], [1, 3, 5]])
 
 
+def test_a_reshape_that_does_not_fit_ends_the_positions() -> None:
+    """As an exporter may write it; the runtime says what is wrong with such a model."""
+    net, x = start()
+    net.op("Reshape", x, net.ints(2, 4, 7), out="misfit")
+    assert layout(net, "misfit") is None
+
+
 def test_a_convolution_along_features_begins_no_grid() -> None:
     """As it does that weighs the class tokens of several streams."""
     net = Net()
