@@ -170,6 +170,17 @@ def two_streams(net: Net) -> Outputs:
     return {"y": [1, 5, 32, 32]}
 
 
+def gate_of_places(net: Net) -> Outputs:
+    """A segmenter with a gate of one channel, which is made on a coarser grid than all features."""
+    deep = pyramid(net)[1]
+    pooled = net.op("MaxPool", deep, kernel_shape=[2, 2], strides=[2, 2])
+    gate = net.op("Sigmoid", net.conv(net.op("Relu", net.conv(pooled, (8, 1))), (1, 1)))
+    y = net.op("Mul", net.op("Relu", net.conv(deep, (8, 8)), out="features"), enlarged(net, gate, 2))
+    y = net.op("Relu", net.conv(enlarged(net, y, 8), (8, 8)))
+    net.op("Softmax", net.conv(y, (8, 5), out="logits"), axis=1, out="y")
+    return {"y": [1, 5, 32, 32]}
+
+
 def down_again(net: Net) -> Outputs:
     """A segmenter that goes down, up, and down again: the second value of lowest resolution depends on the first."""
     fine, deep = pyramid(net)
@@ -285,6 +296,7 @@ MAPS = {
     "prototypes": Maps(prototypes, (Head("output0", 3, 2),), ("level0", "level1")),
     "mask in bytes": Maps(mask_in_bytes, (Head("y", 1),)),
     "two streams": Maps(two_streams, (Head("y", 5),), ("end0", "end1")),
+    "gate of places": Maps(gate_of_places, (Head("y", 5),), ("top1",)),
     "down again": Maps(down_again, (Head("y", 5),), ("top1",)),
     "gated classes": Maps(gated, (Head("confs", 3, 2, True),), ("level0", "level1")),
     "tracker": Maps(tracker, (Head("cls", 2),), ("matched",)),

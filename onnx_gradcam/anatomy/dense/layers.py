@@ -87,6 +87,8 @@ def _bottleneck(places: Places, begin: Sequence[Value]) -> list[Value]:
     values = [v for n in nodes for v in n.outputs if v in path and v in scale]
     layered = _leading_through(nodes, sinks, lambda node: node.op_type in CONVOLUTIONS | PRODUCTS)
     values = [v for v in values if v in layered] or values
+    features = _leading_without_gates(places)
+    values = [v for v in values if v in features] or values
     if not values:
         return []
     coarsest = max(scale[v] for v in values)
@@ -102,6 +104,26 @@ def _bottleneck(places: Places, begin: Sequence[Value]) -> list[Value]:
         if ends := smallest_cut(nodes, begin, sinks, [v for v in values if stages.get(v, 0) >= least]):
             return _beginning(nodes, ends)
     return lowest[-1:]
+
+
+def _leading_without_gates(places: Places) -> set[Value]:
+    """Return the values from which a path leads to the score other than as a gate.
+
+    A gate is a map of one channel by which features are multiplied: it weighs places, and holds no features of them.
+    """
+    leading = set(places.search.sinks)
+    for node in reversed(places.search.nodes):
+        if any(v in leading for v in node.outputs):
+            gates = [v for v in node.inputs if node.op_type == "Mul" and v is not None and _is_gate(v, node)]
+            leading.update(v for _, v in carriers(node) if v not in gates)
+    return leading
+
+
+def _is_gate(value: Value, node: ir.Node) -> bool:
+    """Tell whether ``value``, which ``node`` multiplies, has one channel for each place, and the product several."""
+    dims, made = (list(v.shape or ()) for v in (value, node.outputs[0]))
+    wider = [k for k, (a, b) in enumerate(zip(dims, made, strict=False)) if a != b]
+    return len(dims) == len(made) and [dims[k] for k in wider] == [1] and sum(d != 1 for d in dims[1:]) > 1
 
 
 def _beginning(nodes: Sequence[ir.Node], ends: Sequence[Value]) -> list[Value]:
