@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from expected import MAPS, Expectation, differences, reading
+
 METHODS = ("gradcam", "layercam", "eigencam")
 ROUNDS = 3
 Verdict = Literal["explained", "refused", "missing", "failed", "timeout"]
@@ -30,7 +32,8 @@ class Subject:
     """A model, the photo that it is shown (noise where it takes none), and the photo's preprocessing.
 
     ``preprocess``: the JSON form, or "auto". ``side``: for every spatial side of the input, where the file's own are
-    too large to try. ``verify``: whether to.
+    too large to try. ``verify``: whether to. ``expected``: the entries of an ``Expectation``; None where nobody said
+    what to expect.
     """
 
     path: str
@@ -38,6 +41,7 @@ class Subject:
     preprocess: dict[str, Any] | str = "auto"
     side: int | None = None
     verify: bool = True
+    expected: dict[str, Any] | None = None
 
     @property
     def model(self) -> str:
@@ -52,9 +56,12 @@ class Row:
     ``forward_error``: largest difference of an output from the untouched model's, relative. ``gradient_error``: of the
     worst VJP rule against float64 differences, relative. ``time``: Grad-CAM, as a multiple of plain inference.
 
-    ``verdict``: "explained", where every VJP rule on the path passes at its node and no check of verify fails;
-    "refused", for what is not meant to work; "missing", for what should and does not; "failed", where something is
-    wrong; "timeout".
+    ``reading``: the kind of the score, its classes, levels, and the grids of the layers. ``expected``: "yes" where that
+    is what an expert reads, "no", or "nothing" where nobody said what to expect.
+
+    ``verdict``: "explained", where every VJP rule on the path passes at its node, no check of verify fails and nothing
+    is read otherwise than expected; "refused", for what is not meant to work; "missing", for what should and does not;
+    "failed", where something is wrong; "timeout".
     """
 
     model: str
@@ -62,6 +69,8 @@ class Row:
     format: str = ""
     layer: str = ""
     score: str = ""
+    reading: str = ""
+    expected: str = ""
     forward_error: float | None = None
     gradient_error: float | None = None
     time: float | None = None
@@ -95,19 +104,14 @@ def examine(subject: Subject) -> Row:
 
 
 def _inspect_explain_verify(subject: Subject, known: dict[str, Any]) -> None:
-    """Fill in the columns of the row, as soon as each is known."""
-    import onnx
-
+    """Fill in the columns of the row, as soon as each is known. The product looks at the model before anything else."""
     import onnx_gradcam as ogc
     from onnx_gradcam.engine.session import Options, Session
     from onnx_gradcam.jobs.inspect import overview
 
-    proto = onnx.load(subject.path)
-    if subject.side:
-        resize(proto, subject.side)
-    model = proto.SerializeToString() if subject.side else subject.path
-    known.update(opset=opset_of(proto), format=format_of(proto))
+    model = subject.path if subject.side is None else resized(subject.path, subject.side)
     found = overview(model)
+    known.update(opset_and_format(subject.path))
     known.update(score=found.score, layer=" ".join(layer.name for layer in found.layers if layer.chosen))
     with ogc.Explainer(model, providers=["cpu"]) as explainer:
         known.update(score=explainer.score.value.name or "", layer=" ".join(explainer.target_layers))
@@ -116,7 +120,10 @@ def _inspect_explain_verify(subject: Subject, known: dict[str, Any]) -> None:
         feeds = first_that_runs(plain, explainer, subject)
         explained = {method: explainer.explain(feeds, method=method) for method in METHODS}
         known["time"] = seconds(lambda: explainer.explain(feeds)) / seconds(lambda: plain.run(plain.outputs, feeds))
-    notes = [note for method, explanation in explained.items() for note in remarks(method, explanation)]
+        read = reading(explainer, explained[MAPS])
+    unlike = [] if subject.expected is None else differences(Expectation.of(subject.expected), read)
+    known.update(reading=str(read), expected="nothing" if subject.expected is None else "no" if unlike else "yes")
+    notes = unlike + [note for method, explanation in explained.items() for note in remarks(method, explanation)]
     if subject.verify:
         report = ogc.verify(model, x=feeds, providers=["cpu"])
         checks = {check.name: check for check in report.checks}
@@ -127,7 +134,7 @@ def _inspect_explain_verify(subject: Subject, known: dict[str, Any]) -> None:
     else:
         failed = False
         notes.append("not verified")
-    known.update(verdict="failed" if failed else "explained", message="; ".join(notes))
+    known.update(verdict="failed" if failed or unlike else "explained", message="; ".join(notes))
 
 
 def judged(error: Any) -> tuple[Verdict, str]:
@@ -209,6 +216,23 @@ def seconds(run: Callable[[], object]) -> float:
         run()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def resized(path: str, side: int) -> bytes:
+    """Return the model in a file for an input of another spatial size."""
+    import onnx
+
+    proto = onnx.load(path)
+    resize(proto, side)
+    return proto.SerializeToString()
+
+
+def opset_and_format(path: str) -> dict[str, str]:
+    """Return the columns that tell how a model file is written."""
+    import onnx
+
+    proto = onnx.load(path, load_external_data=False)
+    return {"opset": opset_of(proto), "format": format_of(proto)}
 
 
 def resize(proto: Any, side: int) -> None:

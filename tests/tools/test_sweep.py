@@ -25,8 +25,10 @@ LIMITS = sweep.Limits(seconds=300)
 def check(title: str, subjects: list[Subject]) -> None:
     expected = sweep.read_table(sweep.TABLE.read_text("utf-8"), title)
     assert expected, f"docs/coverage.md has no chapter {title!r}"
-    found = sweep.sweep(subjects, LIMITS)
+    known = sweep.expectations()[title.partition(",")[0]]
+    found = sweep.sweep(sweep.expecting(subjects, known), LIMITS)
     assert sweep.differences(found, expected) == [], "if this is meant: make sweep"
+    assert all(row.expected != "nothing" for row in found), "what to expect stands in tools/expectations.toml"
 
 
 @pytest.mark.slow
@@ -77,6 +79,7 @@ def test_one_model_in_a_process_of_its_own(tmp_path: Path) -> None:
     row = sweep.apart(saved(brightness_model(), tmp_path), LIMITS)
     assert (row.model, row.opset, row.format) == ("model", "18", "float32")
     assert (row.layer, row.score, row.verdict, row.message) == ("cells", "logits", "explained", "")
+    assert (row.reading, row.expected) == ("classes, 2 classes, 6x7", "nothing")
     assert row.forward_error == 0
     assert row.gradient_error is not None
     assert row.gradient_error < 1e-5
@@ -152,7 +155,7 @@ def test_a_smaller_volume_is_tried(tmp_path: Path) -> None:
 
 
 ROWS = [
-    Row("a", "18", "float32", "x|y", "logits", 0.0, 1.5e-7, 1.04, "explained"),
+    Row("a", "18", "float32", "x|y", "logits", "classes, 5 classes, 8x8", "yes", 0.0, 1.5e-7, 1.04, "explained"),
     Row("b", "13", message="no rule " + "for this " * 50, verdict="missing"),
 ]
 
@@ -204,3 +207,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         ("broken", "failed"),
         ("good", "explained"),
     ]
+
+
+def test_the_coverage_page_needs_the_zoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONNX_GRADCAM_ZOO", raising=False)
+    monkeypatch.setattr("sys.argv", ["sweep.py", "--update"])
+    assert sweep.main() == 2
+    assert "ONNX_GRADCAM_ZOO is not set" in capsys.readouterr().err
