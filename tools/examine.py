@@ -224,7 +224,8 @@ def resized(path: str, side: int) -> bytes:
 
     proto = onnx.load(path)
     resize(proto, side)
-    return proto.SerializeToString()
+    model: bytes = proto.SerializeToString()
+    return model
 
 
 def opset_and_format(path: str) -> dict[str, str]:

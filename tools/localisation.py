@@ -69,6 +69,8 @@ BOXES = (  # the giraffe is left out: ImageNet has no such class
 )
 UNBOXED = ("stm-mobilenetv2-035-tfs", "mesonet")  # flowers and faces: none of their photos has a box
 ON_BOXES = "squeezenet-fp32-from-fp16"
+# Of the pixels' spread zoo.json says only that its repository divides by it, and by 255.
+SPREADS = {"sinet-softmax": (62.93 * 255, 62.82 * 255, 66.58 * 255)}
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def declared(entry: Mapping[str, Any]) -> ogc.Preprocess:
     """The preprocessing that zoo.json states; its README adds the crop of the ImageNet models."""
     is_imagenet = entry.get("labels") == "imagenet-1k.txt"
     mean, std = (tuple(map(float, entry[key])) for key in ("mean", "std"))
+    std = SPREADS.get(Path(entry["file"]).stem, std)
     return ogc.Preprocess(
         tuple(entry["size"]), "crop" if is_imagenet else "stretch", 256 if is_imagenet else None,
         entry["scale"], mean, std, entry["channels"], entry["layout"], entry["dtype"],

@@ -168,9 +168,9 @@ PHOTOS = {
     "yolox-nano": "darknet-dog.jpg",
     "nanodet-m-320": "darknet-dog.jpg",
     "fastestdet": "darknet-dog.jpg",
-    "ultraface-320": "portrait-sky.jpg",
-    "sinet-softmax": "portrait-sky.jpg",
-    "deeplab-dm05": "portrait-sky.jpg",
+    "ultraface-320": "mesonet/real00772.jpg",
+    "sinet-softmax": "mesonet/real00772.jpg",
+    "deeplab-dm05": "mesonet/real00772.jpg",
 }
 
 

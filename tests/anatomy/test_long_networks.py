@@ -6,6 +6,7 @@ import cProfile
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import bench_analysis
 import onnx
@@ -32,6 +33,10 @@ EXPECTED = {
 }
 
 
+def slow(shape: str) -> Any:
+    return pytest.param(shape, marks=pytest.mark.slow)
+
+
 def calls(shape: str, nodes: int) -> int:
     """Return how many calls the analysis of a network takes: its price, whatever else the machine does."""
     graph = prepare(load(long_model(shape, nodes)).model).graph
@@ -42,13 +47,13 @@ def calls(shape: str, nodes: int) -> int:
     return sum(entry.callcount for entry in profile.getstats())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["transformer", *(slow(shape) for shape in SHAPES if shape != "transformer")])
 def test_an_analysis_takes_twice_the_time_for_twice_the_nodes(shape: str) -> None:
     calls(shape, 100)  # what is imported on the way
     assert calls(shape, 300) < 2.5 * calls(shape, 150)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["detector", *(slow(shape) for shape in SHAPES if shape != "detector")])
 def test_the_score_and_the_layers(shape: str) -> None:
     operator, classes, count = EXPECTED[shape]
     graph = prepare(load(long_model(shape)).model).graph
@@ -59,6 +64,7 @@ def test_the_score_and_the_layers(shape: str) -> None:
     assert {node.op_type for layer in layers if (node := layer.value.producer())} == {operator}
 
 
+@pytest.mark.slow
 def test_a_chain_is_longer_than_the_stack_of_the_interpreter() -> None:
     graph = prepare(load(long_model("chain", 2 * sys.getrecursionlimit())).model).graph
     assert constant(graph.outputs[0]) is None

@@ -63,6 +63,14 @@ def run(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> sub
     )
 
 
+def ended(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
+    """Return the exit status of a run in this process."""
+    monkeypatch.setattr(sys, "argv", ["onnx-gradcam", *map(str, arguments)])
+    with pytest.raises(SystemExit) as status:
+        main()
+    return status.value.code
+
+
 def explain(desk: Desk, *more: object) -> list[object]:
     return ["explain", desk.model, desk.photo, "--preprocess", desk.folder / "good.json", *more]
 
@@ -177,13 +185,10 @@ CASES: dict[str, tuple[Callable[[Desk], list[object]], list[str]]] = {
 def test_bad_input(desk: Desk, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In this process, where an exception that is not caught would fail the test."""
     make, expected = CASES[name]
-    arguments = make(desk)
     monkeypatch.chdir(desk.folder)
-    monkeypatch.setattr(sys, "argv", ["onnx-gradcam", *map(str, arguments)])
-    with pytest.raises(SystemExit) as status:
-        main()
+    status = ended(monkeypatch, *make(desk))
     printed = capsys.readouterr()
-    assert status.value.code == 2, printed
+    assert status == 2, printed
     for text in expected:
         assert text in printed.err, printed.err
     assert printed.out == ""
@@ -191,23 +196,29 @@ def test_bad_input(desk: Desk, name: str, monkeypatch: pytest.MonkeyPatch, capsy
     assert not written.exists() or not list(written.iterdir())
 
 
-def test_existing_results_are_kept_without_overwrite(desk: Desk) -> None:
-    assert run(*explain(desk), cwd=desk.folder).returncode == 0
+def test_existing_results_are_kept_without_overwrite(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    assert ended(monkeypatch, *explain(desk)) == 0
     manifest = desk.folder / "onnx-gradcam-out" / "model-gradcam" / "manifest.json"
     before = manifest.read_bytes()
-    again = run(*explain(desk), cwd=desk.folder)
-    assert again.returncode == 2
-    assert "--overwrite" in again.stderr
+    capsys.readouterr()
+    assert ended(monkeypatch, *explain(desk)) == 2
+    assert "--overwrite" in capsys.readouterr().err
     assert manifest.read_bytes() == before
-    assert run(*explain(desk, "--overwrite"), cwd=desk.folder).returncode == 0
+    assert ended(monkeypatch, *explain(desk, "--overwrite")) == 0
 
 
-def test_one_bad_image_among_several_leaves_the_good_ones(desk: Desk) -> None:
+def test_one_bad_image_among_several_leaves_the_good_ones(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(desk.folder)
     bad = desk.put("bad.png", b"no image")
-    done = run("explain", desk.model, bad, desk.photo, "--preprocess", desk.folder / "good.json", cwd=desk.folder)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "bad.png" in done.stderr
+    assert ended(monkeypatch, "explain", desk.model, bad, desk.photo, "--preprocess", desk.folder / "good.json") == 2
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert "bad.png" in printed
     out = desk.folder / "onnx-gradcam-out" / "model-gradcam"
     manifest = json.loads((out / "manifest.json").read_text())
     assert [r["image"] for r in manifest["results"]] == [str(desk.photo)]

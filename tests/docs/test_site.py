@@ -44,6 +44,7 @@ def test_every_tutorial_is_run() -> None:
     assert pages == {page for page in RUN if page.startswith("tutorials/")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_a_tutorial_prints_what_it_shows(page: str, tmp_path: Path) -> None:
     for package in RUN[page]:

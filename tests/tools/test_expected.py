@@ -96,6 +96,7 @@ def test_every_model_of_the_page_has_an_expectation() -> None:
         assert {row["model"] for row in sweep.read_table(page, title)} == set(section), title
 
 
+@pytest.mark.slow
 def test_the_grids_of_the_exports_are_those_of_torch() -> None:
     torch = pytest.importorskip("torch", reason="torch: not installed")
     architectures, token_nets, token_truth = map(
@@ -128,6 +129,7 @@ print(row.verdict, min(map(seen.index, ["onnx", "onnxruntime", "numpy"])) > seen
 """
 
 
+@pytest.mark.slow
 def test_the_product_is_loaded_before_what_it_loads(tmp_path: Path) -> None:
     subject = saved(brightness_model(), tmp_path)
     code = PLAIN.format(root=str(ROOT), path=subject.path)
