@@ -39,7 +39,8 @@ class Expectation:
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Expectation:
         """Return the expectation that a table of the file, or the JSON of one, holds."""
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
