@@ -25,7 +25,7 @@ from onnx_gradcam.graph.names import (
     gradient_output,
     values_by_name,
 )
-from onnx_gradcam.graph.quantization import quantized_form
+from onnx_gradcam.graph.quantization import behind_layers, quantized_form
 from onnx_gradcam.targets import kinds
 from onnx_gradcam.targets.kinds import Kind
 from onnx_gradcam.targets.written import WrittenScore
@@ -107,7 +107,7 @@ def differentiate(
     seed = op.expand(begin, written.score)
     seed = op.Neg(seed) if sign < 0 else seed
     seen: dict[str, tuple[Activation, bool]] = {}
-    unsaturated = {quantized_form(score.value)}
+    unsaturated = behind_layers([score.value, *(values[v.name or ""] for v in score.described.sinks)])
     nodes = [*forward, *scoring]
     gradients = pull_back(op, nodes, {written.score: seed}, wrt, watch_activations(table, seen), unsaturated)
     called = GradientNames(

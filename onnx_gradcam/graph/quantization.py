@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -21,6 +22,8 @@ BOUNDS = {
     ir.DataType.INT16: (-32768, 32767),
     ir.DataType.UINT16: (0, 65535),
 }
+
+PASSED_ON = MOVES | operators(AxisEffect.COPIED, AxisEffect.REQUANTIZED)  # every entry stays what it is
 
 # Operators that quantize what they return → the positions of its scale and zero point among their inputs.
 QUANTIZING = {
@@ -167,3 +170,26 @@ def add_real_forms(graph: ir.Graph) -> None:
 
 def _input(node: ir.Node, position: int) -> ir.Value | None:
     return node.inputs[position] if position < len(node.inputs) else None
+
+
+def behind_layers(sinks: Iterable[ir.Value]) -> set[ir.Value]:
+    """Return the quantized values between scores and the convolutions or linear layers that make them.
+
+    Behind these only biases are added and entries moved: a score that stands at the end of its format's range is
+    explained as if that had no end, wherever on this way it was stored.
+    """
+    pending, behind = list(sinks), set[ir.Value]()
+    while pending:
+        value = pending.pop()
+        node = value.producer()
+        if value in behind or constant(value) is not None:
+            continue
+        behind.add(value)
+        if node is not None and (node.op_type in PASSED_ON or _adds_constant(node)):
+            pending.extend(v for v in node.inputs if v is not None)
+    return {v for v in behind if quantization(v) is not None}
+
+
+def _adds_constant(node: ir.Node) -> bool:
+    inputs = [node.inputs[0], node.inputs[3]] if node.op_type == "QLinearAdd" else node.inputs[:2]
+    return node.op_type in ("Add", "QLinearAdd") and any(constant(v) is not None for v in inputs)

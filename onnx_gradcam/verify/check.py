@@ -24,7 +24,7 @@ from onnx_gradcam.explain.settling import settles
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.load import ModelLike, Source, load
 from onnx_gradcam.graph.names import SCALE_INPUT, TARGET_INDEX, gradient_names, values_by_name
-from onnx_gradcam.graph.quantization import is_quantized, quantized_form
+from onnx_gradcam.graph.quantization import behind_layers, is_quantized, quantized_form
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.targets import TOP1, WrittenScore
 from onnx_gradcam.verify import network, nodes, sample, widen
@@ -351,7 +351,7 @@ def _twin(subject: _Subject) -> tuple[ir.Model, str]:
     """Return the model on which differences are taken, and a remark for the names of its checks."""
     twin, remarks = subject.prepared, []
     if is_quantized(twin.graph):
-        scores = {quantized_form(v).name or "" for v in subject.score.described.sinks}
+        scores = {v.name or "" for v in behind_layers(subject.score.described.sinks)}
         twin = surrogate(twin, scores, {v.name or "" for v in subject.score.values})
         remarks.append("without rounding")
     if subject.whole.is_scaled:
