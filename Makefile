@@ -16,7 +16,7 @@ PYTEST = -m pytest -n auto --dist loadfile
 # `make test` leaves out what is marked slow, and skips what needs torch or the zoo; `make check` runs it all.
 EVERYTHING = -m "not oracles and not heavy and not gpu"
 
-.PHONY: demo test check sweep bench bench-analysis oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
+.PHONY: demo test check sweep kinds bench bench-analysis oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo
@@ -42,6 +42,10 @@ site: $(CHECK_ENV)/.ready
 
 sweep: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/sweep.py --update
+
+# What is read of small networks of every kind, in every form, and what verify says, into docs/kinds.md.
+kinds: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/kinds.py
 
 bench: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/bench.py

@@ -68,10 +68,10 @@ def expectations(path: Path = EXPECTATIONS) -> dict[str, dict[str, Expectation]]
 
 def reading(explainer: Any, explanation: Any) -> Reading:
     """Return what was read: the score of an open ``Explainer``, the layers and the map of an ``Explanation`` of it."""
-    import onnx_gradcam as ogc
+    from onnx_gradcam.targets import Context
 
     score = explainer.score
-    (kind,) = {head.kind for head in ogc.heads(explainer.network) if head.chosen}
+    kind = Context(score, None, ()).kind
     heatmap = explanation.heatmap[0]
     y, x = divmod(int(heatmap.argmax()), heatmap.shape[-1]) if heatmap.ndim == 2 else (0, 0)
     peak = ((x + 0.5) / heatmap.shape[-1], (y + 0.5) / heatmap.shape[-2])
