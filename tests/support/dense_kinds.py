@@ -261,6 +261,17 @@ def open_sizes(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+def of_width(proto: onnx.ModelProto, width: int) -> onnx.ModelProto:
+    """Return the network for images of one width, where that is open."""
+    for info in [*proto.graph.input, *proto.graph.output]:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param == "width":
+                dim.dim_value = width
+            elif not dim.dim_value:
+                dim.Clear()
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
 def channels_last(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return the network as converters from TensorFlow write it: image and maps with their channels last."""
     (image,) = proto.graph.input
@@ -304,7 +315,7 @@ KINDS = {
     "detr with a Softmax": Kind(lambda net: detr(net, "Softmax"), 5, 1, False, ("top1",)),
     "detr with a Sigmoid": Kind(lambda net: detr(net, "Sigmoid"), 5, 1, False, ("top1",)),
     "ctc": Kind(ctc, 7, 1, False, ("level0",)),
-    "mask": Kind(mask, 1, 1, False, ("level1",)),
+    "mask": Kind(mask, 1, 1, False, ("neck0",)),
 }
 
 
@@ -314,7 +325,7 @@ def deployed(name: str, form: str, folder: Path) -> onnx.ModelProto:
 
 
 def in_form(proto: onnx.ModelProto, form: str, folder: Path) -> onnx.ModelProto:
-    """Return a network with the input x (1, 3, 32, 32) in one of ``FORMS``."""
+    """Return a network with the input x, of fixed sizes, in one of ``FORMS``."""
     before, after = folder / "float.onnx", folder / "deployed.onnx"
     onnx.save(proto, before)
     if form == "float16":
@@ -322,6 +333,7 @@ def in_form(proto: onnx.ModelProto, form: str, folder: Path) -> onnx.ModelProto:
         made: onnx.ModelProto = convert_float_to_float16(onnx.load(before), keep_io_types=True)
         logging.disable(logging.NOTSET)
         return made
-    calibration = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    sizes = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim[1:]]
+    calibration = np.random.default_rng(1).standard_normal((4, *sizes)).astype(np.float32)
     quantize(before, after, form, "x", calibration)
     return onnx.load(after)

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy.entries.columns import Column, Entries
+from onnx_gradcam.anatomy.entries.computed import operands, real_constant
 from onnx_gradcam.graph.builder import Value
-from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.flow import captured
-from onnx_gradcam.graph.operators import AxisEffect, operators
+from onnx_gradcam.graph.operators import REORDERS, STORES, AxisEffect, operators
 
 MAKES_PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
 # What stands behind the scores of a detector or segmenter: it picks among entries, and changes none.
@@ -31,7 +31,9 @@ PICKING = operators(
     "ArgMax NonMaxSuppression TopK ReduceMax Max Where Greater GreaterOrEqual Less LessOrEqual NonZero Mul Sqrt Loop "
     "If Scan Shape Add Sub Div Mod Min Clip Not And Equal Pad ScatterND ScatterElements Compress".split()
 )
-SCALING = frozenset("Cast Clip DequantizeLinear Div Identity Mul QuantizeLinear Round".split())
+SCALING = frozenset("Div Mul QLinearMul".split())
+# What may stand behind a mask of 0 to 255 besides: larger numbers stay larger ones.
+ORDERED = STORES | REORDERS | operators(AxisEffect.RESIZED) | {"Clip", "Round"}
 BOX = 4  # columns of a box
 
 
@@ -105,9 +107,12 @@ def _ends_before(output: Value, known: Mapping[Value, Entries]) -> list[Value]:
 
 
 def _only_scales(node: ir.Node) -> bool:
-    """Tell whether a node makes larger numbers of larger ones: it scales by a positive constant, clips or rounds."""
-    factor = constant(node.inputs[1]) if node.op_type in ("Mul", "Div") else np.array(1)
-    return node.op_type in SCALING and factor is not None and bool(np.all(factor > 0))
+    """Tell whether larger numbers stay larger: a node scales by positive constants, moves, stores, clips or rounds."""
+    if node.op_type not in SCALING:
+        return node.op_type in ORDERED
+    factors = operands(node)[1:] if node.op_type == "Div" else operands(node)
+    arrays = [array for v in factors if (array := real_constant(node, v)) is not None]
+    return len(arrays) == 1 and bool(np.all(arrays[0] > 0))
 
 
 def _walk_back(output: Value, known: Mapping[Value, Entries], is_passed: Callable[[ir.Node], bool]) -> list[Value]:
@@ -123,7 +128,7 @@ def _walk_back(output: Value, known: Mapping[Value, Entries], is_passed: Callabl
         entries, node = known.get(value), value.producer()
         if entries is not None and entries.are_squashed:
             ends.append(value)
-        elif node is not None and node.op_type in PICKING and (entries is None or is_passed(node)):
+        elif node is not None and (node.op_type in PICKING if entries is None else is_passed(node)):
             pending.extend(v for v in [*node.inputs, *captured(node)] if v is not None and not v.is_initializer())
     return ends
 

@@ -12,7 +12,7 @@ from onnx_gradcam.anatomy.axes import convolution_axes
 from onnx_gradcam.anatomy.entries.columns import Column, Entries, changed, columns_in, each, made_by
 from onnx_gradcam.graph.builder import rank
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.operators import QUANTIZED_WEIGHT
+from onnx_gradcam.graph.operators import QUANTIZED_WEIGHT, STORES
 from onnx_gradcam.graph.quantization import real_form
 
 Known = Mapping[ir.Value, Entries]
@@ -121,8 +121,8 @@ def copied(node: ir.Node, known: Known) -> list[Entries | None]:
 def arithmetic(node: ir.Node, known: Known) -> list[Entries | None]:
     """Return the entries behind an elementwise operator."""
     value = node.outputs[0]
-    operands = _operands(node)
-    carried = [v for v in operands if v in known]
+    read = operands(node)
+    carried = [v for v in read if v in known]
     first = known[carried[0]]
     if value.shape is None or len(value.shape) != rank(carried[0]):
         return [None]
@@ -130,13 +130,14 @@ def arithmetic(node: ir.Node, known: Known) -> list[Entries | None]:
         return [_of_two(node, value, first, known[carried[1]])]
     if node.op_type == "Sqrt" and first.objectness is not None:
         return [first]
-    if len(operands) > 1 and _keeps(node, first, [v for v in operands if v not in known]):
+    if len(read) > 1 and _keeps(node, first, [v for v in read if v not in known]):
         is_same = columns_in(value, first.axis) == len(first.columns)
         return [(first if first.are_squashed else replace(first, logits=real_form(value))) if is_same else None]
     return [changed(first, value, node.op_type)]
 
 
-def _operands(node: ir.Node) -> list[ir.Value]:
+def operands(node: ir.Node) -> list[ir.Value]:
+    """Return what an elementwise operator reads, without the scales and zero points of quantized operands."""
     inputs = [node.inputs[0], node.inputs[3]] if node.op_type in QUANTIZED_OPERANDS else node.inputs
     return [v for v in inputs if v is not None]
 
@@ -164,17 +165,18 @@ def _keeps(node: ir.Node, entries: Entries, others: Sequence[ir.Value]) -> bool:
     It does where it adds 0 or multiplies by 1, where it adds a bias of each column before a Sigmoid or Softmax, where a
     mask multiplies, and where the scale of a dynamically quantized operator does.
     """
-    arrays = [_real_constant(node, v) for v in others]
+    arrays = [real_constant(node, v) for v in others]
     is_alone = len(arrays) == 1 and arrays[0] is not None
     neutral = NEUTRAL.get(node.op_type.removeprefix("QLinear"))
     if is_alone and neutral is not None and np.all(arrays[0] == neutral):
         return True
     if node.op_type in SHIFTS and not entries.are_squashed:
         return all(a is not None and _is_along(a, entries.axis, node) for a in arrays)
-    return node.op_type == "Mul" and len(others) == 1 and (_is_mask(others[0]) or _is_dynamic_scale(others[0]))
+    is_product = node.op_type in ("Mul", "QLinearMul") and len(others) == 1
+    return is_product and (_is_mask(others[0]) or _is_dynamic_scale(others[0]))
 
 
-def _real_constant(node: ir.Node, value: ir.Value) -> np.ndarray | None:
+def real_constant(node: ir.Node, value: ir.Value) -> np.ndarray | None:
     """Return a constant operand; of an operator of quantized operands the numbers that its integers stand for."""
     array = constant(value)
     if array is None or node.op_type not in QUANTIZED_OPERANDS:
@@ -196,10 +198,10 @@ def _is_along(array: np.ndarray, axis: int, node: ir.Node) -> bool:
 
 
 def _is_mask(value: ir.Value) -> bool:
-    """Tell whether ``value`` is a truth value as a number."""
+    """Tell whether ``value`` is a truth value as a number, however it is stored."""
     node = value.producer()
-    source = node.inputs[0] if node is not None and node.op_type == "Cast" else None
-    return source is not None and source.dtype == ir.DataType.BOOL
+    source = node.inputs[0] if node is not None and node.op_type in STORES else None
+    return source is not None and (source.dtype == ir.DataType.BOOL or _is_mask(source))
 
 
 def _is_dynamic_scale(value: ir.Value) -> bool:

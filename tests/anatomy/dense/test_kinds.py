@@ -190,6 +190,22 @@ def test_the_steps_of_a_reader_follow_the_width() -> None:
         assert found.score[0] == pytest.approx(z[step, best], rel=1e-3)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_steps_of_a_reader_of_one_width(form: str, tmp_path: Path) -> None:
+    """Of lines of text, which are wider than high; what an image as wide as high holds, nothing tells."""
+    proto = dense_kinds.in_form(dense_kinds.of_width(dense_kinds.model(KINDS["ctc"].write), 64), form, tmp_path)
+    graph = prepare(load(proto).model).graph
+    (score,) = find_heads(graph)
+    assert score.dense is not None
+    assert (score.count, score.dense.cell_axes) == (KINDS["ctc"].classes, 1)
+    (layer,) = choose(graph, score, ["auto"])
+    assert list(layer.dims) == [1, 8, 16, 32]
+    square = dense_kinds.of_width(dense_kinds.model(KINDS["ctc"].write), 32)
+    with pytest.raises(ogc.ScoreError) as error:
+        find_score(prepare(load(square).model).graph)
+    assert "--score steps" in error.value.hint
+
+
 def test_a_map_of_one_channel_may_be_anything_and_the_error_shows_the_line() -> None:
     graph = prepare(load(dense_kinds.model(KINDS["mask"].write)).model).graph
     with pytest.raises(ogc.ScoreError) as error:
@@ -198,6 +214,7 @@ def test_a_map_of_one_channel_may_be_anything_and_the_error_shows_the_line() -> 
     named = find_score(graph, "mask")
     assert named.dense is not None
     assert (named.count, named.dense.cell_axes) == (1, 2)
+    assert [layer.name for layer in choose(graph, named, ["auto"])] == list(KINDS["mask"].layers)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in (*UNTOLD, "ctc")])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import dense_kinds
 import numpy as np
 import onnx_ir as ir
 import pytest
-from map_kinds import MAPS
+from dense_kinds import FORMS, number
+from map_kinds import MAPS, enlarged
 from nets import Net, run
 from onnx import numpy_helper
 
 import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.layers import choose
-from onnx_gradcam.anatomy.score import find_heads
+from onnx_gradcam.anatomy.score import find_heads, find_score
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.prepare.prepare import prepare
 
@@ -74,6 +78,63 @@ def test_the_most_probable_peak() -> None:
     assert found.cell is not None
     assert (int(found.class_index[0]), found.cell[0].tolist()) == (best, cell)
     assert found.probability[0] == pytest.approx(p.max(), rel=1e-5)
+
+
+@pytest.mark.parametrize("form", [*FORMS, "channels last"])
+@pytest.mark.parametrize(("name", "largest"), [("peaks", 1), ("mask in bytes", 255)])
+def test_what_picks_or_scales_scores_does_so_in_every_form(name: str, largest: int, form: str, tmp_path: Path) -> None:
+    """The cell is the largest of what the deployed model returns itself, and its probability that number."""
+    proto = dense_kinds.model(MAPS[name].write)
+    is_last = form == "channels last"
+    proto = dense_kinds.channels_last(proto) if is_last else dense_kinds.in_form(proto, form, tmp_path)
+    x = X.transpose(0, 2, 3, 1) if is_last else X
+    (head,) = MAPS[name].heads
+    p = run(proto, {"x": x})[head.outputs][0] / largest
+    p = p.transpose(2, 0, 1) if is_last else p
+    with ogc.Explainer(proto, providers=["cpu"]) as explainer:
+        found = explainer.explain(x)
+        assert explainer.network.score.count == head.classes
+    assert found.cell is not None
+    column = int(found.class_index[0]) if head.classes > 1 else 0
+    assert p[(column, *found.cell[0])] == pytest.approx(
+        p.max(), abs=1e-6 if form in ("channels last", "float16") else 2 / 255
+    )
+    assert found.probability[0] == pytest.approx(p.max(), abs=2 / 255)
+
+
+SCALED = {
+    "the factor first": lambda net, p: net.op("Mul", net.array(number(255)), p),
+    "divided": lambda net, p: net.op("Div", p, net.array(number(1 / 255))),
+    "rounded": lambda net, p: net.op("Round", net.op("Mul", p, net.array(number(255)))),
+    "without its channel": lambda net, p: net.op("Squeeze", net.op("Mul", p, net.array(number(255))), net.ints(1)),
+    "enlarged": lambda net, p: enlarged(net, net.op("Mul", p, net.array(number(255))), 2),
+}
+REVERSED = {
+    "a negative factor": lambda net, p: net.op("Mul", p, net.array(number(-255))),
+    "the divisor": lambda net, p: net.op("Div", net.array(number(255)), p),
+}
+
+
+def scaled_mask(scale: Callable[[Net, str], str]) -> ir.Graph:
+    """Return a network whose mask stands behind a scale; its probabilities are named p."""
+    net = Net()
+    p = net.op("Sigmoid", net.conv(enlarged(net, dense_kinds.pyramid(net)[0], 4), (8, 1), out="logits"), out="p")
+    net.op("Identity", scale(net, p), out="y")
+    return prepare(load(net.model({"y": None})).model).graph
+
+
+@pytest.mark.parametrize("scale", SCALED.values(), ids=SCALED)
+def test_a_scaled_mask_is_the_score_before_its_scale(scale: Callable[[Net, str], str]) -> None:
+    (score,) = find_heads(scaled_mask(scale))
+    assert score.dense is not None
+    assert (score.count, score.dense.names, score.dense.outputs) == (1, ("logits",), ("y",))
+    assert score.dense.heads[0].output.name == "p"
+
+
+@pytest.mark.parametrize("scale", REVERSED.values(), ids=REVERSED)
+def test_what_is_larger_for_less_is_no_mask(scale: Callable[[Net, str], str]) -> None:
+    with pytest.raises(ogc.ScoreError, match="no output holds one score"):
+        find_score(scaled_mask(scale))
 
 
 @pytest.mark.parametrize("head", ["d1", "d2"])
