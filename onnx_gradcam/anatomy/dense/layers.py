@@ -18,6 +18,8 @@ from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.flow import beginnings, carriers, downstream
 from onnx_gradcam.graph.operators import CONVOLUTIONS, PRODUCTS
 
+MULTIPLYING = ("Mul", "QLinearMul")
+
 
 def bottleneck_layers(search: LayerSearch) -> list[Layer]:
     """Return the layer of a segmenter or of a sequence: the deepest of the values of lowest resolution.
@@ -114,7 +116,7 @@ def _leading_without_gates(places: Places) -> set[Value]:
     leading = set(places.search.sinks)
     for node in reversed(places.search.nodes):
         if any(v in leading for v in node.outputs):
-            gates = [v for v in node.inputs if node.op_type == "Mul" and v is not None and _is_gate(v, node)]
+            gates = [v for v in node.inputs if node.op_type in MULTIPLYING and v is not None and _is_gate(v, node)]
             leading.update(v for _, v in carriers(node) if v not in gates)
     return leading
 

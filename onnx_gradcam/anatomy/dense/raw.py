@@ -189,17 +189,18 @@ def _queries(
     for part in parts:
         others = [v for v in graph.outputs if v is not part.value]
         boxes = [f"the boxes {v.name!r}" for v in others if _is_box_of(v, part, known)]
-        masks = [f"the masks {v.name!r}" for v in others if _are_masks_of(v, part)]
+        masks = [f"the masks {v.name!r}" for v in others if _are_masks_of(v, part, known)]
         if part.width > 1 and len(part.cells) == 1 and boxes + masks:
             reason = f"raw logits beside {(boxes + masks)[0]}, of as many queries"
             return _all_scored([scored_output(part.value, part.tensor(), part.axis, None, None, "", batches, reason)])
     return []
 
 
-def _are_masks_of(value: Value, part: Part) -> bool:
-    """Tell whether ``value`` has a map for each cell of a part."""
+def _are_masks_of(value: Value, part: Part, known: Mapping[Value, Entries]) -> bool:
+    """Tell whether ``value`` has a map for each cell of a part: along its second axis, or that of its columns."""
     dims = [] if value.shape is None else list(value.shape)
-    return len(dims) == len("NQHW") and dims[1] == part.cells[0] and part.axis == len("NQ")
+    axes = {1, known[value].axis} if value in known else {1}
+    return len(dims) == len("NQHW") and part.axis == len("NQ") and part.cells[0] in [dims[axis] for axis in axes]
 
 
 def _is_box_of(value: Value, part: Part, known: Mapping[Value, Entries]) -> bool:

@@ -39,6 +39,21 @@ def test_the_heads_and_layers_of_an_expert(name: str) -> None:
     assert all(layer.dims[1] == 8 for layer in layers), "the features, and not the logits"
 
 
+@pytest.mark.parametrize("form", [*FORMS, "channels last"])
+@pytest.mark.parametrize("name", ["masks of queries", "gate of places", "picked peaks"])
+def test_the_same_in_the_form_that_is_deployed(name: str, form: str, tmp_path: Path) -> None:
+    expected, proto = MAPS[name], dense_kinds.model(MAPS[name].write)
+    is_last = form == "channels last"
+    deployed = dense_kinds.channels_last(proto) if is_last else dense_kinds.in_form(proto, form, tmp_path)
+    graph = prepare(load(deployed).model).graph
+    (head, *_) = find_heads(graph)
+    assert head.dense is not None
+    assert (",".join(head.dense.outputs), head.count) == (expected.heads[0].outputs, expected.heads[0].classes)
+    layers = choose(graph, head, ["auto"])
+    dims = {v.name: list(v.shape or ()) for node in graph_of(name) for v in node.outputs}
+    assert [list(layer.dims) for layer in layers] == [dims[layer] for layer in expected.layers]
+
+
 def test_the_parts_of_two_streams_are_the_whole_score() -> None:
     """Behind the two layers all is linear: Σ A · G of both, and the biases, are the logit of the output."""
     proto = dense_kinds.model(MAPS["two streams"].write)
