@@ -91,7 +91,8 @@ def smallest_cut(
     where a path goes around all of them.
     """
     path = downstream(nodes, inputs) & upstream_of_any(nodes, sinks)
-    flow = _Flow(*steps_of(nodes, path), set(cuttable))
+    within = steps_of(nodes, path)
+    flow = _Flow(within.after, within.before, set(cuttable))
     begin = [(v, False) for v in inputs if v in path]
     while True:
         came = _reached(flow, begin)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnx_gradcam.anatomy.axes import convolution_axes, joined_axis, listed_axes
 from onnx_gradcam.graph.builder import static_dims
-from onnx_gradcam.graph.constants import constant, evaluate
+from onnx_gradcam.graph.constants import constant, evaluate, evaluation
 from onnx_gradcam.graph.operators import (
     CONVOLUTIONS,
     IN_PLACE,
@@ -186,20 +186,25 @@ def _moved(node: ir.Node, known: Mapping[ir.Value, Positions], count: int) -> di
     if node.op_type in RESHAPES and _size(node.inputs[0]) != _size(node.outputs[0]):
         return {}  # a model that no runtime runs
     data = [v for v in (node.inputs[2::3] if node.op_type == QUANTIZED_CONCAT else node.inputs) if v is not None]
-    moved: list[list[np.ndarray]] = []
-    for k in range(count):
-        arrays: dict[str, np.ndarray] = {}
-        for value in data:
-            positions = known.get(value, ())
-            array = positions[k] if len(positions) == count else _without_position(value)
-            if array is None:
-                return {}
-            arrays[value.name or ""] = array
-        if node.op_type == QUANTIZED_CONCAT:
-            moved.append([np.concatenate([arrays[v.name or ""] for v in data], joined_axis(node))])
-        else:
-            moved.append(evaluate(node, arrays, node.outputs))
+    arrays = [_arrays_along(value, known.get(value, ()), count) for value in data]
+    complete = [a for a in arrays if a is not None]
+    if len(complete) < len(arrays):
+        return {}
+    if node.op_type == QUANTIZED_CONCAT:
+        moved = [[np.concatenate(rows, joined_axis(node))] for rows in zip(*complete, strict=True)]
+    else:
+        names = [v.name or "" for v in data]
+        run = evaluation(node, names, node.outputs)
+        moved = [run(dict(zip(names, rows, strict=True))) for rows in zip(*complete, strict=True)]
     return {value: tuple(outputs[i] for outputs in moved) for i, value in enumerate(node.outputs)}
+
+
+def _arrays_along(value: ir.Value, positions: Positions, count: int) -> Positions | None:
+    """Return what stands for ``value`` where each of ``count`` coordinates is moved; None where that is not known."""
+    if len(positions) == count:
+        return positions
+    array = _without_position(value)
+    return None if array is None else (array,) * count
 
 
 def _size(value: ir.Value | None) -> int | None:

@@ -24,7 +24,7 @@ from onnx_gradcam.anatomy.positions import (
 )
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.graph.builder import static_dims
-from onnx_gradcam.graph.flow import Steps, carriers, spread, steps_of
+from onnx_gradcam.graph.flow import Steps, between, carriers, spread, steps_of
 from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.operators import CONVOLUTIONS, COPIES, PRODUCTS, AxisEffect, operators
 from onnx_gradcam.graph.prepare.prepare import with_shapes
@@ -154,21 +154,11 @@ class TokenPositions:
         placed = [v for v in terms if self._of(v)]
         begin = placed[:1] or [v for v in terms if _has_tokens(v)]
         for before in begin:
-            behind = self._behind(before)
-            others = [v for v in terms if v is not before and (v in behind if not placed else not self._of(v))]
-            if any(mixed & spread([v], self._steps.before) & behind for v in others):
+            others = [v for v in terms if v is not before and not self._of(v)]
+            if any(not mixed.isdisjoint(between(self._steps, _with_originals(before), v)) for v in others):
                 names = before.name or "", value.name or ""
                 return TokenStream(self._original[names[0]], self._original[names[1]], self.layout(names[0]))
         return None
-
-    def _behind(self, value: ir.Value) -> set[ir.Value]:
-        """Return what depends on ``value``, or on the value that it is a quantized or dequantized copy of."""
-        copies = [value]
-        while (node := copies[-1].producer()) is not None:
-            if node.op_type not in QUANTIZED_COPIES or node.inputs[0] is None:
-                break
-            copies.append(node.inputs[0])
-        return spread(copies, self._steps.after)
 
     def _mixes(self, node: ir.Node, reached: Set[ir.Value]) -> bool:
         """Tell whether tokens meet in ``node``.
@@ -196,6 +186,16 @@ def _image_axes(nodes: Sequence[ir.Node], value: ir.Value) -> Axes:
     last = len(dims) - 1
     by_size = (0, last, *range(1, last)) if dims[last] in (1, 3, 4) and dims[1] not in (1, 3, 4) else range(last + 1)
     return input_axes(nodes, value) or tuple(by_size)
+
+
+def _with_originals(value: ir.Value) -> list[ir.Value]:
+    """Return ``value`` and the values that it is a quantized or dequantized copy of."""
+    copies = [value]
+    while (node := copies[-1].producer()) is not None:
+        if node.op_type not in QUANTIZED_COPIES or node.inputs[0] is None:
+            break
+        copies.append(node.inputs[0])
+    return copies
 
 
 def _has_tokens(value: ir.Value) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,17 +167,25 @@ def _dims(node: ir.Node) -> list[Any] | None:
 
 def evaluate(node: ir.Node, arrays: Mapping[str, np.ndarray], wanted: Sequence[ir.Value]) -> list[np.ndarray]:
     """Return outputs of one node, which is run alone on the reference evaluator."""
+    return evaluation(node, arrays, wanted)(arrays)
+
+
+def evaluation(
+    node: ir.Node, names: Iterable[str], wanted: Sequence[ir.Value]
+) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """Return what runs one node alone on the reference evaluator: outputs of it for arrays that have these names."""
     graph = node.graph
     assert graph is not None
     opset = graph.opset_imports.get("", onnx.defs.onnx_opset_version())
     if node.op_type == "DequantizeLinear":
         opset = max(opset, DEQUANTIZES_FROM)
-    inputs = [onnx.ValueInfoProto(name=name) for name in arrays]
+    inputs = [onnx.ValueInfoProto(name=name) for name in names]
     outputs = [onnx.ValueInfoProto(name=value.name or "") for value in wanted]
-    proto = ir.to_proto(node)
+    proto = ir.serde.serialize_node(node)
     proto.domain = ""
     alone = onnx.helper.make_graph([proto], "constant", inputs, outputs)
     model = onnx.helper.make_model(alone, opset_imports=[onnx.helper.make_opsetid("", opset)])
     from onnx.reference import ReferenceEvaluator  # it loads every operator: not at import
 
-    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, dict(arrays))]
+    evaluator = ReferenceEvaluator(model)
+    return lambda arrays: [np.asarray(array) for array in evaluator.run(None, dict(arrays))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -135,34 +135,55 @@ class Steps(NamedTuple):
     Attributes:
         after: for each value those that are computed of it.
         before: for each value those that it is computed of.
+        order: for each value that a node makes how many nodes stand before that one.
     """
 
     after: Mapping[ir.Value, Sequence[ir.Value]]
     before: Mapping[ir.Value, Sequence[ir.Value]]
+    order: Mapping[ir.Value, int]
 
 
 def steps_of(nodes: Iterable[ir.Node], within: Container[ir.Value] | None = None) -> Steps:
     """Return the differentiable steps of a graph, or those between two values of ``within``, in graph order."""
     after, before = dict[ir.Value, list[ir.Value]](), dict[ir.Value, list[ir.Value]]()
-    for node in nodes:
+    order: dict[ir.Value, int] = {}
+    for index, node in enumerate(nodes):
+        order.update(dict.fromkeys(node.outputs, index))
         made = [v for v in results(node) if within is None or v in within]
         for _, source in carriers(node) if made else ():
             if within is None or source in within:
                 after.setdefault(source, []).extend(made)
                 for value in made:
                     before.setdefault(value, []).append(source)
-    return Steps(after, before)
+    return Steps(after, before, order)
 
 
-def spread(sources: Iterable[ir.Value], along: Mapping[ir.Value, Sequence[ir.Value]]) -> set[ir.Value]:
-    """Return all values that steps lead to from ``sources``, these included; ``along`` is one side of ``Steps``."""
+def spread(
+    sources: Iterable[ir.Value],
+    along: Mapping[ir.Value, Sequence[ir.Value]],
+    is_passed: Callable[[ir.Value], bool] = lambda value: True,
+) -> set[ir.Value]:
+    """Return all values that steps lead to from ``sources``, these included; ``along`` is one side of ``Steps``.
+
+    The steps go through values for which ``is_passed`` holds, and no others are reached.
+    """
     reached = set(sources)
     pending = list(reached)
     while pending:
-        new = [v for v in along.get(pending.pop(), ()) if v not in reached]
+        new = [v for v in along.get(pending.pop(), ()) if v not in reached and is_passed(v)]
         reached.update(new)
         pending.extend(new)
     return reached
+
+
+def between(steps: Steps, begin: Sequence[ir.Value], end: ir.Value) -> set[ir.Value]:
+    """Return the values on the paths from those of ``begin`` to ``end``, both included; none where no path leads there.
+
+    No walk leaves the part of the graph between them, so that the price of all blocks is that of one walk over it.
+    """
+    first = min(steps.order.get(v, -1) for v in begin)
+    before = spread([end], steps.before, lambda value: steps.order.get(value, -1) >= first)
+    return spread([v for v in begin if v in before], steps.after, before.__contains__)
 
 
 def dependents(nodes: Iterable[ir.Node], sources: Iterable[ir.Value]) -> set[ir.Value]:

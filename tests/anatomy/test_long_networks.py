@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import cProfile
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import bench_analysis
 import onnx
+import onnx_ir as ir
 import pytest
 from long_nets import SHAPES, long_model
+from nets import Net
 
+from onnx_gradcam.anatomy.dense.places import find_places
+from onnx_gradcam.anatomy.layer import LayerSearch
 from onnx_gradcam.anatomy.layers import candidates, choose
-from onnx_gradcam.anatomy.score import find_score
+from onnx_gradcam.anatomy.score import find_heads, find_score
+from onnx_gradcam.anatomy.tokens import TokenPositions
 from onnx_gradcam.graph.constants import constant
-from onnx_gradcam.graph.flow import downstream, spread, steps_of, upstream
+from onnx_gradcam.graph.flow import between, downstream, spread, steps_of, upstream
 from onnx_gradcam.graph.load import load
-from onnx_gradcam.graph.prepare.prepare import prepare
+from onnx_gradcam.graph.prepare import prepare as preparing
+from onnx_gradcam.graph.prepare.prepare import prepare, with_shapes
 
 # shape → the operator behind which the layer lies, how many classes and how many layers
 EXPECTED = {
@@ -37,20 +44,109 @@ def slow(shape: str) -> Any:
     return pytest.param(shape, marks=pytest.mark.slow)
 
 
-def calls(shape: str, nodes: int) -> int:
-    """Return how many calls the analysis of a network takes: its price, whatever else the machine does."""
-    graph = prepare(load(long_model(shape, nodes)).model).graph
+def long_graph(shape: str, nodes: int) -> ir.Graph:
+    return prepare(load(long_model(shape, nodes)).model).graph
+
+
+def calls_of(look: Callable[[], object]) -> int:
+    """Return how many calls a look at a network takes: its price, whatever else the machine does."""
     profile = cProfile.Profile()
     profile.enable()
-    candidates(graph, find_score(graph))
+    look()
     profile.disable()
     return sum(entry.callcount for entry in profile.getstats())
+
+
+def calls(shape: str, nodes: int) -> int:
+    """Return how many calls the analysis of a network takes."""
+    graph = long_graph(shape, nodes)
+    return calls_of(lambda: candidates(graph, find_score(graph)))
 
 
 @pytest.mark.parametrize("shape", ["transformer", *(slow(shape) for shape in SHAPES if shape != "transformer")])
 def test_an_analysis_takes_twice_the_time_for_twice_the_nodes(shape: str) -> None:
     calls(shape, 100)  # what is imported on the way
     assert calls(shape, 300) < 2.5 * calls(shape, 150)
+
+
+def calls_for_streams(nodes: int) -> int:
+    tokens = TokenPositions(long_graph("transformer", nodes))
+    tokens.streams()  # what is worked out once
+    return calls_of(tokens.streams)
+
+
+def calls_for_places(nodes: int) -> int:
+    graph = long_graph("transformer", nodes)
+    search = LayerSearch(graph, find_score(graph))
+    find_places(search)
+    return calls_of(lambda: find_places(search))
+
+
+@pytest.mark.parametrize("count", [calls_for_streams, calls_for_places])
+def test_blocks_of_tokens_are_walked_over_once_however_many_there_are(count: Callable[[int], int]) -> None:
+    assert count(400) < 2.2 * count(200)
+
+
+@pytest.mark.parametrize("shape", ["residual", "quantized", "transformer"])
+def test_what_lies_between_two_values_is_what_is_behind_one_and_before_the_other(shape: str) -> None:
+    nodes = list(long_graph(shape, 60))
+    steps = steps_of(nodes)
+    values = [v for n in nodes for v in n.outputs][::7]
+    for begin in values:
+        for end in values:
+            both = downstream(nodes, [begin, values[0]]) & upstream(nodes, end)
+            assert between(steps, [begin, values[0]], end) == both
+
+
+def test_shapes_that_are_all_known_are_not_inferred_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = long_graph("transformer", 100)
+    monkeypatch.setattr(preparing, "infer", None)
+    assert TokenPositions(graph).streams()
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_a_graph_with_open_sizes_is_copied_where_they_are_settled(batch: int | str) -> None:
+    net = Net()
+    net.op("Relu", net.conv(net.input("x", [batch, 3, 32, 32]), (3, 4)), out="y")
+    graph = prepare(load(net.model({"y": None})).model).graph
+    sized = with_shapes(graph, {"x": (1, 3, 32, 32)})
+    assert list(sized.outputs[0].shape or ()) == [1, 4, 32, 32]
+    assert (sized is graph) == (batch == 1)
+
+
+def calls_for_heads(columns: int) -> int:
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", [1, 3, 8, 8]), (3, columns)))
+    for _ in range(5):
+        x = net.op("Transpose", net.op("Add", x, x), perm=[0, 1, 3, 2])
+    net.op("MatMul", net.op("GlobalAveragePool", x), net.random(1, 1), out="y")
+    graph = prepare(load(net.model({"y": None})).model).graph
+    find_heads(graph)
+    return calls_of(lambda: find_heads(graph))
+
+
+def test_columns_of_one_history_are_looked_at_once_however_many_there_are() -> None:
+    assert calls_for_heads(2000) < 1.2 * calls_for_heads(20)
+
+
+def test_positions_along_all_axes_are_moved_by_one_evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+    original = onnx.reference.ReferenceEvaluator.__init__
+
+    def counting(self: Any, *args: Any, **options: Any) -> None:
+        built.append(args[0])
+        original(self, *args, **options)
+
+    net = Net()
+    x = net.conv(net.input("x", [1, 3, 8, 8]), (3, 4), stride=2)
+    tokens = net.op("Reshape", x, net.ints(1, 4, 16), out="tokens")
+    graph = prepare(load(net.model({tokens: None})).model).graph
+    monkeypatch.setattr(onnx.reference.ReferenceEvaluator, "__init__", counting)
+    layout = TokenPositions(graph).layout("tokens")
+    assert layout is not None
+    assert layout.token_grid is not None
+    assert layout.token_grid.shape == (4, 4)
+    assert len(built) == 1
 
 
 @pytest.mark.parametrize("shape", ["detector", *(slow(shape) for shape in SHAPES if shape != "detector")])

@@ -15,7 +15,7 @@ from onnx_gradcam.anatomy.positions import SpatialLayout
 from onnx_gradcam.anatomy.stages import depends_on_size
 from onnx_gradcam.anatomy.tokens import RESIDUAL_SUMS, TokenPositions, TokenStream, may_have_tokens
 from onnx_gradcam.graph.builder import Value
-from onnx_gradcam.graph.flow import spread, steps_of
+from onnx_gradcam.graph.flow import between, steps_of
 from onnx_gradcam.graph.operators import CONVOLUTIONS, POOLINGS
 from onnx_gradcam.graph.quantization import real_form
 
@@ -80,6 +80,6 @@ def _inside(nodes: Sequence[ir.Node], streams: Sequence[TokenStream]) -> set[Val
     for stream in streams:
         sums = [node.outputs[-1] for node in stream.after.consumers() if node.op_type in RESIDUAL_SUMS]
         for begin, end in ((stream.value, stream.after), *((stream.after, v) for v in sums)):
-            between = spread([begin], steps.after) & spread([end], steps.before) - {begin, end}
-            inner |= between if begun.isdisjoint(between) else set()
+            of_block = between(steps, [begin], end) - {begin, end}
+            inner |= of_block if begun.isdisjoint(of_block) else set()
     return inner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -60,10 +61,15 @@ class Entries:
     columns: tuple[Column, ...]
     objectness: Tensor | None = None
 
-    @property
+    @cached_property
+    def distinct(self) -> tuple[Column, ...]:
+        """Return each column object once, which thousands of places may share."""
+        return tuple(dict(zip(map(id, self.columns), self.columns, strict=True)).values())
+
+    @cached_property
     def are_squashed(self) -> bool:
         """Return whether any column holds probabilities."""
-        return any(column.is_probability for column in self.columns)
+        return any(column.is_probability for column in self.distinct)
 
     @property
     def squashed_by(self) -> tuple[ir.Node | None, ...]:

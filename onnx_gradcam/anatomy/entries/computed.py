@@ -106,7 +106,7 @@ def softmax(node: ir.Node, known: Known) -> list[Entries | None]:
     count, before = columns_in(value, axis), known.get(x)
     if count is None or count == 1:
         return [None]
-    origins = frozenset[ir.Value]().union(*(c.origins for c in before.columns)) if before is not None else frozenset()
+    origins = frozenset[ir.Value]().union(*(c.origins for c in before.distinct)) if before is not None else frozenset()
     return [Entries(real_form(x), axis, (Column(origins, node),) * count)]
 
 
@@ -146,15 +146,16 @@ def _of_two(node: ir.Node, value: ir.Value, a: Entries, b: Entries) -> Entries |
     """Return the entries of two operands: objectness × class, a sum of logits, or else changed ones."""
     if a.axis != b.axis:
         return None
-    if node.op_type in ("Mul", "QLinearMul") and all(c.is_probability for c in (*a.columns, *b.columns)):
+    distinct = (*a.distinct, *b.distinct)
+    if node.op_type in ("Mul", "QLinearMul") and all(c.is_probability for c in distinct):
         gate, scores = (a, b) if len(a.columns) == 1 else (b, a)
         return replace(scores, objectness=gate.logits) if len(gate.columns) == 1 else None
     larger = a if len(a.columns) >= len(b.columns) else b
     is_sum = node.op_type in ("Add", "QLinearAdd") and len(a.columns) == len(b.columns)
-    if is_sum and all(c.is_raw for c in (*a.columns, *b.columns)):
+    if is_sum and all(c.is_raw for c in distinct):
         both = each(lambda c, d: replace(c, origins=c.origins | d.origins), a.columns, b.columns)
         return Entries(real_form(value), a.axis, both) if columns_in(value, a.axis) == len(a.columns) else None
-    is_weighted = node.op_type == "Add" and all(c.changed_by in SCALES for c in (*a.columns, *b.columns))
+    is_weighted = node.op_type == "Add" and all(c.changed_by in SCALES for c in distinct)
     mixed = larger.columns if is_weighted else each(lambda c: replace(c, changed_by=node.op_type), larger.columns)
     return changed(replace(larger, columns=mixed), value, node.op_type)
 

@@ -15,6 +15,7 @@ from onnx_ir.passes.common import (
 )
 
 from onnx_gradcam.errors import ModelError
+from onnx_gradcam.graph.builder import static_dims
 from onnx_gradcam.graph.lowering.registry import MICROSOFT
 from onnx_gradcam.graph.names import KIND_KEY, claim, kind_in_metadata
 from onnx_gradcam.graph.prepare.branches import inline_decided_ifs
@@ -126,7 +127,13 @@ def _copy(graph: ir.Graph) -> ir.Graph:
 
 
 def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Graph:
-    """Return a copy of a prepared graph whose inputs have the sizes ``shapes``; the other shapes follow from them."""
+    """Return a prepared graph whose inputs have the sizes ``shapes``; the other shapes follow from them.
+
+    It is the graph itself where its inputs have these sizes and every shape is known: nothing is left to infer. Else
+    it is a copy.
+    """
+    if _has_sizes(graph, shapes):
+        return graph
     model = ir.Model(graph.clone(), ir_version=10)
     for value in model.graph.inputs:
         value.shape = ir.Shape(shapes[value.name or ""])
@@ -138,6 +145,12 @@ def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Grap
         infer(model)
         changed = fold_integers(model.graph)
     return model.graph
+
+
+def _has_sizes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Tell whether the inputs of a graph have these sizes, and all that its nodes make has a shape that is known."""
+    made = (static_dims(v) for node in graph for v in node.outputs)
+    return all(static_dims(v) == tuple(shapes[v.name or ""]) for v in graph.inputs) and None not in made
 
 
 def _refuse_own(model: ir.Model) -> None:
