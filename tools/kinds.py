@@ -144,6 +144,8 @@ def in_form(case: Case, form: str, folder: Path) -> Any:
     if form != "float16":
         proto = dense.of_width(proto, 2 * SIDE)  # calibration asks for a size; lines of text are wider than high
     if form == "channels last":
+        if len(proto.graph.input) > 1:
+            raise NotApplicable("it has another input beside the image")
         return dense.channels_last(proto)
     return stored(proto, form, folder)
 
@@ -184,14 +186,23 @@ def cell(case: Case, model: Any, verified: bool = True) -> str:
 
 
 def _differences(case: Case, model: Any) -> list[str]:
-    import numpy as np
-
     with ogc.Explainer(model, score=case.score, providers=["cpu"]) as explainer:
-        dims = explainer.image_input.shape
-        shape = [d if isinstance(d, int) else SIDE if k > 1 else 1 for k, d in enumerate(dims)]
-        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        found = reading(explainer, explainer.explain(x, method=MAPS))
-    return differences(case.expected, found)
+        return differences(case.expected, reading(explainer, explainer.explain(_noise(model), method=MAPS)))
+
+
+def _noise(model: Any) -> dict[str, Any]:
+    """Return normal numbers for each input of a model; 1 for an open batch, ``SIDE`` for an open side."""
+    import numpy as np
+    import onnx
+
+    rng = np.random.default_rng(0)
+    given = {initializer.name for initializer in model.graph.initializer}
+    arrays = {}
+    for info in (info for info in model.graph.input if info.name not in given):
+        shape = [d.dim_value or (SIDE if k > 1 else 1) for k, d in enumerate(info.type.tensor_type.shape.dim)]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        arrays[info.name] = rng.standard_normal(shape).astype(dtype)
+    return arrays
 
 
 def row(table: Table, case: Case, verified: bool = True) -> list[str]:

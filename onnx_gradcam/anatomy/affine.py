@@ -19,7 +19,7 @@ SAME_PLACE = operators(
 )  # every channel stays what and where it is
 
 
-class Column(NamedTuple):
+class InputChannel(NamedTuple):
     """One channel: that of the input with the number ``source``, times ``scale``, plus ``shift``."""
 
     source: int
@@ -37,7 +37,7 @@ class Affine:
     """
 
     axis: int
-    columns: tuple[Column, ...]
+    columns: tuple[InputChannel, ...]
 
 
 class Normalisation(NamedTuple):
@@ -62,7 +62,7 @@ def walk(graph: ir.Graph, image: ir.Value, axis: int) -> dict[ir.Value, Affine]:
         axis: the axis of its channels.
     """
     count = image.shape[axis] if image.shape is not None and axis < len(image.shape) else None
-    known = {image: Affine(axis, tuple(map(Column, range(count))))} if isinstance(count, int) else {}
+    known = {image: Affine(axis, tuple(map(InputChannel, range(count))))} if isinstance(count, int) else {}
     for node in graph:
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is not None and any(v in known for v in node.inputs if v is not None):
@@ -113,9 +113,11 @@ def _by_column(array: NDArray[np.generic], affine: Affine, rank: int) -> NDArray
     return np.broadcast_to(means, (count,)) if means.size in (1, count) else None
 
 
-def _scaled(columns: tuple[Column, ...], factor: NDArray[np.float64], add: NDArray[np.float64]) -> tuple[Column, ...]:
+def _scaled(
+    columns: tuple[InputChannel, ...], factor: NDArray[np.float64], add: NDArray[np.float64]
+) -> tuple[InputChannel, ...]:
     return tuple(
-        Column(c.source, c.scale * float(f), c.shift * float(f) + float(a))
+        InputChannel(c.source, c.scale * float(f), c.shift * float(f) + float(a))
         for c, f, a in zip(columns, factor, add, strict=True)
     )
 

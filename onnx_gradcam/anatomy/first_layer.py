@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnx_gradcam.anatomy.affine import Affine, Column, normalisation, walk
+from onnx_gradcam.anatomy.affine import Affine, InputChannel, normalisation, walk
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.quantization import real_range
 
@@ -93,7 +93,9 @@ def _entered(columns: Mapping[ir.Value, Affine]) -> ir.Value | None:
     return next(reversed(list(columns)), None)
 
 
-def _standardisation(columns: tuple[Column, ...]) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+def _standardisation(
+    columns: tuple[InputChannel, ...],
+) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
     """Return scale and shift of each channel of the input; (None, None) where it is left as it is."""
     channels = {c.source: c for c in columns}
     each = [channels[k] for k in sorted(channels)]

@@ -23,7 +23,7 @@ from onnx_gradcam.autodiff.rules.axes import (
     zeros_like,
 )
 from onnx_gradcam.autodiff.rules.elementwise import indicator
-from onnx_gradcam.autodiff.rules.scatter import Places, put_back, put_elements
+from onnx_gradcam.autodiff.rules.scatter import TensorPlaces, put_back, put_elements
 from onnx_gradcam.graph.builder import Builder, Value, rank, static_dims
 from onnx_gradcam.graph.constants import constant
 
@@ -92,7 +92,7 @@ def gather_nd(op: Builder, g: Value, y: Value, data: Value, indices: Value, *, b
             placed = place(op, rows, _row_major(places, known), math.prod(known), 0)
             if placed is not None:
                 return reshape_like(op, placed, data)
-    return Places.slices(op, _with_batch(op, indices, batch_dims)).put(zeros_like(op, data), g, "add")
+    return TensorPlaces.slices(op, _with_batch(op, indices, batch_dims)).put(zeros_like(op, data), g, "add")
 
 
 def _with_batch(op: Builder, indices: Value, batch_dims: int) -> Value:

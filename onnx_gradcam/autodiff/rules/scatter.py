@@ -17,14 +17,14 @@ Move = Callable[[Value], Value]
 
 
 @dataclass(frozen=True)
-class Places:
+class TensorPlaces:
     """Places in a tensor: ``take(x)`` reads there, ``put(base, updates, reduction)`` writes there."""
 
     take: Move
     put: Callable[[Value, Value, str], Value]
 
     @classmethod
-    def elements(cls, op: Builder, indices: Value, axis: int) -> Places:
+    def elements(cls, op: Builder, indices: Value, axis: int) -> TensorPlaces:
         """Return the places of GatherElements and ScatterElements."""
 
         def put(base: Value, updates: Value, reduction: str) -> Value:
@@ -33,7 +33,7 @@ class Places:
         return cls(lambda x: op.GatherElements(x, indices, axis=axis), put)
 
     @classmethod
-    def slices(cls, op: Builder, indices: Value) -> Places:
+    def slices(cls, op: Builder, indices: Value) -> TensorPlaces:
         """Return the places of GatherND and ScatterND.
 
         ScatterND does not reduce here: onnxruntime's CPU kernel works in parallel, and loses some of the updates that
@@ -91,7 +91,7 @@ def scatter_elements_data(
     reduction: str = "none",
 ) -> Value:
     """y = x with u put, added, multiplied … in at places:  x̄ = g, 0 where replaced, · Π u, or its share of a tie."""
-    return _data(op, g, y, data, updates, Places.elements(op, indices, axis), reduction)
+    return _data(op, g, y, data, updates, TensorPlaces.elements(op, indices, axis), reduction)
 
 
 @vjp("ScatterElements", wrt=2)
@@ -107,7 +107,7 @@ def scatter_elements_updates(
     reduction: str = "none",
 ) -> Value:
     """ū = g at its place, for mul times all other factors there, for max and min times its share."""
-    return _updates(op, g, y, data, updates, Places.elements(op, indices, axis), reduction)
+    return _updates(op, g, y, data, updates, TensorPlaces.elements(op, indices, axis), reduction)
 
 
 @vjp("ScatterND", wrt=0)
@@ -115,7 +115,7 @@ def scatter_nd_data(
     op: Builder, g: Value, y: Value, data: Value, indices: Value, updates: Value, *, reduction: str = "none"
 ) -> Value:
     """As ScatterElements, the last axis of the index being a place."""
-    return _data(op, g, y, data, updates, Places.slices(op, indices), reduction)
+    return _data(op, g, y, data, updates, TensorPlaces.slices(op, indices), reduction)
 
 
 @vjp("ScatterND", wrt=2)
@@ -123,10 +123,10 @@ def scatter_nd_updates(
     op: Builder, g: Value, y: Value, data: Value, indices: Value, updates: Value, *, reduction: str = "none"
 ) -> Value:
     """As ScatterElements, the last axis of the index being a place."""
-    return _updates(op, g, y, data, updates, Places.slices(op, indices), reduction)
+    return _updates(op, g, y, data, updates, TensorPlaces.slices(op, indices), reduction)
 
 
-def _data(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduction: str) -> Value:
+def _data(op: Builder, g: Value, y: Value, x: Value, u: Value, at: TensorPlaces, reduction: str) -> Value:
     """Write the cotangent of the tensor that is written to."""
     match reduction:
         case "none":
@@ -141,7 +141,7 @@ def _data(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduc
             return op.Mul(op.Div(g, count), hits)
 
 
-def _updates(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, reduction: str) -> Value:
+def _updates(op: Builder, g: Value, y: Value, x: Value, u: Value, at: TensorPlaces, reduction: str) -> Value:
     """Write the cotangent of the updates."""
     match reduction:
         case "none" | "add":
@@ -153,13 +153,13 @@ def _updates(op: Builder, g: Value, y: Value, x: Value, u: Value, at: Places, re
             return op.Mul(at.take(op.Div(g, count)), hits)
 
 
-def _ties(op: Builder, y: Value, x: Value, u: Value, at: Places) -> tuple[Value, Value, Value]:
+def _ties(op: Builder, y: Value, x: Value, u: Value, at: TensorPlaces) -> tuple[Value, Value, Value]:
     """Write 1 where x, and where u, is the extremum y, and how many of them share each place."""
     hits_x, hits_u = indicator(op, op.Equal(x, y), x), indicator(op, op.Equal(u, at.take(y)), u)
     return hits_x, hits_u, at.put(hits_x, hits_u, "add")
 
 
-def _other_factors(op: Builder, g: Value, x: Value, u: Value, at: Places) -> Value:
+def _other_factors(op: Builder, g: Value, x: Value, u: Value, at: TensorPlaces) -> Value:
     """Write g · x · Π of the other updates at the same place.
 
     That is P/u with P the product of those that are not 0; it is 0 where another update is 0.

@@ -60,7 +60,7 @@ class Evidence:
     stride: int = STRIDE
 
 
-class Values(NamedTuple):
+class InputNumbers(NamedTuple):
     """The numbers that an input takes: as a preset gives them, and why that is thought."""
 
     preset: str
@@ -71,7 +71,7 @@ class Values(NamedTuple):
 NO_EVIDENCE = Evidence()
 
 
-def values_of(evidence: Evidence, by_names: bool = True) -> Values | None:
+def values_of(evidence: Evidence, by_names: bool = True) -> InputNumbers | None:
     """Return which numbers an input takes, by the strongest thing that is known of it; None where nothing tells.
 
     Args:
@@ -86,7 +86,7 @@ def values_of(evidence: Evidence, by_names: bool = True) -> Values | None:
 # --- what the graph itself does ---------------------------------------------------------------------------------------
 
 
-def _stored(evidence: Evidence) -> Values | None:
+def _stored(evidence: Evidence) -> InputNumbers | None:
     """Return the preset whose range is the one that the integers of the input stand for."""
     if evidence.stored is None:
         return None
@@ -106,14 +106,14 @@ def _range_of(stored: tuple[float, float]) -> str:
     return f"the model stores its input as integers for {stored[0]:.3g} to {stored[1]:.3g}"
 
 
-def _stored_evenly(evidence: Evidence) -> Values | None:
+def _stored_evenly(evidence: Evidence) -> InputNumbers | None:
     """Return −1 to 1 where the input is stored for that: 0 to 1 may be stored so as well, where zero must stay zero."""
     if evidence.stored is None or _difference(_whole("tf"), evidence.stored) > SAME_RANGE:
         return None
     return _values("tf", _range_of(evidence.stored))
 
 
-def _standardised(evidence: Evidence) -> Values | None:
+def _standardised(evidence: Evidence) -> InputNumbers | None:
     """Return the preset whose numbers the graph turns into those of another preset by its own constants."""
     if evidence.scale is None or evidence.shift is None:
         return None
@@ -141,7 +141,7 @@ def _in_order(preset: Preprocess, channels: str) -> Preprocess:
     return replace(preset, channels=channels, mean=preset.mean[::-1], std=preset.std[::-1])
 
 
-def _trained(evidence: Evidence) -> Values | None:
+def _trained(evidence: Evidence) -> InputNumbers | None:
     """Return the preset whose numbers are nearest to those that the first BatchNormalization saw."""
     if evidence.trained is None:
         return None
@@ -155,7 +155,7 @@ def _trained(evidence: Evidence) -> Values | None:
         return _values(name, reason)
     factor = PHOTO[1] / deviation
     numbers = replace(PRESETS["zero-one"], mean=(PHOTO[0] - mean * factor,) * 3, std=(factor,) * 3)
-    return Values("zero-one", numbers, f"no preset gives such numbers, and mean and std are set to: {reason}")
+    return InputNumbers("zero-one", numbers, f"no preset gives such numbers, and mean and std are set to: {reason}")
 
 
 def _distance(name: str, mean: float, deviation: float) -> float:
@@ -168,7 +168,7 @@ def _distance(name: str, mean: float, deviation: float) -> float:
     return float(abs(np.log(deviation / spread)) + abs(mean - middle) / width)
 
 
-def _folded(evidence: Evidence) -> Values | None:
+def _folded(evidence: Evidence) -> InputNumbers | None:
     """Return raw pixels, or pixels minus their mean, where the first convolution has weights as small as these need."""
     if evidence.expected is None or evidence.expected < LARGE:
         return None
@@ -189,7 +189,7 @@ APPLICATIONS = (
 """The models of keras.applications that take other numbers than −1 to 1 and do not compute them by themselves."""
 
 
-def _named(evidence: Evidence) -> Values | None:
+def _named(evidence: Evidence) -> InputNumbers | None:
     if evidence.framework == CAFFE:
         return _values("imagenet-caffe", f"as Caffe's models take it, {evidence.origin}")
     if evidence.framework != TENSORFLOW:
@@ -200,14 +200,14 @@ def _named(evidence: Evidence) -> Values | None:
     return _values("tf", f"as most models of TensorFlow take it, {evidence.origin}")
 
 
-MEASURED: tuple[Callable[[Evidence], Values | None], ...] = (_stored, _standardised, _trained, _folded)
+MEASURED: tuple[Callable[[Evidence], InputNumbers | None], ...] = (_stored, _standardised, _trained, _folded)
 
 
 # --- presets as ranges ------------------------------------------------------------------------------------------------
 
 
-def _values(name: str, reason: str) -> Values:
-    return Values(name, PRESETS[name], reason)
+def _values(name: str, reason: str) -> InputNumbers:
+    return InputNumbers(name, PRESETS[name], reason)
 
 
 def _ends(name: str, count: int = 3, flip: bool = False) -> Floats:
