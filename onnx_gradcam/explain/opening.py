@@ -21,7 +21,7 @@ class Opening(TypedDict, total=False):
         head: the name of an output, where the model has several that could be explained (``heads``). "auto": the first.
         grid: the token grid of the target layer: "14x14" for 14 rows of 14, which are the last of all tokens, or
             "14x14+1" for those after the first token. None: it is read from the graph.
-        image_input: the input that is explained. None: the first of those with the most axes.
+        image_input: the input that is explained. None: the largest of those with the most axes.
         providers: execution providers by short or full name, in order. None: CUDA if it initialises, else CPU.
         provider_options: options of providers, by provider name.
         session_options: an ``onnxruntime.SessionOptions``.

@@ -88,7 +88,7 @@ MODEL_OPTIONS = (
     ),
     ModelOption(
         "image_input", "image_input", "--image-input", str, None, "NAME", "The input that takes the images.",
-        "the first with the most axes",
+        "the largest of those with the most axes",
     ),
     ModelOption(
         "providers", "providers", "--provider", tuple, (), "NAME",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,9 @@ Array = npt.NDArray[Any]
 
 
 def image_input(specs: Mapping[str, InputSpec], name: str | None = None) -> InputSpec:
-    """Return the input that takes the image: the one called ``name``, or else the first with the most axes.
+    """Return the input that takes the image: the one called ``name``, or else the largest of those with the most axes.
+
+    Of several that are as large it is the first. A tracker looks for a template in a larger image: the map is of that.
 
     Raises ``InputError`` for a name that does not exist, and where there is no input with axes.
     """
@@ -24,7 +27,7 @@ def image_input(specs: Mapping[str, InputSpec], name: str | None = None) -> Inpu
         raise InputError("the model has no inputs: there is nothing to explain", hint="a model that reads an image")
     if name is not None and name not in specs:
         raise InputError(f"the model has no input {name!r}", hint=f"one of {nearest(name, specs)}", name=name)
-    spec = specs[name] if name is not None else max(specs.values(), key=lambda spec: len(spec.shape))
+    spec = specs[name] if name is not None else max(specs.values(), key=_size)
     if not spec.shape:
         raise InputError(
             f"input {spec} is a single number: it has no batch axis, and no places to explain",
@@ -32,6 +35,11 @@ def image_input(specs: Mapping[str, InputSpec], name: str | None = None) -> Inpu
             name=spec.name,
         )
     return spec
+
+
+def _size(spec: InputSpec) -> tuple[int, float]:
+    """Return the number of axes, and that of the values of one image, without end where a side is open."""
+    return len(spec.shape), math.prod(d if isinstance(d, int) else math.inf for d in spec.shape[1:])
 
 
 def image_candidates(specs: Mapping[str, InputSpec]) -> list[str]:

@@ -36,7 +36,7 @@ def verify_given(
         x: the user's input, None for noise.
         options: how sessions are opened.
         seed: of the noise and the directions.
-        image_input: the input that is explained, None for the first with the most axes.
+        image_input: the input that is explained, None for the largest of those with the most axes.
 
     Raises:
         InputError: the input does not fit the graph.

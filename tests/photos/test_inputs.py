@@ -44,10 +44,12 @@ def test_a_value_that_is_no_tensor() -> None:
     assert spec_of(ir.val("maps")) == InputSpec("maps", (), "unknown")
 
 
-def test_the_image_is_the_first_input_with_the_most_axes() -> None:
+def test_the_image_is_the_largest_input_of_those_with_the_most_axes() -> None:
     assert inputs.image_input(TWO) is IMAGE
     other = InputSpec("mask", (None, 1, 4, 4), "float32")
-    assert inputs.image_input({"image": IMAGE, "mask": other}) is IMAGE
+    assert inputs.image_input({"mask": other, "image": IMAGE}) is IMAGE
+    twin = InputSpec("twin", IMAGE.shape, "float32")
+    assert inputs.image_input({"image": IMAGE, "twin": twin}) is IMAGE
 
 
 @pytest.mark.parametrize(

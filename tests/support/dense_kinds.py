@@ -325,7 +325,7 @@ def deployed(name: str, form: str, folder: Path) -> onnx.ModelProto:
 
 
 def in_form(proto: onnx.ModelProto, form: str, folder: Path) -> onnx.ModelProto:
-    """Return a network with the input x, of fixed sizes, in one of ``FORMS``."""
+    """Return a network with inputs of fixed sizes in one of ``FORMS``."""
     before, after = folder / "float.onnx", folder / "deployed.onnx"
     onnx.save(proto, before)
     if form == "float16":
@@ -333,7 +333,10 @@ def in_form(proto: onnx.ModelProto, form: str, folder: Path) -> onnx.ModelProto:
         made: onnx.ModelProto = convert_float_to_float16(onnx.load(before), keep_io_types=True)
         logging.disable(logging.NOTSET)
         return made
-    sizes = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim[1:]]
-    calibration = np.random.default_rng(1).standard_normal((4, *sizes)).astype(np.float32)
-    quantize(before, after, form, "x", calibration)
+    rng = np.random.default_rng(1)
+    sizes = {info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in proto.graph.input}
+    name = proto.graph.input[0].name
+    calibration = rng.standard_normal((4, *sizes.pop(name)[1:])).astype(np.float32)
+    others = {other: rng.standard_normal(shape).astype(np.float32) for other, shape in sizes.items()}
+    quantize(before, after, form, name, calibration, others)
     return onnx.load(after)

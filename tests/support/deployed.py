@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,15 @@ STATIC = {
     "qdq of 16 bits in com.microsoft": (QDQ, 18, U16, S16, True),
     "qdq with weights of 4 bits": (QDQ, 21, U8, QuantType.QInt4, True),
 }
+NONE: Mapping[str, np.ndarray] = {}
 FORMS = ("qdq", "qdq per channel", "qoperator", "qoperator per channel", "dynamic")
 
 
 class Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Images for calibration, one after the other."""
+    """Images for calibration, one after the other; ``others`` are the same for each."""
 
-    def __init__(self, name: str, x: np.ndarray) -> None:
-        self.left = iter([{name: row[None]} for row in x])
+    def __init__(self, name: str, x: np.ndarray, others: Mapping[str, np.ndarray] = NONE) -> None:
+        self.left = iter([{name: row[None], **others} for row in x])
 
     def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
         return next(self.left, None)
@@ -48,18 +50,20 @@ def scenes(explainer: ogc.Explainer, count: int, seed: int) -> np.ndarray:
     return np.concatenate([to_tensor(two_objects(rng).image, how)[0] for _ in range(count)])
 
 
-def quantize(source: Path, target: Path, form: str, name: str, x: np.ndarray) -> None:
-    """Write the model ``source`` in one of ``FORMS`` or ``STATIC``; input ``name`` is calibrated on ``x``."""
+def quantize(
+    source: Path, target: Path, form: str, name: str, x: np.ndarray, others: Mapping[str, np.ndarray] = NONE
+) -> None:
+    """Write the model in one of ``FORMS`` or ``STATIC``; input ``name`` is calibrated on ``x``, with ``others``."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _quantize(source, target, form, name, x)
+            _quantize(source, target, form, Calibration(name, x, others))
     finally:
         logging.disable(logging.NOTSET)
 
 
-def _quantize(source: Path, target: Path, form: str, name: str, x: np.ndarray) -> None:
+def _quantize(source: Path, target: Path, form: str, calibration: Calibration) -> None:
     if form == "dynamic":
         quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
         return
@@ -67,7 +71,7 @@ def _quantize(source: Path, target: Path, form: str, name: str, x: np.ndarray) -
     quantize_static(
         onnx.version_converter.convert_version(onnx.load(source), opset),
         target,
-        Calibration(name, x),
+        calibration,
         quant_format=fmt,
         per_channel=per_channel,
         activation_type=activations,
