@@ -26,11 +26,12 @@ class Head(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """A network, what an expert takes for its heads, and the layers of the first."""
+    """A network, what an expert takes for its heads, the layers of the first, and the image where there are two."""
 
     write: Callable[[Net], Outputs]
     heads: tuple[Head, ...]
     layers: tuple[str, ...] = ("neck0",)
+    image: str | None = None
 
 
 def enlarged(net: Net, x: str, factor: int, out: str = "", mode: str = "nearest") -> str:
@@ -215,9 +216,10 @@ def tracker(net: Net) -> Outputs:
     """Classes and boxes of five anchors in each cell of a search image, where it is like a smaller template."""
     kernels = [net.random(8, 3, 3, 3), net.random(8, 8, 3, 3)]
     ends = []
-    for x in (net.input("template", [1, 3, 16, 16]), net.input("search", [1, 3, 32, 32])):
-        for kernel in kernels:
-            x = net.op("Relu", net.op("Conv", x, kernel, pads=[1] * 4, strides=[2, 2]))
+    for name, side in (("template", 16), ("search", 32)):
+        x = net.input(name, [1, 3, side, side])
+        for k, kernel in enumerate(kernels):
+            x = net.op("Relu", net.op("Conv", x, kernel, pads=[1] * 4, strides=[2, 2]), out=f"{name}{k}")
         ends.append(x)
     like = net.op("Conv", ends[1], net.op("Reshape", ends[0], net.ints(8, 1, 4, 4)), group=8, out="matched")
     x = net.op("Relu", net.conv(like, (8, 8)))
@@ -299,7 +301,7 @@ MAPS = {
     "gate of places": Maps(gate_of_places, (Head("y", 5),), ("top1",)),
     "down again": Maps(down_again, (Head("y", 5),), ("top1",)),
     "gated classes": Maps(gated, (Head("confs", 3, 2, True),), ("level0", "level1")),
-    "tracker": Maps(tracker, (Head("cls", 2),), ("matched",)),
+    "tracker": Maps(tracker, (Head("cls", 2),), ("search1",), "search"),
     "two backbones": Maps(two_backbones, (Head("scores", 3),), ("end0", "end1")),
     "texts": Maps(with_texts, (Head("scores", 3, 2),), ("level0", "level1")),
     "reader": Maps(lambda net: reader(net, ""), (Head("y", 7),), ("level0",)),

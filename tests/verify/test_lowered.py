@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import dense_kinds
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from deployed import FORMS, quantize
+from map_kinds import MAPS
 from nets import Net
 from planted import planted, rolled, scaled, small, unmasked
 
@@ -51,6 +53,18 @@ def test_the_right_rules_pass(form: str, models: Mapping[str, Path]) -> None:
     errors = [node.error for node in report.nodes if node.error is not None]
     assert max(errors) < 1e-5
     assert len(errors) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("image", ["search", "template"])
+def test_a_kernel_that_is_computed_from_another_image(image: str, tmp_path: Path) -> None:
+    """Both factors of the integer convolution have a scale of their own; only one of them is on the path."""
+    tracker = dense_kinds.in_form(dense_kinds.model(MAPS["tracker"].write), "dynamic", tmp_path)
+    report = verify(tracker, image_input=image)
+    assert report.ok, str(report)
+    (matched,) = [n for n in report.nodes if n.node == "node_matched_quant"]
+    assert matched.error is not None
+    assert matched.error < 1e-5
 
 
 PLANTED = {

@@ -290,7 +290,9 @@ def _steps(op: Builder, x: Value) -> Value:
 
 
 def _centre(op: Builder, w: Value, zero_point: Value | None, axis: int, like: Value) -> Value:
-    """Write w − zero point as floating-point numbers: dequantized with steps of 1."""
+    """Write w − zero point as floating-point numbers: dequantized with steps of 1; of its own where it is computed."""
+    if (own := quantization(w)) is not None and own.scale is not None:
+        return _steps(op, w)
     q = quantization(like)
     assert q is not None
     assert q.scale is not None

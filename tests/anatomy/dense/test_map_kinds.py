@@ -34,7 +34,7 @@ def test_the_heads_and_layers_of_an_expert(name: str) -> None:
     dense = [head.dense for head in heads if head.dense is not None]
     told = [(",".join(d.outputs), d.count, len(d.levels), d.objectness is not None) for d in dense]
     assert told == list(expected.heads)
-    layers = choose(graph, heads[0], ["auto"])
+    layers = choose(graph, heads[0], ["auto"], image=expected.image)
     assert [layer.name for layer in layers] == list(expected.layers)
     assert all(layer.dims[1] == 8 for layer in layers), "the features, and not the logits"
 
