@@ -16,6 +16,7 @@ import pytest
 from long_nets import SHAPES, long_model
 from nets import Net
 
+from onnx_gradcam.anatomy import sizes
 from onnx_gradcam.anatomy.dense.places import find_places
 from onnx_gradcam.anatomy.layer import LayerSearch
 from onnx_gradcam.anatomy.layers import candidates, choose
@@ -112,6 +113,37 @@ def test_a_graph_with_open_sizes_is_copied_where_they_are_settled(batch: int | s
     sized = with_shapes(graph, {"x": (1, 3, 32, 32)})
     assert list(sized.outputs[0].shape or ()) == [1, 4, 32, 32]
     assert (sized is graph) == (batch == 1)
+
+
+def open_sizes_model() -> ir.Graph:
+    """Return a graph that reshapes what a convolution makes by the size that it has in the run, and back to a map."""
+    net = Net()
+    x = net.conv(net.input("x", ["N", 3, "H", "W"]), (3, 7), stride=2)
+    tokens = net.op("Reshape", x, net.ints(0, 7, -1))
+    net.op("Sigmoid", net.op("Reshape", tokens, net.op("Shape", x)), out="y")
+    return prepare(load(net.model({"y": ["N", 7, "h", "w"]})).model).graph
+
+
+def test_open_sizes_that_are_settled_at_once_are_inferred_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    inferred: list[ir.Model] = []
+    original = preparing.infer
+    graph = open_sizes_model()
+    monkeypatch.setattr(preparing, "infer", lambda model: (inferred.append(model), original(model)))
+    sized = with_shapes(graph, {"x": (2, 3, 32, 48)})
+    assert [list(node.outputs[0].shape or ()) for node in sized if node.op_type == "Reshape"] == [
+        [2, 7, 384],
+        [2, 7, 16, 24],
+    ]
+    assert len(inferred) == 1
+
+
+def test_open_sizes_are_settled_once_for_all_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[ir.Graph] = []
+    graph = open_sizes_model()
+    monkeypatch.setattr(sizes, "with_shapes", lambda *args: (settled.append(args[0]), with_shapes(*args))[1])
+    (head,) = find_heads(graph)
+    assert head.count == 7
+    assert len(settled) == 1
 
 
 def calls_for_heads(columns: int) -> int:

@@ -43,7 +43,7 @@ COARSE = 4  # a detector's cells lie at least so many pixels apart
 
 
 def raw_heads(
-    graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches, named: Sequence[Value] = ()
+    graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches, sizes: Sizes, named: Sequence[Value] = ()
 ) -> list[ScoredOutput]:
     """Return the outputs, or parts of them, that hold the raw logits of a detector or reader; empty: none are told.
 
@@ -51,9 +51,9 @@ def raw_heads(
         graph: a prepared graph.
         known: the entries of its values.
         batches: the first dimensions of the inputs.
+        sizes: the sizes of its values.
         named: the values that the user names; none: the outputs of the graph.
     """
-    sizes = Sizes.of(graph)
     values = list(named or graph.outputs)
     every = by_grid(_of_outputs(values, known, batches, sizes))
     grids = [parts for parts in every if any(part.state == RAW for part in parts)]
@@ -72,13 +72,14 @@ def raw_heads(
     return _queries(graph, raw, known, batches) or _steps(graph, raw, space, batches)
 
 
-def squashed_anchors(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
+def squashed_anchors(
+    graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches, sizes: Sizes
+) -> list[ScoredOutput]:
     """Return the classes of heads of several anchors in each cell, of which a Sigmoid squashes all columns.
 
     Either it squashes the columns of boxes that nothing decodes, too, and the outputs are all that the model has, of
     equal columns on several grids; or the boxes are maps of their own. Empty: they are something else.
     """
-    sizes = Sizes.of(graph)
     parts = _of_outputs(graph.outputs, known, batches, sizes)
     grids = by_grid(parts)
     is_one_for_each = len(parts) == len(graph.outputs) == len(grids)

@@ -141,9 +141,10 @@ def dense_scores(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batch
         known: the entries of its values.
         batches: the first dimensions of the inputs.
     """
-    outputs = _scored_outputs(graph, known, batches)
+    sizes = Sizes.of(graph)
+    outputs = _scored_outputs(graph, known, batches, sizes)
     others = [*graph.outputs, *_suppressed_boxes(graph), *_cut_beside(outputs)]
-    return [_joined(group) for group in grouped(outputs, others, known, Sizes.of(graph))]
+    return [_joined(group) for group in grouped(outputs, others, known, sizes)]
 
 
 def _suppressed_boxes(graph: ir.Graph) -> list[Value]:
@@ -195,7 +196,7 @@ def _of_values(
     values = [value for value, _ in named]
     outputs = [output for end in heads.ends(values, known) if (output := of_entries(end, batches)) is not None]
     if not outputs and len(values) > 1:
-        outputs = raw_heads(graph, known, batches, values)
+        outputs = raw_heads(graph, known, batches, Sizes.of(graph), values)
     return outputs or [output for value in values if (output := _plain(value, known, batches)) is not None]
 
 
@@ -234,14 +235,16 @@ def _side_by_side(parts: Sequence[Tensor | None]) -> Tensor | None:
     return there[0] if len(there) == 1 else Joined(there, 2)
 
 
-def _scored_outputs(graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches) -> list[ScoredOutput]:
+def _scored_outputs(
+    graph: ir.Graph, known: Mapping[Value, Entries], batches: Batches, sizes: Sizes
+) -> list[ScoredOutput]:
     """Return the outputs with probabilities, or else one with logits that the model leaves as they are."""
     traced = [of_entries(end, batches) for end in heads.ends(graph.outputs, known)]
     there = [s for s in traced if s is not None and not is_image(graph, s.output, known)]
-    with_probabilities = squashed_anchors(graph, known, batches) or without_boxes(there)
+    with_probabilities = squashed_anchors(graph, known, batches, sizes) or without_boxes(there)
     if with_probabilities and not _may_be_boxes_of_queries(with_probabilities, known):
         return with_probabilities
-    raw = raw_heads(graph, known, batches)
+    raw = raw_heads(graph, known, batches, sizes)
     if with_probabilities:
         return raw or _beside_boxes(graph, with_probabilities[0], batches) or with_probabilities
     if raw and not heads.before_argmax(graph.outputs):

@@ -143,14 +143,18 @@ def with_shapes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> ir.Grap
             if value.shape is not None and not all(isinstance(d, int) for d in value.shape):
                 value.shape = None
         infer(model)
-        changed = fold_integers(model.graph)
+        changed = fold_integers(model.graph) and not _are_known(model.graph)
     return model.graph
 
 
 def _has_sizes(graph: ir.Graph, shapes: Mapping[str, Sequence[int]]) -> bool:
     """Tell whether the inputs of a graph have these sizes, and all that its nodes make has a shape that is known."""
-    made = (static_dims(v) for node in graph for v in node.outputs)
-    return all(static_dims(v) == tuple(shapes[v.name or ""]) for v in graph.inputs) and None not in made
+    return all(static_dims(v) == tuple(shapes[v.name or ""]) for v in graph.inputs) and _are_known(graph)
+
+
+def _are_known(graph: ir.Graph) -> bool:
+    """Tell whether the shapes of all that the nodes of a graph make are known: inference finds nothing more."""
+    return all(static_dims(v) is not None for node in graph for v in node.outputs)
 
 
 def _refuse_own(model: ir.Model) -> None:
