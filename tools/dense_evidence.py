@@ -110,7 +110,9 @@ def main() -> None:
             lines += measured(zoo / index[name]["file"], zoo / "images" / photo, spec, arguments.steps)
             print(f"measured {name} on {photo}", file=sys.stderr)
             if arguments.json:
-                arguments.json.write_text(json.dumps([asdict(line) for line in lines], indent=1), "utf-8")
+                arguments.json.write_text(
+                    json.dumps([asdict(line) for line in lines], indent=1, allow_nan=False), "utf-8"
+                )
     print(table(lines))
 
 

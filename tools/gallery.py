@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 import onnx_gradcam as ogc
+from onnx_gradcam.jobs.evaluate.pictures import picture_of
 from onnx_gradcam.results.picture.figure import Panel, map_panel, panel_size, panels, picture_panel
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.portrait import brightest_of, level_of
@@ -117,6 +118,12 @@ def _grid(cells: Sequence[Panel], columns: int = 3) -> Picture:
     return np.vstack([panels(cells[k : k + columns]) for k in range(0, len(cells), columns)])
 
 
+def deletion() -> Picture:
+    """Return the curve of deletion that ``evaluate`` writes for the demo photos."""
+    (metric,) = ogc.evaluate(MODEL, MODELS / "images", ["deletion"], providers=["cpu"]).metrics
+    return picture_of(metric, [f"{MODEL.name}, gradcam"])
+
+
 PICTURES: dict[str, Callable[[], Picture]] = {
     "star": lambda: figure("star"),
     "heart": lambda: figure("heart"),
@@ -129,6 +136,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "inputs": inputs,
     "guided": guided,
     "sheet": sheet,
+    "evaluation-deletion": deletion,
 }
 
 

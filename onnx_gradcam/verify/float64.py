@@ -129,6 +129,7 @@ def _pad(
 
 
 OWN: dict[str, Callable[..., np.ndarray]] = {
+    "AffineGrid": sampling.affine_grid,
     "AveragePool": windows.average_pool,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,

@@ -16,6 +16,14 @@ Attributes = Mapping[str, Any]
 Taps = list[tuple[np.ndarray, np.ndarray]]  # (element, weight) for all places, along one axis
 
 
+def affine_grid(shape: tuple[int, ...], attributes: Attributes, theta: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Places = θ · (x, y, 1) for each cell (x, y) of a grid from −1 to 1, and (x, y, z, 1) for one in space."""
+    ends = [1.0 if attributes.get("align_corners", 0) else 1 - 1 / n for n in shape[1:-1]]
+    along = [np.linspace(-end, end, n) for end, n in zip(ends, shape[1:-1], strict=True)]
+    cells = np.stack([*np.meshgrid(*along, indexing="ij")[::-1], np.ones(shape[1:-1])], -1)
+    return np.asarray(np.einsum("...k,nck->n...c", cells, theta))
+
+
 def grid_sample(shape: tuple[int, ...], attributes: Attributes, x: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """y(o) = Σ w · x around the place grid(o), which runs over [−1, 1] along each axis, the last axis first."""
     mode, padding = attributes.get("mode", "linear"), attributes.get("padding_mode", "zeros")

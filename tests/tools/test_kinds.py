@@ -48,7 +48,10 @@ def test_what_is_read_of_the_networks_as_they_are(name: str, tmp_path: Path) -> 
     case = WRITTEN[name]
     page = cells()[kinds.WRITTEN][name]
     for form in ("float32", "channels last"):
-        text = kinds.cell(case, kinds.in_form(case, form, tmp_path), verified=False)
+        try:
+            text = kinds.cell(case, kinds.in_form(case, form, tmp_path), verified=False)
+        except kinds.NotApplicable as reason:
+            text = f"– {reason}"
         assert page[form].startswith(text), "make kinds"
 
 

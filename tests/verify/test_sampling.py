@@ -44,6 +44,11 @@ CASES: list[tuple[str, list[np.ndarray | None], dict[str, Any], int]] = [
             {"coordinate_transformation_mode": "output_half_pixel"},
         )
     ],
+    *[
+        ("AffineGrid", [normal(2, rank, rank + 1), np.array([2, 3, *sides])], {"align_corners": corners}, 20)
+        for rank, sides in ((2, (4, 5)), (3, (2, 3, 4)))
+        for corners in (0, 1)
+    ],
     ("MaxRoiPool", [IMAGE, CORNERS], {"pooled_shape": [2, 3], "spatial_scale": 0.75}, 18),
     ("MaxRoiPool", [IMAGE, CORNERS], {"pooled_shape": [3, 2]}, 18),
     ("DeformConv", DEFORMED, {"group": 2, "offset_group": 2}, 19),

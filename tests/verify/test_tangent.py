@@ -12,7 +12,7 @@ from nets import Net
 from planted import PLANTED, SMALL, planted, scaled
 
 import onnx_gradcam as ogc
-from onnx_gradcam.verify import Report, network, verify
+from onnx_gradcam.verify import Report, network, tangent, verify
 from onnx_gradcam.verify.report import Scan
 
 
@@ -107,3 +107,13 @@ def test_fused_operators_are_written_out() -> None:
     proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     for status, _, roads in gradients(verify(proto, target_layer="conv")):
         assert (status, roads) == ("pass", {"float64"})
+
+
+def test_a_reference_that_rounds_is_none() -> None:
+    """What moves by less than float32 tells has no slope; a Relu that is dead has one, of zero."""
+    x = np.array([0.1, 0.7, -1.3])
+    rounded = x.astype(np.float32).astype(np.float64)
+    assert tangent._is_rounded(rounded + np.float64(2.0**-20), rounded)
+    assert not tangent._is_rounded(x + 1e-7, x - 1e-7)
+    assert not tangent._is_rounded(np.maximum(x + 1e-7, 0), np.maximum(x - 1e-7, 0))
+    assert not tangent._is_rounded(np.zeros(3), np.zeros(3))

@@ -20,7 +20,7 @@ from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.jobs.report import RENDERERS, Renderer, text
 from onnx_gradcam.jobs.report import json as json_format
 from onnx_gradcam.jobs.request import Request
-from onnx_gradcam.verify import Check, NodeCheck, Report
+from onnx_gradcam.verify import Check, NodeCheck, Report, Timing
 
 FUNCTIONS = [name for name, item in vars(Renderer).items() if inspect.isfunction(item) and not name.startswith("_")]
 
@@ -39,7 +39,10 @@ def report(nodes: int = 0) -> Report:
         Check("forward pass", "pass", 1e-7, 1e-4, "output 'p', against the untouched model"),
         Check("node by node", "fail" if nodes else "undecided", None, 1e-3),
     )
-    return Report("m.onnx", "logits", (3, 4), ("relu",), ("CPUExecutionProvider",), checks, (unsure, *wrong), 2, ("a",))
+    nodes_checked, timing = (unsure, *wrong), Timing(3.0, 0.25)
+    return Report(
+        "m.onnx", "logits", (3, 4), ("relu",), ("CPUExecutionProvider",), checks, nodes_checked, 2, ("a",), timing
+    )
 
 
 def test_checks_stand_in_a_table_and_wrong_nodes_first() -> None:
@@ -50,6 +53,7 @@ def test_checks_stand_in_a_table_and_wrong_nodes_first() -> None:
         "  fail       Conv 'n0', input 0 ('x'): relative error 0.5",
         "  undecided  Relu 'soft', input 1 ('y') (it is dead)",
         "  note       a",
+        "  time       3.0 s, as 12 runs of the network (0.25 s)",
         "NOT everything passed",
     ]
 
