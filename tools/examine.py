@@ -60,8 +60,8 @@ class Row:
     is what an expert reads, "no", or "nothing" where nobody said what to expect.
 
     ``verdict``: "explained", where every VJP rule on the path passes at its node, no check of verify fails and nothing
-    is read otherwise than expected; "refused", for what is not meant to work; "missing", for what should and does not;
-    "failed", where something is wrong; "timeout".
+    is read otherwise than expected; "refused", for what is not meant to work; "missing", for what should and does not,
+    a file that cannot be read among it; "failed", where something is wrong; "timeout".
     """
 
     model: str

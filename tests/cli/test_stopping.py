@@ -53,14 +53,11 @@ def stop(folder: Path, mode: str, number: int, lines: int) -> tuple[int, str]:
     """Start a run, send a signal after some lines, and return the exit status and what stood on stderr."""
     run = start(folder, *EXPLAIN, *mode.split())
     assert run.stdout is not None
-    assert run.stderr is not None
     for _ in range(lines):
         assert run.stdout.readline()
     run.send_signal(number)
-    run.stdout.close()
-    printed = run.stderr.read()
-    run.stderr.close()
-    return run.wait(), printed
+    _, printed = run.communicate()
+    return run.returncode, printed
 
 
 def manifest(folder: Path) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr("sys.argv", ["sweep.py", str(tmp_path), "--json", "--jobs", "2"])
     assert sweep.main() == 1
     assert [(row["model"], row["verdict"]) for row in json.loads(capsys.readouterr().out)] == [
-        ("broken", "failed"),
+        ("broken", "missing"),
         ("good", "explained"),
     ]
 
