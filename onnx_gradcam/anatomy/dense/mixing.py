@@ -95,7 +95,10 @@ def _reach(node: ir.Node) -> list[int]:
 
 
 def _resizes(node: ir.Node) -> bool:
-    return node.op_type in ("Resize", "Upsample")
+    """Tell whether a node interpolates between places: a mean over all of them is one, and has none beside it."""
+    source = node.inputs[0]
+    is_one = source is not None and source.shape is not None and all(d == 1 for d in source.shape[2:])
+    return node.op_type in ("Resize", "Upsample") and not is_one
 
 
 def _stages(node: ir.Node, of_image: Collection[Value]) -> int:

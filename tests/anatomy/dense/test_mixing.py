@@ -86,6 +86,16 @@ def test_the_reach_of_the_last_kernel() -> None:
     assert kernel(net, up, "b") == (4, 4)
 
 
+def test_a_mean_that_is_spread_again_reaches_nowhere() -> None:
+    """As the image pooling of DeepLab, beside a kernel of 3 × 3."""
+    net = Net()
+    b = net.op("Relu", net.conv(net.input("x", [1, 3, 16, 16]), (3, 4)), out="b")
+    size = net.array(np.array([1, 4, 16, 16], np.int64))
+    spread = net.op("Resize", net.op("GlobalAveragePool", b), "", "", size, mode="linear")
+    y = net.conv(net.op("Concat", net.conv(b, (4, 4)), spread, axis=1), (8, 2), kernel=1)
+    assert kernel(net, y, "b") == (3, 3)
+
+
 @pytest.mark.parametrize("is_beside", [False, True])
 @pytest.mark.parametrize("side", [16, "side"])
 def test_the_reach_is_counted_in_cells_of_the_layer(side: int | str, is_beside: bool) -> None:
