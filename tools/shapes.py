@@ -163,7 +163,7 @@ PATTERNS: tuple[Callable[[np.random.Generator, Size], Field], ...] = (
 )  # fmt: skip
 
 
-def _paint(rng: np.random.Generator, size: Size, first: Field, second: Field) -> Field:
+def paint(rng: np.random.Generator, size: Size, first: Field, second: Field) -> Field:
     """A random pattern in two colours, float32 (H, W, 3) in 0..255."""
     blend = PATTERNS[rng.integers(len(PATTERNS))](rng, size)[..., None]
     return first + (second - first) * blend
@@ -176,7 +176,7 @@ def _colour(rng: np.random.Generator, near: Field | None = None, spread: float =
     return np.clip(near + rng.uniform(-spread, spread, 3), 0, 255).astype(np.float32)
 
 
-def _contrasting(rng: np.random.Generator, behind: Field) -> tuple[Field, Field]:
+def contrasting(rng: np.random.Generator, behind: Field) -> tuple[Field, Field]:
     """Two similar colours, each at least ``MIN_CONTRAST`` away from ``behind``."""
     while True:
         first = _colour(rng)
@@ -199,7 +199,7 @@ def _strokes(rng: np.random.Generator, image: Field, base: Field) -> None:
 def draw_background(rng: np.random.Generator, size: Size) -> Image:
     """A busy background without objects: a pattern, clutter strokes and grain. uint8 (H, W, 3) RGB."""
     base = _colour(rng)
-    image = np.ascontiguousarray(_paint(rng, size, base, _colour(rng, base, 60.0)))
+    image = np.ascontiguousarray(paint(rng, size, base, _colour(rng, base, 60.0)))
     _strokes(rng, image, base)
     grain = _noise(rng, size)[..., None] - 0.5
     return np.clip(image + grain * rng.uniform(0, 60), 0, 255).astype(np.uint8)
@@ -259,7 +259,7 @@ def draw_scene(
     for mask, label in zip(masks, labels, strict=True):
         mask[:] = _place(rng, label, forbidden, radius)
         behind = canvas[mask].mean(axis=0, dtype=np.float32)
-        texture = _paint(rng, size, *_contrasting(rng, behind))
+        texture = paint(rng, size, *contrasting(rng, behind))
         canvas[mask] = texture[mask].astype(np.uint8)
         forbidden |= cv2.dilate(mask.astype(np.uint8), np.ones((gap, gap), np.uint8)).astype(bool)
     return Scene(canvas, masks, tuple(int(label) for label in labels))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,8 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[An
     ]
 
 
-def pooled_head(channels: int) -> Any:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, len(CLASSES)))
+def pooled_head(channels: int, classes: int = len(CLASSES)) -> Any:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
 def resnet() -> Any:
@@ -266,11 +266,14 @@ PREPROCESS = {
 }
 
 
-def export(network: Any, path: Path) -> None:
+def export(
+    network: Any, path: Path, labels: Sequence[str] = CLASSES, preprocess: Mapping[str, Any] = PREPROCESS
+) -> None:
     """One ONNX file of opset 18, weights inside, labels and preprocessing in its metadata."""
+    height, width = preprocess["size"]
     program = torch.onnx.export(
         network,
-        (torch.zeros(2, 3, *SIZE),),
+        (torch.zeros(2, 3, height, width),),
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_shapes=({0: "batch"},),
@@ -285,8 +288,8 @@ def export(network: Any, path: Path) -> None:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
-    model.metadata_props["onnx_gradcam.labels"] = json.dumps(CLASSES, allow_nan=False)
-    model.metadata_props["onnx_gradcam.preprocess"] = json.dumps(PREPROCESS, allow_nan=False)
+    model.metadata_props["onnx_gradcam.labels"] = json.dumps(labels, allow_nan=False)
+    model.metadata_props["onnx_gradcam.preprocess"] = json.dumps(preprocess, allow_nan=False)
     model.graph.name = path.stem
     onnx.save(ir.to_proto(model), path)
 
