@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,10 +34,19 @@ FILTERS: dict[str, tuple[Callable[[NDArray[Any], float], NDArray[Any]], bool]] =
 def resample(
     array: NDArray[Any], shape: tuple[int, int], step: YX, start: YX, interpolation: str
 ) -> NDArray[np.float32]:
-    """Resample (h, w, …) to ``shape`` (H, W, …): on each axis output pixel i is centred on (i + ½) · step + start."""
-    rows = _resample_rows(array, shape[0], step[0], start[0], interpolation)
-    columns = np.ascontiguousarray(rows.swapaxes(0, 1))
-    return _resample_rows(columns, shape[1], step[1], start[1], interpolation).swapaxes(0, 1)
+    """Resample (h, w, …) to ``shape`` (H, W, …): on each axis output pixel i is centred on (i + ½) · step + start.
+
+    out = R · array · Cᵀ for each channel, R and C the weights of rows and of columns (``_bands``). The result is a view
+    of memory in the order (…, H, W), as most models read it.
+    """
+    height, width = array.shape[:2]
+    rows = _weighted(_bands(height, shape[0], step[0], start[0], interpolation), array.reshape(height, -1))
+    planes = np.ascontiguousarray(np.moveaxis(rows.reshape(shape[0], width, -1), -1, 0)).reshape(-1, width)
+    columns = np.empty((len(planes), shape[1]), np.float32)
+    for band in _bands(width, shape[1], step[1], start[1], interpolation):
+        np.matmul(planes[:, band.read], band.weights.T, out=columns[:, band.written])
+    channels = columns.reshape(*array.shape[2:], *shape)
+    return np.moveaxis(channels, (-2, -1), (0, 1))
 
 
 def areas(values: NDArray[Any], shape: tuple[int, int], step: YX, start: YX = (0.0, 0.0)) -> NDArray[np.float32]:
@@ -58,18 +69,37 @@ def coverage(start: float, end: float, count: int) -> NDArray[np.float64]:
     return shares
 
 
-def _resample_rows(
-    array: NDArray[Any], count: int, step: float, start: float, interpolation: str
-) -> NDArray[np.float32]:
-    """out_i = Σ_j k(j + ½ − c_i, w) · array_j / Σ_j k(…), c_i = (i + ½) · step + start, w = max(1, step)."""
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Some output pixels in a row, the input pixels that they are made of, and the weights (written, read) of these."""
+
+    written: slice
+    read: slice
+    weights: NDArray[np.float32]
+
+
+@lru_cache(maxsize=64)
+def _bands(size: int, count: int, step: float, start: float, interpolation: str) -> tuple[Band, ...]:
+    """Return the weights of ``count`` pixels made of ``size``, 16 at a time: further away all weights are 0.
+
+    w_ij = k(j + ½ − c_i, w) / Σ_j k(…), c_i = (i + ½) · step + start, w = max(1, step).
+    """
     kernel, widens = FILTERS[interpolation]
     width = max(1.0, step) if widens else 1.0
     centre = np.round((np.arange(count) + 0.5) * step + start, 9)  # rounding errors must not decide ties
-    weights = kernel(np.arange(len(array)) + 0.5 - centre[:, None], width)
+    weights = kernel(np.arange(size) + 0.5 - centre[:, None], width)
     weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    out = np.empty((count, *array.shape[1:]), np.float32)
-    for i in range(0, count, 16):  # the weights are a narrow band: 16 rows at a time skip most of the zeros
+    bands = []
+    for i in range(0, count, 16):
         used = np.flatnonzero(weights[i : i + 16].any(axis=0))
-        band = slice(int(used[0]), int(used[-1]) + 1)
-        out[i : i + 16] = np.tensordot(weights[i : i + 16, band], array[band], 1)
+        read = slice(int(used[0]), int(used[-1]) + 1)
+        bands.append(Band(slice(i, min(i + 16, count)), read, np.ascontiguousarray(weights[i : i + 16, read])))
+    return tuple(bands)
+
+
+def _weighted(bands: Sequence[Band], rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return weighted sums of rows (n, m), (count, m): only what a band reads is ever a float."""
+    out = np.empty((bands[-1].written.stop, rows.shape[1]), np.float32)
+    for band in bands:
+        np.matmul(band.weights, rows[band.read].astype(np.float32), out=out[band.written])
     return out
