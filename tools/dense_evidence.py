@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 
 import onnx_gradcam as ogc
 from onnx_gradcam.anatomy.dense.tensors import sources
+from onnx_gradcam.copies.baselines import blurred, mean_colour
+from onnx_gradcam.copies.covering import Occluded, occlude
 from onnx_gradcam.engine.program import forward_only
 from onnx_gradcam.engine.session import Session
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.operators import CONVOLUTIONS
 from onnx_gradcam.graph.randomised import weighted_layers, with_random_weights
-from onnx_gradcam.metrics.copies import blurred, mean_colour
-from onnx_gradcam.metrics.occlusion import Occluded, occlude, occlusion_correlation
+from onnx_gradcam.metrics.occlusion import occlusion_correlation
 from onnx_gradcam.metrics.removal import deletion, insertion
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.tensor import to_tensor

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from onnx_gradcam.copies.scores import Array, Scoring
 from onnx_gradcam.metrics.alike import correlation
-from onnx_gradcam.metrics.copies import Array, Scoring
 
 Explaining = Callable[[Array], Array]
 """From copies of an image, (copies, C, *space), to the map of the same target on each, (copies, *space)."""

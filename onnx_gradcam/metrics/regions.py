@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_gradcam.metrics.copies import Array, ranks_of_removal
+from onnx_gradcam.copies.scores import Array
+from onnx_gradcam.metrics.order import ranks_of_removal
 
 THRESHOLD = 0.15  # of the map's maximum
 OVERLAPPING = 0.5  # a box with this IoU is right

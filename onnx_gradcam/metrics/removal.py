@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_gradcam.metrics.copies import Array, Scoring, ranks_of_removal, scores_of
+from onnx_gradcam.copies.scores import Array, Scoring, scores_of
+from onnx_gradcam.metrics.order import ranks_of_removal
 
 STEPS = 32
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnx_gradcam.metrics.copies import Array, Scoring, ranks_of_removal, scores_of
+from onnx_gradcam.copies.scores import Array, Scoring, scores_of
+from onnx_gradcam.metrics.order import ranks_of_removal
 
 SHARES = (0.2, 0.4, 0.6, 0.8)
 NOISE = 0.01  # σ of what is added to made-up pixels, as a share of the range of the image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_gradcam.metrics.copies import Array
+from onnx_gradcam.copies.scores import Array
 
 
 def sparseness(heatmap: Array) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from onnx_gradcam.copies.scores import Array
 from onnx_gradcam.metrics.alike import rank_correlation
-from onnx_gradcam.metrics.copies import Array
 from onnx_gradcam.metrics.keeping import Explaining
 
 RADIUS = 0.02  # of the range of the image: about 5 of 255 levels

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from metric_cases import SPACES, case
 
+from onnx_gradcam.copies.baselines import blurred, mean_colour
+from onnx_gradcam.copies.covering import occlude
 from onnx_gradcam.errors import MetricError
 from onnx_gradcam.metrics.alike import rank_correlation
-from onnx_gradcam.metrics.copies import blurred, mean_colour, ranks_of_removal
-from onnx_gradcam.metrics.occlusion import occlude, occlusion
+from onnx_gradcam.metrics.order import ranks_of_removal
 from onnx_gradcam.metrics.regions import largest_part
 from onnx_gradcam.metrics.removal import deletion
 from onnx_gradcam.metrics.road import made_up
@@ -40,13 +41,6 @@ def test_a_metric_is_what_its_naive_version_says(name: str, space: str) -> None:
     expected = metric_oracles.ORACLES[name](**{need: have[need] for need in METRICS[name].needs})
     precision = 1e-4 if name == "road" else 1e-10  # its equations are solved by rounds
     assert measure(name, have) == pytest.approx(expected, rel=precision, abs=1e-12)
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_an_occlusion_map_is_what_its_naive_version_says(space: str) -> None:
-    have = case(space)
-    arguments = have["x"], have["score"], have["baseline"]
-    np.testing.assert_allclose(occlusion(*arguments), metric_oracles.occlusion(*arguments), rtol=1e-10, atol=1e-12)
 
 
 LEFT = np.array([[1.0, 0, 0, 0]])

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnx_gradcam.metrics.copies import mean_colour
-from onnx_gradcam.metrics.occlusion import infidelity, occlude
+from onnx_gradcam.copies.baselines import mean_colour
+from onnx_gradcam.copies.covering import occlude
+from onnx_gradcam.metrics.occlusion import infidelity
 from onnx_gradcam.metrics.regions import energy_inside, pointing_game, region_iou
 from onnx_gradcam.metrics.removal import deletion
 from onnx_gradcam.metrics.road import NOISE, made_up

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.metrics.occlusion import occlude
+from onnx_gradcam.copies.covering import occlude
 
 SPACES = {"a photo": (9, 7), "a wide photo": (5, 18), "a signal": (31,), "a volume": (4, 3, 5)}
 

@@ -50,35 +50,6 @@ def insertion(x: np.ndarray, heatmap: np.ndarray, probability: Score, blurred: n
     return exchanged(blurred, x, heatmap, probability)
 
 
-def corners(space: Sequence[int]) -> tuple[list[Position], int]:
-    """The first pixels of all patches, and how long patches are."""
-    stride = max(1, round(max(space) / 14))
-    grid = np.ndindex(*[math.ceil(extent / stride) for extent in space])
-    return [tuple(stride * k for k in at) for at in grid], 2 * stride
-
-
-def in_patch(at: Position, corner: Position, length: int) -> bool:
-    return all(c <= k < c + length for k, c in zip(at, corner, strict=True))
-
-
-def covered(x: np.ndarray, baseline: np.ndarray, corner: Position, length: int) -> np.ndarray:
-    image = x.copy()
-    for at in np.ndindex(x.shape):
-        if in_patch(at[1:], corner, length):
-            image[at] = baseline[at]
-    return image
-
-
-def occlusion(x: np.ndarray, score: Score, baseline: np.ndarray) -> np.ndarray:
-    places, length = corners(x.shape[1:])
-    drops = {place: one(score, x) - one(score, covered(x, baseline, place, length)) for place in places}
-    out = np.zeros(x.shape[1:])
-    for at in np.ndindex(out.shape):
-        over = [drop for place, drop in drops.items() if in_patch(at, place, length)]
-        out[at] = sum(over) / len(over)
-    return out
-
-
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     def rank(values: Sequence[float], k: int) -> float:
         return sum(v < values[k] for v in values) + (sum(v == values[k] for v in values) - 1) / 2

@@ -9,8 +9,8 @@ from dense_evidence import METHODS, Line, maps, read_by_the_last, scene_of, tabl
 from nets import run
 
 import onnx_gradcam as ogc
-from onnx_gradcam.metrics.copies import mean_colour
-from onnx_gradcam.metrics.occlusion import occlude
+from onnx_gradcam.copies.baselines import mean_colour
+from onnx_gradcam.copies.covering import occlude
 
 X = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
 

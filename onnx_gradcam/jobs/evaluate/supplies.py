@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.copies.baselines import blurred, mean_colour
+from onnx_gradcam.copies.covering import occlude
 from onnx_gradcam.explain.probing import ImageProbe
 from onnx_gradcam.methods.heatmap import normalise, upsample
-from onnx_gradcam.metrics.copies import blurred, mean_colour
-from onnx_gradcam.metrics.occlusion import occlude
 
 Array = npt.NDArray[Any]
 NO_SUPPLIES: Mapping[str, Any] = MappingProxyType({})

@@ -17,12 +17,12 @@ from nets import run
 from repository import DOCS
 
 import onnx_gradcam as ogc
+from onnx_gradcam.copies.baselines import blurred, mean_colour
+from onnx_gradcam.copies.covering import occlude
 from onnx_gradcam.explain.probing import ImageProbe
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.randomised import weighted_layers, with_random_weights
-from onnx_gradcam.metrics.copies import blurred, mean_colour
 from onnx_gradcam.metrics.interval import bootstrap
-from onnx_gradcam.metrics.occlusion import occlude
 from onnx_gradcam.metrics.table import METRICS
 
 SCHEMA = json.loads((DOCS / "evaluation.schema.json").read_text("utf-8"))
