@@ -28,10 +28,12 @@ from onnx_gradcam.graph.lowering.registry import LOWERINGS
 from onnx_gradcam.graph.prepare.prepare import NEWEST
 from onnx_gradcam.jobs.evaluate.chosen import NEEDS_OF_DATA
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS, guided
-from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
+from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.heatmap import fuse
+from onnx_gradcam.methods.projections import PROJECTIONS
 from onnx_gradcam.methods.table import GUIDED_CAMS, SMOOTHINGS, options_of
+from onnx_gradcam.methods.weights import WEIGHTS
 from onnx_gradcam.metrics.table import METRICS
 from onnx_gradcam.targets import Custom, Each, parse
 from onnx_gradcam.targets.text import READERS

@@ -48,6 +48,7 @@ def layer_result(
         counterfactual=recipe.counterfactual,
         signed=recipe.signed,
         combination=recipe.combination,
+        options=recipe.options,
     )
     return LayerResult(layer.name, activation, gradient, weights, np.asarray(cam))
 

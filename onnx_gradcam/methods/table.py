@@ -14,6 +14,7 @@ from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
 from onnx_gradcam.methods.heatmap import FUSIONS
+from onnx_gradcam.methods.kernels import KERNELS
 from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
@@ -37,6 +38,8 @@ SPELLINGS: Mapping[str, str] = {
 """Names that other tools and papers use, without hyphens → ours."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 GATE_DEFAULTS = {"rectifiers": attribution.GATED[0]}
+CHOICES: Mapping[str, Sequence[str]] = {"rectifiers": attribution.GATED, "kernel": tuple(KERNELS)}
+"""The words that options take."""
 WITHOUT_GRADIENT = tuple(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT)
 
 
@@ -123,8 +126,8 @@ def check(recipe: Recipe) -> None:
 
 def _check_value(name: str, value: object, default: object) -> None:
     """Raise ``MethodError`` for a word in the place of a number, and for an unknown word."""
-    if name == "rectifiers" and value not in attribution.GATED:
-        hint = nearest(str(value), attribution.GATED)
+    if name in CHOICES and value not in CHOICES[name]:
+        hint = nearest(str(value), CHOICES[name])
     elif isinstance(value, str) and not isinstance(default, str) and name != "baseline":
         hint = "a number"
     else:
@@ -166,6 +169,7 @@ def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
     is_gated = method in attribution.GATED_METHODS or method in GUIDED_CAMS
     return {
         **attribution.options_of(method),
+        **cam.CAM_OPTIONS.get(cam_method(method), NO_OPTIONS),
         **(GATE_DEFAULTS if is_gated else {}),
         **(NOISE_DEFAULTS if needs_noise else {}),
     }

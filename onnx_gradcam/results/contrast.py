@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import InputError, MethodError
-from onnx_gradcam.methods.cam import NEEDS, as_float32, compute_cam
+from onnx_gradcam.methods.arrays import as_float32
+from onnx_gradcam.methods.cam import NEEDS, compute_cam
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.drawing import draw_together
 from onnx_gradcam.results.explanation import Explanation

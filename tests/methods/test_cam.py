@@ -8,14 +8,16 @@ import re
 import numpy as np
 import oracles
 import pytest
-from cam_cases import ALL, PROJECTED, SPACES, WEIGHTED, assert_close, compute_cam, needed, oracle, sample
+from cam_cases import ALL, PROJECTED, SCORED, SPACES, WEIGHTED, assert_close, compute_cam, needed, oracle, sample
 
 from onnx_gradcam.errors import LayerError, MethodError
-from onnx_gradcam.methods.cam import CAMS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method
+from onnx_gradcam.methods.cam import CAMS, NEEDS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS, check_method
 
 # The two channels that most hand cases share.
 A = [[[1, 2], [3, -2]], [[1, 1], [-1, 1]]]
 G = [[[1, 0], [-1, 2]], [[-2, 1], [-3, 0]]]
+DRAWN = (0.27392337, -0.46042657)  # the first numbers of PCG64 with seed 0, from −1 to 1
+KPCA = np.sqrt((2 * np.tanh(2) + 4 * np.tanh(1) + 2 * np.tanh(5)) / 3 / 6) * np.array([-1, -1, 2])
 # method: activation, gradient, weights, Σ_k weights · activation
 HAND = {
     "gradcam": (A, G, [[[1 / 2]], [[-1]]], [[-0.5, 0], [2.5, -2]]),
@@ -40,6 +42,13 @@ HAND = {
         None,
         [[5, -5], [-5, 5]],
     ),
+    # |G|·A = −2 at one position: less its mean (½, ½, ½, −3/2), turned so that the peak is positive
+    "segeigencam": ([[[0, 0], [0, -1]]], [[[1, 1], [1, 2]]], None, [[-0.5, -0.5], [-0.5, 1.5]]),
+    # A = (−1, −1, 2), γ = 1: K is tanh 2, tanh −1 and tanh 5; its axis is (1, 1, −2)/√6, λ = (2t₂ + 4t₁ + 2t₅)/3
+    "kpcacam": ([[0, 0, 3]], None, None, KPCA),
+    # mean 1, std 3: only the last position is above 7; a channel that is constant has none
+    "fem": ([[*[0] * 9, 10], [5] * 10], None, [[0.1], [0]], [*[0] * 9, 1]),
+    "randomcam": (A, None, [[[DRAWN[0]]], [[DRAWN[1]]]], DRAWN[0] * np.array(A[0]) + DRAWN[1] * np.array(A[1])),
 }
 
 
@@ -47,8 +56,8 @@ class TestTables:
     def test_every_method_has_an_oracle_and_a_hand_case(self):
         assert set(CAMS) == set(oracles.CAMS) == set(HAND)
 
-    def test_only_eigencam_needs_no_gradient(self):
-        assert set(CAMS) - NEEDS_GRADIENT == {"eigencam"}
+    def test_methods_of_the_activation_need_no_gradient(self):
+        assert set(CAMS) - NEEDS_GRADIENT == {"eigencam", "kpcacam", "fem", "randomcam"}
 
     @pytest.mark.parametrize("method", ALL)
     def test_first_docstring_line_is_formula_and_source(self, method):
@@ -87,7 +96,8 @@ class TestOracles:
     @pytest.mark.parametrize("method", WEIGHTED)
     def test_weights_in_float64(self, method, space):
         activation, gradient = sample(method, space)
-        weights = WEIGHTS[method](activation, gradient, *needed(method, gradient).values())
+        arrays = {"activation": activation, "gradient": gradient, **needed(method, gradient)}
+        weights = WEIGHTS[method](*(arrays[name] for name in NEEDS[method]))
         evidence = (weights * activation).sum(axis=1)
         assert evidence.dtype == np.float64
         assert_close(evidence, oracle(method, activation, gradient, signed=True), 1e-13)
@@ -100,7 +110,7 @@ class TestOracles:
         assert cam.dtype == np.float32
         assert_close(cam, oracle(method, activation, gradient), 5e-6)
 
-    @pytest.mark.parametrize("method", WEIGHTED)
+    @pytest.mark.parametrize("method", SCORED)
     def test_counterfactual(self, method):
         activation, gradient = sample(method, (4, 5), seed=2)
         cam = compute_cam(method, activation, gradient, counterfactual=True)[1]
@@ -108,7 +118,7 @@ class TestOracles:
         assert expected.max() > 0
         assert_close(cam, expected, 1e-6)
 
-    @pytest.mark.parametrize("method", WEIGHTED)
+    @pytest.mark.parametrize("method", SCORED)
     def test_counterfactual_of_counterfactual(self, method):
         activation, gradient = sample(method, (4, 5), seed=3)
         cam = compute_cam(method, activation, -gradient, counterfactual=True)[1]
@@ -187,9 +197,15 @@ class TestErrors:
             check_method(method, **{variant: True})
         assert caught.value.hint == ", ".join(f"'{name}'" for name in WEIGHTS)
 
-    @pytest.mark.parametrize("method", WEIGHTED)
+    @pytest.mark.parametrize("method", SCORED)
     def test_weighted_methods_have_both_variants(self, method):
         check_method(method, counterfactual=True, signed=True)
+
+    @pytest.mark.parametrize("method", sorted({*WEIGHTED} - {*SCORED}))
+    def test_methods_that_read_no_score_have_no_counterfactual(self, method):
+        check_method(method, signed=True)
+        with pytest.raises(MethodError, match=f"'{method}' has no counterfactual variant: the score plays no part"):
+            check_method(method, counterfactual=True)
 
     @pytest.mark.parametrize("method", sorted(NEEDS_GRADIENT))
     def test_missing_gradient(self, method):

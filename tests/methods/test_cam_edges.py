@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracles
 import pytest
-from cam_cases import ALL, PROJECTED, SPACES, WEIGHTED, assert_close, compute_cam, oracle, sample
+from cam_cases import ALL, PROJECTED, SCORED, SPACES, assert_close, compute_cam, oracle, sample
 
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.methods import cam as methods
@@ -25,7 +25,7 @@ class TestEdges:
         cam = compute_cam(method, activation, np.zeros_like(activation))[1]
         np.testing.assert_array_equal(cam, np.zeros((3, 4, 5)))
 
-    @pytest.mark.parametrize("method", WEIGHTED)
+    @pytest.mark.parametrize("method", SCORED)
     def test_negative_evidence_only_is_blank(self, method):
         activation = np.abs(sample(method, (4, 5))[0])
         gradient = np.full_like(activation, -0.5)
@@ -39,7 +39,7 @@ class TestEdges:
     def test_nan_does_not_become_zero(self, method, where):
         arrays = dict(zip(("activation", "gradient"), (x.copy() for x in sample(method, (4, 5))), strict=True))
         arrays[where][1, 2, 0, 3] = np.nan
-        for counterfactual in (False, True) if method in WEIGHTS else (False,):
+        for counterfactual in (False, True) if method in SCORED else (False,):
             cam = compute_cam(method, **arrays, counterfactual=counterfactual)[1]
             assert np.isnan(cam[1, 0, 3])
             assert not np.isnan(cam[[0, 2]]).any()
@@ -77,7 +77,7 @@ class TestEdges:
             alone = compute_cam(method, activation[i : i + 1], gradient[i : i + 1])[1]
             assert_close(alone[0], batch[i], 1e-6)
 
-    @pytest.mark.parametrize("method", WEIGHTED)
+    @pytest.mark.parametrize("method", SCORED)
     def test_a_single_position(self, method):
         """One position: every mean is the value itself, and most methods give relu(Σ_k G·A)."""
         activation, gradient = np.array([[2.0, 1.0, 4.0]]), np.array([[1.0, -3.0, 0.5]])

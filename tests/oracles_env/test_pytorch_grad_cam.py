@@ -20,6 +20,9 @@ METHODS = {
     "layercam": "LayerCAM",
     "xgradcam": "XGradCAM",
     "elementwise": "GradCAMElementWise",
+    "fem": "FEM",
+    "kpcacam": "KPCA_CAM",
+    "segeigencam": "SegEigenCAM",
 }
 NETWORKS = ["resnet18", "vgg16", "mobilenet_v2", "densenet121"]
 
@@ -43,7 +46,7 @@ def theirs(library: Any, method: str, module: Any, x: np.ndarray, target: int) -
         cam(input_tensor=tensor, targets=targets)
         hooks = cam.activations_and_grads
         activation = hooks.activations[0].cpu().data.numpy()
-        gradient = hooks.gradients[0].cpu().data.numpy()
+        gradient = hooks.gradients[0].cpu().data.numpy() if cam.uses_gradients else None
         image = cam.get_cam_image(tensor, layer, targets, activation, gradient, False)
     return np.maximum(image, 0)
 

@@ -6,9 +6,10 @@ import numpy as np
 import oracles
 
 from onnx_gradcam.methods import cam as methods
-from onnx_gradcam.methods.cam import CAMS, NEEDS, PROJECTIONS, WEIGHTS
+from onnx_gradcam.methods.cam import CAMS, NEEDS, NEEDS_GRADIENT, PROJECTIONS, WEIGHTS
 
 WEIGHTED, PROJECTED, ALL = sorted(WEIGHTS), sorted(PROJECTIONS), sorted(CAMS)
+SCORED = [method for method in WEIGHTED if method in NEEDS_GRADIENT]  # weights of the gradient
 SPACES = [(9,), (4, 5), (2, 3, 4)]
 
 
@@ -31,6 +32,8 @@ def sample(method: str, space: tuple[int, ...], *, seed: int = 0, n: int = 3, ch
     activation, gradient = rng.normal(size=(2, n, channels, *space))
     if method in ("gradcam++", "smooth-gradcam++", "xgradcam"):
         activation = np.maximum(activation, 0) + 0.01
+    if method == "fem":
+        activation = activation**3  # long tails: a few positions stand out
     if method == "cam":
         gradient = np.broadcast_to(gradient.mean(axis=tuple(range(2, gradient.ndim)), keepdims=True), gradient.shape)
     return activation, gradient

@@ -111,6 +111,45 @@ def eigengradcam(a: np.ndarray, g: np.ndarray) -> Map:
     return principal_component(g * a)
 
 
+def segeigencam(a: np.ndarray, g: np.ndarray) -> Map:
+    """Equations 10 to 13: the projection of |G|·A, whichever of its signs has the larger peak."""
+    projection = principal_component(np.abs(g) * a)
+    return -projection if abs(projection.min()) > abs(projection.max()) else projection
+
+
+def fem(a: np.ndarray, g: np.ndarray) -> Map:
+    """Each channel weighted with how many of its positions are more than two standard deviations above its mean."""
+    shares = []
+    for channel in a:
+        mean = total(channel) / channel.size
+        deviation = math.sqrt(math.fsum((float(channel[ij]) - mean) ** 2 for ij in positions(channel)) / channel.size)
+        rare = [ij for ij in positions(channel) if channel[ij] > mean + 2 * deviation]
+        shares.append(len(rare) / channel.size)
+    return combine(a, lambda k, ij: shares[k])
+
+
+def randomcam(a: np.ndarray, g: np.ndarray) -> Map:
+    numbers = np.random.default_rng(0).uniform(-1, 1, len(a))
+    return combine(a, lambda k, ij: numbers[k])
+
+
+def kpcacam(a: np.ndarray, g: np.ndarray) -> Map:
+    """The sigmoid kernel, centred in the space that it spans, and all of its eigenvectors."""
+    samples = np.array([a[:, *ij] for ij in positions(a[0])])
+    return kernel_component(samples - samples.mean(axis=0), lambda p, q: math.tanh(p @ q / len(a) + 1), a.shape[1:])
+
+
+def kernel_component(
+    samples: np.ndarray, kernel: Callable[[np.ndarray, np.ndarray], float], space: tuple[int, ...]
+) -> Map:
+    n = len(samples)
+    matrix = np.array([[kernel(p, q) for q in samples] for p in samples])
+    away = np.eye(n) - 1 / n
+    values, vectors = np.linalg.eigh(away @ matrix @ away)
+    component = math.sqrt(max(values[-1], 0)) * vectors[:, -1]
+    return component.reshape(space) * np.sign(component[np.abs(component).argmax()])
+
+
 def principal_component(x: np.ndarray) -> Map:
     """Samples are positions, features are channels; of the two directions, the one that goes with Σ_k x."""
     samples = np.array([x[:, *ij] for ij in positions(x[0])])
@@ -135,6 +174,10 @@ CAMS: dict[str, Callable[[np.ndarray, np.ndarray], Map]] = {
     "cam": cam,
     "eigencam": eigencam,
     "eigengradcam": eigengradcam,
+    "segeigencam": segeigencam,
+    "kpcacam": kpcacam,
+    "fem": fem,
+    "randomcam": randomcam,
 }
 
 
