@@ -33,6 +33,7 @@ from onnx_gradcam.errors import (
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
+from onnx_gradcam.jobs.attack import AttackResult, attack
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
 from onnx_gradcam.jobs.evaluate import EvaluatedRow, EvaluationResult, MetricResult, evaluate
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, heads, layers
@@ -75,6 +76,7 @@ from onnx_gradcam.verify import Check, NodeCheck, Report, Scan, Timing, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttackResult",
     "Box",
     "Boxes",
     "Check",
@@ -146,6 +148,7 @@ __all__ = [
     "UserFunction",
     "Words",
     "WorstPair",
+    "attack",
     "both",
     "compare",
     "contact_sheet",

@@ -19,6 +19,22 @@ from onnx_gradcam.targets import TOP1, class_target
 Array = npt.NDArray[Any]
 
 
+def class_scores(explainer: Explainer, feeds: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Return the score and the probability of each class for N images, (N, K) each.
+
+    Where an output is no probability, the second are the scores again.
+
+    Args:
+        explainer: the model.
+        feeds: arrays by the names of the model's inputs.
+    """
+    evaluation, count = explainer.network.evaluation(()), len(feeds[explainer.image_input.name])
+    run = evaluation.evaluate(dict(feeds), [(class_target(TOP1),)] * count, False)
+    scores = by_class(evaluation.score, run.results[evaluation.score.value.name or ""])
+    probabilities = class_probabilities(evaluation.score, run.results)
+    return scores, scores if np.isnan(probabilities).any() else probabilities
+
+
 @dataclass(frozen=True, eq=False)
 class ImageProbe:
     """A model, a method, and where an image lies in the model's input.
@@ -52,11 +68,7 @@ class ImageProbe:
         Args:
             copies: (N, C, *space).
         """
-        evaluation = self.explainer.network.evaluation(())
-        run = evaluation.evaluate(self._feeds(copies), [(class_target(TOP1),)] * len(copies), False)
-        scores = by_class(evaluation.score, run.results[evaluation.score.value.name or ""])
-        probabilities = class_probabilities(evaluation.score, run.results)
-        return scores, scores if np.isnan(probabilities).any() else probabilities
+        return class_scores(self.explainer, self._feeds(copies))
 
     def maps(self, copies: Array, classes: Array) -> Array:
         """Return the map of one class on each copy, (N, *space), from 0 to 1; the classes are (N,)."""

@@ -13,16 +13,16 @@ from typing import Any
 import onnx_gradcam as ogc
 
 NAMES = [
-    "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference", "Doubt",
-    "Each", "EvaluatedRow", "EvaluationResult", "Explainer", "Explanation", "Finding", "Finer", "ForwardMismatch",
-    "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec", "LayerError", "LayerInfo", "LayerResult",
-    "LogProbability", "MapFile", "Mean", "MethodError", "MetricError", "MetricResult", "ModelError", "Network",
-    "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output", "OutputError",
-    "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe", "Rectifiers",
-    "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side", "SideBySide",
-    "Similar", "Style", "TargetError", "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator",
-    "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "both", "compare", "contact_sheet", "contrast",
-    "evaluate", "gradient_model", "heads", "layers", "roads", "verify",
+    "AttackResult", "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference",
+    "Doubt", "Each", "EvaluatedRow", "EvaluationResult", "Explainer", "Explanation", "Finding", "Finer",
+    "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec", "LayerError", "LayerInfo",
+    "LayerResult", "LogProbability", "MapFile", "Mean", "MethodError", "MetricError", "MetricResult", "ModelError",
+    "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output",
+    "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
+    "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
+    "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator",
+    "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "attack", "both", "compare", "contact_sheet",
+    "contrast", "evaluate", "gradient_model", "heads", "layers", "roads", "verify",
 ]  # fmt: skip
 
 
@@ -51,6 +51,11 @@ def test_arguments() -> None:
     assert list(inspect.signature(ogc.evaluate).parameters) == [
         "model", "data", "metrics", "method", "target_layer", "fusion", "smooth", "options", "inputs", "labels",
         "preprocess", "strict", "cluster", "seed", "max_pixels", "start", "report",
+        *opening,
+    ]  # fmt: skip
+    assert list(inspect.signature(ogc.attack).parameters) == [
+        "model", "x", "target", "true", "method", "epsilon", "steps", "step_size", "norm", "loss", "random_start",
+        "seed", "preprocess", "bounds", "inputs", "labels", "max_pixels",
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]
