@@ -31,6 +31,7 @@ from onnx_gradcam.methods.attribution import ATTRIBUTIONS, guided
 from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.heatmap import fuse
+from onnx_gradcam.methods.perturbation.table import PERTURBATIONS, TAIL_METHODS
 from onnx_gradcam.methods.projections import PROJECTIONS
 from onnx_gradcam.methods.table import GUIDED_CAMS, SMOOTHINGS, options_of
 from onnx_gradcam.methods.weights import WEIGHTS
@@ -125,13 +126,18 @@ def methods() -> str:
     for name, function in of_input.items():
         formula, _, source = _first_line(function).partition("   ")
         rows.append(f"| `{name}` | {_cell(formula)} | {source} | of the input |")
+    for name, method in PERTURBATIONS.items():
+        formula, _, source = _first_line(method.function).partition("   ")
+        what = "what is behind the layer" if name in TAIL_METHODS else "the model"
+        rows.append(f"| `{name}` | {_cell(formula)} | {source} | no: runs {what} many times |")
     return "\n".join(rows)
 
 
 def definitions() -> str:
     """Return a section for each method: its formula, its source, what to know about it, its options."""
     lines = []
-    for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *ATTRIBUTIONS.items()]:
+    perturbations = [(name, method.function) for name, method in PERTURBATIONS.items()]
+    for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *ATTRIBUTIONS.items(), *perturbations]:
         options = ", ".join(f"`{option}` ({default})" for option, default in options_of(name).items())
         lines += [f"### {name}", "", explained(function), ""]
         lines += [f"Options: {options}.", ""] if options else []

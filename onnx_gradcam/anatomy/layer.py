@@ -110,6 +110,11 @@ class Layer:
         arranged = SpatialLayout(self.axes, self.token_grid).arrange(array)
         return np.flip(arranged, tuple(k + 2 for k in self.mirrored)) if self.mirrored else arranged
 
+    def restore(self, arranged: np.ndarray, array: np.ndarray) -> np.ndarray:
+        """Return copies of ``array``, of the value's shape for one image, that hold ``arranged`` (B, C, *space)."""
+        as_seen = np.flip(arranged, tuple(k + 2 for k in self.mirrored)) if self.mirrored else arranged
+        return SpatialLayout(self.axes, self.token_grid).restore(as_seen, array)
+
     @property
     def name(self) -> str:
         """Return the name of the ONNX value."""

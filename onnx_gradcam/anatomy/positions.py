@@ -54,6 +54,17 @@ class SpatialLayout:
         array = array.transpose(self.axes)
         return array if self.token_grid is None else array[:, :, self.token_grid]
 
+    def restore(self, arranged: np.ndarray, array: np.ndarray) -> np.ndarray:
+        """Return copies of ``array``, of the value's shape for one image, that hold ``arranged`` (B, C, *space).
+
+        What lies at no position of the grid, such as a class token, is that of ``array``.
+        """
+        if self.token_grid is not None:
+            copies = array.transpose(self.axes).repeat(len(arranged), axis=0)
+            copies[:, :, self.token_grid] = arranged
+            arranged = copies
+        return arranged.transpose(np.argsort(self.axes))
+
 
 def follow(
     nodes: Sequence[ir.Node], begin: Mapping[ir.Value, tuple[int, ...]], inputs: Sequence[ir.Value]

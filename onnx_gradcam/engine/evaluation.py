@@ -23,6 +23,7 @@ from onnx_gradcam.engine.rows import Row, Rows, parameters_of, rows_of
 from onnx_gradcam.engine.scaling import run_scaled
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import Options, Session
+from onnx_gradcam.engine.tail import Tail
 from onnx_gradcam.errors import ForwardMismatch, LayerError
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.graph.names import SCALE_INPUT, GradientNames
@@ -77,6 +78,7 @@ class Evaluation:
         self._inputs = frozenset(v.name for v in prepared.graph.inputs)
         self._unchecked = options.check_forward
         self._by_kind: dict[Kind, Passes] = {}
+        self._beside: dict[str, None] = {}
         self.gradient_scale: float | None = None
         self.apart: float | None = None
 
@@ -86,6 +88,16 @@ class Evaluation:
             common = self._prepared, self._score, self._layers, self._image_input, self._options
             self._by_kind[kind] = Passes(*common, self._rules_back, kind)
         return self._by_kind[kind]
+
+    def tail(self, kind: Kind, name: str) -> Tail:
+        """Return the graph behind a value; forward passes without gradients return what it reads, from now on."""
+        tail = self.passes(kind).tail(name, self._axes[name], self._batch)
+        self._beside.update(dict.fromkeys(tail.beside))
+        return tail
+
+    def values(self, feeds: Arrays, names: Sequence[str]) -> dict[str, Any]:
+        """Return values of the forward pass by name."""
+        return self._run(self.passes().forward_session(names), names, feeds)
 
     def close(self) -> None:
         """Free the sessions; the next call opens them again."""
@@ -235,7 +247,8 @@ class Evaluation:
 
     def _seen(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:
         """Run the forward pass alone, with what a kind has to see; return it, and what a run of its score takes."""
-        names = list(dict.fromkeys([*self._forward_names, *read(self._score, passes.kind).values()]))
+        read_by_kind = read(self._score, passes.kind).values()
+        names = list(dict.fromkeys([*self._forward_names, *read_by_kind, *self._beside]))
         return self._run(passes.forward_session(names), names, feeds), feeds
 
     def _forward(self, passes: Passes, feeds: Arrays) -> tuple[dict[str, Any], Arrays]:

@@ -21,6 +21,7 @@ from onnx_gradcam.engine.program import (
     to_run,
 )
 from onnx_gradcam.engine.session import Options, Session
+from onnx_gradcam.engine.tail import Tail
 from onnx_gradcam.targets import Kind
 from onnx_gradcam.targets.written import WrittenScore
 
@@ -49,6 +50,7 @@ class Passes:
         self._prepared, self._score, self._layers = prepared, score, layers
         self._image_input, self._options, self._backward, self.kind = image_input, options, backward, kind
         self._forward_session: Session | None = None
+        self._tails: dict[str, Tail] = {}
 
     @cached_property
     def whole(self) -> GradientGraph:
@@ -91,15 +93,25 @@ class Passes:
             self._forward_session = Session(forward_only(self._prepared, names), self._options)
         return self._forward_session
 
+    def tail(self, name: str, axis: int, batch: int | None) -> Tail:
+        """Return the graph behind a value; ``axis`` is its batch axis, ``batch`` as ``batch_size`` returns it."""
+        if name not in self._tails:
+            common = self._prepared, self._score, self.kind, name, axis, self._image_input, batch, self._options
+            self._tails[name] = Tail(*common)
+        return self._tails[name]
+
     @property
     def open_sessions(self) -> list[Session]:
         """Return the sessions that were needed so far."""
         held = [self.__dict__[name] for name in ("whole_session", "scoring") if name in self.__dict__]
         forward = [self._forward_session] if self._forward_session else []
-        return [*held, *self.__dict__.get("halves", ())[:2], *forward]
+        tails = [session for tail in self._tails.values() for session in tail.open_sessions]
+        return [*held, *self.__dict__.get("halves", ())[:2], *forward, *tails]
 
     def close(self) -> None:
         """Free the sessions; they are opened again when needed."""
         for name in ("whole_session", "halves", "scoring"):
             self.__dict__.pop(name, None)
+        for tail in self._tails.values():
+            tail.close()
         self._forward_session = None

@@ -101,7 +101,7 @@ def differentiate(
     outputs = tuple(v.name or "" for v in graph.outputs)
     forward = list(graph)
     op = Builder(graph)
-    written = _write(op, score, kind)
+    written = write_target(op, score, kind)
     scoring = list(graph)[len(forward) :]
     begin, scale = _seed(op, written.score, _is_narrow([*forward, *scoring], wrt, written.score))
     seed = op.expand(begin, written.score)
@@ -154,7 +154,7 @@ def scored(prepared: ir.Model, score: WrittenScore, kind: Kind) -> Scored:
     """Return a copy of a prepared model that computes the score of targets of a kind, and nothing else."""
     model = prepared.clone()
     op = Builder(model.graph)
-    written = _write(op, score.on(values_by_name(model.graph)), kind)
+    written = write_target(op, score.on(values_by_name(model.graph)), kind)
     del model.graph.outputs[:]
     output = _output(op, written.score, SCORE_OUTPUT)
     RemoveUnusedNodesPass()(model)
@@ -167,7 +167,7 @@ def read(score: WrittenScore, kind: Kind) -> dict[str, str]:
     return {name: value.name or "" for name, value in values.items() if value is not None}
 
 
-class _Written(NamedTuple):
+class WrittenTarget(NamedTuple):
     """The score (N,) of a target, the class (N,) that it is of, and the names of the inputs that were added for it."""
 
     score: Value
@@ -175,12 +175,12 @@ class _Written(NamedTuple):
     inputs: dict[str, str]
 
 
-def _write(op: Builder, score: WrittenScore, kind: Kind) -> _Written:
+def write_target(op: Builder, score: WrittenScore, kind: Kind) -> WrittenTarget:
     """Write the score of a kind; its parameters become inputs of the graph."""
     given = kinds.kind_inputs(op, kind, _batch(score))
     value, class_index = kind.write(op, score, given, *kind.options)
     op.graph.inputs.extend(given.values())
-    return _Written(value, class_index, {name: v.name or "" for name, v in given.items()})
+    return WrittenTarget(value, class_index, {name: v.name or "" for name, v in given.items()})
 
 
 def _curvatures(
@@ -260,11 +260,11 @@ class Cut(NamedTuple):
 def split(whole: GradientGraph) -> Cut:
     """Cut a gradient graph at the boundary of forward and backward pass, not at the layer: skip paths may bypass it."""
     graph = whole.model.graph
-    varying = _varying(graph)
+    moving = varying(graph)
     own = set(whole.names.inputs.values())
     made = {v for n in whole.backward for v in n.outputs}
     given = [v for n in whole.backward for v in [*n.inputs, *captured(n)]]
-    needed = {v: None for v in given if v is not None and v not in made and v in varying}
+    needed = {v: None for v in given if v is not None and v not in made and v in moving}
     boundary = [v for v in needed if v.name not in own]
     results = [v for v in graph.outputs if v.name in whole.names.outputs]
     part = ir.convenience.extract(graph, [*boundary, *(v for v in graph.inputs if v.name in own)], results)
@@ -299,7 +299,7 @@ def forward_only(model: ir.Model, names: Sequence[str], without: Collection[str]
     return copy
 
 
-def _varying(graph: ir.Graph) -> set[Value]:
+def varying(graph: ir.Graph) -> set[Value]:
     """Return the values that depend on the graph's inputs."""
     found: set[Value] = set(graph.inputs)
     for node in graph:
@@ -318,7 +318,7 @@ def with_score(
     model = prepared.clone()
     values = values_by_name(model.graph)
     op = Builder(model.graph)
-    written = _write(op, score.on(values), kind)
+    written = write_target(op, score.on(values), kind)
     names = GradientNames(
         score=op.claim(SCORE_OUTPUT),
         class_index=op.claim(CLASS_OUTPUT),

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from onnx_gradcam.engine.evaluation import RunResult, Targets
 from onnx_gradcam.engine.rows import Row
 from onnx_gradcam.errors import MethodError, TargetError
-from onnx_gradcam.explain.maps import Feeds, Maps, make_maps
+from onnx_gradcam.explain.drawn import Maps, MapTask
+from onnx_gradcam.explain.maps import make_maps
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
 from onnx_gradcam.methods.recipe import ALL, Recipe
-from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.targets import branches_of
 
@@ -66,21 +66,14 @@ def networks_of(network: Network, targets: Targets, recipe: Recipe) -> tuple[Net
     return networks
 
 
-def make_branch_maps(
-    networks: Sequence[Network],
-    feeds: Feeds,
-    targets: Targets,
-    recipe: Recipe,
-    frame: Frame,
-    ahead: RunResult | None = None,
-) -> Maps:
+def make_branch_maps(networks: Sequence[Network], task: MapTask, ahead: RunResult | None = None) -> Maps:
     """Return the maps of a recipe, in the order of the targets; ``networks``: what ``networks_of`` returned.
 
     For the others, and for what is raised, see ``make_maps``.
     """
     if len(networks) == 1:
-        return make_maps(networks[0], feeds, targets, recipe, frame, ahead)
-    return _merge([_part(network, feeds, targets, recipe, frame) for network in networks])
+        return make_maps(task, ahead)
+    return _merge([_part(replace(task, network=network)) for network in networks])
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +84,11 @@ class _Part:
     places: list[tuple[int, int]]
 
 
-def _part(network: Network, feeds: Feeds, targets: Targets, recipe: Recipe, frame: Frame) -> _Part:
-    numbers = [[k for k, target in enumerate(several) if target.kind.branch == network.branch] for several in targets]
+def _part(task: MapTask) -> _Part:
+    branch, targets = task.network.branch, task.targets
+    numbers = [[k for k, target in enumerate(several) if target.kind.branch == branch] for several in targets]
     own = [tuple(several[k] for k in of_image) for several, of_image in zip(targets, numbers, strict=True)]
-    maps = make_maps(network, feeds, own, recipe, frame)
+    maps = make_maps(replace(task, targets=own))
     return _Part(maps, [(row.image, numbers[row.image][row.number]) for row in maps.rows])
 
 

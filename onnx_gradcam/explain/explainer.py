@@ -9,18 +9,18 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.evaluation import RunResult
 from onnx_gradcam.errors import OnnxGradcamError, ScoreError
-from onnx_gradcam.explain.branches import is_over_levels, make_branch_maps, networks_of
+from onnx_gradcam.explain.answer import answer
+from onnx_gradcam.explain.branches import is_over_levels, networks_of
 from onnx_gradcam.explain.default_method import resolved
+from onnx_gradcam.explain.drawn import Progress, tell_nobody
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.photo import prepare_photo
 from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
-from onnx_gradcam.explain.provenance import provenance_of
 from onnx_gradcam.explain.question import TOGETHER, Question, attempt, run_together
-from onnx_gradcam.explain.remarks import is_beside, least_probability, warnings_of, words_of
+from onnx_gradcam.explain.remarks import least_probability
 from onnx_gradcam.explain.settling import settles
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
@@ -31,7 +31,6 @@ from onnx_gradcam.photos.function import PhotoFunction, UserFunction
 from onnx_gradcam.photos.inputs import beside_image, check_feeds, input_space, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
-from onnx_gradcam.results import doubts, notes
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.targets import Context, Layouts, Target, bind_targets, family_of, in_input, one_for_each, resolve
@@ -136,6 +135,7 @@ class Explainer:
         smooth: str | Sequence[str] = (),
         levels: str = "own",
         threshold: float | None = None,
+        progress: Progress = tell_nobody,
         **options: Any,
     ) -> Explanation:
         """Explain arrays that are ready for the model; for photos there is ``explain_image``.
@@ -154,6 +154,8 @@ class Explainer:
             levels: of a detector with several: "own", the level of the explained cell, or "all": a class is explained
                 over all cells that detect it, at the layers of all levels, whose cams are summed.
             threshold: the probability below which nothing is detected, or a class is near chance (``docs/limits.md``).
+            progress: ``progress(done, total)`` is called while a method that runs the model many times is at work
+                (``docs/methods.md``): of how many runs how many are done, the first time before the first of them.
             **options: options of the method and of its smoothing, such as ``steps`` or ``samples``.
 
         Returns:
@@ -171,7 +173,7 @@ class Explainer:
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
         feeds = check_feeds(x, self.inputs)
         frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
-        return self._explain(partial(self._question, feeds, target, recipe, frame, threshold))
+        return self._explain(partial(self._question, feeds, target, recipe, frame, threshold), progress)
 
     def explain_image(
         self,
@@ -188,6 +190,7 @@ class Explainer:
         levels: str = "own",
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        progress: Progress = tell_nobody,
         **options: Any,
     ) -> Explanation:
         """Explain a photo. The heatmap is in the photo's pixels, and so are places in targets.
@@ -202,6 +205,7 @@ class Explainer:
             inputs: arrays for the model's other inputs, by name.
             counterfactual, signed, fusion, smooth, levels, threshold: as in ``explain``.
             max_pixels: the largest photo that is decoded; a larger one is refused before anything is allocated.
+            progress: as in ``explain``.
             **options: as in ``explain``.
 
         Returns:
@@ -214,7 +218,7 @@ class Explainer:
         """
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
         more = inputs, max_pixels, threshold
-        return self._explain(partial(self._question_of_photo, image, target, recipe, preprocess, *more))
+        return self._explain(partial(self._question_of_photo, image, target, recipe, preprocess, *more), progress)
 
     def explain_images(
         self, images: Iterable[Any], target: Target = None, method: str = "auto", **keywords: Any
@@ -257,6 +261,7 @@ class Explainer:
         levels: str = "own",
         threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        progress: Progress = tell_nobody,
         **options: Any,
     ) -> Iterator[Explanation | OnnxGradcamError]:
         """Explain several photos, and yield for each its explanation, or the error for which it has none.
@@ -287,7 +292,10 @@ class Explainer:
             asked = [attempt(ask) for ask in asks]
             ahead = run_together({n: each for n, each in enumerate(asked) if isinstance(each, Question)})
             for n, (ask, each) in enumerate(zip(asks, asked, strict=True)):
-                yield attempt(self._explain, ask, each, ahead.get(n)) if isinstance(each, Question) else each
+                if isinstance(each, Question):
+                    yield attempt(self._explain, ask, progress, each, ahead.get(n))
+                else:
+                    yield each
 
     def preprocessing(self, request: PreprocessLike = "auto") -> Choice:
         """Return the preprocessing for this model's image input, with the source of each field.
@@ -341,60 +349,18 @@ class Explainer:
         return Question(networks, context, feeds, targets, recipe, frame, choice, remarks)
 
     def _explain(
-        self, ask: Callable[[], Question], question: Question | None = None, ahead: RunResult | None = None
+        self,
+        ask: Callable[[], Question],
+        progress: Progress,
+        question: Question | None = None,
+        ahead: RunResult | None = None,
     ) -> Explanation:
         """Answer a question, and ask it once more where the run shows that shapes are others than was thought."""
         try:
             question = question or ask()
-            return self._answer(question, ahead)
+            return answer(self.network, question, self.labels_source, progress, ahead)
         except OnnxGradcamError as error:
             if not settles(self.network, None if question is None else question.feeds, error):
                 raise
         self._name_classes()
-        return self._answer(ask())
-
-    def _answer(self, question: Question, ahead: RunResult | None = None) -> Explanation:
-        """Explain; ``ahead``: what the model gives for the question, where it has been run."""
-        networks, recipe, choice = question.networks, question.recipe, question.choice
-        shape = question.feeds[self.image_input.name].shape
-        with naming_a_guessed_size(choice, shape):
-            maps = make_branch_maps(networks, question.feeds, question.targets, recipe, question.frame, ahead)
-        results, written = maps.results, maps.evaluation.score
-        maps = replace(maps, rows=rows.with_class_boxes(question.context, written, maps.rows, results))
-        map_rows = maps.rows
-        probability = rows.probability(written, map_rows, results)
-        words = words_of(question.context, maps, probability, choice, self.labels_source, self.network)
-        return Explanation(
-            method=recipe.name,
-            recipe=recipe,
-            image_index=rows.image_index(map_rows),
-            view_index=rows.view_index(map_rows),
-            class_index=rows.class_index(map_rows),
-            score=rows.score(written, map_rows, results),
-            probability=probability,
-            is_blank=maps.is_blank,
-            heatmap=maps.heatmap,
-            seen=np.tile(np.array(maps.frame.region, np.int64), (len(map_rows), 1)),
-            scale=maps.scale,
-            layers=maps.layers,
-            outputs={name: results[name] for name in maps.evaluation.output_names},
-            labels=self.labels,
-            frame=maps.frame,
-            provenance=provenance_of(networks, self.score, recipe, maps, choice, self.labels_source),
-            cell=rows.cell(written, map_rows, results),
-            box=question.frame.in_photo(rows.box(map_rows)),
-            words=words,
-            signed=recipe.signed,
-            warnings=(
-                *(choice.warnings if choice else ()),
-                *question.notes,
-                *doubts.sentences([each.doubt for each in words]),
-                *warnings_of(self.network, maps, self.labels_source, self.labels),
-                *rows.warnings(map_rows),
-                *notes.beside_photo(is_beside(maps)),
-            ),
-            attribution=maps.attribution,
-            attributed=maps.attributed,
-            rectifiers=maps.rectifiers,
-            completeness=maps.completeness,
-        )
+        return answer(self.network, ask(), self.labels_source, progress)

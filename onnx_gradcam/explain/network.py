@@ -39,8 +39,11 @@ from onnx_gradcam.photos import inputs
 from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import WrittenScore, write_score
 
+TAIL = "tail"
+"""An evaluation whose forward passes return what the graphs behind layers read: it has no backward pass."""
 BACKWARD_PASSES: Mapping[str, Backward] = {
     "gradient": Backward(),
+    TAIL: Backward(),
     "curvature": Backward(second_order=True),
     **{
         f"{name} of {which}{side}": Backward(rules(gate), sign=sign)

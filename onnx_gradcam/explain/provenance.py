@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine.session import in_tf32, provider_settings
-from onnx_gradcam.explain.maps import Maps
+from onnx_gradcam.explain.drawn import Maps
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import ALL, Recipe

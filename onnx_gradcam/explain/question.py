@@ -12,7 +12,8 @@ import numpy as np
 from onnx_gradcam.engine.evaluation import RunResult, Targets
 from onnx_gradcam.engine.gradients import Gradients
 from onnx_gradcam.errors import OnnxGradcamError
-from onnx_gradcam.explain.maps import Feeds, evaluation_at_layers, is_one_run
+from onnx_gradcam.explain.drawn import Feeds, MapTask, Progress
+from onnx_gradcam.explain.maps import evaluation_at_layers, is_one_run
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
@@ -50,6 +51,10 @@ class Question:
     frame: Frame
     choice: Choice | UserFunction | None = None
     notes: tuple[str, ...] = ()
+
+    def task(self, progress: Progress) -> MapTask:
+        """Return what the maps on the first of the networks are made of; ``progress`` is told of their runs."""
+        return MapTask(self.networks[0], self.feeds, self.targets, self.recipe, self.frame, progress)
 
 
 def run_together(questions: Mapping[int, Question]) -> dict[int, RunResult]:

@@ -10,7 +10,7 @@ from onnx_gradcam.anatomy.score import Score
 from onnx_gradcam.engine import rows
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.errors import TargetError
-from onnx_gradcam.explain.maps import Maps
+from onnx_gradcam.explain.drawn import Maps
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.preprocess.choice import Choice

@@ -20,6 +20,7 @@ from onnx_gradcam.errors import ModelError
 # Beginnings of the names of nodes, and of the values that these make.
 GRADIENT = "grad"  # the backward pass, and the score that it begins with
 DENSE_SCORE = "score"  # one score for each class of a model that has many for each image
+CHANGED = "changed"  # copies of a value that are fed to the graph behind it
 RAISED = "opset18"  # what an operator of an older opset becomes
 SUM = "sum"  # a fused operator, written out because others read the sum inside it
 FORM = "form"  # what stands for an operator that onnxruntime-training differentiates wrongly
@@ -54,6 +55,11 @@ def curvature_output(value: str) -> str:
 def target_parameter(name: str) -> str:
     """Return what the graph input for a parameter of a target is called."""
     return f"target/{name}"
+
+
+def changed_input(value: str) -> str:
+    """Return what the graph input for changed copies of a value is called."""
+    return f"{CHANGED}/{value}"
 
 
 def dense_score(name: str) -> str:

@@ -83,13 +83,7 @@ def compute_cam(
         LayerError: the activation has no spatial axis.
     """
     check_method(method, counterfactual=counterfactual, signed=signed, combination=combination)
-    if activation.ndim < 3:
-        shape = tuple(activation.shape)
-        raise LayerError(
-            f"an activation of shape {shape} has no spatial axis to draw a map on",
-            hint="a target layer before the pooling or flattening",
-            shape=shape,
-        )
+    require_space(activation)
     available = {"activation": as_float32(activation), **(more or {})}
     if gradient is not None:
         available["gradient"] = as_float32(gradient)
@@ -138,6 +132,17 @@ def check_method(method: str, *, counterfactual: bool = False, signed: bool = Fa
             "the sign of a principal component is not evidence",
             hint="leave out the smoothing by 'eigen'",
             method=method,
+        )
+
+
+def require_space(activation: Array) -> None:
+    """Raise ``LayerError`` for an activation (N, C) without a spatial axis."""
+    if activation.ndim < 3:
+        shape = tuple(activation.shape)
+        raise LayerError(
+            f"an activation of shape {shape} has no spatial axis to draw a map on",
+            hint="a target layer before the pooling or flattening",
+            shape=shape,
         )
 
 

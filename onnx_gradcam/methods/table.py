@@ -1,4 +1,4 @@
-"""Every method by its name: cams of a layer, attributions in input space, and products of the two."""
+"""Every method by its name: cams of a layer, attributions in input space, products of the two, and perturbations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
 from onnx_gradcam.methods.heatmap import FUSIONS
 from onnx_gradcam.methods.kernels import KERNELS
+from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
+from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
+from onnx_gradcam.methods.perturbation.table import check_method as check_perturbation
 from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
-NAMES = (*cam.CAMS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS)
+NAMES = (*cam.CAMS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS, *PERTURBATIONS)
 AUTO = "auto"
 """What stands for a method that the score of the model decides."""
 GRADCAM, HIRESCAM = AUTOMATIC = ("gradcam", "hirescam")
@@ -38,9 +41,13 @@ SPELLINGS: Mapping[str, str] = {
 """Names that other tools and papers use, without hyphens → ours."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 GATE_DEFAULTS = {"rectifiers": attribution.GATED[0]}
-CHOICES: Mapping[str, Sequence[str]] = {"rectifiers": attribution.GATED, "kernel": tuple(KERNELS)}
+CHOICES: Mapping[str, Sequence[str]] = {
+    "rectifiers": attribution.GATED,
+    "kernel": tuple(KERNELS),
+    "window": tuple(WINDOWS),
+}
 """The words that options take."""
-WITHOUT_GRADIENT = tuple(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT)
+WITHOUT_GRADIENT = (*(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT), *PERTURBATIONS)
 
 
 def recipe_of(
@@ -104,6 +111,8 @@ def check(recipe: Recipe) -> None:
     check_smoothing(recipe)
     if method in attribution.ATTRIBUTIONS:
         attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
+    elif method in PERTURBATIONS:
+        check_perturbation(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
     else:
         cam_is_signed = recipe.signed and method not in GUIDED_CAMS  # a product has the sign of guided backpropagation
         cam.check_method(
@@ -152,6 +161,12 @@ def check_smoothing(recipe: Recipe) -> None:
                 hint="'smoothgrad' averages gradients over noisy copies of the input",
                 smooth=name,
             )
+        if method in PERTURBATIONS:
+            raise MethodError(
+                f"smoothing by {name!r} is not for {method!r}, which runs the model many times already",
+                hint="leave out the smoothing, or another method: " + ", ".join(map(repr, cam.CAMS)),
+                smooth=name,
+            )
     over_copies = [name for name in recipe.smooth if name in SMOOTHING_COPIES]
     if cam_method(method) in cam.NEEDS_NOISE:
         over_copies.append(method)
@@ -170,6 +185,7 @@ def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
     return {
         **attribution.options_of(method),
         **cam.CAM_OPTIONS.get(cam_method(method), NO_OPTIONS),
+        **(PERTURBATIONS[method].options if method in PERTURBATIONS else {}),
         **(GATE_DEFAULTS if is_gated else {}),
         **(NOISE_DEFAULTS if needs_noise else {}),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
+from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.table import GUIDED_CAMS, WITHOUT_GRADIENT
 from onnx_gradcam.results.frame import ALL_LEVELS
 from onnx_gradcam.results.layer import LayerResult
@@ -55,6 +56,8 @@ def unit_of_map(method: str, unit: str) -> str:
     ('logit', 'activation')
     """
     name = method.partition(" ")[0]
+    if name in PERTURBATIONS:
+        return ACTIVATION if PERTURBATIONS[name].unit == ACTIVATION else unit
     if name in WITHOUT_GRADIENT:
         return ACTIVATION
     if name in VARIANCES:

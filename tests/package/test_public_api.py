@@ -38,7 +38,7 @@ def test_arguments() -> None:
     ]  # fmt: skip
     assert list(inspect.signature(ogc.Explainer.explain).parameters) == [
         "self", "x", "target", "method", "counterfactual", "signed", "fusion", "smooth", "levels", "threshold",
-        "options",
+        "progress", "options",
     ]  # fmt: skip
     opening = list(ogc.Opening.__annotations__)
     assert list(inspect.signature(ogc.compare).parameters) == [

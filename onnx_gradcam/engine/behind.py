@@ -1,0 +1,151 @@
+"""The graph behind a value, by itself: from the value, and what else of the forward pass it reads, to a score."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from onnx_gradcam.engine.program import varying, write_target
+from onnx_gradcam.errors import NoGradientPath
+from onnx_gradcam.graph.builder import Builder, Value, same_dim
+from onnx_gradcam.graph.flow import captured
+from onnx_gradcam.graph.names import changed_input, values_by_name
+from onnx_gradcam.graph.quantization import quantization, quantized_form
+from onnx_gradcam.targets.kinds import Kind
+from onnx_gradcam.targets.written import WrittenScore
+
+
+class Behind(NamedTuple):
+    """The graph behind a value.
+
+    Attributes:
+        model: the model. No shape in it says how many images there are.
+        changed: the name of the input that holds the value.
+        beside: the names of the inputs that hold other values of the forward pass; they are called as there.
+        by_image: those of ``beside`` that are known to hold one row for each image along their first axis.
+        output: the name of the output: the score tensor, or for other kinds than classes the score (N,).
+        inputs: the inputs for the parameters of targets, as in ``GradientNames``; empty for classes.
+    """
+
+    model: ir.Model
+    changed: str
+    beside: tuple[str, ...]
+    by_image: frozenset[str]
+    output: str
+    inputs: Mapping[str, str]
+
+
+def behind(prepared: ir.Model, score: WrittenScore, kind: Kind, name: str, image_input: str) -> Behind:
+    """Return the graph behind a value of a model, for targets of a kind.
+
+    The cells that dense scores are read in are held: they are values of the forward pass, and not chosen anew. Numbers
+    that the model stores as integers are rounded to these as the model rounds them.
+
+    Args:
+        prepared: the model, as ``write_score`` returns it.
+        score: its score.
+        kind: the kind of the targets.
+        name: the name of the value; that of an input of the model for the whole graph.
+        image_input: the name of the input that holds the images.
+
+    Raises:
+        NoGradientPath: the score does not depend on the value.
+    """
+    model = prepared.clone()
+    graph, values = model.graph, values_by_name(model.graph)
+    score = score.on(values)
+    held = set() if score.dense is None else {score.dense.cell_number}
+    own = set(graph)
+    op = Builder(graph)
+    output, parameters = score.value, dict[str, str]()
+    if not kind.is_score_entry:
+        written = write_target(op, score, kind)
+        output, parameters = written.score, written.inputs
+    given = [v for v in graph.inputs if v.name in parameters.values()]
+    changed = _entrance(op, values[name])
+    nodes = _dependent(graph, [changed, *given], held, own)
+    edge = _edge(nodes, output, held)
+    if changed not in edge:
+        raise NoGradientPath(
+            f"the score does not depend on {name!r}",
+            hint="another layer: `onnx-gradcam inspect MODEL` lists them",
+            outputs=(score.value.name,),
+            value=name,
+        )
+    moving = varying(graph)
+    beside = [v for v in edge if v is not changed and v in moving and v not in given]
+    batch = next(v.shape for v in graph.inputs if v.name == image_input)
+    by_image = frozenset(v.name or "" for v in beside if batch is not None and _has_rows(v, batch[0]))
+    part = ir.convenience.extract(graph, [changed, *beside, *given], [output])
+    part.opset_imports.update(graph.opset_imports)
+    _forget_shapes(part)
+    names = tuple(v.name or "" for v in beside)
+    result = ir.Model(part, ir_version=model.ir_version)
+    return Behind(result, changed.name or "", names, by_image, output.name or "", parameters)
+
+
+def _entrance(op: Builder, value: Value) -> Value:
+    """Return what copies of a value are fed to: for quantized numbers an input before the QuantizeLinear of theirs."""
+    stored = quantized_form(value)
+    q = quantization(stored)
+    if stored is value or q is None:
+        return value
+    entrance = ir.val(op.claim(changed_input(value.name or "")), dtype=value.dtype, shape=value.shape)
+    rounded = ir.val(op.claim(changed_input(stored.name or "")), dtype=stored.dtype, shape=stored.shape)
+    attributes = {} if q.axis is None else {"axis": q.axis}
+    ir.convenience.replace_all_uses_with(stored, rounded)
+    node = ir.node("QuantizeLinear", [entrance, q.scale, q.zero_point], attributes, outputs=[rounded])
+    producer = stored.producer()
+    assert producer is not None
+    op.graph.insert_after(producer, node)
+    op.graph.inputs.append(entrance)
+    return entrance
+
+
+def _dependent(
+    graph: ir.Graph, begin: Iterable[Value], held: Collection[Value], own: Collection[ir.Node]
+) -> list[ir.Node]:
+    """Return the nodes that depend on one of ``begin`` by more than a value in ``held``, and those not in ``own``."""
+    reached, nodes = set(begin), []
+    for node in graph:
+        if node not in own or any(v in reached for v in _read(node)):
+            reached.update(v for v in node.outputs if v not in held)
+            nodes.append(node)
+    return nodes
+
+
+def _edge(nodes: Collection[ir.Node], output: Value, held: Collection[Value]) -> list[Value]:
+    """Return the values from which some nodes compute an output, and which they do not make; ``held`` among them."""
+    within, passed, edge = set(nodes), set[Value](), dict[Value, None]()
+    pending = [output]
+    while pending:
+        value = pending.pop()
+        if value in passed:
+            continue
+        passed.add(value)
+        node = value.producer()
+        if node is None or node not in within or value in held:
+            edge[value] = None
+        else:
+            pending.extend(_read(node))
+    return list(edge)
+
+
+def _read(node: ir.Node) -> list[Value]:
+    return [v for v in [*node.inputs, *captured(node)] if v is not None]
+
+
+def _has_rows(value: Value, images: int | ir.SymbolicDim) -> bool:
+    return value.shape is not None and len(value.shape) > 0 and same_dim(value.shape[0], images)
+
+
+def _forget_shapes(graph: ir.Graph) -> None:
+    """Leave out what the shapes of a graph say of the number of images."""
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        for value in node.outputs:
+            value.shape = None
+    for value in graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([None] * len(value.shape))

@@ -1,0 +1,136 @@
+"""The session of the graph behind a value: from changed copies of the value to the scores of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_gradcam.engine.behind import Behind, behind
+from onnx_gradcam.engine.rows import parameters_of
+from onnx_gradcam.engine.scores import by_class
+from onnx_gradcam.engine.session import Options, Session
+from onnx_gradcam.errors import InputError, ModelError
+from onnx_gradcam.targets import Kind, RowTarget
+from onnx_gradcam.targets.written import WrittenScore
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+TOLERANCE = 1e-3
+"""Copies that are run together may differ from copies that are run alone by this share of the largest score."""
+
+
+class Tail:
+    """The graph behind a value, for targets of one kind; its session is opened when needed.
+
+    Args:
+        prepared: the model, as ``write_score`` returns it.
+        score: its score.
+        kind: the kind of the targets.
+        name: the name of the value.
+        axis: the batch axis of the value.
+        image_input: the name of the input that holds the images.
+        batch: how many images the model takes at once, as ``batch_size`` returns it.
+        options: how sessions are opened.
+    """
+
+    def __init__(
+        self,
+        prepared: ir.Model,
+        score: WrittenScore,
+        kind: Kind,
+        name: str,
+        axis: int,
+        image_input: str,
+        batch: int | None,
+        options: Options,
+    ) -> None:
+        self._score, self._kind, self._axis, self._options = score, kind, axis, options
+        self._graph: Behind = behind(prepared, score, kind, name, image_input)
+        self._size = batch or 1
+        self._is_free = True if batch is None and not self.beside else None
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Return the names of the other values of the forward pass that it reads."""
+        return self._graph.beside
+
+    @cached_property
+    def _session(self) -> Session:
+        return Session(self._graph.model, self._options)
+
+    @property
+    def open_sessions(self) -> list[Session]:
+        """Return the session, if it was needed so far."""
+        return [self._session] if "_session" in self.__dict__ else []
+
+    def close(self) -> None:
+        """Free the session; it is opened again when needed."""
+        self.__dict__.pop("_session", None)
+
+    def scores(self, copies: Array, beside: Arrays, targets: Sequence[RowTarget]) -> Array:
+        """Return the scores of targets for copies of the value, (B, K) float64.
+
+        Args:
+            copies: B copies of the value of one image, behind one another along the batch axis.
+            beside: the other values of that image, by name.
+            targets: K targets of the kind.
+
+        Raises:
+            ModelError: a node fails.
+        """
+        if self._kind.is_score_entry:
+            columns = by_class(self._score, self._run(copies, beside, {}))
+            return columns[:, [target.class_index for target in targets]].astype(np.float64)
+        each = [self._run(copies, beside, parameters_of([target], self._graph.inputs)) for target in targets]
+        return np.stack(each, axis=1).astype(np.float64)
+
+    def _run(self, copies: Array, beside: Arrays, parameters: Arrays) -> Array:
+        count = copies.shape[self._axis]
+        if self._is_free is None and count > 1:
+            self._is_free = self._are_run_alike(copies.take([0, count - 1], axis=self._axis), beside, parameters)
+        return (
+            self._run_together(copies, beside, parameters)
+            if self._is_free
+            else self._run_alone(copies, beside, parameters)
+        )
+
+    def _are_run_alike(self, copies: Array, beside: Arrays, parameters: Arrays) -> bool:
+        """Tell whether copies that are run together get the scores that each gets alone."""
+        alone = self._run_alone(copies, beside, parameters)
+        try:
+            together = self._run_together(copies, beside, parameters)
+        except (InputError, ModelError):  # shapes that hold for one image alone
+            return False
+        largest = np.abs(alone).max(initial=0)
+        return together.shape == alone.shape and bool(np.all(np.abs(together - alone) <= TOLERANCE * largest))
+
+    def _run_together(self, copies: Array, beside: Arrays, parameters: Arrays) -> Array:
+        """Run copies at once; what goes with each is repeated for it."""
+        count = copies.shape[self._axis]
+        rows = {
+            name: beside[name].repeat(count, axis=0) if self._is_row(beside[name], name) else beside[name]
+            for name in self.beside
+        }
+        given = {name: array.repeat(count, axis=0) for name, array in parameters.items()}
+        return self._scored({self._graph.changed: np.ascontiguousarray(copies), **rows, **given})
+
+    def _run_alone(self, copies: Array, beside: Arrays, parameters: Arrays) -> Array:
+        """Run copies one by one, each as often as the model takes images at once."""
+        pieces = []
+        for number in range(copies.shape[self._axis]):
+            same = copies.take([number] * self._size, axis=self._axis)
+            pieces.append(self._run_together(same, beside, parameters)[:1])
+        return np.concatenate(pieces)
+
+    def _is_row(self, array: Array, name: str) -> bool:
+        return name in self._graph.by_image and len(array) == 1
+
+    def _scored(self, feeds: Arrays) -> Array:
+        scores: Array = self._session.run([self._graph.output], feeds)[self._graph.output]
+        return scores

@@ -1,0 +1,38 @@
+"""Ablation-CAM: the weight of a channel is what the score loses without it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_gradcam.methods.perturbation.options import whole_number
+from onnx_gradcam.methods.perturbation.records import Array, PerturbedMaps, Run
+
+
+def ablation_cam(activation: Array, scores: Array, run: Run, *, batch: int = 32) -> PerturbedMaps:
+    """cam = relu(Σ_k w_k A_k), w_k = (y − y without A_k) / |y|.   Desai & Ramaswamy 2020, WACV, eq. 4.
+
+    "Without" is A_k = 0 at every position. The paper divides by y, as pytorch-grad-cam does: the same where y > 0, but
+    where y < 0 it turns the map around. Where y is 0 the drop is not divided. pytorch-grad-cam leaves A_k out by a
+    number far below all others where A has no 0.
+
+    ``batch``: how many channels are left out in one run of the layers behind A, each in a copy of its own.
+
+    Args:
+        activation: A of one image, (C, *space).
+        scores: y for each of K targets, (K,).
+        run: gives the scores of copies of A.
+        batch: at least 1.
+    """
+    channels, size = len(activation), whole_number("batch", batch, 1)
+    copies = np.repeat(activation[None], min(size, channels), axis=0)
+    without = np.empty((channels, len(scores)))
+    for start in range(0, channels, size):
+        numbers = np.arange(start, min(start + size, channels))
+        rows = np.arange(len(numbers))
+        copies[rows, numbers] = 0
+        without[numbers] = run(copies[: len(numbers)])
+        copies[rows, numbers] = activation[numbers]
+    drops = scores - without
+    weights = (drops / np.where(scores == 0, 1, np.abs(scores))).T.astype(np.float32)
+    maps = np.tensordot(weights, activation, axes=1)
+    return PerturbedMaps(maps, weights.reshape(*weights.shape, *[1] * (activation.ndim - 1)))

@@ -1,0 +1,103 @@
+"""Maps of methods that change the activation of a layer, against the whole model run copy by copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import changed
+import nets
+import numpy as np
+import onnx
+import pytest
+
+import onnx_gradcam as ogc
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def classifier(batch: int | str = nets.BATCH, skip: bool = False) -> onnx.ModelProto:
+    """A network with a convolution behind its layer "a"; with ``skip`` another path goes around the layer."""
+    net = nets.Net(seed=3)
+    x = net.input("image", [batch, 3, 6, 8])
+    x = net.op("Relu", net.conv(x, (3, 6), stride=2), out="before")
+    net.op("Relu", net.conv(x, (6, 6)), out="a")
+    y = net.op("Relu", net.conv("a", (6, 6)))
+    net.head(net.op("Add", y, x) if skip else y, 6)
+    return net.model({"logits": [batch, 5]})
+
+
+@pytest.fixture
+def x(rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((2, 3, 6, 8)).astype(np.float32)
+
+
+def explained(model: onnx.ModelProto, x: np.ndarray, method: str, target: Any = 1, **options: Any) -> ogc.Explanation:
+    with ogc.Explainer(model, "a", providers=["cpu"]) as explainer:
+        return explainer.explain(x, target, method, **options)
+
+
+def scorer(model: onnx.ModelProto, image: np.ndarray, c: int) -> tuple[np.ndarray, Callable[[np.ndarray], float]]:
+    """Return A of one image, and a function from A to the score."""
+    feeds = {"image": image[None]}
+    run = changed.runner(model, "a", feeds, "logits")
+    return changed.value_of(model, "a", feeds)[0], lambda a: float(run(a[None].astype(np.float32))[0, c])
+
+
+class TestAblation:
+    @pytest.mark.parametrize("skip", [False, True])
+    @pytest.mark.parametrize("batch", [nets.BATCH, 1])
+    def test_is_each_channel_left_out_in_the_whole_model(self, x: np.ndarray, batch: int | str, skip: bool) -> None:
+        model = classifier(batch, skip)
+        result = explained(model, x, "ablation-cam", signed=True)
+        for n, image in enumerate(x):
+            weights, cam = changed.ablation_cam(*scorer(model, image, 1))
+            assert result.weights is not None
+            np.testing.assert_allclose(result.weights[n, :, 0, 0], weights, **CLOSE)
+            np.testing.assert_allclose(result.cam[n], cam, **CLOSE)
+
+    def test_of_a_negative_score_is_not_turned_around(self, x: np.ndarray) -> None:
+        model = classifier()
+        result = explained(model, x, "ablationcam", ogc.TopK(5))
+        assert (result.score < 0).any()
+        for n, c in enumerate(result.class_index):
+            _, cam = changed.ablation_cam(*scorer(model, x[result.image_index[n]], int(c)))
+            np.testing.assert_allclose(result.cam[n], np.maximum(cam, 0), **CLOSE)
+
+    @pytest.mark.parametrize("batch", [1, 4, 100])
+    def test_does_not_depend_on_how_many_are_run_at_once(self, x: np.ndarray, batch: int) -> None:
+        one, other = (explained(classifier(), x, "ablationcam", batch=n) for n in (batch, 6))
+        np.testing.assert_allclose(one.cam, other.cam, rtol=1e-5, atol=1e-6)
+
+    def test_counterfactual_is_of_the_negative_score(self, x: np.ndarray) -> None:
+        both = [explained(classifier(), x, "ablationcam", signed=True, counterfactual=c).cam for c in (False, True)]
+        np.testing.assert_allclose(both[0], -both[1], **CLOSE)
+
+
+class TestReciprocal:
+    @pytest.mark.parametrize("window", ["gaussian", "point"])
+    def test_is_each_position_alone_in_the_whole_model(self, x: np.ndarray, window: str) -> None:
+        model = classifier(skip=True)
+        result = explained(model, x, "recipro-cam", window=window)
+        for n, image in enumerate(x):
+            cam = changed.recipro_cam(*scorer(model, image, 1), gaussian=window == "gaussian")
+            np.testing.assert_allclose(result.cam[n], cam, **CLOSE)
+
+    def test_all_targets_share_the_runs(self, x: np.ndarray) -> None:
+        told: list[tuple[int, int]] = []
+        explained(classifier(), x, "reciprocam", ogc.TopK(5), progress=lambda done, total: told.append((done, total)))
+        assert told[0] == (0, 2 * 12)
+        assert told[-1] == (24, 24)
+
+
+class TestRefusals:
+    def test_names_what_is_wrong(self, x: np.ndarray) -> None:
+        for options, words in [
+            ({"smooth": "noise"}, "runs the model many times already"),
+            ({"batch": 0}, "option 'batch' is 0"),
+            ({"window": "round"}, "option 'window' is 'round'"),
+            ({"signed": True}, "no signed variant"),
+            ({"steps": 3}, "has no option"),
+        ]:
+            with pytest.raises(ogc.MethodError, match=words):
+                explained(classifier(), x, "reciprocam", **options)
