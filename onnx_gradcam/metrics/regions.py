@@ -79,10 +79,41 @@ def localisation_error(heatmap: Array, boxes: Array) -> float:
         heatmap: (H, W), the map of the object's class.
         boxes: (K, 4) float, x1, y1, x2, y2 in pixels of the map; x2 and y2 are exclusive.
     """
+    return _misses(heatmap, boxes, THRESHOLD)
+
+
+def localisation_error_30(heatmap: Array, boxes: Array) -> float:
+    """The same as ``localisation-error`` at 30 % of the maximum.   After Selvaraju et al. 2017, sec. 4.1.
+
+    Args:
+        heatmap: (H, W), the map of the object's class.
+        boxes: as in ``localisation_error``.
+    """
+    return _misses(heatmap, boxes, 0.3)
+
+
+def localisation_error_50(heatmap: Array, boxes: Array) -> float:
+    """The same as ``localisation-error`` at 50 % of the maximum.   After Selvaraju et al. 2017, sec. 4.1.
+
+    Args:
+        heatmap: (H, W), the map of the object's class.
+        boxes: as in ``localisation_error``.
+    """
+    return _misses(heatmap, boxes, 0.5)
+
+
+def _misses(heatmap: Array, boxes: Array, threshold: float) -> float:
+    """Return 1 if the box of the map overlaps with no object's by half, else 0.
+
+    Args:
+        heatmap: (H, W).
+        boxes: as in ``localisation_error``.
+        threshold: the share of the maximum from which on pixels count.
+    """
     highest = np.max(heatmap)
     if highest <= 0:
         return 1.0
-    rows, columns = np.nonzero(largest_part(heatmap >= THRESHOLD * highest))
+    rows, columns = np.nonzero(largest_part(heatmap >= threshold * highest))
     own = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     return float(max(box_iou(own, box) for box in boxes) < OVERLAPPING)
 

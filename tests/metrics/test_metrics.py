@@ -67,6 +67,9 @@ HAND: Mapping[str, tuple[Mapping[str, Any], float]] = {
     "iou": ({"heatmap": RAMP, "region": np.array([[True, False, True, False]])}, 1 / 3),
     # A square of 2 × 2 in a box of 2 × 4: just half.
     "localisation-error": ({"heatmap": SQUARE, "boxes": np.array([[1.0, 0, 3, 4]])}, 0.0),
+    # A ramp of 4, 3, 2, 1: its box at 30 % is 3 pixels wide, at 50 % as well; that at 15 % is all 4.
+    "localisation-error-30": ({"heatmap": RAMP, "boxes": np.array([[0.0, 0, 3, 1]])}, 0.0),
+    "localisation-error-50": ({"heatmap": RAMP, "boxes": np.array([[2.0, 0, 4, 1]])}, 1.0),
     "localisation-error-top1": ({"heatmap": SQUARE, "boxes": np.array([[1.0, 1, 3, 3]]), "rank": 1}, 1.0),
     "localisation-error-top5": ({"heatmap": SQUARE, "boxes": np.array([[1.0, 1, 3, 3]]), "rank": 4}, 0.0),
     # Three other maps: one with less on the first pixel, one with as much, one with more.
@@ -91,6 +94,21 @@ HAND: Mapping[str, tuple[Mapping[str, Any], float]] = {
     ),
     "random-class": ({"heatmap": RAMP, "map_of_random_class": np.array([[3, 4, 2, 1]])}, 0.8),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "errors"),
+    [
+        ("localisation-error", [0, 0, 1, 1]),
+        ("localisation-error-30", [1, 0, 0, 1]),
+        ("localisation-error-50", [1, 1, 0, 0]),
+    ],
+)
+def test_the_share_of_the_maximum_decides_how_wide_the_box_of_a_map_is(name: str, errors: list[int]) -> None:
+    """A staircase: 8 pixels from 20 % of the maximum on, 4 from 35 % on, 2 from 60 % on."""
+    heatmap = np.array([[1.0, 0.6, 0.35, 0.35, 0.2, 0.2, 0.2, 0.2, 0, 0]])
+    boxes = [np.array([[0.0, 0, wide, 1]]) for wide in (9, 6, 3, 1)]
+    assert [measure(name, {"heatmap": heatmap, "boxes": box}) for box in boxes] == errors
 
 
 @pytest.mark.parametrize("name", METRICS)

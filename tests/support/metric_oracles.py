@@ -119,10 +119,10 @@ def parts(mask: np.ndarray) -> list[list[Position]]:
     return found
 
 
-def localisation_error(heatmap: np.ndarray, boxes: np.ndarray) -> float:
+def localisation_error(heatmap: np.ndarray, boxes: np.ndarray, share: float = 0.15) -> float:
     if heatmap.max() <= 0:
         return 1.0
-    largest = max(parts(heatmap >= 0.15 * heatmap.max()), key=len)
+    largest = max(parts(heatmap >= share * heatmap.max()), key=len)
     top, left = (min(at[k] for at in largest) for k in (0, 1))
     bottom, right = (max(at[k] for at in largest) + 1 for k in (0, 1))
     for x1, y1, x2, y2 in boxes:
@@ -241,6 +241,8 @@ ORACLES: Mapping[str, Callable[..., Any]] = {
     "pointing": pointing,
     "iou": iou,
     "localisation-error": localisation_error,
+    "localisation-error-30": lambda heatmap, boxes: localisation_error(heatmap, boxes, 0.3),
+    "localisation-error-50": lambda heatmap, boxes: localisation_error(heatmap, boxes, 0.5),
     "localisation-error-top1": top_localisation_error(1),
     "localisation-error-top5": top_localisation_error(5),
     "discrimination": discrimination,
