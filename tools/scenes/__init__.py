@@ -26,6 +26,7 @@ from scenes.drawing import (
     random_items,
     two_objects,
 )
+from scenes.files import draw_many, write_scenes
 from scenes.outlines import OUTLINES
 from scenes.textures import COLOURS, TEXTURES
 
@@ -38,10 +39,12 @@ __all__ = [
     "Item",
     "Scene",
     "draw_background",
+    "draw_many",
     "draw_scene",
     "item_of",
     "one_object",
     "paint",
     "random_items",
     "two_objects",
+    "write_scenes",
 ]
