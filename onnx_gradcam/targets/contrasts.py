@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_gradcam.anatomy.classifier import head_rows
 from onnx_gradcam.anatomy.score import NO_CLASSES
-from onnx_gradcam.errors import TargetError
+from onnx_gradcam.errors import TargetError, nearest
 from onnx_gradcam.targets.base import TargetObject
 from onnx_gradcam.targets.bound import (
     Array,
@@ -20,8 +21,10 @@ from onnx_gradcam.targets.bound import (
     one_hot,
     one_row,
 )
-from onnx_gradcam.targets.kinds import LINEAR, LOG_PROBABILITY, PROBABILITY, Kind
+from onnx_gradcam.targets.kinds import LINEAR, LOG_PROBABILITY, PROBABILITY, WEIGHTED, Kind
 
+LIKENESSES = ("auto", "head", "scores")
+WEIGHTINGS: Mapping[str, Kind] = {"mean": LINEAR, "softmax": WEIGHTED}
 SIMILAR = 3  # classes that Finer-CAM compares with
 GAMMA = 0.6
 Class = int | str | None
@@ -100,18 +103,28 @@ class Difference(TargetObject):
 class Finer(TargetObject):
     """What tells a class from similar classes: y_c − γ · mean of the similar classes.   Zhang et al. 2025, Finer-CAM.
 
-    Similar are the classes whose rows in the last linear layer have the largest cosine with the row of the class. Where
-    no such layer makes the scores, they are those with the highest scores.
+    Any method can explain it. torch-cam's FinerCAM is this with ``by="scores"``, and pytorch-grad-cam's, its
+    FinerWeightedTarget, with ``by="scores", weighting="softmax", gamma=1``. The default takes similar classes by the
+    weights of the last layer, as the paper does: they are the same for every image of a class.
 
     Attributes:
         label: the class c, by index or label; None: the top-1.
-        similar: how many classes to compare with.
+        similar: how many classes to compare with, where ``against`` names none.
         gamma: γ.
+        against: the classes to compare with, by index or label; the class itself is left out.
+        by: which classes are similar: those whose rows in the last linear layer have the largest cosine with the row
+            of the class ("head"), those whose scores are closest to its score ("scores"), or "auto": the first, and
+            where no linear layer makes the scores, those with the highest scores.
+        weighting: what stands for the similar classes: their "mean", or the mean weighted with the "softmax" of their
+            scores, through which the gradient passes as well.
     """
 
     label: Class = None
     similar: int = SIMILAR
     gamma: float = GAMMA
+    against: Sequence[int | str] = ()
+    by: str = "auto"
+    weighting: str = "mean"
 
     def bind(self, context: Context) -> BoundTarget:
         """Return the target that explains y_c − γ · mean of the similar classes."""
@@ -122,19 +135,37 @@ class Finer(TargetObject):
         if not isinstance(self.similar, int | np.integer) or not 1 <= self.similar < count:
             hint = f"from 1 to {count - 1} similar classes"
             raise TargetError(f"{self.similar} similar classes of {count}", hint=hint, target=self)
+        for name, word, words in (("by", self.by, LIKENESSES), ("weighting", self.weighting, WEIGHTINGS)):
+            if word not in words:
+                raise TargetError(f"{name} {word!r}", hint=nearest(str(word), words), target=self)
         index = context.class_index(self.label)
-        rows = head_rows(context.score)
+        named = [c for c in map(context.class_index, self.against) if c is not None]
+        rows = head_rows(context.score) if self.by != "scores" else None
+        if self.by == "head" and rows is None:
+            raise context.refusal(self, "compares rows of the last linear layer, and no such layer makes the scores")
+        kind = WEIGHTINGS[self.weighting]
 
         def row(forward: ForwardPass, image: int) -> RowTarget:
             c = forward.best(image, index)
-            alike = most_similar(forward.ranking[image] if rows is None else cosines(rows, c), c, self.similar)
+            alike = self._alike(named, rows, forward.ranking[image], c)
             weights = one_hot(count, c)
-            weights[alike] = -self.gamma / len(alike)
+            weights[alike] = -self.gamma / (len(alike) if kind is LINEAR else 1)
             others = ", ".join(context.label(int(k)) for k in alike)
-            title = f"{context.label(c)} − {self.gamma:g} · mean({others})"
-            return RowTarget(LINEAR, c, {"weights": weights}, f"finer:{c}", title)
+            title = f"{context.label(c)} − {self.gamma:g} · {self.weighting}({others})"
+            return RowTarget(kind, c, {"weights": weights}, f"finer:{c}", title)
 
-        return one_row(LINEAR, row)
+        return one_row(kind, row)
+
+    def _alike(self, named: Sequence[int], rows: Array | None, scores: Array, c: int) -> Array:
+        """Return the classes to compare class c with."""
+        if named:
+            others = np.array([k for k in dict.fromkeys(named) if k != c])
+            if not len(others):
+                raise TargetError("a class against itself alone", hint="other classes to compare with", target=self)
+            return others
+        if rows is not None:
+            return most_similar(cosines(rows, c), c, self.similar)
+        return most_similar(-np.abs(scores - scores[c]) if self.by == "scores" else scores, c, self.similar)
 
 
 def cosines(rows: Array, index: int) -> Array:

@@ -22,6 +22,8 @@ from onnx_gradcam.targets.written import WrittenScore
 Inputs = Mapping[str, Value]
 Write = Callable[..., tuple[Value, Value]]
 
+FAR_BELOW = -3e4  # a logit, of any floating-point type, of a class that is left out of a softmax
+
 
 class Parameter(NamedTuple):
     """A float32 input with one row per score: its own name, and its axes behind that of the rows."""
@@ -88,6 +90,17 @@ def _linear(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Va
     """Σ w_k · y_k over the classes, of many scores per image at the most probable cell of the chosen class."""
     chosen = scoring.chosen_class(op, score, inputs[TARGET_INDEX])
     return scoring.weighted(op, inputs["weights"], scoring.columns(op, score, chosen)), chosen
+
+
+def _weighted(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
+    """Σ w_k · y_k over w_k > 0, and Σ w_k · s_k · y_k over w_k < 0, s the softmax of the scores of those classes."""
+    chosen = scoring.chosen_class(op, score, inputs[TARGET_INDEX])
+    y = scoring.columns(op, score, chosen)
+    weights = scoring.as_dtype(op, inputs["weights"], y)
+    zero = op.const(0, like=y)
+    is_other = op.Less(weights, zero)
+    shares = op.Exp(scoring.log_softmax(op, op.Where(is_other, y, op.const(FAR_BELOW, like=y))))
+    return scoring.weighted(op, op.Where(is_other, op.Mul(weights, shares), weights), y), chosen
 
 
 def _region(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
@@ -179,6 +192,7 @@ MASK = Parameter("mask", ("cells",))
 CLASS = Kind("class", _class, at_best_cell=True, is_score_entry=True)
 PROBABILITY = Kind("probability", _probability, at_best_cell=True)
 LOG_PROBABILITY = Kind("log-probability", _log_probability, at_best_cell=True)
+WEIGHTED = Kind("weighted", _weighted, (Parameter("weights", ("classes",)),), at_best_cell=True)
 LINEAR = Kind("linear", _linear, (Parameter("weights", ("classes",)),), at_best_cell=True)
 REGION = Kind("region", _region, (MASK,), ("logits", "sides"))
 CELL = Kind("cell", _region, (MASK,), DETECTION)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets.base import TargetObject
@@ -112,6 +113,25 @@ def _difference(reader: Reader, text: str) -> Difference:
     )
 
 
+def _finer(reader: Reader, text: str) -> Finer:
+    """Read ``A`` or ``A,B,C``; where labels have commas, cut into the fewest parts that are all classes."""
+    pieces = text.split(",")
+    reason: TargetError | None = None
+    for count in range(len(pieces)):
+        lists: list[tuple[int | None, ...]] = []
+        for cuts in combinations(range(1, len(pieces)), count):
+            first, *others = (",".join(pieces[a:b]) for a, b in pairwise((0, *cuts, len(pieces))))
+            try:
+                lists.append((reader.class_of(first), *map(reader.index, others)))
+            except TargetError as error:
+                reason = reason or error
+        if len(set(lists)) == 1:
+            return Finer(lists[0][0], against=tuple(c for c in lists[0][1:] if c is not None))
+    if reason is not None:
+        raise reason
+    raise TargetError(f"'finer:{text}' names no classes", hint="finer:A,B,C: finer:281,282,287", target=text)
+
+
 def _class_and_place(text: str) -> tuple[str, str]:
     """Return the parts of ``CLASS@PLACE``, cut at the last @."""
     head, at, tail = text.rpartition("@")
@@ -194,7 +214,7 @@ READERS: Mapping[str, TargetForm] = {
     "logprob": TargetForm(lambda r, t: LogProbability(r.class_of(t)), "logprob:281", "its logarithm"),
     "diff": TargetForm(_difference, "diff:tabby,tiger cat", "one class against another"),
     "finer": TargetForm(
-        lambda r, t: Finer(r.class_of(t)), "finer:tabby", "a class against the 3 that are most like it"
+        _finer, "finer:tabby", "a class against the 3 that are most like it, or against others: finer:tabby,lynx,tiger"
     ),
     "mask": TargetForm(_mask, "mask:car@mask.png", "a class of a dense map, within a mask"),
     "box": TargetForm(_box, "box:car@10,20,110,90", "the same within a box x1,y1,x2,y2"),

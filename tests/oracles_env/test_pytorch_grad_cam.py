@@ -61,3 +61,23 @@ def test_same_map(library: Any, network: str, method: str) -> None:
     expected = theirs(library, method, module, x, 4)
     assert expected.max() > 0
     np.testing.assert_allclose(ours / expected.max(), expected / expected.max(), atol=1e-5)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("base", ["gradcam", "layercam"])
+def test_same_finer_map(library: Any, network: str, base: str) -> None:
+    """Of the top-1, against the three classes whose scores are closest, weighted by their softmax."""
+    module = exports.small(network)
+    x = np.random.default_rng(3).standard_normal((3, 3, 64, 64)).astype(np.float32)
+    target = ogc.Finer(by="scores", weighting="softmax", gamma=1)
+    with ogc.Explainer(exports.small_model(network, "torchscript"), providers=["cpu"]) as explainer:
+        ours = explainer.explain(x, target=target, method=base).cam
+    layer = module.get_submodule(module.last_stage)
+    with library.FinerCAM(module, [layer], base_method=getattr(library, METHODS[base])) as cam:
+        cam(input_tensor=torch.from_numpy(x))
+        hooks = cam.base_cam.activations_and_grads
+        activation, gradient = hooks.activations[0].cpu().data.numpy(), hooks.gradients[0].cpu().data.numpy()
+        image = cam.base_cam.get_cam_image(torch.from_numpy(x), layer, [], activation, gradient, False)
+    expected = np.maximum(image, 0)
+    assert expected.max() > 0
+    np.testing.assert_allclose(ours / expected.max(), expected / expected.max(), atol=1e-5)

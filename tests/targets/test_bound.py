@@ -100,6 +100,55 @@ def test_finer(explainer: Any, x: np.ndarray, similar: int, gamma: float) -> Non
     assert explainer.explain(x, target=ogc.Finer("tabby", 2)).label(0) == "tabby − 0.6 · mean(tiger cat, lynx)"
 
 
+def test_finer_against_named_classes(explainer: Any, x: np.ndarray) -> None:
+    y = logits(explainer, x)
+    found = explainer.explain(x, target=ogc.Finer("tabby", against=["car", 2, "tabby"], gamma=0.5))
+    np.testing.assert_allclose(found.score, y[:, 0] - 0.5 * (y[:, 3] + y[:, 2]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(slopes(found), np.tile(HEAD[0] - (HEAD[3] + HEAD[2]) / 4, (2, 1)), atol=1e-6)
+    assert found.label(0) == "tabby − 0.5 · mean(car, lynx)"
+
+
+def test_finer_by_the_closest_scores(explainer: Any, x: np.ndarray) -> None:
+    """torch-cam's way: for a class in the middle they lie above and below it, other ones for each image."""
+    y = logits(explainer, x)
+    for c in range(K):
+        found = explainer.explain(x, target=ogc.Finer(c, 1, by="scores"))
+        for row, score in zip(y, found.score, strict=True):
+            closest = min((k for k in range(K) if k != c), key=lambda k, c=c, row=row: abs(row[k] - row[c]))
+            assert score == pytest.approx(row[c] - 0.6 * row[closest], rel=1e-4, abs=1e-6)
+
+
+def weighted_contrast(y: np.ndarray, c: int, others: list[int], alpha: float) -> float:
+    """pytorch-grad-cam's FinerWeightedTarget: Σ p_k (y_c − α y_k) / Σ p_k, p the softmax over all classes."""
+    p = softmax(y[None])[0]
+    return float(sum(p[k] * (y[c] - alpha * y[k]) for k in others) / sum(p[k] for k in others))
+
+
+def test_finer_weighted_by_the_softmax_with_its_gradient(explainer: Any, x: np.ndarray) -> None:
+    y = logits(explainer, x).astype(np.float64)
+    found = explainer.explain(x, target=ogc.Finer(0, against=[1, 3], gamma=1.0, weighting="softmax"))
+    assert found.label(0) == "tabby − 1 · softmax(tiger cat, car)"
+    for row in range(2):
+        expected = weighted_contrast(y[row], 0, [1, 3], 1.0)
+        assert float(found.score[row]) == pytest.approx(expected, rel=1e-5)
+        step = 1e-6
+        moved = [
+            [weighted_contrast(y[row] + sign * step * HEAD[:, k], 0, [1, 3], 1.0) for sign in (1, -1)] for k in range(C)
+        ]
+        numeric = [(up - down) / (2 * step) for up, down in moved]
+        np.testing.assert_allclose(slopes(found)[row], numeric, rtol=1e-4, atol=1e-6)
+
+
+def test_finer_has_no_head_to_compare_where_there_is_none() -> None:
+    net = Net()
+    net.input("x", ["N", 3, 4, 4])
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", net.conv("x", (3, 4)))))
+    model = net.model({net.op("Mul", pooled, pooled, out="y"): ["N", 4]})
+    x = np.ones((1, 3, 4, 4), np.float32)
+    with ogc.Explainer(model, providers=["cpu"]) as squares, pytest.raises(TargetError, match="no such layer makes"):
+        squares.explain(x, target=ogc.Finer(0, by="head"))
+
+
 def test_classes_are_similar_by_the_rows_of_the_head() -> None:
     assert list(most_similar(cosines(HEAD, 0), 0, 3)) == [1, 2, 3]
     assert list(most_similar(cosines(HEAD, 2), 2, 2)) == [1, 0]
@@ -236,6 +285,9 @@ def test_what_is_out_of_range(explainer: Any, x: np.ndarray) -> None:
     for target, words in [
         (ogc.Finer(0, similar=4), "4 similar classes of 4"),
         (ogc.Finer(0, similar=np.array([1, 2])), r"\[1 2\] similar classes of 4"),  # type: ignore[arg-type]
+        (ogc.Finer(0, by="weights"), "by 'weights'"),
+        (ogc.Finer(0, weighting="sum"), "weighting 'sum'"),
+        (ogc.Finer(0, against=[0]), "against itself alone"),
         (ogc.Output(4), "no output 4"),
         (ogc.Output(0, 2), "with sign 2"),
         (ogc.Difference(0, 9), "class 9 is out of range"),
