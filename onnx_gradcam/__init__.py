@@ -35,9 +35,10 @@ from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.jobs.attack import AttackResult, attack
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
-from onnx_gradcam.jobs.evaluate import EvaluatedRow, EvaluationResult, MetricResult, evaluate
+from onnx_gradcam.jobs.evaluate import EvaluatedRow, EvaluationResult, MetricPart, MetricResult, evaluate
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, heads, layers
 from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.metrics import EvidenceShare, evidence_share
 from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.geometry import Geometry
@@ -90,6 +91,7 @@ __all__ = [
     "Each",
     "EvaluatedRow",
     "EvaluationResult",
+    "EvidenceShare",
     "Explainer",
     "Explanation",
     "Finding",
@@ -108,6 +110,7 @@ __all__ = [
     "Mean",
     "MethodError",
     "MetricError",
+    "MetricPart",
     "MetricResult",
     "ModelError",
     "Network",
@@ -154,6 +157,7 @@ __all__ = [
     "contact_sheet",
     "contrast",
     "evaluate",
+    "evidence_share",
     "gradient_model",
     "heads",
     "layers",

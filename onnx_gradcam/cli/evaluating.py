@@ -49,7 +49,7 @@ def evaluate(
         typer.Argument(
             metavar="DATA...",
             help="Photos (files, folders, globs; folders may be named after classes), a table .csv with the columns "
-            "path,label,box,mask, or COCO annotations .json.",
+            "path,label,box,mask,region:NAME, or COCO annotations .json.",
             show_default=False,
         ),
     ],
@@ -91,6 +91,15 @@ def evaluate(
             show_default="each photo by itself",
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            metavar="COLUMN",
+            help="The column by which figures are told apart: each metric by class, by group, and by both.",
+            show_default="no groups",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Of random weights, random classes and intervals.")
     ] = 0,
@@ -130,6 +139,7 @@ def evaluate(
             preprocess=preprocess,
             strict=strict,
             cluster=cluster,
+            group=group,
             seed=seed,
             max_pixels=max_pixels,
             start=start,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from onnx_gradcam.errors import MetricError, nearest
+from onnx_gradcam.metrics.evidence import ELSEWHERE, share_in_region
 from onnx_gradcam.metrics.keeping import adcc, average_drop, confidence_increase
 from onnx_gradcam.metrics.occlusion import infidelity, occlusion_correlation
 from onnx_gradcam.metrics.regions import (
@@ -32,7 +34,7 @@ from onnx_gradcam.metrics.stability import (
     random_class,
 )
 
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
 Chance = Literal["flat", "centre"]
 
 
@@ -43,7 +45,7 @@ class Metric:
     Attributes:
         name: what users call it.
         function: what measures; it gets what ``needs`` names, by keyword, and returns the figure or a ``ScoreCurve``.
-        better: whether higher or lower figures are better.
+        better: whether higher or lower figures are better; "neither" where that depends on what is measured.
         chance: the map that stands for chance: "flat", the same everywhere, or "centre"; or the figure of chance
             itself; None where there is none, since the metric asks how maps change.
     """
@@ -60,6 +62,11 @@ class Metric:
         return tuple(p.name for p in parameters if p.default is p.empty)
 
     @property
+    def is_of_region(self) -> bool:
+        """Return whether it is measured in a named region."""
+        return isinstance(self.function, partial)
+
+    @property
     def formula(self) -> str:
         """Return what is computed, in one line."""
         return self._first_line.partition("   ")[0]
@@ -71,9 +78,11 @@ class Metric:
 
     @property
     def _first_line(self) -> str:
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
+        function = self.function.func if isinstance(self.function, partial) else self.function
+        return (inspect.getdoc(function) or "").splitlines()[0]
 
 
+EVIDENCE_SHARE = "evidence-share"
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -94,6 +103,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("localisation-error-top1", top1_localisation_error, "lower", "centre"),
         Metric("localisation-error-top5", top5_localisation_error, "lower", "centre"),
         Metric("discrimination", discrimination, "higher", 0.5),
+        Metric(EVIDENCE_SHARE, share_in_region, "neither", "flat"),
         Metric("sparseness", sparseness, "higher", "flat"),
         Metric("complexity", complexity, "lower", "flat"),
         Metric("max-sensitivity", max_sensitivity, "lower", None),
@@ -110,6 +120,17 @@ def find_metric(name: str) -> Metric:
     if name not in METRICS:
         raise MetricError(f"unknown metric {name!r}", hint=nearest(name, METRICS), metric=name)
     return METRICS[name]
+
+
+def for_regions(metric: Metric, regions: Sequence[str]) -> list[Metric]:
+    """Return a metric for each named region, where it asks for one: "evidence-share:cap"; else the metric itself."""
+    if "region_name" not in metric.needs:
+        return [metric]
+    names = [*regions, *([] if ELSEWHERE in regions else [ELSEWHERE])]
+    return [
+        replace(metric, name=f"{metric.name}:{name}", function=partial(metric.function, region_name=name))
+        for name in names
+    ]
 
 
 def figure_of(measured: float | ScoreCurve) -> float:

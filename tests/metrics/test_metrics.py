@@ -81,6 +81,14 @@ HAND: Mapping[str, tuple[Mapping[str, Any], float]] = {
         },
         0.5,
     ),
+    "evidence-share": (
+        {
+            "heatmap": np.array([[3.0, 1, -5, 0]]),
+            "regions": {"badge": LEFT > 0, "hand": RAMP < 4},
+            "region_name": "hand",
+        },
+        0.25,
+    ),
     "sparseness": ({"heatmap": LEFT}, 0.75),
     "complexity": ({"heatmap": np.array([[1.0, -1, 0, 0]])}, np.log(2)),
     # The map is x itself, four equal values; noise moves each by at most 2 % of no range.

@@ -14,15 +14,15 @@ import onnx_gradcam as ogc
 
 NAMES = [
     "AttackResult", "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference",
-    "Doubt", "Each", "EvaluatedRow", "EvaluationResult", "Explainer", "Explanation", "Finding", "Finer",
-    "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec", "LayerError", "LayerInfo",
-    "LayerResult", "LogProbability", "MapFile", "Mean", "MethodError", "MetricError", "MetricResult", "ModelError",
-    "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options", "Output",
-    "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError", "Recipe",
-    "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet", "Side",
-    "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator",
-    "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "attack", "both", "compare", "contact_sheet",
-    "contrast", "evaluate", "gradient_model", "heads", "layers", "roads", "verify",
+    "Doubt", "Each", "EvaluatedRow", "EvaluationResult", "EvidenceShare", "Explainer", "Explanation", "Finding",
+    "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec", "LayerError", "LayerInfo",
+    "LayerResult", "LogProbability", "MapFile", "Mean", "MethodError", "MetricError", "MetricPart", "MetricResult",
+    "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options",
+    "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError",
+    "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet",
+    "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Timing", "Tokens", "TopK",
+    "UnknownOperator", "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "attack", "both", "compare",
+    "contact_sheet", "contrast", "evaluate", "evidence_share", "gradient_model", "heads", "layers", "roads", "verify",
 ]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_arguments() -> None:
     ]  # fmt: skip
     assert list(inspect.signature(ogc.evaluate).parameters) == [
         "model", "data", "metrics", "method", "target_layer", "fusion", "smooth", "options", "inputs", "labels",
-        "preprocess", "strict", "cluster", "seed", "max_pixels", "start", "report",
+        "preprocess", "strict", "cluster", "group", "seed", "max_pixels", "start", "report",
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.attack).parameters) == [

@@ -11,7 +11,7 @@ from nets import Net
 
 LABELS = ("heart", "star", "moon")
 SIDE = 16
-HEADER = "path,label,box,mask,group"
+HEADER = "path,label,box,mask,group,region:badge,region:sky"
 
 
 def network(layout: str = "NCHW") -> onnx.ModelProto:

@@ -35,6 +35,8 @@ def case(name: str, seed: int = 0) -> Mapping[str, Any]:
         "baseline": baseline,
         "blurred": rng.standard_normal(x.shape) / 10,
         "region": rng.random(space) < 0.4,
+        "regions": {"badge": rng.random(space) < 0.2, "hand": rng.random(space) < 0.5},
+        "region_name": "elsewhere",
         "boxes": np.array([[1, 1, 2.5, 3], [0, 0.5, space[-1], space[0]]]),
         "rank": 2,
         "maps_of_others": eighths[:3],

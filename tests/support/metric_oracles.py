@@ -83,6 +83,13 @@ def energy(heatmap: np.ndarray, region: np.ndarray) -> float:
     return math.fsum(value for at, value in evidence.items() if region[at]) / everything if everything else 0.0
 
 
+def evidence(heatmap: np.ndarray, regions: Mapping[str, np.ndarray], region_name: str) -> float:
+    everywhere = {at for at in np.ndindex(heatmap.shape) if heatmap[at] > 0}
+    inside = {name: {at for at in everywhere if region[at]} for name, region in regions.items()}
+    inside["elsewhere"] = everywhere.difference(*inside.values())
+    return math.fsum(heatmap[at] for at in inside[region_name]) / math.fsum(heatmap[at] for at in everywhere)
+
+
 def pointing(heatmap: np.ndarray, region: np.ndarray) -> float:
     if heatmap.max() <= 0:
         return 0.0
@@ -246,6 +253,7 @@ ORACLES: Mapping[str, Callable[..., Any]] = {
     "localisation-error-top1": top_localisation_error(1),
     "localisation-error-top5": top_localisation_error(5),
     "discrimination": discrimination,
+    "evidence-share": evidence,
     "sparseness": sparseness,
     "complexity": complexity,
     "max-sensitivity": max_sensitivity,

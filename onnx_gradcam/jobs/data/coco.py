@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.jobs.data.samples import Sample
+from onnx_gradcam.jobs.data.samples import NamedRegion, Sample
 
+REGION = "region"
+"""The supercategory of what is no class, but a named region."""
 HINT = 'COCO annotations: {"images": [...], "annotations": [...], "categories": [...]}'
 
 
-def read_coco(file: Path, cluster: str | None = None) -> tuple[Sample, ...]:
+def read_coco(file: Path, cluster: str | None = None, group: str | None = None) -> tuple[Sample, ...]:
     """Return one sample for each photo and class of COCO annotations, with all its objects of this class.
+
+    A category with the supercategory "region" is no class: its objects are a named region of the photo.
 
     Photos lie beside the file, or in a folder ``images`` beside it. Run-length encoded outlines are not read: their
     objects have boxes.
@@ -23,6 +27,7 @@ def read_coco(file: Path, cluster: str | None = None) -> tuple[Sample, ...]:
     Args:
         file: the annotations.
         cluster: the field of an image by which photos belong together.
+        group: the field of an image by which figures are told apart.
 
     Raises:
         InputError: the file cannot be read, or holds no such annotations.
@@ -33,10 +38,19 @@ def read_coco(file: Path, cluster: str | None = None) -> tuple[Sample, ...]:
         raise InputError(f"the annotations {str(file)!r} cannot be read: {error}", hint=HINT, path=file) from None
     try:
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
+        of_regions = {c["id"] for c in content["categories"] if c.get("supercategory") == REGION}
         images = {image["id"]: image for image in content["images"]}
         objects = [(images[one["image_id"]], names[one["category_id"]], one) for one in content["annotations"]]
-        clusters = {number: None if cluster is None else str(image[cluster]) for number, image in images.items()}
-        read = [_sample(file.parent, *each, clusters[each[0]["id"]]) for each in objects]
+        columns = {
+            number: tuple(None if column is None else str(image[column]) for column in (cluster, group))
+            for number, image in images.items()
+        }
+        regions = _regions([each for each in objects if each[2]["category_id"] in of_regions])
+        read = [
+            _sample(file.parent, image, label, one, columns[image["id"]], regions.get(image["id"], {}))
+            for image, label, one in objects
+            if one["category_id"] not in of_regions
+        ]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{str(file)!r} holds no annotations of objects: {cause}", hint=HINT, path=file) from None
@@ -50,13 +64,37 @@ def read_coco(file: Path, cluster: str | None = None) -> tuple[Sample, ...]:
     return tuple(samples.values())
 
 
-def _sample(folder: Path, image: Mapping[str, Any], label: str, one: Mapping[str, Any], cluster: str | None) -> Sample:
+def _sample(
+    folder: Path,
+    image: Mapping[str, Any],
+    label: str,
+    one: Mapping[str, Any],
+    columns: tuple[str | None, ...],
+    regions: Mapping[str, NamedRegion],
+) -> Sample:
+    place, (cluster, group) = _place(one), columns
+    path = folder / str(image["file_name"])
+    path = path if path.exists() else folder / "images" / str(image["file_name"])
+    return Sample(
+        path, label, boxes=place.boxes, polygons=place.polygons, cluster=cluster, group=group, regions=regions
+    )
+
+
+def _place(one: Mapping[str, Any]) -> NamedRegion:
+    """Return where an annotated object lies."""
     x, y, width, height = map(float, one["bbox"])
     outlines = one.get("segmentation")
     polygons = tuple(tuple(map(float, line)) for line in outlines) if isinstance(outlines, list) else ()
-    path = folder / str(image["file_name"])
-    path = path if path.exists() else folder / "images" / str(image["file_name"])
-    return Sample(path, label, boxes=((x, y, x + width, y + height),), polygons=polygons, cluster=cluster)
+    return NamedRegion(((x, y, x + width, y + height),), polygons)
+
+
+def _regions(objects: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) -> dict[Any, dict[str, NamedRegion]]:
+    """Return the named regions of each image, by its number."""
+    by_image: dict[Any, dict[str, NamedRegion]] = {}
+    for image, name, one in objects:
+        of_image = by_image.setdefault(image["id"], {})
+        of_image[name] = of_image.get(name, NamedRegion()).joined(_place(one))
+    return by_image
 
 
 def _joined(a: Sample, b: Sample) -> Sample:

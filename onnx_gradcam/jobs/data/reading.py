@@ -17,7 +17,9 @@ DATA_READERS = {".csv": read_samples, ".json": read_coco}
 
 
 def read_data(
-    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], cluster: str | None = None
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    cluster: str | None = None,
+    group: str | None = None,
 ) -> tuple[Sample, ...]:
     """Return the samples that ``data`` names.
 
@@ -25,6 +27,7 @@ def read_data(
         data: a table (``.csv``), COCO annotations (``.json``), or files, folders and globs of photos, whose folders may
             be named after classes.
         cluster: the column of a table, or the field of COCO's images, by which photos belong together.
+        group: the column or the field by which figures are told apart.
 
     Raises:
         InputError: the data cannot be read, or name no photo.
@@ -38,5 +41,5 @@ def read_data(
         )
     suffix = Path(names[0]).suffix.lower() if len(names) == 1 else ""
     if suffix in DATA_READERS:
-        return DATA_READERS[suffix](Path(names[0]), cluster)
+        return DATA_READERS[suffix](Path(names[0]), cluster, group)
     return tuple(Sample(image.path, folders=image.folders) for image in find_images(names, holds_results).images)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,26 @@ Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
+class NamedRegion:
+    """A part of a photo that has a name.
+
+    Attributes:
+        boxes, polygons, mask: where it lies, as in ``Sample``.
+    """
+
+    boxes: tuple[Corners, ...] = ()
+    polygons: tuple[tuple[float, ...], ...] = ()
+    mask: Path | None = None
+
+    def joined(self, other: NamedRegion | None) -> NamedRegion:
+        """Return both as one; where one of them has no outline, boxes say where they lie."""
+        if other is None or self == NamedRegion():
+            return other or self
+        polygons = self.polygons + other.polygons if self.polygons and other.polygons else ()
+        return NamedRegion(self.boxes + other.boxes, polygons, self.mask or other.mask)
+
+
+@dataclass(frozen=True)
 class Sample:
     """One object class of a photo.
 
@@ -28,6 +49,8 @@ class Sample:
         polygons: their outlines, each x1, y1, x2, y2, … in pixels of the photo.
         mask: an image or a .npy array of the photo's size that is above 0 on the object.
         cluster: what the photo belongs to: a patient, a video; None: to nothing but itself.
+        group: the group that figures are told apart by; None: none.
+        regions: parts of the photo by name, among which evidence is shared out.
     """
 
     path: Path
@@ -37,6 +60,8 @@ class Sample:
     polygons: tuple[tuple[float, ...], ...] = ()
     mask: Path | None = None
     cluster: str | None = None
+    group: str | None = None
+    regions: Mapping[str, NamedRegion] = field(default_factory=dict)
 
     @property
     def has_region(self) -> bool:
@@ -44,11 +69,11 @@ class Sample:
         return bool(self.boxes or self.polygons or self.mask)
 
 
-def region_of(sample: Sample, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+def region_of(sample: Sample | NamedRegion, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Return where the object lies, (*shape) bool: by its mask, else by its outlines, else by its boxes.
 
     Args:
-        sample: a sample with a region.
+        sample: a sample with a region, or a named region.
         shape: (H, W) of the photo, or the extents of an array.
 
     Raises:

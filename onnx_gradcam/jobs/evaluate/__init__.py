@@ -2,6 +2,6 @@
 
 from onnx_gradcam.jobs.evaluate.evaluate import evaluate
 from onnx_gradcam.jobs.evaluate.evaluation import EvaluationResult
-from onnx_gradcam.jobs.evaluate.records import EvaluatedRow, MetricResult
+from onnx_gradcam.jobs.evaluate.records import EvaluatedRow, MetricPart, MetricResult
 
-__all__ = ["EvaluatedRow", "EvaluationResult", "MetricResult", "evaluate"]
+__all__ = ["EvaluatedRow", "EvaluationResult", "MetricPart", "MetricResult", "evaluate"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnx_gradcam.errors import MetricError
 from onnx_gradcam.jobs.data.samples import Sample
-from onnx_gradcam.metrics.table import METRICS, Metric, find_metric
+from onnx_gradcam.metrics.table import METRICS, Metric, find_metric, for_regions
 
 QUICK = ("deletion", "insertion", "average-drop", "confidence-increase", "pointing", "energy", "localisation-error")
 EVERY_METRIC = "all"
@@ -17,6 +17,7 @@ NEEDS_OF_DATA: Mapping[str, str] = {
     "boxes": "a box, an outline or a mask",
     "rank": "a label",
     "maps_of_others": "a photo with objects of several classes",
+    "regions": "a named region",
 }
 """What metrics need that no model can make → what the data must have."""
 
@@ -40,6 +41,7 @@ def choose_metrics(
         "boxes": regions,
         "rank": bool(by_photo),
         "maps_of_others": any(len(classes) > 1 for classes in by_photo.values()),
+        "regions": any(sample.regions for sample in samples),
     }
     absent = [need for need, is_there in there.items() if not is_there]
     named = [] if list(names) == [EVERY_METRIC] else [find_metric(name) for name in names]
@@ -48,11 +50,12 @@ def choose_metrics(
         if lacking:
             raise MetricError(
                 f"metric {metric.name!r} needs {NEEDS_OF_DATA[lacking[0]]}, and no sample has one",
-                hint="a table with the columns path,label,box,mask, or COCO annotations",
+                hint="a table with the columns path,label,box,mask,region:NAME, or COCO annotations",
                 metric=metric.name,
             )
     default = METRICS if list(names) == [EVERY_METRIC] else () if names else QUICK
     chosen = dict.fromkeys(
         [*(metric.name for metric in named), *(name for name in default if not set(METRICS[name].needs) & set(absent))]
     )
-    return tuple(METRICS[name] for name in chosen)
+    named_regions = list(dict.fromkeys(name for sample in samples for name in sample.regions))
+    return tuple(metric for name in chosen for metric in for_regions(METRICS[name], named_regions))

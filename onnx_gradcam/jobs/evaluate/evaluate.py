@@ -53,6 +53,7 @@ def evaluate(
     preprocess: PreprocessLike = "auto",
     strict: bool = False,
     cluster: str | None = None,
+    group: str | None = None,
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
     start: Callable[[str], None] = lambda method: None,
@@ -77,6 +78,8 @@ def evaluate(
         strict: whether a guessed preprocessing is an error.
         cluster: the column of the table, or the field of COCO's images, by which photos belong together: a patient, a
             video. Whole clusters are drawn for the intervals. None: each photo is a cluster.
+        group: the column of the table, or the field of COCO's images, by which figures are told apart: every metric has
+            a figure for each class, each group, and both together.
         seed: what random weights, random classes and intervals are drawn from.
         max_pixels: the largest photo that is decoded.
         start: is called with the name of the method before the first photo is measured; what it raises ends the run.
@@ -94,7 +97,7 @@ def evaluate(
         OnnxGradcamError: all else that ``Explainer`` and ``explain`` raise.
     """
     recipe = methods.recipe_of(method, False, False, fusion, smooth, options)
-    samples = read_data(data, cluster)
+    samples = read_data(data, cluster, group)
     with ExitStack() as stack:
         explainer = stack.enter_context(Explainer(model, target_layer, labels=labels, **opening))
         photos = not all(is_array(sample.path) for sample in samples)
@@ -128,6 +131,7 @@ def evaluate(
         "labels": labels,
         "preprocess": preprocess,
         "cluster": cluster,
+        "group": group,
         "seed": seed,
         "opening": opening,
     }

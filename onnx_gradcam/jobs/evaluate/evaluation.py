@@ -112,7 +112,7 @@ def default_folder(model: str | os.PathLike[str], method: str) -> Path:
 
 def _for_json(result: MetricResult) -> dict[str, Any]:
     curves = {name: list(values) for name, values in result.curves.items()}
-    return {**asdict(result), "curves": curves, "picture": None}
+    return {**asdict(result), "curves": curves, "parts": [asdict(part) for part in result.parts], "picture": None}
 
 
 def _short(mean: Mean) -> str:

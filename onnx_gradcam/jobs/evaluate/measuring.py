@@ -209,7 +209,7 @@ def _measure(bench: MetricBench, number: int, sample: Sample, prepared: ReadySam
     others = tuple(c for c in bench.by_photo.get(sample.path, ()) if c != index)
     rest = [c for c in range(len(scores)) if c != index]
     drawn = int(np.random.default_rng([networks.seed, number]).choice(rest)) if rest else None
-    subject = MapSubject(maps.x[0], index, rank, prepared.region, prepared.boxes, others, drawn)
+    subject = MapSubject(maps.x[0], index, rank, prepared.region, prepared.boxes, prepared.regions, others, drawn)
     image = of_image(subject, networks.trained)
     lost = networks.maps_without_weights(subject.x, index)
     of_row = {"map": _figures(bench.metrics, of_map(subject, maps.own[0], networks.trained, lost, image))}
@@ -228,7 +228,9 @@ def _measure(bench: MetricBench, number: int, sample: Sample, prepared: ReadySam
         str(sample.path) if sample.cluster is None else sample.cluster,
         of_row["map"].values,
         of_row["chance"].values,
-        *(of_row[key].values if key in of_row else {} for key in ("random_weights", "ceiling")),
+        of_row["random_weights"].values if "random_weights" in of_row else {},
+        of_row["ceiling"].values if "ceiling" in of_row else {},
+        sample.group,
     )
     return row, of_row
 

@@ -21,7 +21,7 @@ def picture_of(result: MetricResult, below: Sequence[str]) -> Picture:
         result: the metric over all images; the maps have a mean.
         below: what stands below the picture: the model, the method, warnings.
     """
-    title = f"{result.name}  ({result.better} is better)", _count(result.map), f"{result.formula}   {result.source}"
+    title = _name(result), _count(result.map), f"{result.formula}   {result.source}"
     lines = Lines(title, below)
     means: list[tuple[str, Mean | None]] = [(key, getattr(result, key)) for key in MAKERS]
     marks = {
@@ -38,6 +38,10 @@ def picture_of(result: MetricResult, below: Sequence[str]) -> Picture:
         if key in result.curves
     ]
     return curve_chart(traces, lines, CHANGED)
+
+
+def _name(result: MetricResult) -> str:
+    return result.name if result.better == "neither" else f"{result.name}  ({result.better} is better)"
 
 
 def _count(mean: Mean) -> str:

@@ -23,6 +23,7 @@ class EvaluatedRow:
         chance: the figures of the map that stands for chance.
         random_weights: the figures of the map of the same network with random weights.
         ceiling: the figures of a map that knows where the object lies, on the grid of the method.
+        group: the group that figures are told apart by; None: none.
     """
 
     image: str
@@ -35,6 +36,24 @@ class EvaluatedRow:
     chance: Mapping[str, float | None]
     random_weights: Mapping[str, float | None]
     ceiling: Mapping[str, float | None]
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricPart:
+    """A metric over some of the maps.
+
+    Attributes:
+        label: the class whose maps were taken; None: of all classes.
+        group: the group whose maps were taken; None: of all groups.
+        map, chance, random_weights: as in ``MetricResult``.
+    """
+
+    label: str | None
+    group: str | None
+    map: Mean
+    chance: Mean | None
+    random_weights: Mean | None
 
 
 @dataclass(frozen=True)
@@ -44,13 +63,15 @@ class MetricResult:
     Attributes:
         name: the metric.
         formula, source: what is measured, and where it comes from.
-        better: "higher" or "lower".
+        better: "higher", "lower" or "neither".
         map: the mean over the maps, with its interval.
         chance: the same of the map that stands for chance; None where no map does.
         random_weights: the same of the maps of the network with random weights; None where these say nothing.
         ceiling: the same of maps that know where the object lies, on the grid of the method: how far a better method
             could come on this layer. None for metrics that do not ask where the object lies.
         curves: of a metric that is an area the mean curve of each: "shares", "map", "chance", "random_weights".
+        parts: the same by class, by group, and by both together, where the data have groups or the evidence is shared
+            out among regions.
     """
 
     name: str
@@ -62,3 +83,4 @@ class MetricResult:
     random_weights: Mean | None
     ceiling: Mean | None = None
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    parts: tuple[MetricPart, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.photo import prepare_photo
-from onnx_gradcam.jobs.data.samples import Sample, boxes_of, region_of
+from onnx_gradcam.jobs.data.samples import NamedRegion, Sample, boxes_of, region_of
 from onnx_gradcam.jobs.plan import is_array
 from onnx_gradcam.jobs.truth import FOLDER, no_label
 from onnx_gradcam.photos.decode import decode, load_tensor
@@ -34,12 +34,14 @@ class ReadySample:
         class_index: the class that the data name; None: they name none.
         region: where the object lies, (*space) bool in pixels of the input; None as ``MapSubject.region``.
         boxes: (K, 4) in pixels of the input; None as ``MapSubject.boxes``.
+        regions: parts of the image by name, (*space) bool each; those without a pixel in the input are left out.
     """
 
     x: npt.NDArray[np.generic]
     class_index: int | None
     region: npt.NDArray[np.bool_] | None
     boxes: npt.NDArray[np.float64] | None
+    regions: Mapping[str, npt.NDArray[np.bool_]]
 
 
 def prepare(
@@ -64,12 +66,21 @@ def prepare(
     x, frame, _ = prepare_photo(decode(sample.path, max_pixels), choice, explainer.image_input, explainer.preprocessing)
     geometry = frame.geometry
     assert geometry is not None
+    regions = _named(sample, lambda place: geometry.to_model(region_of(place, geometry.photo)) >= HALF)
     if not sample.has_region:
-        return ReadySample(x, known, None, None)
+        return ReadySample(x, known, None, None, regions)
     in_photo = region_of(sample, geometry.photo)
     region = geometry.to_model(in_photo) >= HALF
     boxes = boxes_in_input(boxes_of(sample, in_photo), geometry)
-    return ReadySample(x, known, region if region.any() else None, boxes if len(boxes) else None)
+    return ReadySample(x, known, region if region.any() else None, boxes if len(boxes) else None, regions)
+
+
+def _named(
+    sample: Sample, in_input: Callable[[NamedRegion], npt.NDArray[np.bool_]]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return the named regions of a sample as they lie in the input, those alone that the model sees."""
+    regions = {name: in_input(place) for name, place in sample.regions.items()}
+    return {name: region for name, region in regions.items() if region.any()}
 
 
 def _of_array(sample: Sample, known: int | None, explainer: Explainer) -> ReadySample:
@@ -80,11 +91,13 @@ def _of_array(sample: Sample, known: int | None, explainer: Explainer) -> ReadyS
     fed = check_feeds({spec.name: x}, {spec.name: spec})[spec.name]
     if len(fed) != 1:
         raise InputError(f"'{sample.path}' holds {len(fed)} images", hint="an array with one image for each sample")
+    extents = tuple(fed.shape[k] for k in input_space(spec))
+    regions = _named(sample, lambda place: region_of(place, extents))
     if not sample.has_region:
-        return ReadySample(fed, known, None, None)
-    region = region_of(sample, tuple(fed.shape[k] for k in input_space(spec)))
+        return ReadySample(fed, known, None, None, regions)
+    region = region_of(sample, extents)
     boxes = boxes_of(sample, region) if region.ndim == 2 else np.empty((0, 4))
-    return ReadySample(fed, known, region if region.any() else None, boxes if len(boxes) else None)
+    return ReadySample(fed, known, region if region.any() else None, boxes if len(boxes) else None, regions)
 
 
 def boxes_in_input(boxes: npt.NDArray[np.float64], geometry: Geometry) -> npt.NDArray[np.float64]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.jobs.evaluate.measuring import MeasuredMaps
-from onnx_gradcam.jobs.evaluate.records import EvaluatedRow, MetricResult
+from onnx_gradcam.jobs.evaluate.records import EvaluatedRow, MetricPart, MetricResult
+from onnx_gradcam.metrics.evidence import parts_of
 from onnx_gradcam.metrics.interval import Mean, bootstrap
 from onnx_gradcam.metrics.removal import ScoreCurve
 from onnx_gradcam.metrics.table import Metric
@@ -45,7 +46,25 @@ def _result(metric: Metric, measured: MeasuredMaps, seed: int) -> MetricResult:
         random if random.n else None,
         ceiling if ceiling.n else None,
         {"shares": tuple(COMMON_SHARES.tolist()), **curves} if curves else {},
+        tuple(_parts(metric, rows, seed)),
     )
+
+
+def _parts(metric: Metric, rows: Sequence[EvaluatedRow], seed: int) -> Iterator[MetricPart]:
+    """Yield the metric by class, by group and by both; without groups by class, where it is of a named region."""
+    groups = [row.group for row in rows]
+    if not any(groups) and not metric.is_of_region:
+        return
+    for label, group, numbers in parts_of([row.label for row in rows], groups, len(rows)):
+        if label is None and group is None:
+            continue
+        some = [rows[k] for k in numbers]
+        own, chance, random = (
+            _mean([getattr(row, key) for row in some], metric.name, some, seed)
+            for key in ("figures", "chance", "random_weights")
+        )
+        if own.n:
+            yield MetricPart(label, group, own, chance if chance.n else None, random if random.n else None)
 
 
 def _mean(figures: Sequence[Mapping[str, float | None]], name: str, rows: Sequence[EvaluatedRow], seed: int) -> Mean:

@@ -52,6 +52,7 @@ class MapSubject:
         rank: how many classes the model puts before it; None where nothing says that it is the true one.
         region: where its object lies, (*space) bool; None: not known, or beside what the model sees.
         boxes: the boxes of its objects, (K, 4) in pixels of the input; None as for ``region``.
+        regions: parts of the image by name, (*space) bool each; empty: not known.
         others: the classes of the other objects on the image.
         random_class: another class, drawn at random; None where there is none.
     """
@@ -61,6 +62,7 @@ class MapSubject:
     rank: int | None
     region: Array | None
     boxes: Array | None
+    regions: Mapping[str, Array]
     others: tuple[int, ...]
     random_class: int | None
 
@@ -83,7 +85,7 @@ def of_image(subject: MapSubject, probe: ImageProbe) -> Supplies:
         "blurred": lambda: blurred(x),
         "occluded": lambda: occlude(x, score, mean_colour(x)),
     }
-    known = {"region": subject.region, "boxes": subject.boxes, "rank": subject.rank}
+    known = {"region": subject.region, "boxes": subject.boxes, "rank": subject.rank, "regions": subject.regions or None}
     return Supplies({**makers, **{name: _constant(value) for name, value in known.items() if value is not None}})
 
 

@@ -9,7 +9,7 @@ from onnx_gradcam.jobs import cuda_kernels
 from onnx_gradcam.jobs.compare.comparison import MEASURES, STATISTICS, Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding
-from onnx_gradcam.jobs.evaluate import EvaluationResult, MetricResult
+from onnx_gradcam.jobs.evaluate import EvaluationResult, MetricPart, MetricResult
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview
 from onnx_gradcam.jobs.presets import Ranking
@@ -112,16 +112,27 @@ def evaluated(evaluation: EvaluationResult, written: Path) -> str:
     right = "" if evaluation.accuracy is None else f", the true class first in {evaluation.accuracy:.3f}"
     lines = [f"{evaluation.model}: {evaluation.method} of {place}, {len(evaluation.rows)} maps{right}"]
     lines.append(f"{'':26}{'map':>8}  {'95 %':17}{'n':>9}{'chance':>9}{'random':>9}{'ceiling':>9}  better")
-    lines += map(_metric, evaluation.metrics)
+    for result in evaluation.metrics:
+        lines += [_metric(result), *map(_metric_part, result.parts)]
     return "\n".join([*lines, *(f"warning: {line}" for line in evaluation.warnings), f"written {written}"])
 
 
 def _metric(result: MetricResult) -> str:
-    own = result.map
+    return (
+        f"{_figures(result.name, result.map, (result.chance, result.random_weights, result.ceiling))}  {result.better}"
+    )
+
+
+def _metric_part(part: MetricPart) -> str:
+    name = ", ".join(filter(None, (part.label, part.group)))
+    return _figures(f"  {name}", part.map, (part.chance, part.random_weights))
+
+
+def _figures(name: str, own: Mean, others: Sequence[Mean | None]) -> str:
     interval = "" if own.low is None or own.high is None else f"[{own.low:.3f}, {own.high:.3f}]"
     count = str(own.n) if own.clusters == own.n else f"{own.n} in {own.clusters}"
-    beside = "".join(f"{_mean(mean):>9}" for mean in (result.chance, result.random_weights, result.ceiling))
-    return f"{result.name:26}{_mean(own):>8}  {interval:17}{count:>9}{beside}  {result.better}"
+    beside = "".join(f"{_mean(mean):>9}" for mean in others)
+    return f"{name:26}{_mean(own):>8}  {interval:17}{count:>9}{beside}"
 
 
 def _mean(mean: Mean | None) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.jobs.data.reading import read_data
-from onnx_gradcam.jobs.data.samples import Sample, boxes_of, region_of
+from onnx_gradcam.jobs.data.samples import NamedRegion, Sample, boxes_of, region_of
 
 
 def photo(path: Path, height: int = 6, width: int = 8) -> Path:
@@ -127,3 +127,41 @@ def test_a_slanted_outline_has_the_pixels_whose_centres_lie_in_it() -> None:
 def test_a_table_stands_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 names, and '.*data\.csv' is a table"):
         read_data([table(tmp_path, "path\na.png"), tmp_path])
+
+
+def test_named_regions_of_a_table(tmp_path: Path) -> None:
+    lines = [
+        "path,label,region:cap,region:sign,ward",
+        "a.png,heart,1 2 3 4,masks/a.png,w1",
+        "a.png,heart,4 0 6.5 2,,w1",
+        "b.png,star,,0 0 1 1,",
+    ]
+    first, second = read_data(table(tmp_path, "\n".join(lines)), None, "ward")
+    assert first.regions == {
+        "cap": NamedRegion(((1, 2, 3, 4), (4, 0, 6.5, 2))),
+        "sign": NamedRegion(mask=tmp_path / "masks" / "a.png"),
+    }
+    assert second.regions == {"sign": NamedRegion(((0, 0, 1, 1),))}
+    assert (first.group, second.group) == ("w1", None)
+    inside = region_of(first.regions["cap"], (6, 8))
+    assert np.argwhere(inside).tolist() == [[0, 4], [0, 5], [1, 4], [1, 5], [2, 1], [2, 2], [3, 1], [3, 2]]
+    with pytest.raises(InputError, match="'here' is no box"):
+        read_data(table(tmp_path, "path,region:cap\na.png,here"))
+
+
+def test_a_category_of_coco_may_be_a_named_region(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 7, "file_name": "a.png", "ward": 3}, {"id": 8, "file_name": "b.png", "ward": 4}],
+        "categories": [{"id": 1, "name": "star"}, {"id": 2, "name": "cap", "supercategory": "region"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 2, "bbox": [0, 0, 2, 1]},
+            {"image_id": 7, "category_id": 1, "bbox": [1, 1, 2, 2]},
+            {"image_id": 7, "category_id": 2, "bbox": [4, 0, 1, 1], "segmentation": [[4, 0, 5, 0, 5, 1]]},
+            {"image_id": 8, "category_id": 1, "bbox": [1, 1, 2, 2]},
+        ],
+    }
+    (tmp_path / "data.json").write_text(json.dumps(content), "utf-8")
+    first, second = read_data(tmp_path / "data.json", None, "ward")
+    assert (first.label, first.boxes, first.group) == ("star", ((1, 1, 3, 3),), "3")
+    assert first.regions == {"cap": NamedRegion(((0, 0, 2, 1), (4, 0, 5, 1)))}
+    assert second.regions == {}

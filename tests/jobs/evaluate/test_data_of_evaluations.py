@@ -43,7 +43,7 @@ def test_without_classes_the_first_of_the_model_is_measured(tmp_path: Path) -> N
     assert evaluation.accuracy is None
     assert (row.class_index, row.rank) == (int(logits.argmax()), None)
     assert evaluation.warnings == (OWN_CLASS,)
-    of_data = {"region", "boxes", "rank", "maps_of_others"}
+    of_data = {"region", "boxes", "rank", "maps_of_others", "regions"}
     assert [m.name for m in evaluation.metrics] == [name for name in QUICK if not of_data & set(METRICS[name].needs)]
 
 

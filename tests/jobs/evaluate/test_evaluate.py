@@ -35,9 +35,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for seed in range(3):
         photo(folder / f"{seed}.png", seed)
+    sky = np.zeros((SIDE, SIDE), np.uint8)
+    sky[:5] = 255
+    cv2.imwrite(str(folder / "sky.png"), sky)
     return table(
         folder,
-        "0.png,star,2 3 9 12,,a",
+        "0.png,star,2 3 9 12,,a,1 1 7 9,sky.png",
         "0.png,moon,10 1 15 7,,a",
         "1.png,heart,0 0 16 16,,b",
         "2.png,2,4 4 12 10,,b",
@@ -90,6 +93,8 @@ def have() -> dict[str, Any]:
     logits = run(MODEL, {"image": x[None]})["logits"][0]
     from_top = [Own(proto(layers[: k + 1]), x, 1).maps(x[None])[0] for k in range(len(layers))]
     alone = [Own(proto([layer]), x, 1).maps(x[None])[0] for layer in layers]
+    badge = np.zeros((SIDE, SIDE), bool)
+    badge[1:9, 1:7] = True
     return {
         "x": x,
         "heatmap": own.maps(x[None])[0],
@@ -100,6 +105,8 @@ def have() -> dict[str, Any]:
         "explain": own.maps,
         "gradient": own.gradient,
         "region": region,
+        "regions": {"badge": badge, "sky": np.arange(SIDE)[:, None] * np.ones(SIDE) < 5},
+        "region_name": "badge",
         "boxes": np.array([[2.0, 3, 9, 12]]),
         "rank": int((logits > logits[1]).sum()),
         "maps_of_others": own.maps(x[None], 2),
@@ -115,7 +122,7 @@ def test_a_figure_is_that_of_the_naive_metric_on_the_map(
     evaluation: ogc.EvaluationResult, have: dict[str, Any], name: str
 ) -> None:
     expected = metric_oracles.ORACLES[name](**{need: have[need] for need in METRICS[name].needs})
-    found = evaluation.rows[0].figures[name]
+    found = evaluation.rows[0].figures[f"{name}:badge" if name == "evidence-share" else name]
     assert found == pytest.approx(expected, rel=2e-3 if name == "road" else 1e-4, abs=1e-5)
 
 
@@ -177,6 +184,39 @@ def test_discrimination_is_measured_where_a_photo_has_several_classes(evaluation
     assert [row.figures["discrimination"] is None for row in evaluation.rows] == [False, False, True, True]
     assert evaluation["discrimination"].map.n == 2
     assert evaluation["discrimination"].chance == bootstrap([0.5, 0.5], ["a", "a"])
+
+
+def test_evidence_is_shared_out_among_named_regions(evaluation: ogc.EvaluationResult, have: dict[str, Any]) -> None:
+    badge, sky = have["regions"].values()
+    figures = evaluation.rows[0].figures
+    evidence = np.maximum(have["heatmap"], 0) / np.maximum(have["heatmap"], 0).sum()
+    expected = {"badge": evidence[badge].sum(), "sky": evidence[sky].sum(), "elsewhere": evidence[~badge & ~sky].sum()}
+    for name, share in expected.items():
+        assert figures[f"evidence-share:{name}"] == pytest.approx(share, rel=1e-5)
+        assert evaluation.rows[0].chance[f"evidence-share:{name}"] == pytest.approx(
+            {"badge": 48 / 256, "sky": 80 / 256, "elsewhere": (256 - 48 - 80 + 24) / 256}[name]
+        )
+        assert evaluation.rows[3].figures[f"evidence-share:{name}"] is None
+    result = evaluation["evidence-share:badge"]
+    assert (result.better, result.map.n) == ("neither", 1)
+    assert [(part.label, part.group) for part in result.parts] == [("star", None)]
+    assert evaluation["energy"].parts == ()
+
+
+def test_figures_by_class_and_by_group(data: Path) -> None:
+    evaluation = ogc.evaluate(MODEL, data, ["energy"], group="group", cluster="path", **HOW)
+    values = [row.figures["energy"] for row in evaluation.rows]
+    assert [row.group for row in evaluation.rows] == ["a", "a", "b", "b"]
+    parts = {(part.label, part.group): part.map for part in evaluation["energy"].parts}
+    assert list(parts) == [
+        ("star", None), ("moon", None), ("heart", None), (None, "a"), (None, "b"), ("star", "a"), ("moon", "a"),
+        ("moon", "b"), ("heart", "b"),
+    ]  # fmt: skip
+    assert parts[None, "b"] == bootstrap(values[2:], ["1.png", "2.png"])
+    assert parts["moon", None] == bootstrap([values[1], values[3]])
+    assert parts["moon", None].value == pytest.approx((values[1] + values[3]) / 2)
+    random = next(part.random_weights for part in evaluation["energy"].parts if part.group == "a" and not part.label)
+    assert random == bootstrap([row.random_weights["energy"] for row in evaluation.rows[:2]], ["0.png", "0.png"])
 
 
 def test_a_curve_is_the_mean_of_all(evaluation: ogc.EvaluationResult) -> None:
