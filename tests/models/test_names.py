@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from nets import BATCH, Net, feeds, run
+from quick import quick_first
 from renaming import RESERVED, SCHEMES, Scheme, graphs, renamed, reserved, shadowed
 from repository import MODELS
 
@@ -60,7 +61,7 @@ def check_explained(proto: onnx.ModelProto, scheme: Scheme, x: Mapping[str, np.n
 
 
 @pytest.mark.parametrize("scheme", [reserved, shadowed], ids=lambda s: s.__name__)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", quick_first(ALL, 8))
 def test_networks_of_every_form(name: str, scheme: Scheme) -> None:
     proto = ALL[name]()
     several = {} if name in ("sigmoid", "regression") else {"target": ogc.TopK(2)}
@@ -68,7 +69,7 @@ def test_networks_of_every_form(name: str, scheme: Scheme) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.__name__)
-@pytest.mark.parametrize("name", ["residual", "decided_if_clash", "two_inputs"])
+@pytest.mark.parametrize("name", quick_first(["residual", "decided_if_clash", "two_inputs"]))
 def test_names_of_every_form(name: str, scheme: Scheme) -> None:
     proto = ALL[name]()
     requests = [
@@ -101,7 +102,7 @@ def test_a_segmenter(scheme: Scheme) -> None:
     check_explained(proto, scheme, {"x": X}, *requests)
 
 
-@pytest.mark.parametrize("path", DEMOS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", quick_first(DEMOS, 3), ids=lambda p: p.stem)
 def test_a_demo_model(path: Path) -> None:
     x = {"image": np.random.default_rng(0).random((2, 3, 96, 96), np.float32)}
     check_explained(onnx.load(path), reserved, x, {}, {"target": ogc.TopK(2)}, {"method": "guided-gradcam"})
@@ -117,7 +118,7 @@ def test_a_deployed_model(name: str, zoo: Path, zoo_index: dict[str, Any]) -> No
     check_explained(proto, reserved, x, {}, {"target": ogc.Box(5) if detector else 1, "method": "gradcam"})
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.__name__)
+@pytest.mark.parametrize("scheme", quick_first(SCHEMES), ids=lambda s: s.__name__)
 def test_verify_says_the_same(scheme: Scheme) -> None:
     proto = builders.residual("N")
     other, new = renamed(proto, scheme)
@@ -139,7 +140,7 @@ def segmenter(logits: str) -> onnx.ModelProto:
     return net.model({"p": [BATCH, 4, 16, 16]})
 
 
-@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize("name", quick_first(RESERVED, 12))
 def test_any_value_may_be_called_as_ours_are(name: str) -> None:
     """Before, the score of ``score/logits`` was another one, ``score/cell`` a ValueError, ``grad/score`` no model."""
     with ogc.Explainer(segmenter("logits")) as plain, ogc.Explainer(segmenter(name)) as found:

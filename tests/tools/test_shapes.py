@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ def black(size: tuple[int, int]) -> np.ndarray:
     return np.zeros((*size, 3), np.uint8)
 
 
+@cache
 def two_object_scenes() -> list:
     return [two_objects(np.random.default_rng(seed), SIZES[seed % 3]) for seed in range(150)]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from dense_kinds import deployed
 from planted import planted, scaled
+from quick import quick_first
 
 import onnx_gradcam as ogc
 
@@ -15,7 +16,8 @@ X = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [("yolov5", "qdq"), ("yolov5", "qoperator"), ("raw v5", "dynamic"), ("end to end", "qdq")]
+    ("name", "form"),
+    quick_first([("end to end", "qdq"), ("yolov5", "qdq"), ("yolov5", "qoperator"), ("raw v5", "dynamic")]),
 )
 def test_a_quantized_detector_is_verified(name: str, form: str, tmp_path: Path) -> None:
     report = ogc.verify(deployed(name, form, tmp_path), x=X, providers=["cpu"])
@@ -24,6 +26,7 @@ def test_a_quantized_detector_is_verified(name: str, form: str, tmp_path: Path) 
     assert any("without rounding" in name for name in statuses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
 def test_a_wrong_rule_is_found_in_a_quantized_detector(form: str, tmp_path: Path) -> None:
     """The rule of Conv is too large by a tenth; the gradient of the image goes through several."""
