@@ -35,14 +35,14 @@ def check_document_folder(folder: Path, name: str, overwrite: bool) -> None:
 
 
 def save_document(
-    content: Mapping[str, Any], name: str, pictures: Mapping[str, Picture], folder: Path, overwrite: bool
+    content: Mapping[str, Any], name: str, beside: Mapping[str, Picture | bytes], folder: Path, overwrite: bool
 ) -> Path:
-    """Write pictures, then the document; what an earlier one of this name wrote is removed.
+    """Write pictures and other files, then the document; what an earlier one of this name wrote is removed.
 
     Args:
         content: the document; its "files" are filled in.
         name: its name.
-        pictures: by the names of their files.
+        beside: pictures, or the content of other files, by the names of their files.
         folder: where to write.
         overwrite: whether an earlier document is replaced.
 
@@ -53,7 +53,7 @@ def save_document(
         OutputError: the folder cannot be written, or holds such a document already.
     """
     check_document_folder(folder, name, overwrite)
-    files = {file: encode_png(picture) for file, picture in pictures.items()}
+    files = {file: data if isinstance(data, bytes) else encode_png(data) for file, data in beside.items()}
     path = folder / name
     journal.remove(folder, _earlier(path))
     for file, data in files.items():
@@ -86,6 +86,7 @@ def _write(path: Path, data: bytes) -> None:
     """Write a file under another name, then rename it: so it is there whole or not at all."""
     part = path.with_name(journal.PART)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:

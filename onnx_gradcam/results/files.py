@@ -145,11 +145,11 @@ def encode(result: Result, subject: Subject, style: Style = PLAIN) -> tuple[dict
             payload[f"{stem}.png"] = overlay.encode_png(sheet.figure(style))
         for part, entry in sheet.maps.items():
             name = f"{stem}.{part}.npy" if part else f"{stem}.npy"
-            payload[name] = _npy(entry.heatmap)
+            payload[name] = encode_npy(entry.heatmap)
             named = {"part": part or None, "png": f"{stem}.png" if sheet.figure else None, "npy": name}
             if entry.attribution is not None:
                 beside = f"{name.removesuffix('.npy')}.attribution.npy"
-                payload[beside] = _npy(entry.attribution)
+                payload[beside] = encode_npy(entry.attribution)
                 named["attribution"] = beside
             rows.append({**entry.record, **named})
     preprocess = result.provenance.preprocess
@@ -170,7 +170,8 @@ def _free(stem: str, names: Mapping[str, bytes]) -> str:
     return next(c for c in candidates if not any(name.startswith(f"{c}.") for name in names))
 
 
-def _npy(array: npt.NDArray[Any]) -> bytes:
+def encode_npy(array: npt.NDArray[Any]) -> bytes:
+    """Return an array as the content of a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

@@ -22,7 +22,12 @@ JOURNAL = ".onnx-gradcam.journal"
 PART = ".onnx-gradcam.part"
 """The name of a file that is not complete yet: it is renamed when it is."""
 
-DOCUMENTS = COMPARISON, EVALUATION = ("comparison.json", "evaluation.json")
+DOCUMENTS = COMPARISON, EVALUATION, ATTACK, FAILURES = (
+    "comparison.json",
+    "evaluation.json",
+    "attack.json",
+    "failures.json",
+)
 """The names of documents that stand with their pictures in a folder of their own."""
 
 RUN_KEYS = ("request", "files_read")

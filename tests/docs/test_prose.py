@@ -11,7 +11,7 @@ FORMULAS = ("autodiff/rules", "graph/lowering", "graph/prepare/adapters.py")
 """Where a function is a rule or a definition, and its first line the formula."""
 SIGNS = ("=", "→", "·", "∂", "Σ", "   ")
 VERBS = frozenset(
-    """Add Allow Answer Append Apply Attribute Average Bind Bring Build Call Check Choose Collect Combine Compare
+    """Add Allow Answer Append Apply Attribute Average Bind Bring Build Call Change Check Choose Collect Combine Compare
     Compute Copy Count Cut Decide Declare Decode Differentiate Divide Draw Drop Evaluate Exit Explain Fill Find Fold
     Follow Forget Free Fuse Give Group Hold Import Infer Insert Keep Leave Let List Load Look Lower Make Mark Match
     Measure Merge Move Name Note Open Parse Pick Place Prepare Print Pull Put Raise Read Record Refuse Register

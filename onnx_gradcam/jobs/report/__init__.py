@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from onnx_gradcam.jobs.attack.files import AttackedFile, AttackReport
 from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.evaluate import EvaluationResult
@@ -40,6 +41,12 @@ class Renderer(Protocol):
 
     def evaluated(self, evaluation: EvaluationResult, written: Path) -> str:
         """Return the metrics of a model; ``written``: the file that was written."""
+
+    def attacked_file(self, attacked: AttackedFile) -> str:
+        """Return what is printed when an image is attacked."""
+
+    def attacked(self, report: AttackReport, written: Path) -> str:
+        """Return what is printed when all images are attacked; ``written``: the file that was written."""
 
     def inspected(self, overview: Overview, ranking: Ranking | None) -> str:
         """Return what a model is, and which preprocessing fits a photo."""

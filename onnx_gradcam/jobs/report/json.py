@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from onnx_gradcam.jobs.attack.files import AttackedFile, AttackReport
 from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.evaluate import EvaluationResult
@@ -53,6 +54,16 @@ def compared(comparison: Comparison, written: Path | None = None) -> str:
 
 def evaluated(evaluation: EvaluationResult, written: Path) -> str:
     """Return the document that was written: it names the pictures as well."""
+    return written.read_text("utf-8").rstrip("\n")
+
+
+def attacked_file(attacked: AttackedFile) -> str:
+    """Return nothing: the image stands in the document."""
+    return ""
+
+
+def attacked(report: AttackReport, written: Path) -> str:
+    """Return the document that was written."""
     return written.read_text("utf-8").rstrip("\n")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnx_gradcam.jobs import cuda_kernels
+from onnx_gradcam.jobs.attack.files import AttackedFile, AttackReport
+from onnx_gradcam.jobs.attack.result import OWN_NUMBERS
 from onnx_gradcam.jobs.compare.comparison import MEASURES, STATISTICS, Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding
@@ -137,6 +139,28 @@ def _figures(name: str, own: Mean, others: Sequence[Mean | None]) -> str:
 
 def _mean(mean: Mean | None) -> str:
     return "-" if mean is None or mean.value is None else f"{mean.value:.3f}"
+
+
+# --- attack -----------------------------------------------------------------------------------------------------
+
+
+def attacked_file(attacked: AttackedFile) -> str:
+    """Return the class before and after, each with its probability, and by how much the image was changed."""
+    row = attacked.result.as_dict()["rows"][0]
+    first, last = (f"{row[key]['label']} {row[f'probability_{key}']:.3f}" for key in ("before", "after"))
+    right = "" if row["right_before"] else f"  (wrong before: {row['true']['label']})"
+    unit = "" if attacked.result.unit == OWN_NUMBERS else f" {attacked.result.unit}"
+    verdict = "changed" if row["success"] else "not changed"
+    return f"{attacked.image}  {first} → {last}  {verdict} by {row['used']:.4g}{unit}{right}"
+
+
+def attacked(report: AttackReport, written: Path) -> str:
+    """Return how many of the images that were right changed their class, and which file was written."""
+    right, changed = report.counts
+    unit = "" if (first := report.attacked[0].result).unit == OWN_NUMBERS else f" {first.unit}"
+    how = f"{first.method}, {first.norm} ≤ {first.epsilon:g}{unit}"
+    which = "images" if report.request["true"] is None else "images that were right before"
+    return f"{how}: {changed} of {right} {which} changed their class\nwritten {written}"
 
 
 # --- inspect ----------------------------------------------------------------------------------------------------
