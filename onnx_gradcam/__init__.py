@@ -33,6 +33,7 @@ from onnx_gradcam.errors import (
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
+from onnx_gradcam.explain.volume import explain_volume
 from onnx_gradcam.jobs.attack import AttackResult, attack
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
 from onnx_gradcam.jobs.evaluate import EvaluatedRow, EvaluationResult, MetricPart, MetricResult, evaluate
@@ -43,6 +44,7 @@ from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
+from onnx_gradcam.photos.volume import VolumeSpace
 from onnx_gradcam.results.contact import contact_sheet
 from onnx_gradcam.results.contrast import both, contrast
 from onnx_gradcam.results.doubts import Doubt
@@ -54,6 +56,7 @@ from onnx_gradcam.results.picture.style import Style
 from onnx_gradcam.results.provenance import Provenance
 from onnx_gradcam.results.records import Completeness, Rectifiers, Words
 from onnx_gradcam.results.side_by_side import SideBySide
+from onnx_gradcam.results.tokens import with_words
 from onnx_gradcam.roads.engines import gradient_model
 from onnx_gradcam.targets import (
     Box,
@@ -149,6 +152,7 @@ __all__ = [
     "UnknownOperator",
     "UnsupportedGradient",
     "UserFunction",
+    "VolumeSpace",
     "Words",
     "WorstPair",
     "attack",
@@ -158,9 +162,11 @@ __all__ = [
     "contrast",
     "evaluate",
     "evidence_share",
+    "explain_volume",
     "gradient_model",
     "heads",
     "layers",
     "roads",
     "verify",
+    "with_words",
 ]

@@ -1,10 +1,13 @@
 """Run the code of a page of the documentation, in order, and compare what it prints with what the page shows.
 
-    python tools/tutorials.py docs/tutorials/torch.md
+    python tools/tutorials.py docs/tutorials/torch.md [--pictures]
 
 Fences marked ``python`` run in one namespace, fences marked ``sh`` in bash, all in a temporary folder. A fence marked
 ``text`` right after one of them is what it prints, ``...`` standing for anything. A fence behind
 ``<!-- not run -->`` is left out. Exits with 1 and a difference for each fence that printed something else.
+
+With ``--pictures`` the pictures of the page are drawn anew: the image after ``<!-- picture: FILE -->`` becomes FILE,
+which the page has written.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
+
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RUN = "<!-- not run -->"
 FENCE = re.compile(rf"^(?P<skip>{NOT_RUN}\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+PICTURE = re.compile(r"^<!-- picture: (?P<file>\S+) -->\n!\[[^\]]*\]\((?P<image>\S+)\)$", re.MULTILINE)
 LANGUAGES = ("python", "sh")
+WIDEST, QUALITY = 960, 85  # of the pictures of the documentation: pixels, and JPEG quality
 
 
 @dataclass(frozen=True)
@@ -93,14 +100,27 @@ def _stripped(text: str) -> str:
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
-def main(page: Path) -> int:
-    """Run one page in a temporary folder, and print the differences."""
+def draw_pictures(text: str, page: Path) -> None:
+    """Write the pictures of a page that has been run in the current folder."""
+    for picture in PICTURE.finditer(text):
+        pixels = cv2.imread(picture["file"])
+        if pixels is None:
+            raise FileNotFoundError(f"{page.name} has not written {picture['file']}")
+        share = min(1.0, WIDEST / pixels.shape[1])
+        small = cv2.resize(pixels, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(page.parent / picture["image"]), small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+def main(page: Path, pictures: bool) -> int:
+    """Run one page in a temporary folder, and print the differences; draw its pictures anew where that is wanted."""
     text = page.read_text("utf-8")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         found = list(differences(text, page.name))
+        if pictures:
+            draw_pictures(text, page)
     print("\n".join(found) if found else f"{page.name}: {len(steps(text))} steps")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    sys.exit(main(Path(sys.argv[1]).resolve(), "--pictures" in sys.argv[2:]))

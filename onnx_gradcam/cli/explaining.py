@@ -54,6 +54,15 @@ def explain(
     target: Targets = None,
     inputs: Inputs = None,
     labels: Labels = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            "--vocabulary",
+            metavar="FILE",
+            help='The words of a model that reads tokens: one a line, or a JSON list or object {"word": id}.',
+            show_default="the model's own",
+        ),
+    ] = None,
     preprocess: Preprocess = "auto",
     counterfactual: Counterfactual = False,
     signed: Signed = False,
@@ -119,6 +128,7 @@ def explain(
         layers=tuple(layer or ["auto"]),
         targets=tuple(target or ["top1"]),
         labels=labels,
+        vocabulary=vocabulary,
         preprocess=preprocess,
         inputs=tuple(inputs or []),
         counterfactual=counterfactual,

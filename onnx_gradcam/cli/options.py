@@ -114,7 +114,7 @@ Preprocess = Annotated[
         "--preprocess",
         metavar="NAME|FILE",
         help="auto, imagenet, imagenet-caffe, tf, zero-one, raw, yolo, yolox; with changes: raw,BGR,letterbox or "
-        "imagenet,stretch,320x320; or a JSON file.",
+        "imagenet,stretch,320x320 or window=40:400 (centre and width, of 16-bit grey and volumes); or a JSON file.",
         autocompletion=_presets,
     ),
 ]
@@ -122,7 +122,9 @@ Out = Annotated[
     Path | None,
     typer.Option("-o", "--out", metavar="DIR", help="Where results go.", show_default="onnx-gradcam-out/MODEL-METHOD"),
 ]
-IMAGES = typer.Argument(metavar="IMAGE...", help="Photos or .npy arrays: files, folders or globs.", show_default=False)
+IMAGES = typer.Argument(
+    metavar="IMAGE...", help="Photos, volumes (.nii) or .npy arrays: files, folders or globs.", show_default=False
+)
 Threshold = Annotated[
     float | None,
     typer.Option(

@@ -17,7 +17,7 @@ from onnx_gradcam.explain.default_method import resolved
 from onnx_gradcam.explain.drawn import Progress, tell_nobody
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
-from onnx_gradcam.explain.photo import prepare_photo
+from onnx_gradcam.explain.photo import frame_of_array, prepare_photo
 from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
 from onnx_gradcam.explain.question import TOGETHER, Question, attempt, run_together
 from onnx_gradcam.explain.remarks import least_probability
@@ -25,10 +25,10 @@ from onnx_gradcam.explain.settling import settles
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.photos.decode import MAX_PIXELS, decode
+from onnx_gradcam.photos.decode import MAX_PIXELS
 from onnx_gradcam.photos.frames import several_note
 from onnx_gradcam.photos.function import PhotoFunction, UserFunction
-from onnx_gradcam.photos.inputs import beside_image, check_feeds, input_space, spatial_axes
+from onnx_gradcam.photos.inputs import beside_image, check_feeds, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.results.explanation import Explanation
@@ -172,7 +172,7 @@ class Explainer:
         """
         recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
         feeds = check_feeds(x, self.inputs)
-        frame = Frame((), x=feeds[self.image_input.name], space=input_space(self.image_input))
+        frame = frame_of_array(feeds[self.image_input.name], self.image_input, self.network.metadata)
         return self._explain(partial(self._question, feeds, target, recipe, frame, threshold), progress)
 
     def explain_image(
@@ -322,7 +322,7 @@ class Explainer:
         max_pixels: int,
         threshold: float | None,
     ) -> Question:
-        x, frame, choice = prepare_photo(decode(image, max_pixels), preprocess, self.image_input, self.preprocessing)
+        x, frame, choice = prepare_photo(image, preprocess, self.image_input, self.preprocessing, max_pixels)
         feeds = check_feeds(beside_image(self.image_input.name, x, inputs or {}), self.inputs)
         assert frame.geometry is not None
         with naming_a_guessed_size(choice, x.shape):

@@ -18,11 +18,12 @@ from onnx_gradcam.jobs.truth import TABLE, read_table
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.methods.table import recipe_of
 from onnx_gradcam.photos.labels import BUNDLED, read_label_file
-from onnx_gradcam.photos.listing import ARRAYS, is_readable
+from onnx_gradcam.photos.listing import ARRAYS, is_readable, suffix_of
 from onnx_gradcam.photos.preprocess.form import read_request
 from onnx_gradcam.photos.preprocess.metadata import BESIDE
 from onnx_gradcam.photos.preprocess.short import AUTO, read_short
 from onnx_gradcam.photos.preprocess.values import names_file
+from onnx_gradcam.photos.vocabulary import Vocabulary, read_vocabulary
 from onnx_gradcam.results.journal import sha256
 
 
@@ -33,10 +34,12 @@ class Values:
     Attributes:
         recipe: the method with its variants and options.
         inputs: arrays for the model's other inputs, by name.
+        vocabulary: the words of tokens; None where no file names them.
     """
 
     recipe: Recipe
     inputs: Mapping[str, np.ndarray]
+    vocabulary: Vocabulary | None = None
 
 
 def check_request(request: Request) -> Values:
@@ -49,7 +52,7 @@ def check_request(request: Request) -> Values:
         ProviderError: a provider is unknown, or the installed runtime does not have it.
         TargetError: the labels cannot be read.
         PreprocessError: the preprocessing is unknown or cannot be read.
-        InputError: an array for another input, or the table of true labels, cannot be read.
+        InputError: an array for another input, the table of true labels or the vocabulary cannot be read.
     """
     _check_places(request)
     request.pictures.check()
@@ -64,13 +67,13 @@ def check_request(request: Request) -> Values:
         read_request(request.preprocess)
     if request.true is not None and request.true.lower().endswith(TABLE):
         read_table(Path(request.true))
-    return Values(recipe, inputs)
+    return Values(recipe, inputs, read_vocabulary(request.vocabulary) if request.vocabulary else None)
 
 
 def _check_places(request: Request) -> None:
     """Raise ``ModelError`` where the first argument is an image and one of the others a model."""
     model = next((image for image in request.images if image.lower().endswith(".onnx")), None)
-    is_image = is_readable(Path(request.model).suffix.lower()) or Path(request.model).is_dir()
+    is_image = is_readable(suffix_of(Path(request.model))) or Path(request.model).is_dir()
     if model is None or not is_image:
         return
     raise ModelError(
@@ -88,7 +91,7 @@ def files_read(request: Request, source: Source) -> dict[str, str]:
     """
     named = [request.labels if request.labels not in BUNDLED else None]
     named += [request.true] if (request.true or "").lower().endswith(TABLE) else []
-    named += [str(Path(request.model).parent / BESIDE), request.preprocess]
+    named += [str(Path(request.model).parent / BESIDE), request.preprocess, request.vocabulary]
     named += [text.partition("=")[2] for text in request.inputs]
     named += [text.partition("=")[2] for text in request.options if text.endswith(ARRAYS)]
     folder, read = Path(request.model).parent, [file for file, _ in source.files if file != source.path]

@@ -295,6 +295,6 @@ def _rows(result: Explanation | SideBySide, entry: Mapping[str, Any], folder: Pa
 
 def _undrawn(sheet: files.Sheet) -> tuple[str, ...]:
     count = next(iter(sheet.maps.values())).heatmap.ndim
-    if count == 2:
+    if sheet.figure is not None:
         return ()
     return (f"maps with {count} spatial {'axis' if count == 1 else 'axes'} are not drawn: the .npy holds the numbers",)

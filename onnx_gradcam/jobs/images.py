@@ -15,7 +15,8 @@ from onnx_gradcam.engine.rows import rows_of
 from onnx_gradcam.errors import InputError, NotFinite, OnnxGradcamError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.question import TOGETHER
-from onnx_gradcam.jobs.plan import Plan, is_array
+from onnx_gradcam.explain.volume import explain_volume
+from onnx_gradcam.jobs.plan import Plan, is_array, is_photo
 from onnx_gradcam.jobs.truth import against_truth, no_label
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.photos.inputs import beside_image
@@ -23,6 +24,7 @@ from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results.contrast import explain_both
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.side_by_side import SideBySide
+from onnx_gradcam.results.tokens import with_words
 from onnx_gradcam.targets import Target
 
 
@@ -63,7 +65,7 @@ def explain_files(explainer: Explainer, paths: Sequence[Path], plan: Plan) -> It
 def _is_plain(plan: Plan) -> Callable[[Path], bool]:
     """Return what tells whether a file is a photo of which nothing but the target itself is asked."""
     one_target = plan.true is None and not plan.both and not isinstance(plan.preprocess, InputError)
-    return lambda path: one_target and not is_array(path)
+    return lambda path: one_target and is_photo(path)
 
 
 def _explain_photos(explainer: Explainer, paths: Sequence[Path], plan: Plan) -> Iterator[Explained]:
@@ -113,7 +115,7 @@ def explain_file(
         keywords = {**plan.keywords, **changed}
         if is_array(path):
             return _explain_array(explainer, load_tensor(path), plan, target, keywords, only)
-        return _explain_photo(explainer, path, plan, target, keywords)
+        return (_explain_photo if is_photo(path) else _explain_volume)(explainer, path, plan, target, keywords)
 
     if plan.true is None:
         return explain_both(explain, plan.target) if plan.both else explain(plan.target)
@@ -132,12 +134,28 @@ def _explain_array(
 ) -> Explanation:
     feeds = beside_image(explainer.image_input.name, x, plan.inputs)
     if only is None:
-        return explainer.explain(feeds, target, plan.method, **keywords)
+        explanation = explainer.explain(feeds, target, plan.method, **keywords)
+        return explanation if plan.vocabulary is None else with_words(explanation, plan.vocabulary)
     kept = np.array(only)
     some = {name: rows_of(array, kept, len(x)) for name, array in feeds.items()}
     explanation = explainer.explain(some, target, plan.method, **keywords)
     frame = replace(explanation.frame, x=x)
     return replace(explanation, image_index=kept[explanation.image_index], frame=frame)
+
+
+def _explain_volume(
+    explainer: Explainer, path: Path, plan: Plan, target: Target, keywords: Mapping[str, Any]
+) -> Explanation:
+    return explain_volume(
+        explainer,
+        path,
+        target,
+        plan.method,
+        preprocess=plan.of_volumes,
+        inputs=plan.inputs,
+        max_pixels=plan.max_pixels,
+        **keywords,
+    )
 
 
 def _explain_photo(

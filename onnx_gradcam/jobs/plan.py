@@ -19,6 +19,8 @@ from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import true_classes
 from onnx_gradcam.photos.listing import ARRAYS, Listed
 from onnx_gradcam.photos.preprocess.choice import Choice
+from onnx_gradcam.photos.vocabulary import Vocabulary
+from onnx_gradcam.photos.volume import is_volume
 from onnx_gradcam.targets import Target, parse
 
 
@@ -37,6 +39,8 @@ class Plan:
         true: the true class of each image, where the prediction is explained against it.
         true_source: the label or the table that the true classes come from.
         max_pixels: the largest photo that is decoded.
+        of_volumes: how volumes become tensors, as text.
+        vocabulary: the words of tokens, where the user names them.
         pictures: how results are drawn, and at which scale.
     """
 
@@ -49,6 +53,8 @@ class Plan:
     true: Mapping[Path, int] | None
     true_source: str
     max_pixels: int
+    of_volumes: str
+    vocabulary: Vocabulary | None
     pictures: Pictures
 
 
@@ -89,11 +95,13 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
         method=values.recipe.method,
         keywords=keywords,
         inputs=values.inputs,
-        preprocess=None if all(is_array(image.path) for image in images) else _preprocessing(request, explainer),
+        preprocess=_preprocessing(request, explainer) if any(is_photo(image.path) for image in images) else None,
         both=request.both,
         true=None if request.true is None else true_classes(request.true, images, explainer),
         true_source=request.true or "",
         max_pixels=request.max_pixels,
+        of_volumes=request.preprocess,
+        vocabulary=values.vocabulary,
         pictures=request.pictures,
     )
 
@@ -101,6 +109,11 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
 def is_array(path: Path) -> bool:
     """Tell whether a file holds an array in the model's own input form, and not a photo."""
     return path.suffix.lower() == ARRAYS
+
+
+def is_photo(path: Path) -> bool:
+    """Tell whether a file holds neither an array nor a volume."""
+    return not (is_array(path) or is_volume(path))
 
 
 def _preprocessing(request: Request, explainer: Explainer) -> Choice | InputError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -20,8 +20,9 @@ from onnx_gradcam.errors import PreprocessError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening, spelled_out
+from onnx_gradcam.explain.photo import decode_through, in_8_bits
 from onnx_gradcam.graph.load import ModelLike
-from onnx_gradcam.photos.decode import Photo, decode
+from onnx_gradcam.photos.decode import Photo
 from onnx_gradcam.photos.preprocess.choice import Choice, Preprocess
 from onnx_gradcam.photos.preprocess.short import AUTO
 from onnx_gradcam.targets import family_of
@@ -105,7 +106,7 @@ def rank_presets(
     with Explainer(model, **opening) as explainer:
         if explainer.score.kind in ("regression", *NO_CLASSES):
             return Ranking((), "")
-        photo = decode(image)
+        photo = in_8_bits(decode_through(image, explainer.preprocessing().preprocess.window))
         results = [_result(explainer, photo, name, choice, inputs) for name, choice in _choices(explainer).items()]
         model_name = explainer.source.name
     ranked = sorted(results, key=lambda result: (not result.declared, -result.margin))
@@ -138,8 +139,10 @@ def _choices(explainer: Explainer) -> dict[str, Choice]:
 def _result(
     explainer: Explainer, photo: Photo, name: str, choice: Choice, inputs: Mapping[str, Any] | None
 ) -> PresetResult:
+    shown = replace(choice, preprocess=replace(choice.preprocess, window=None))  # the window is in the photo already
+
     def top(of: Photo, target: int | None = None) -> tuple[int, str, float]:
-        result = explainer.explain_image(of, target, method="eigencam", preprocess=choice, inputs=inputs)
+        result = explainer.explain_image(of, target, method="eigencam", preprocess=shown, inputs=inputs)
         return int(result.class_index[0]), result.label(0), float(result.probability[0])
 
     index, label, probability = top(photo)

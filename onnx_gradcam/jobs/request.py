@@ -25,6 +25,7 @@ class Request:
         both: show what speaks for a target and what speaks against it.
         true: the true class of all images, the path of a table, or "folder": each photo's folder names it.
         options: texts NAME=VALUE, for the method.
+        vocabulary: the path of the words of a model that reads tokens.
         strict: refuse a preprocessing that is guessed.
         max_pixels: the largest photo that is decoded.
         threshold: the probability below which nothing is detected; None: that of the family of models.
@@ -48,6 +49,7 @@ class Request:
     smooth: tuple[str, ...] = ()
     levels: str = "own"
     options: tuple[str, ...] = ()
+    vocabulary: str | None = None
     strict: bool = False
     max_pixels: int = MAX_PIXELS
     threshold: float | None = None

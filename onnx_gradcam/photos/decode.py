@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 from onnx_gradcam.errors import InputError, nearest
 from onnx_gradcam.photos import exif, headers
 from onnx_gradcam.photos.opencv import cv2
+from onnx_gradcam.photos.window import Window, windowed
 
 Photo = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, upright."""
+DeepPhoto = NDArray[np.float32]
+"""(H, W, 3) float32 RGB from 0 to 255, not rounded, upright."""
 
 MAX_PIXELS = 200_000_000
 """How many pixels a photo may have before it is decoded, unless the caller allows more."""
@@ -40,8 +44,60 @@ def decode(source: object, max_pixels: int = MAX_PIXELS) -> Photo:
         InputError: the file does not exist, is empty, cut off, corrupt, too large or not an image, or the array has
             another shape or dtype.
     """
+    stored = read(source, max_pixels)
+    if isinstance(source, np.ndarray) and source.dtype != np.uint8:
+        hint = "uint8 RGB (H, W, 3) in 0..255; pass a prepared tensor to explain(), or as a .npy file"
+        raise InputError(f"an image array must be uint8, not {source.dtype}", hint=hint, dtype=str(source.dtype))
+    values = stored.values
+    if values.dtype.kind in "iu" and hasattr(source, "getexif"):  # Pillow holds 16-bit grey as int32, too
+        values = values if values.dtype == np.uint8 else values.clip(0, 65535).astype(np.uint16)
+    return _turn(_rgb(values, stored.name), stored.orientation)
+
+
+def decode_window(source: object, window: Window, max_pixels: int = MAX_PIXELS) -> DeepPhoto:
+    """Return a photo through a window, (H, W, 3) float32 RGB from 0 to 255, not rounded, upright.
+
+    All bits of the file count: 16-bit PNG and TIFF, and TIFF with negative numbers or floats. Transparency is left out.
+
+    Args:
+        source: as for ``decode``; an array or a PIL image may have any numeric dtype.
+        window: the centre and the width of what becomes black to white, in the values that are stored.
+        max_pixels: as for ``decode``.
+
+    Raises:
+        InputError: as for ``decode``.
+    """
+    stored = read(source, max_pixels)
+    values = stored.values[:, :, None] if stored.values.ndim == 2 else stored.values
+    if values.dtype.kind not in "fiu" or values.ndim != 3 or values.shape[2] not in (1, 3, 4) or not values.size:
+        what = f"{stored.name} is not a photo: shape {values.shape}, {values.dtype}"
+        raise InputError(what, hint="numbers, (H, W), (H, W, 3) or (H, W, 4)", shape=values.shape)
+    colours = np.broadcast_to(windowed(values[:, :, :3], window), (*values.shape[:2], 3))
+    return _turn(colours, stored.orientation)
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An image as its file stores it.
+
+    Attributes:
+        values: (H, W) or (H, W, channels), channels in the order RGB(A), of the dtype of the file.
+        name: what messages call it.
+        orientation: of its EXIF data, 1 for upright.
+    """
+
+    values: NDArray[Any]
+    name: str
+    orientation: int = 1
+
+
+def read(source: object, max_pixels: int = MAX_PIXELS) -> Stored:
+    """Return an image as its file stores it: with all its bits, and not turned.
+
+    Args and errors are those of ``decode``.
+    """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return Stored(source, "the array")
     if hasattr(source, "getexif") and hasattr(source, "convert"):
         return _from_pil(source, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -109,7 +165,7 @@ def _read(path: Path) -> bytes:
         raise InputError(f"cannot read '{path}': {error.strerror}", hint="check its permissions", path=path) from None
 
 
-def _from_bytes(data: bytes, name: str, max_pixels: int) -> Photo:
+def _from_bytes(data: bytes, name: str, max_pixels: int) -> Stored:
     if not data:
         raise InputError(f"{name} is empty", hint="copy or download the file again", source=name)
     blocks = list(exif.blocks(data))
@@ -130,7 +186,7 @@ def _from_bytes(data: bytes, name: str, max_pixels: int) -> Photo:
     if pixels.ndim == 3:
         pixels = pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
     lies = exif.orientation(dict(blocks)[b"exif"]) if b"exif" in dict(blocks) else headers.avif_orientation(data)
-    return _turn(_rgb(pixels, name), lies)
+    return Stored(pixels, name, lies)
 
 
 def _check_size(size: headers.Size, name: str, max_pixels: int) -> None:
@@ -150,7 +206,7 @@ _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 
 """EXIF orientation → transpose, then flip vertically, then horizontally."""
 
 
-def _turn(image: Photo, orientation: int) -> Photo:
+def _turn(image: NDArray[Any], orientation: int) -> NDArray[Any]:
     transpose, flip_y, flip_x = _TURNS.get(orientation, (0, 0, 0))
     image = image.swapaxes(0, 1) if transpose else image
     return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
@@ -185,25 +241,16 @@ def _by_rows(
     return result
 
 
-def _from_array(array: NDArray[Any]) -> Photo:
-    if array.dtype != np.uint8:
-        hint = "uint8 RGB (H, W, 3) in 0..255; pass a prepared tensor to explain(), or as a .npy file"
-        raise InputError(f"an image array must be uint8, not {array.dtype}", hint=hint, dtype=str(array.dtype))
-    return _rgb(array, "the array")
-
-
-def _from_pil(image: Any, max_pixels: int) -> Photo:
+def _from_pil(image: Any, max_pixels: int) -> Stored:
     _check_size(image.size, "the PIL image", max_pixels)
     try:
         image.load()  # Pillow turns a TIFF when it is loaded, and takes the orientation out of its EXIF data
         orientation, mode = image.getexif().get(0x0112, 1), image.mode
-        if mode == "I" or mode.startswith("I;16"):  # 16-bit grey, which convert() would clip at 255
-            pixels = np.asarray(image).clip(0, 65535).astype(np.uint16)
-        elif mode == "F":
+        if mode in ("I", "F") or mode.startswith("I;16"):  # deep grey, which convert() would clip at 255
             pixels = np.asarray(image)
         else:
             has_alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
             pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"cannot read the PIL image: {error}", hint="copy or download the file again") from None
-    return _turn(_rgb(pixels, f"the PIL image (mode {mode})"), orientation)
+    return Stored(pixels, f"the PIL image (mode {mode})", orientation)

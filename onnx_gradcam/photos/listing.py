@@ -13,9 +13,12 @@ import numpy as np
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.extras import is_installed
 from onnx_gradcam.photos.opencv import cv2
+from onnx_gradcam.photos.volume import VOLUMES
 
 ARRAYS = ".npy"
+GZIP = ".gz"
 HIDDEN = "hidden"
 SAMPLE = np.zeros((64, 64, 3), np.uint8)  # JPEG 2000 needs some pixels for its resolutions
 FORMATS: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +59,7 @@ class Listing:
     """What files, folders and globs name.
 
     Attributes:
-        images: photos and .npy arrays, each once.
+        images: photos, volumes and .npy arrays, each once.
         left_out: what was met in folders and not taken, by its kind (".txt", "hidden", "results") with its number.
     """
 
@@ -100,9 +103,11 @@ def find_images(
 
 @functools.cache
 def is_readable(suffix: str) -> bool:
-    """Tell whether files with this suffix are photos that the installed decoders can read; ".npy" arrays always are."""
+    """Tell whether files with this suffix can be read with what is installed: photos, volumes, and ".npy" arrays."""
     if suffix == ARRAYS:
         return True
+    if suffix in VOLUMES:
+        return is_installed("nibabel")
     writer = next((first for first, suffixes in FORMATS.items() if suffix in suffixes), "")
     if not writer or not cv2.haveImageWriter(f"x{writer}"):
         return False
@@ -114,7 +119,22 @@ def is_readable(suffix: str) -> bool:
 
 def readable_suffixes() -> tuple[str, ...]:
     """Return the suffixes of all files that are taken from a folder."""
-    return (*filter(is_readable, [suffix for suffixes in FORMATS.values() for suffix in suffixes]), ARRAYS)
+    return (*filter(is_readable, [*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *VOLUMES]), ARRAYS)
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix of a file in lower case, with the one before a ".gz".
+
+    >>> suffix_of(Path("brain.1.NII.GZ")), suffix_of(Path("cat.jpg"))
+    ('.nii.gz', '.jpg')
+    """
+    last = path.suffix.lower()
+    return f"{path.with_suffix('').suffix.lower()}{GZIP}" if last == GZIP else last
+
+
+def without_suffix(path: Path) -> Path:
+    """Return a path without what ``suffix_of`` returns."""
+    return path.with_name(path.name[: len(path.name) - len(suffix_of(path))])
 
 
 def _check_name(name: str) -> None:
@@ -164,7 +184,9 @@ def _expand(
 
 def of_file(path: Path) -> Listed:
     """Return a file by itself, with all folders above it."""
-    return Listed(path, path.stem, tuple(folder.name for folder in path.absolute().parents if folder.name))
+    return Listed(
+        path, without_suffix(path).name, tuple(folder.name for folder in path.absolute().parents if folder.name)
+    )
 
 
 def describe(left_out: Mapping[str, int]) -> str:
@@ -186,7 +208,7 @@ def _listed(file: Path, named: Path, base: Path) -> Listed:
     depth = len(file.parent.relative_to(named).parts) if named in file.parents else 0
     folders = [file.parent, *file.parent.parents][: depth + 1]
     names = tuple((folder.resolve() if folder.name in ("", "..") else folder).name for folder in folders)
-    return Listed(file, file.relative_to(inside).with_suffix("").as_posix(), names)
+    return Listed(file, without_suffix(file).relative_to(inside).as_posix(), names)
 
 
 def _walk(folder: Path, are_results: Callable[[Path], bool], left_out: Counter[str]) -> Iterator[Path]:
@@ -224,7 +246,7 @@ def _is_taken(file: Path, left_out: Counter[str]) -> bool:
 
 def _other_kind(file: Path) -> str:
     """Return what a file is that is no image; "" for an image, and for a folder, which a glob may name."""
-    suffix = file.suffix.lower()
+    suffix = suffix_of(file)
     if file.is_dir():
         return ""
     if file.name.startswith("."):

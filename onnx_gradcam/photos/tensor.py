@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.photos.decode import Photo
+from onnx_gradcam.photos.decode import DeepPhoto, Photo
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.opencv import cv2
 from onnx_gradcam.photos.preprocess.presets import Preprocess, Size
 from onnx_gradcam.photos.resample import resample
 
 
-def to_tensor(image: Photo, spec: Preprocess) -> tuple[NDArray[Any], Geometry]:
+def to_tensor(image: Photo | DeepPhoto, spec: Preprocess) -> tuple[NDArray[Any], Geometry]:
     """Return a photo as the tensor that the model reads, and where the photo lies in it.
 
-    value = (pixel · scale − mean) / std. Resized pixels are rounded to 0..255, as in Pillow and OpenCV.
+    value = (pixel · scale − mean) / std. Resized pixels are rounded to 0..255, as in Pillow and OpenCV; those of a
+    photo through a window are not.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) RGB, uint8, or float32 from 0 to 255.
         spec: the preprocessing.
 
     Returns:
@@ -37,24 +38,24 @@ def to_tensor(image: Photo, spec: Preprocess) -> tuple[NDArray[Any], Geometry]:
     return np.ascontiguousarray(tensor[None], dtype), geometry
 
 
-def _draw(image: Photo, geometry: Geometry, spec: Preprocess) -> Photo:
-    """Return the photo drawn on the model's input, (h, w, 3) uint8; only the part that lands there is computed."""
+def _draw(image: Photo | DeepPhoto, geometry: Geometry, spec: Preprocess) -> NDArray[Any]:
+    """Return the photo on the model's input, (h, w, 3) of its dtype; only the part that lands there is computed."""
     windows = []
     for n, m, scale, offset in zip(geometry.photo, geometry.model, geometry.scale, geometry.offset, strict=True):
         windows.append((max(0, int(offset)), min(m, int(offset) + round(n * scale))))
     (y1, y2), (x1, x2) = windows
     step = (1 / geometry.scale[0], 1 / geometry.scale[1])
     start = ((y1 - geometry.offset[0]) * step[0], (x1 - geometry.offset[1]) * step[1])
-    canvas = np.full((*geometry.model, 3), round(spec.pad), np.uint8)
+    canvas = np.full((*geometry.model, 3), round(spec.pad), image.dtype)
     pixels = resample(image, (y2 - y1, x2 - x1), step, start, spec.interpolation)
-    canvas[y1:y2, x1:x2] = np.rint(pixels).clip(0, 255)
+    canvas[y1:y2, x1:x2] = (pixels if image.dtype.kind == "f" else np.rint(pixels)).clip(0, 255)
     return canvas
 
 
-def _select_channels(pixels: Photo, channels: str) -> NDArray[np.uint8]:
+def _select_channels(pixels: NDArray[Any], channels: str) -> NDArray[Any]:
     if channels == "L":
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)[:, :, None]
-    opaque = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[:, :, None]
+    opaque = np.full((*pixels.shape[:2], 1), 255, pixels.dtype)
     return np.concatenate([pixels, opaque], axis=2)[:, :, ["RGBA".index(c) for c in channels]]
 
 

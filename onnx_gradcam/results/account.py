@@ -12,6 +12,7 @@ import numpy as np
 
 from onnx_gradcam.methods.table import options_for_json
 from onnx_gradcam.photos.opencv import cv2
+from onnx_gradcam.results import figures
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.records import nan_to_none
@@ -66,7 +67,7 @@ def explanation_page(explanation: Explanation) -> str:
 
     The pictures stand side by side, and have one scale.
     """
-    draws = explanation.heatmap.ndim == 3
+    draws = figures.is_drawn(explanation)
     drawn, numbers = at_one_scale(explanation), range(len(explanation))
     rows = ((explanation.title(row), drawn.figure(row=row) if draws else None) for row in numbers)
     return page(rows, explanation.warnings)

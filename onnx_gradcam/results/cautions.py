@@ -25,8 +25,8 @@ LOOSE = "this map says little about the place"
 TAUTOLOGICAL = "tautological: no larger than the last kernel before the cell"
 TIED = "several classes have the highest score"
 LEAST = 1e-6
-FEW_CELLS = 36
-"""A map with fewer cells is called coarse: a cell covers more than a sixth of the photo on each side."""
+FEW_CELLS = 6
+"""A map with fewer cells than so many on each side is called coarse: a cell covers more than a sixth of it."""
 
 
 def by_row(*cautions: Sequence[str]) -> list[tuple[str, ...]]:
@@ -95,7 +95,7 @@ def coarse_map(layers: Sequence[LayerResult], is_cam: bool) -> list[str]:
     if not (layers and is_cam):
         return []
     finest = max((layer.cam.shape[1:] for layer in layers), key=math.prod)
-    return [f"coarse map: {' × '.join(map(str, finest))} cells"] if math.prod(finest) < FEW_CELLS else []
+    return [f"coarse map: {' × '.join(map(str, finest))} cells"] if math.prod(finest) < FEW_CELLS ** len(finest) else []
 
 
 def clipped(is_clipped: bool, scale: float) -> list[str]:

@@ -16,7 +16,7 @@ from onnx_gradcam.errors import LayerError, OutputError
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.labels import label_of
-from onnx_gradcam.results import account, cautions, files, portrait, scales, selection, store, titles
+from onnx_gradcam.results import account, cautions, figures, files, portrait, scales, selection, store, titles
 from onnx_gradcam.results.drawing import backdrop
 from onnx_gradcam.results.frame import Frame
 from onnx_gradcam.results.layer import LayerResult
@@ -215,11 +215,14 @@ class Explanation:
         Returns:
             (height, width, 3) uint8 RGB.
 
+        Maps with one axis are drawn behind the curve of their signal, or behind the words of their text; of maps with
+        three axes there are three slices through the maximum.
+
         Raises:
-            OutputError: the map does not have two spatial axes.
+            OutputError: the map has more axes than three, or another number than two where ``image`` is given.
             InputError: ``image`` cannot be decoded, or does not have the size of the heatmap.
         """
-        return portrait.draw_figure(self, image, row, style)
+        return figures.draw(self, image, row, style)
 
     def box_of(self, row: int) -> tuple[float, float, float, float] | None:
         """Return (x1, y1, x2, y2), the box of a row, or None where its target has no box."""
@@ -287,7 +290,7 @@ class Explanation:
 
     def sheets(self) -> list[files.Sheet]:
         """Return what is written: for each row its figure and its heatmap."""
-        draws = self.heatmap.ndim == 3
+        draws = figures.is_drawn(self)
         return [
             files.Sheet(
                 title=self.label(row) + self._view(row),
@@ -304,7 +307,7 @@ class Explanation:
     def map_file(self, row: int) -> files.MapFile:
         """Return the map of a row as it is written, with its record for the manifest."""
         attribution = None if self.attribution is None else self.attribution[row]
-        return files.MapFile(self.heatmap[row], attribution, self.method, self.record(row))
+        return files.MapFile(self.heatmap[row], attribution, self.method, self.record(row), self.frame.volume)
 
     def record(self, row: int) -> dict[str, Any]:
         """Return what the manifest says of a row, ready for JSON."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import one_line
+from onnx_gradcam.photos.volume import VolumeSpace, encode_volume
 from onnx_gradcam.results.picture import overlay
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.picture.style import PLAIN, Style
@@ -77,12 +78,14 @@ class MapFile:
         attribution: (*input shape) float32 for methods of the input; None for others.
         method: the method that made it, for messages.
         record: what the manifest says of it; "image_index" and "view_index" among it are read here, too.
+        volume: where the voxels of the map lie, for a map that is written as NIfTI, too; None for others.
     """
 
     heatmap: npt.NDArray[Any]
     attribution: npt.NDArray[Any] | None
     method: str
     record: Mapping[str, Any]
+    volume: VolumeSpace | None = None
 
     def __repr__(self) -> str:
         return one_line(self)
@@ -151,6 +154,10 @@ def encode(result: Result, subject: Subject, style: Style = PLAIN) -> tuple[dict
                 beside = f"{name.removesuffix('.npy')}.attribution.npy"
                 payload[beside] = encode_npy(entry.attribution)
                 named["attribution"] = beside
+            if entry.volume is not None:
+                in_space = f"{name.removesuffix('.npy')}.nii.gz"
+                payload[in_space] = encode_volume(entry.heatmap, entry.volume)
+                named["nii"] = in_space
             rows.append({**entry.record, **named})
     preprocess = result.provenance.preprocess
     return payload, {

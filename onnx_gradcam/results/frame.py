@@ -10,6 +10,7 @@ import numpy.typing as npt
 from onnx_gradcam.errors import one_line
 from onnx_gradcam.photos.decode import Photo
 from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.volume import VolumeSpace
 
 Array = npt.NDArray[Any]
 ALL_LEVELS = -1
@@ -32,6 +33,8 @@ class Frame:
         space: the spatial axes of ``x``, and of an attribution (R, …); () where maps lie along none of them.
         channels: the order of their channels, where these are colours: "RGB", "BGR", "RGBA" …
         views: how many views or frames each image of ``x`` holds, in axes before its channels or among these.
+        volume: where the voxels of a volume lie; None for what is no volume of a file that says so.
+        words: for each image of ``x`` the words of its tokens, where it holds tokens and a vocabulary names them.
     """
 
     size: tuple[int, ...]
@@ -43,6 +46,8 @@ class Frame:
     space: tuple[int, ...] = ()
     channels: str = "RGB"
     views: int = 1
+    volume: VolumeSpace | None = None
+    words: tuple[tuple[str, ...], ...] = ()
 
     def __repr__(self) -> str:
         return one_line(self)

@@ -127,12 +127,12 @@ def sanity(explanation: Explanation) -> tuple[str, ...]:
     return notes.SANITY if explanation.has_detail else ()
 
 
-def cells_note(explanation: Explanation, row: int) -> list[str]:
+def cells_note(explanation: Explanation, row: int, drawn: str = "drawn smoothly") -> list[str]:
     """Return the note of how many cells a cam has, and how the picture is drawn between them; none for attributions."""
     if explanation.attribution is not None or not explanation.layers:
         return []
     grids = dict.fromkeys(" × ".join(map(str, layer.cam.shape[1:])) for layer in titles.layers_of_row(explanation, row))
-    return [f"{' + '.join(grids)} cells, drawn smoothly"]
+    return [f"{' + '.join(grids)} cells, {drawn}"]
 
 
 def _detail_figure(explanation: Explanation, row: int, style: Style) -> Picture:

@@ -21,7 +21,10 @@ RUN = {
     "tutorials/torch.md": ("torch", "onnxscript"),
     "tutorials/detector.md": ("torch", "onnxscript"),
     "tutorials/keras.md": ("torch", "onnxscript", "keras"),
+    "recipes/medical.md": ("nibabel",),
+    "recipes/signals.md": (),
 }
+FOLDERS = ("tutorials", "recipes")
 
 
 def test_the_reference_has_every_public_name_once() -> None:
@@ -39,9 +42,10 @@ def test_every_page_can_be_reached() -> None:
     assert sorted(named) == sorted(page for page in pages if not page.startswith("decisions/0"))
 
 
-def test_every_tutorial_is_run() -> None:
-    pages = {page.relative_to(DOCS).as_posix() for page in (DOCS / "tutorials").glob("*.md")}
-    assert pages == {page for page in RUN if page.startswith("tutorials/")}
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_page_of_a_folder_is_run(folder: str) -> None:
+    pages = {page.relative_to(DOCS).as_posix() for page in (DOCS / folder).glob("*.md")}
+    assert pages == {page for page in RUN if page.startswith(f"{folder}/")}
 
 
 @pytest.mark.slow

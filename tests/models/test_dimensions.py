@@ -104,7 +104,7 @@ def test_a_convolution_over_one_axis_lifted_to_two() -> None:
     assert found.heatmap[0].argmax() == 6
 
 
-def test_files_of_maps_that_are_not_drawn(tmp_path: Path) -> None:
+def test_files_of_a_signal(tmp_path: Path) -> None:
     net = Net()
     y = spot(net, net.input("x", ["N", 2, 9]), 2, 1)
     (tmp_path / "model.onnx").write_bytes(net.model({y: ["N", 3]}).SerializeToString())
@@ -112,8 +112,9 @@ def test_files_of_maps_that_are_not_drawn(tmp_path: Path) -> None:
     lines: list[job.ExplainedRow] = []
     request = Request(str(tmp_path / "model.onnx"), (str(tmp_path / "signal.npy"),), targets=("0",))
     job.run(request, tmp_path / "out", listener=job.Listener(lines.append))
-    assert any("maps with 1 spatial axis are not drawn" in w for w in lines[0].warnings)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "signal.gradcam.0.npy"]
+    assert not any("not drawn" in warning for warning in lines[0].warnings)
+    names = ["manifest.json", "signal.gradcam.0.npy", "signal.gradcam.0.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "signal.gradcam.0.npy"), np.ones(9, np.float32))
 
 

@@ -21,8 +21,9 @@ NAMES = [
     "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError",
     "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet",
     "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Timing", "Tokens", "TopK",
-    "UnknownOperator", "UnsupportedGradient", "UserFunction", "Words", "WorstPair", "attack", "both", "compare",
-    "contact_sheet", "contrast", "evaluate", "evidence_share", "gradient_model", "heads", "layers", "roads", "verify",
+    "UnknownOperator", "UnsupportedGradient", "UserFunction", "VolumeSpace", "Words", "WorstPair", "attack", "both",
+    "compare", "contact_sheet", "contrast", "evaluate", "evidence_share", "explain_volume", "gradient_model", "heads",
+    "layers", "roads", "verify", "with_words",
 ]  # fmt: skip
 
 

@@ -69,8 +69,8 @@ def test_large_pictures_are_made_smaller_in_a_notebook(explanation: Any, monkeyp
 
 
 def test_a_row_without_a_picture_is_words(explanation: Any) -> None:
-    flat = dataclasses.replace(explanation, heatmap=explanation.heatmap.mean(axis=1), warnings=("a & b",))
-    page = flat._repr_html_()
+    many = dataclasses.replace(explanation, heatmap=explanation.heatmap[:, None, None], warnings=("a & b",))
+    page = many._repr_html_()
     assert images_in(page) == []
     assert page.count("<figcaption>") == 4
     assert "<li>a &amp; b</li>" in page

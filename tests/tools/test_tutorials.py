@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
-from tutorials import Step, differences, steps
+from repository import DOCS
+from tutorials import PICTURE, WIDEST, Step, differences, draw_pictures, steps
 
 PAGE = """\
 # A page
@@ -77,3 +80,20 @@ def test_a_command_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.Mo
 def test_code_that_fails_is_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         list(differences("```python\n1 / 0\n```\n", "page.md"))
+
+
+def test_pictures_of_a_page_are_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    cv2.imwrite("drawn.png", np.full((10, 2 * WIDEST, 3), 77, np.uint8))
+    page = "<!-- picture: drawn.png -->\n![A grey bar](images/bar.jpg)\n"
+    draw_pictures(page, tmp_path / "page.md")
+    shown = cv2.imread("images/bar.jpg")
+    assert shown.shape == (5, WIDEST, 3)
+    assert (shown == 77).all()
+
+
+def test_every_picture_of_a_recipe_has_a_source() -> None:
+    for page in (DOCS / "recipes").glob("*.md"):
+        text = page.read_text("utf-8")
+        assert text.count("](../images/") == len(PICTURE.findall(text)), page.name

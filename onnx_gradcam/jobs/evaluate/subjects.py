@@ -16,7 +16,7 @@ from onnx_gradcam.explain.photo import prepare_photo
 from onnx_gradcam.jobs.data.samples import NamedRegion, Sample, boxes_of, region_of
 from onnx_gradcam.jobs.plan import is_array
 from onnx_gradcam.jobs.truth import FOLDER, no_label
-from onnx_gradcam.photos.decode import decode, load_tensor
+from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.inputs import check_feeds, input_space
 from onnx_gradcam.photos.preprocess.choice import Choice
@@ -63,7 +63,7 @@ def prepare(
     known = class_of(sample, classes, explainer)
     if is_array(sample.path) or choice is None:
         return _of_array(sample, known, explainer)
-    x, frame, _ = prepare_photo(decode(sample.path, max_pixels), choice, explainer.image_input, explainer.preprocessing)
+    x, frame, _ = prepare_photo(sample.path, choice, explainer.image_input, explainer.preprocessing, max_pixels)
     geometry = frame.geometry
     assert geometry is not None
     regions = _named(sample, lambda place: geometry.to_model(region_of(place, geometry.photo)) >= HALF)

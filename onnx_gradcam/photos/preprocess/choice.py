@@ -233,7 +233,7 @@ def _settle_size(settings: Settings, spec: InputSpec, sides: Size, family: str, 
         settings.add(f"declared: model input '{spec.name}'", size=sides)
     elif "size" not in settings.values:
         _guess_size(settings, sides, family, stride)
-    for name, value in {"longest": None, "multiple": 1}.items():
+    for name, value in {"longest": None, "multiple": 1, "window": None}.items():
         settings.values.setdefault(name, value)
         settings.sources.setdefault(name, "default: not used")
     reference = settings.reference or declared

@@ -26,6 +26,7 @@ from onnx_gradcam.photos.preprocess.values import (
     as_open_size,
     as_pixels,
     as_positive,
+    as_window,
     names_file,
     read_object,
 )
@@ -119,7 +120,7 @@ def preset(name: str, where: str, says: str = DECLARED) -> Settings:
     """
     settings = Settings(where=where, reference=PRESETS[name].size, says=says)
     settings.add(f"{says}: {where}", **asdict(PRESETS[name]))
-    for key in ("size", "layout", "dtype", "longest", "multiple"):  # the model's input says these
+    for key in ("size", "layout", "dtype", "longest", "multiple", "window"):  # model and photo say these
         del settings.values[key], settings.sources[key]
     return settings
 
@@ -156,6 +157,7 @@ def read_form(form: Mapping[str, Any], where: str, says: str = DECLARED) -> Sett
         settings.add(
             f"default: not in {where}", shorter=None, pad=114.0, interpolation="linear", longest=None, multiple=1
         )
+        settings.add(f"default: not in {where}", window=None)
     settings.write(where, fields)
     return settings
 
@@ -180,4 +182,5 @@ _FIELDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "interpolation": _one_of(INTERPOLATIONS),
     "longest": (lambda v: v if v is None else as_pixels(v), "a positive whole number of pixels, or null"),
     "multiple": (as_pixels, "a positive whole number of pixels"),
+    "window": (as_window, "[centre, width] in stored values, the width above 0, or null"),
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from onnx_gradcam.photos.window import Window
+
 RESIZES = ("crop", "stretch", "letterbox", "letterbox-corner")
 INTERPOLATIONS = ("linear", "cubic", "lanczos", "area", "nearest", "linear-aliased")
 CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}
@@ -39,6 +41,8 @@ class Preprocess:
         longest: where the size is the photo's own: a longer side is shrunk to so many pixels. None: it never is.
         multiple: where the size is the photo's own: each side of the model input is a whole multiple of so many pixels,
             the nearest one, or with a letterbox the next larger one.
+        window: the centre and the width of the stored values that become 0 to 255, as for X-rays of 16 bits; the pixels
+            are not rounded then. None: the photo in 8 bits, as it is.
     """
 
     size: Size | None
@@ -54,6 +58,7 @@ class Preprocess:
     interpolation: str = "linear"
     longest: int | None = None
     multiple: int = 1
+    window: Window | None = None
 
 
 def rescale_shorter(shorter: int | None, size: Size | None, reference: Size | None) -> int | None:

@@ -15,6 +15,7 @@ from onnx_gradcam.photos.preprocess.values import (
     as_open_size,
     as_pixels,
     as_positive,
+    as_window,
     names_file,
 )
 
@@ -46,7 +47,8 @@ def read_short(text: str) -> ShortForm | None:
     Args:
         text: words with commas between them. Each is a preset or "auto" (which may be left out), a way to resize, an
             order of channels, a layout, an interpolation, a size (640, 240x320, 48xfree), or NAME=VALUE for scale,
-            mean, std, pad, shorter, longest and multiple; 1/255 is a number, and colons stand between several.
+            mean, std, pad, shorter, longest, multiple and window (40:400); 1/255 is a number, and colons stand between
+            several.
 
     Raises:
         PreprocessError: a word is unknown, or says again what another said.
@@ -85,6 +87,7 @@ _NUMBERS: Mapping[str, Callable[[list[float]], Any]] = {
     "shorter": lambda values: as_pixels(int(_only(values))),
     "longest": lambda values: as_pixels(int(_only(values))),
     "multiple": lambda values: as_pixels(int(_only(values))),
+    "window": as_window,
 }
 _SETTINGS = "NAME=VALUE for " + ", ".join(_NUMBERS)
 

@@ -62,6 +62,14 @@ def as_positive(value: Any) -> tuple[float, ...]:
     return tuple(as_number(v, 0) for v in as_numbers(value))
 
 
+def as_window(value: Any) -> tuple[float, float] | None:
+    """Return (centre, width), from two numbers, the second above 0; None for None."""
+    if value is None:
+        return None
+    centre, width = as_numbers(value)
+    return centre, as_number(width, 0)
+
+
 def as_pixels(value: Any) -> int:
     """Return a whole number above 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
