@@ -37,6 +37,7 @@ from onnx_gradcam.explain.volume import explain_volume
 from onnx_gradcam.jobs.attack import AttackResult, attack
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
 from onnx_gradcam.jobs.evaluate import EvaluatedRow, EvaluationResult, MetricPart, MetricResult, evaluate
+from onnx_gradcam.jobs.failures import Failure, FailureReport, failures
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, heads, layers
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.metrics import EvidenceShare, evidence_share
@@ -97,6 +98,8 @@ __all__ = [
     "EvidenceShare",
     "Explainer",
     "Explanation",
+    "Failure",
+    "FailureReport",
     "Finding",
     "Finer",
     "ForwardMismatch",
@@ -163,6 +166,7 @@ __all__ = [
     "evaluate",
     "evidence_share",
     "explain_volume",
+    "failures",
     "gradient_model",
     "heads",
     "layers",

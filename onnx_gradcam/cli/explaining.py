@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onnx_gradcam.cli.console import BAD_INPUT, FOUND, complain, log, progress, renderer, show
+from onnx_gradcam.cli.failing import explain_failures
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import (
     IMAGES,
@@ -31,6 +32,7 @@ from onnx_gradcam.cli.options import (
 from onnx_gradcam.cli.picture_options import PICTURES, takes_picture_options
 from onnx_gradcam.jobs import demo as bundled
 from onnx_gradcam.jobs import explain as job
+from onnx_gradcam.jobs.failures.failures import LIMIT
 from onnx_gradcam.jobs.heads import names_all_heads, run_heads
 from onnx_gradcam.jobs.pictures import Pictures
 from onnx_gradcam.jobs.repeat import repeat as repeat_run
@@ -80,6 +82,18 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    failures: Annotated[
+        bool,
+        typer.Option(
+            "--failures",
+            help="Of labelled photos (folders named after classes, a table .csv with path,label, or COCO .json) the "
+            "mistakes, the most confident first: what speaks for and against the predicted and the true class, on one "
+            "page.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="Of --failures: how many are explained.")
+    ] = LIMIT,
     fusion: Fusion = "mean",
     smooth: Smooth = None,
     levels: Levels = "own",
@@ -109,6 +123,8 @@ def explain(
     Example: onnx-gradcam explain resnet50.onnx cat.jpg --target tabby -o out
 
     A wrong prediction: onnx-gradcam explain resnet50.onnx cat.jpg --true tabby
+
+    All mistakes on labelled photos: onnx-gradcam explain resnet50.onnx photos --failures
 
     All that a detector finds: onnx-gradcam explain yolox.onnx street.jpg --preprocess yolox --target boxes
     """
@@ -145,6 +161,11 @@ def explain(
         model_options=model_options,
         pictures=pictures,
     )
+    if failures:
+        if resume:
+            raise typer.BadParameter("--failures writes one page: leave --resume out")
+        explain_failures(request, out, limit, overwrite, as_json)
+        return
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
     if names_all_heads(request):
         _explain_heads(request, out, mode, as_json)

@@ -14,16 +14,16 @@ import onnx_gradcam as ogc
 
 NAMES = [
     "AttackResult", "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference",
-    "Doubt", "Each", "EvaluatedRow", "EvaluationResult", "EvidenceShare", "Explainer", "Explanation", "Finding",
-    "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec", "LayerError", "LayerInfo",
-    "LayerResult", "LogProbability", "MapFile", "Mean", "MethodError", "MetricError", "MetricPart", "MetricResult",
-    "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite", "OnnxGradcamError", "Opening", "Options",
-    "Output", "OutputError", "Pair", "Preprocess", "PreprocessError", "Probability", "Provenance", "ProviderError",
-    "Recipe", "Rectifiers", "Region", "Report", "Requirement", "RequirementError", "Scan", "ScoreError", "Sheet",
-    "Side", "SideBySide", "Similar", "Style", "TargetError", "TargetObject", "Timing", "Tokens", "TopK",
-    "UnknownOperator", "UnsupportedGradient", "UserFunction", "VolumeSpace", "Words", "WorstPair", "attack", "both",
-    "compare", "contact_sheet", "contrast", "evaluate", "evidence_share", "explain_volume", "gradient_model", "heads",
-    "layers", "roads", "verify", "with_words",
+    "Doubt", "Each", "EvaluatedRow", "EvaluationResult", "EvidenceShare", "Explainer", "Explanation", "Failure",
+    "FailureReport", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec",
+    "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "Mean", "MethodError", "MetricError",
+    "MetricPart", "MetricResult", "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite",
+    "OnnxGradcamError", "Opening", "Options", "Output", "OutputError", "Pair", "Preprocess", "PreprocessError",
+    "Probability", "Provenance", "ProviderError", "Recipe", "Rectifiers", "Region", "Report", "Requirement",
+    "RequirementError", "Scan", "ScoreError", "Sheet", "Side", "SideBySide", "Similar", "Style", "TargetError",
+    "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator", "UnsupportedGradient", "UserFunction", "VolumeSpace",
+    "Words", "WorstPair", "attack", "both", "compare", "contact_sheet", "contrast", "evaluate", "evidence_share",
+    "explain_volume", "failures", "gradient_model", "heads", "layers", "roads", "verify", "with_words",
 ]  # fmt: skip
 
 
@@ -57,6 +57,11 @@ def test_arguments() -> None:
     assert list(inspect.signature(ogc.attack).parameters) == [
         "model", "x", "target", "true", "method", "epsilon", "steps", "step_size", "norm", "loss", "random_start",
         "seed", "preprocess", "bounds", "inputs", "labels", "max_pixels",
+        *opening,
+    ]  # fmt: skip
+    assert list(inspect.signature(ogc.failures).parameters) == [
+        "model", "data", "limit", "method", "target_layer", "fusion", "smooth", "options", "inputs", "labels",
+        "preprocess", "strict", "max_pixels", "start", "report",
         *opening,
     ]  # fmt: skip
     assert list(inspect.signature(ogc.gradient_model).parameters) == ["model", "wrt", "engine", *opening]

@@ -11,6 +11,7 @@ from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.evaluate import EvaluationResult
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
+from onnx_gradcam.jobs.failures import FailureReport
 from onnx_gradcam.jobs.inspect import Overview
 from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
@@ -47,6 +48,9 @@ class Renderer(Protocol):
 
     def attacked(self, report: AttackReport, written: Path) -> str:
         """Return what is printed when all images are attacked; ``written``: the file that was written."""
+
+    def failed(self, report: FailureReport, written: Path) -> str:
+        """Return the mistakes of a model; ``written``: the file that was written."""
 
     def inspected(self, overview: Overview, ranking: Ranking | None) -> str:
         """Return what a model is, and which preprocessing fits a photo."""

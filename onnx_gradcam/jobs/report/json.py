@@ -12,6 +12,7 @@ from onnx_gradcam.jobs.compare.comparison import Comparison
 from onnx_gradcam.jobs.compare.pairs import Pair
 from onnx_gradcam.jobs.evaluate import EvaluationResult
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
+from onnx_gradcam.jobs.failures import FailureReport
 from onnx_gradcam.jobs.inspect import Overview
 from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
@@ -63,6 +64,11 @@ def attacked_file(attacked: AttackedFile) -> str:
 
 
 def attacked(report: AttackReport, written: Path) -> str:
+    """Return the document that was written."""
+    return written.read_text("utf-8").rstrip("\n")
+
+
+def failed(report: FailureReport, written: Path) -> str:
     """Return the document that was written."""
     return written.read_text("utf-8").rstrip("\n")
 

@@ -13,6 +13,7 @@ from onnx_gradcam.jobs.compare.pairs import Pair, Side
 from onnx_gradcam.jobs.compare.requirements import Finding
 from onnx_gradcam.jobs.evaluate import EvaluationResult, MetricPart, MetricResult
 from onnx_gradcam.jobs.explain import ExplainedRow, Outcome
+from onnx_gradcam.jobs.failures import FailureReport
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview
 from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
@@ -161,6 +162,19 @@ def attacked(report: AttackReport, written: Path) -> str:
     how = f"{first.method}, {first.norm} ≤ {first.epsilon:g}{unit}"
     which = "images" if report.request["true"] is None else "images that were right before"
     return f"{how}: {changed} of {right} {which} changed their class\nwritten {written}"
+
+
+# --- failures ---------------------------------------------------------------------------------------------------
+
+
+def failed(report: FailureReport, written: Path) -> str:
+    """Return a line for each explained mistake, and how many there are."""
+    lines = [
+        f"{each.image}  {each.predicted_label} {each.predicted_probability:.3f}, and it is {each.true_label} "
+        f"{each.true_probability:.3f}"
+        for each in report.explained
+    ]
+    return "\n".join([*lines, str(report), f"written {written}"])
 
 
 # --- inspect ----------------------------------------------------------------------------------------------------
