@@ -19,6 +19,7 @@ from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.perturbation.table import check_method as check_perturbation
 from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
+from onnx_gradcam.methods.relevance import RELEVANCE_METHODS, settings_of
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
@@ -37,6 +38,7 @@ SPELLINGS: Mapping[str, str] = {
     "inputtimesgradient": "input-x-gradient",
     "gradientxinput": "input-x-gradient",
     "integratedgradient": "integrated-gradients",
+    "layerwiserelevancepropagation": "lrp",
 }
 """Names that other tools and papers use, without hyphens → ours."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -131,6 +133,8 @@ def check(recipe: Recipe) -> None:
                 option=name,
             )
         _check_value(name, recipe.options[name], known[name])
+    if method in RELEVANCE_METHODS:
+        settings_of(**recipe.options)
 
 
 def _check_value(name: str, value: object, default: object) -> None:
