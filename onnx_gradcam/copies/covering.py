@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx_gradcam.copies.scores import Array, Scoring, scores_of
@@ -37,13 +37,12 @@ def occlude(x: Array, score: Scoring, baseline: Array, places: Sequence[Place] |
         places: the patches; None: ``patches`` of the image.
     """
     covered_places = patches(x.shape[1:]) if places is None else places
-    scores = scores_of(score, _covered(x, baseline, covered_places))
+    scores = scores_of(score, itertools.chain([x], covered(x, baseline, covered_places)))
     return Occluded(covered_places, scores[0] - scores[1:])
 
 
-def _covered(x: Array, baseline: Array, places: Sequence[Place]) -> Iterator[Array]:
-    """Yield the image as it is, and then without each of the patches."""
-    yield x
+def covered(x: Array, baseline: Array, places: Iterable[Place]) -> Iterator[Array]:
+    """Yield the image (C, *space) without each of the patches."""
     for place in places:
         copy = x.copy()
         copy[:, *place] = baseline[:, *place]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.registry import RULES
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.engine.program import (
     Cut,
-    Finish,
     GradientGraph,
     Scored,
-    Table,
     differentiate,
     forward_only,
     has_rows,
@@ -31,10 +29,9 @@ from onnx_gradcam.targets.written import WrittenScore
 class Backward(NamedTuple):
     """How a backward pass is written; ``differentiate`` says what each of these means."""
 
-    table: Table = RULES
+    table: Mapping[Key, Rule] = RULES
     sign: int = 1
     second_order: bool = False
-    finish: Finish | None = None
 
 
 class Passes:
@@ -59,8 +56,8 @@ class Passes:
     def whole(self) -> GradientGraph:
         """Return the gradient graph: forward and backward pass in one."""
         names = list(dict.fromkeys(self._layers))
-        table, sign, second_order, finish = self._backward
-        return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign, finish)
+        table, sign, second_order = self._backward
+        return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign)
 
     @cached_property
     def whole_session(self) -> Session:

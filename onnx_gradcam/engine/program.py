@@ -11,7 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_gradcam.autodiff.rectifiers.gating import Gating, summary, watch_activations
 from onnx_gradcam.autodiff.rectifiers.operators import Activation
-from onnx_gradcam.autodiff.registry import RULES, Key, Rule, Rules
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, same_dim
@@ -29,12 +29,6 @@ from onnx_gradcam.graph.quantization import behind_layers, quantized_form
 from onnx_gradcam.targets import kinds
 from onnx_gradcam.targets.kinds import Kind
 from onnx_gradcam.targets.written import WrittenScore
-
-Table = Rules | Callable[[Sequence[ir.Node]], Rules]
-"""The rules of a way back, or what makes them for the nodes of a graph."""
-
-Finish = Callable[[Builder, Value, Value], Value]
-"""Writes what is made of the cotangent of a value, and of the value, in the end."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +71,10 @@ def differentiate(
     prepared: ir.Model,
     score: WrittenScore,
     names: Sequence[str],
-    table: Table = RULES,
+    table: Mapping[Key, Rule] = RULES,
     kind: Kind = kinds.CLASS,
     second_order: bool = False,
     sign: int = 1,
-    finish: Finish | None = None,
 ) -> GradientGraph:
     """Write the gradient of a score with respect to some values into a copy of a model.
 
@@ -94,7 +87,6 @@ def differentiate(
         second_order: also write the product of the Hessian with each value.
         sign: −1 to carry back −score, which is not the negative by other tables than RULES: ``rectifiers.gating``'s
             GUIDED_RULES and DECONVOLUTION_RULES.
-        finish: what is made of each cotangent in the end; None: nothing.
 
     Raises:
         UnsupportedGradient: a node on the way back has no rule.
@@ -117,16 +109,13 @@ def differentiate(
     seen: dict[str, tuple[Activation, bool]] = {}
     unsaturated = behind_layers([score.value, *(values[v.name or ""] for v in score.described.sinks)])
     nodes = [*forward, *scoring]
-    rules = table(nodes) if callable(table) else table
-    gradients = pull_back(op, nodes, {written.score: seed}, wrt, watch_activations(rules, seen), unsaturated)
-    if finish is not None:
-        gradients = [finish(op, g, target) for g, target in zip(gradients, targets, strict=True)]
+    gradients = pull_back(op, nodes, {written.score: seed}, wrt, watch_activations(table, seen), unsaturated)
     called = GradientNames(
         score=_output(op, written.score, SCORE_OUTPUT),
         class_index=_output(op, written.class_index, CLASS_OUTPUT),
         inputs={**written.inputs, **scale},
         gradients=_outputs(op, gradients, targets, gradient_output),
-        curvatures=_outputs(op, _curvatures(op, gradients, wrt, rules), targets, curvature_output)
+        curvatures=_outputs(op, _curvatures(op, gradients, wrt, table), targets, curvature_output)
         if second_order
         else {},
     )

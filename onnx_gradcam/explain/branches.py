@@ -21,6 +21,7 @@ from onnx_gradcam.explain.drawn import Maps, MapTask
 from onnx_gradcam.explain.maps import make_maps
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
+from onnx_gradcam.methods.perturbation.table import INPUT_METHODS
 from onnx_gradcam.methods.recipe import ALL, Recipe
 from onnx_gradcam.results.layer import LayerResult
 from onnx_gradcam.targets import branches_of
@@ -54,7 +55,7 @@ def networks_of(network: Network, targets: Targets, recipe: Recipe) -> tuple[Net
     """
     branches = branches_of(targets)
     networks = tuple(dict.fromkeys(network.on_branch(branch) for branch in branches))
-    if len(networks) == 1 or recipe.method in ATTRIBUTIONS:
+    if len(networks) == 1 or recipe.method in {*ATTRIBUTIONS, *INPUT_METHODS}:
         return networks[:1]
     if not all(each.is_by_level for each in networks):
         raise TargetError(

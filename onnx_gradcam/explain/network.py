@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Unpack
 
 import numpy as np
@@ -24,8 +24,6 @@ from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score, choose_head, find_heads, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff.rectifiers.gating import GATES, deconvolution_rules, guided_rules
-from onnx_gradcam.autodiff.relevance.settings import Settings
-from onnx_gradcam.autodiff.relevance.table import relevance_of, relevance_rules
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options, versions
@@ -54,13 +52,6 @@ BACKWARD_PASSES: Mapping[str, Backward] = {
         for side, sign in (("", 1), (" counterfactual", -1))
     },
 }
-
-
-def backward_pass(request: str | Settings) -> Backward:
-    """Return one of ``BACKWARD_PASSES`` by its name, or that of the relevance rules that these settings choose."""
-    if isinstance(request, str):
-        return BACKWARD_PASSES[request]
-    return Backward(relevance_rules(request), finish=partial(relevance_of, settings=request))
 
 
 @spelled_out
@@ -151,7 +142,7 @@ class Network:
         self.branch = "logits"
         self.score_request, self.head_request = score, head
         self._branches: dict[str, Network] = {}
-        self._evaluations: dict[tuple[tuple[str, ...], str | Settings], Evaluation] = {}
+        self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
         self._placed: list[Layer] = []
         self._sizes: dict[str, tuple[int, ...]] | None = None
         if not self.is_automatic:
@@ -254,8 +245,8 @@ class Network:
         other._sizes = None
         return other
 
-    def evaluation(self, names: tuple[str, ...], backward: str | Settings = "gradient") -> Evaluation:
-        """Return the evaluation of the values ``names``, with a ``backward_pass`` from the score to them."""
+    def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
+        """Return the evaluation of the values ``names``, with one of ``BACKWARD_PASSES`` from the score to them."""
         key = names, backward
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
@@ -265,7 +256,7 @@ class Network:
                 names,
                 self.image_input.name,
                 self.options,
-                backward_pass(backward),
+                BACKWARD_PASSES[backward],
                 {layer.name: layer.axes[0] for layer in self.__dict__.get("layers", ())},
             )
         return self._evaluations[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx_gradcam.engine.rows import class_probabilities
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.errors import LayerError
 from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.explain.image_form import ImageForm
 from onnx_gradcam.photos.inputs import inputs_without_batch
 from onnx_gradcam.targets import TOP1, class_target
 
@@ -53,12 +55,10 @@ class ImageProbe:
     keywords: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Array] = field(default_factory=dict)
 
-    def arranged(self, x: Array) -> Array:
-        """Return images in the form of the model's input as (N, C, *space), floating-point."""
-        moved = np.moveaxis(x, self.space, range(-len(self.space), 0))
-        extents = moved.shape[-len(self.space) :]
-        flat = moved.reshape(len(x), -1, *extents)
-        return flat if flat.dtype.kind == "f" else flat.astype(np.float32)
+    @cached_property
+    def form(self) -> ImageForm:
+        """Return how images lie in the model's input."""
+        return ImageForm(self.explainer.image_input, self.space)
 
     def scores(self, copies: Array) -> tuple[Array, Array]:
         """Return the score and the probability of each class, (N, K) each.
@@ -95,27 +95,13 @@ class ImageProbe:
         """Return the gradient of the score of a class at each copy, (N, C, *space)."""
         explanation = self.explainer.explain(self._feeds(copies), class_index, "saliency", signed=True)
         assert explanation.attribution is not None
-        return self.arranged(explanation.attribution)
+        return self.form.arranged(explanation.attribution)
 
     def _feeds(self, copies: Array) -> dict[str, Array]:
         """Return what is fed for copies of one image."""
         explainer, count = self.explainer, len(copies)
         specs, image = explainer.inputs, explainer.image_input
-        feeds = {image.name: self._as_fed(copies), **self.inputs}
+        feeds = {image.name: self.form.as_fed(copies), **self.inputs}
         shared = inputs_without_batch({**feeds, image.name: feeds[image.name][:1]}, specs, image)
         repeated = {name: x if name in shared else np.concatenate([x] * count) for name, x in self.inputs.items()}
         return {**feeds, **repeated}
-
-    def _as_fed(self, copies: Array) -> Array:
-        """Return copies in the form and the dtype of the model's input; integers are rounded, and clipped."""
-        spec = self.explainer.image_input
-        rank, dtype = len(spec.shape), np.dtype(spec.dtype)
-        extents = copies.shape[-len(self.space) :]
-        others = [spec.shape[k] for k in range(1, rank) if k not in self.space]
-        known = [n if n is not None else -1 for n in others] if len(others) != 1 else [-1]
-        moved = copies.reshape(len(copies), *known, *extents)
-        x = np.moveaxis(moved, range(-len(self.space), 0), self.space)
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            x = np.clip(np.rint(x), limits.min, limits.max)
-        return np.ascontiguousarray(x, dtype)

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.engine.checks import IN_THE_MODEL, refusal
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult
 from onnx_gradcam.engine.rows import Row
 from onnx_gradcam.explain.drawn import MapTask, Progress
+from onnx_gradcam.methods.perturbation.records import PerturbedMaps
+from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
+from onnx_gradcam.methods.recipe import Recipe
 
 Array = npt.NDArray[Any]
 Values = Mapping[str, Any]
@@ -74,10 +78,31 @@ def scoring(
         scores = np.empty((count, len(rows)))
         for kind, of_kind in numbers.items():
             scores[:, of_kind] = parts[kind]
+        _refuse_broken(scores, rows[0].image)
         tick(count)
         return scores
 
     return score
+
+
+def _refuse_broken(scores: Array, image: int) -> None:
+    """Raise ``NotFinite`` for scores of copies of an image that are NaN or infinite."""
+    if not np.isfinite(scores).all():
+        raise refusal("the scores hold NaN or infinity in a changed copy", [image], "", IN_THE_MODEL, "")
+
+
+def perturb(recipe: Recipe, changed: Sequence[Array], scores: Array, score: Score) -> PerturbedMaps:
+    """Return the maps of a method for one image; for counterfactual ones that of −score.
+
+    Args:
+        recipe: the method.
+        changed: the arrays that the method reads before the scores.
+        scores: of the image as it is, (K,).
+        score: the scoring function of the image.
+    """
+    sign = -1 if recipe.counterfactual else 1
+    function: Callable[..., PerturbedMaps] = PERTURBATIONS[recipe.method].function
+    return function(*changed, sign * scores, lambda copies: sign * score(copies), **recipe.options)
 
 
 def counter(progress: Progress, total: int) -> Callable[[int], None]:

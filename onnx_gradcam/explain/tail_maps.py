@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from onnx_gradcam.errors import MethodError
 from onnx_gradcam.explain.drawn import Maps, MapTask, draw_cams
 from onnx_gradcam.explain.layer_maps import count_views
 from onnx_gradcam.explain.network import TAIL
-from onnx_gradcam.explain.scored_copies import Score, Values, counter, run_forward, scoring, values_of_image
+from onnx_gradcam.explain.scored_copies import Score, Values, counter, perturb, run_forward, scoring, values_of_image
 from onnx_gradcam.explain.smoothing import Cams
 from onnx_gradcam.methods.arrays import as_float32, relu
 from onnx_gradcam.methods.cam import require_space
@@ -44,7 +44,7 @@ def tail_maps(task: MapTask) -> Maps:
     for activation in activations.values():
         require_space(activation)
     method, options = TAIL_METHODS[task.recipe.method], task.recipe.options
-    runs = [method.runs(activations[layer.name].shape[1:], **options) for layer in layers]
+    runs = [method.copies(activations[layer.name].shape[1:], options) for layer in layers]
     tick = counter(task.progress, len(task.x) * sum(runs))
     scores = score_of_rows(evaluation.score, run.rows, run.results).astype(np.float64)
     parts: dict[str, list[PerturbedMaps]] = {layer.name: [] for layer in layers}
@@ -54,9 +54,11 @@ def tail_maps(task: MapTask) -> Maps:
         values = values_of_image(evaluation, task, run, image, rows, network.layer_names)
         for layer in layers if rows else ():
             score = _of_layer(scoring(evaluation, layer.name, rows, values, tick), layer, values)
-            part = _perturb(task.recipe, activations[layer.name][image], scores[numbers], score)
+            part = perturb(task.recipe, (activations[layer.name][image],), scores[numbers], score)
             parts[layer.name].append(part)
-    results = [_result(layer.name, activations[layer.name], parts[layer.name], run, task.recipe) for layer in layers]
+    results = [
+        result_of_layer(layer.name, activations[layer.name], parts[layer.name], run, task.recipe) for layer in layers
+    ]
     return draw_cams(task, evaluation, Cams(run.results, run.rows, results, (), ()))
 
 
@@ -66,14 +68,7 @@ def _of_layer(score: Score, layer: Layer, values: Values) -> Score:
     return lambda copies: score(layer.restore(copies.astype(value.dtype, copy=False), value))
 
 
-def _perturb(recipe: Recipe, activation: Array, scores: Array, score: Score) -> PerturbedMaps:
-    """Return the maps of a method; for counterfactual ones that of −score."""
-    sign = -1 if recipe.counterfactual else 1
-    function: Callable[..., PerturbedMaps] = TAIL_METHODS[recipe.method].function
-    return function(activation, sign * scores, lambda copies: sign * score(copies), **recipe.options)
-
-
-def _result(
+def result_of_layer(
     name: str, activations: Array, parts: Sequence[PerturbedMaps], run: RunResult, recipe: Recipe
 ) -> LayerResult:
     """Return the result at a layer, with one entry for each row."""

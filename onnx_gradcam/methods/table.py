@@ -19,7 +19,6 @@ from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.perturbation.table import check_method as check_perturbation
 from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
-from onnx_gradcam.methods.relevance import RELEVANCE_METHODS, settings_of
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
@@ -38,7 +37,10 @@ SPELLINGS: Mapping[str, str] = {
     "inputtimesgradient": "input-x-gradient",
     "gradientxinput": "input-x-gradient",
     "integratedgradient": "integrated-gradients",
-    "layerwiserelevancepropagation": "lrp",
+    "ssscorecam": "ss-cam",
+    "smoothedscorecam": "ss-cam",
+    "isscorecam": "is-cam",
+    "integratedscorecam": "is-cam",
 }
 """Names that other tools and papers use, without hyphens → ours."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -48,7 +50,7 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "kernel": tuple(KERNELS),
     "window": tuple(WINDOWS),
 }
-"""The words that options take."""
+"""The words that options take, where their default is a word."""
 WITHOUT_GRADIENT = (*(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT), *PERTURBATIONS)
 
 
@@ -133,13 +135,11 @@ def check(recipe: Recipe) -> None:
                 option=name,
             )
         _check_value(name, recipe.options[name], known[name])
-    if method in RELEVANCE_METHODS:
-        settings_of(**recipe.options)
 
 
 def _check_value(name: str, value: object, default: object) -> None:
     """Raise ``MethodError`` for a word in the place of a number, and for an unknown word."""
-    if name in CHOICES and value not in CHOICES[name]:
+    if name in CHOICES and isinstance(default, str) and value not in CHOICES[name]:
         hint = nearest(str(value), CHOICES[name])
     elif isinstance(value, str) and not isinstance(default, str) and name != "baseline":
         hint = "a number"

@@ -204,7 +204,7 @@ class Explanation:
     def figure(self, image: Any = None, row: int = 0, style: Style = PLAIN) -> Array:
         """Return the overlay of a row with a caption (target, method, score, layer) and a colour bar.
 
-        For methods with guided backpropagation or deconvolution the picture is ``detail``. For other methods of the
+        For methods with guided backpropagation or deconvolution the picture is ``detail``. For other gradients of the
         input the strongest 0.5 % of the pixels get the same colour: beside a single peak the rest would be black.
 
         Args:

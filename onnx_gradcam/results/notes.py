@@ -160,6 +160,14 @@ def blank_attributions(is_zero: np.ndarray, gating: Rectifiers | None) -> list[s
     return [f"{int(is_zero.sum())} of {len(is_zero)} maps are blank: {reason}"]
 
 
+def blank_copies(is_zero: np.ndarray, method: str) -> list[str]:
+    """Say why maps, (R,) bool, of a method that changes the input are 0 everywhere."""
+    if not is_zero.any():
+        return []
+    reason = f"no change of the input that {method!r} makes lowers the score"
+    return [f"{int(is_zero.sum())} of {len(is_zero)} maps are blank: {reason}"]
+
+
 def missing_evidence(explained: np.ndarray, scores: np.ndarray) -> list[str]:
     """Warn where the evidence of input and biases (R,) does not add up to the score (R,)."""
     share = np.abs(explained - scores) / np.maximum(np.abs(scores), 1e-6)
@@ -182,19 +190,6 @@ def integration_error(completeness: Completeness) -> list[str]:
     return [
         f"the attributions add up to {completeness.total[worst]:.3g}, but the score is {difference[worst]:.3g} above "
         "that of the baseline: more steps come nearer (--option steps=200)"
-    ]
-
-
-def held_by_biases(completeness: Completeness) -> list[str]:
-    """Say how much of the score the relevance of the input is, where that is not all of it."""
-    score = completeness.difference
-    share = np.abs(completeness.error) / np.maximum(np.abs(score), 1e-6)
-    worst = int(share.argmax())
-    if share[worst] <= COMPLETE:
-        return []
-    return [
-        f"the relevance of the input adds up to {completeness.total[worst]:.3g} of a score of {score[worst]:.3g}: what "
-        "is missing, or too much, is that of biases, and of other inputs"
     ]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_gradcam.errors import OutputError
+from onnx_gradcam.methods.perturbation.table import INPUT_METHODS
 from onnx_gradcam.results import notes, titles
 from onnx_gradcam.results.drawing import LayerCams, draw_attribution, draw_smoothly
 from onnx_gradcam.results.frame import Frame
@@ -104,8 +105,9 @@ def levels_of(explanations: Sequence[Explanation], row: int, size: Size) -> list
 
 
 def brightest_of(explanation: Explanation, row: int) -> float:
-    """Return the value of a heatmap with the strongest colour: 1 for a cam, for maps of the input a little less."""
-    return 1.0 if explanation.layers else brightest(explanation.heatmap[row], explanation.region(row))
+    """Return the value of a heatmap with the strongest colour: 1, a little less for the grains of an input gradient."""
+    is_smooth = bool(explanation.layers) or explanation.recipe.method in INPUT_METHODS
+    return 1.0 if is_smooth else brightest(explanation.heatmap[row], explanation.region(row))
 
 
 def scale_of(explanation: Explanation, row: int, top: float = 1.0) -> Scale:

@@ -57,7 +57,7 @@ def unit_of_map(method: str, unit: str) -> str:
     """
     name = method.partition(" ")[0]
     if name in PERTURBATIONS:
-        return ACTIVATION if PERTURBATIONS[name].unit == ACTIVATION else unit
+        return unit if PERTURBATIONS[name].unit == SCORE else PERTURBATIONS[name].unit
     if name in WITHOUT_GRADIENT:
         return ACTIVATION
     if name in VARIANCES:

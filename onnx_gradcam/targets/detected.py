@@ -90,8 +90,8 @@ def made_of(context: Context, forward: ForwardPass, image: int, class_index: int
     """Return what the probability of a class in a cell is a product of; "" for a detector without an objectness."""
     if "objectness" not in forward.dense:
         return ""
-    of_class = _of_classes(context, forward.dense["logits"][image, :, cell : cell + 1])[class_index, 0]
-    objectness = _sigmoid(forward.dense["objectness"][image, 0, cell].astype(np.float64))
+    of_class = of_classes(context, forward.dense["logits"][image, :, cell : cell + 1])[class_index, 0]
+    objectness = sigmoid(forward.dense["objectness"][image, 0, cell].astype(np.float64))
     return f"objectness {objectness:.3g} × class {of_class:.3g}"
 
 
@@ -100,23 +100,24 @@ def _probability(context: Context, forward: ForwardPass, image: int) -> Array:
 
     They are 0 for a background, which ranks below everything.
     """
-    p = _of_classes(context, forward.dense["logits"][image])
+    p = of_classes(context, forward.dense["logits"][image])
     if "objectness" in forward.dense:
-        return p * _sigmoid(forward.dense["objectness"][image].astype(np.float64))
+        return p * sigmoid(forward.dense["objectness"][image].astype(np.float64))
     p[forward.ranking[image] <= BACKGROUND] = 0
     return p
 
 
-def _of_classes(context: Context, logits: Array) -> Array:
+def of_classes(context: Context, logits: Array) -> Array:
     """Return the probabilities (K, P) of the classes alone, by a Softmax over them or a Sigmoid of each."""
     y = logits.astype(np.float64)
     if not is_exclusive(context.score):
-        return _sigmoid(y)
+        return sigmoid(y)
     p: Array = np.exp(y - y.max(axis=0))
     p /= p.sum(axis=0)
     return p
 
 
-def _sigmoid(z: Array) -> Array:
+def sigmoid(z: Array) -> Array:
+    """Return 1 / (1 + exp(−z)), without overflow."""
     p: Array = np.exp(-np.logaddexp(0, -z))
     return p

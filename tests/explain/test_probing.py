@@ -20,7 +20,7 @@ def test_scores_maps_and_gradients_are_those_of_the_model(layout: str) -> None:
     explainer = ogc.Explainer(model, labels=LABELS, providers=["cpu"])
     probe = ImageProbe(explainer, "gradcam", SPACES[layout])
     fed = X if layout == "NCHW" else X.transpose(0, 2, 3, 1)
-    np.testing.assert_array_equal(probe.arranged(fed), X)
+    np.testing.assert_array_equal(probe.form.arranged(fed), X)
     scores, probabilities = probe.scores(X)
     logits = run(model, {"image": fed})["logits"]
     np.testing.assert_allclose(scores, logits, rtol=1e-5)

@@ -46,7 +46,7 @@ def test_names_of_other_tools(spelling: str, name: str) -> None:
     assert recipe_of(spelling).name == name
 
 
-@pytest.mark.parametrize(("unknown", "near"), [("gradcamm", "'gradcam'"), ("scorecam", "cam"), ("", "'")])
+@pytest.mark.parametrize(("unknown", "near"), [("gradcamm", "'gradcam'"), ("scorekam", "cam"), ("", "'")])
 def test_other_names_are_none(unknown: str, near: str) -> None:
     with pytest.raises(ogc.MethodError, match=f"unknown method '{unknown}'") as error:
         recipe_of(unknown)

@@ -28,6 +28,7 @@ from onnx_gradcam.jobs.evaluate.supplies import (
     perfect_map,
 )
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
+from onnx_gradcam.methods.perturbation.table import INPUT_METHODS
 from onnx_gradcam.metrics.removal import ScoreCurve
 from onnx_gradcam.metrics.table import Metric, figure_of
 from onnx_gradcam.photos.labels import label_of
@@ -126,7 +127,7 @@ def measure_all(bench: MetricBench, samples: Sequence[Sample], report: Report) -
             report(row, len(samples))
     if not rows:
         raise InputError(f"none of the {len(samples)} samples could be measured", where=errors[0][1].splitlines()[0])
-    is_of_input = bench.networks.trained.method in ATTRIBUTIONS
+    is_of_input = bench.networks.trained.method in {*ATTRIBUTIONS, *INPUT_METHODS}
     return MeasuredMaps(tuple(rows), tuple(errors), {k: dict(v) for k, v in curves.items()}, not is_of_input)
 
 
@@ -191,7 +192,7 @@ class ModelMaps:
 
 def _maps(bench: MetricBench, prepared: Sequence[ReadySample]) -> ModelMaps:
     probe = bench.networks.trained
-    x = probe.arranged(np.concatenate([each.x for each in prepared]))
+    x = probe.form.arranged(np.concatenate([each.x for each in prepared]))
     scores, probabilities = probe.scores(x)
     top = scores.argmax(axis=1)
     classes = np.array([t if p.class_index is None else p.class_index for t, p in zip(top, prepared, strict=True)])

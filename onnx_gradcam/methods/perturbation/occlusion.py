@@ -8,22 +8,25 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam.copies.baselines import Baseline, baseline_of
-from onnx_gradcam.copies.covering import OVERLAP, Occluded, occlude, patches, usual_stride, windows
-from onnx_gradcam.copies.scores import Array, Scoring
+from onnx_gradcam.copies.covering import OVERLAP, Occluded, Place, covered, patches, usual_stride, windows
+from onnx_gradcam.copies.scores import Array, scores_of
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.methods.perturbation.options import whole_number
+from onnx_gradcam.methods.perturbation.records import PerturbedMaps, Run
 
-Place = tuple[slice, ...]
+Side = int | Sequence[int]
+"""One number of pixels, or one for each axis."""
 
 
 def occlusion(
     x: Array,
-    scores: Scoring,
+    scores: Array,
+    run: Run,
     *,
-    window: int | Sequence[int] = 0,
-    stride: int | Sequence[int] = 0,
+    window: Side = 0,
+    stride: Side = 0,
     baseline: Baseline = "mean",
-) -> Array:
+) -> PerturbedMaps:
     """mean over the windows P over a pixel of y(x) − y(x without P).   Zeiler & Fergus 2014, arXiv:1311.2901.
 
     ``window``: the side of a window in pixels, or one for each axis; ``stride``: the distance of two windows. 0 for
@@ -33,21 +36,26 @@ def occlusion(
 
     Args:
         x: (C, *space).
-        scores: the scoring function of R targets.
+        scores: y(x) for each of K targets, (K,).
+        run: gives the scores of copies.
         window: see above.
         stride: see above; at most the window, so that every pixel is covered.
         baseline: see above.
 
-    Returns:
-        (R, *space) float64, in units of the score.
-
     Raises:
         MethodError: an option is out of its range.
     """
-    return mean_drop(x.shape[1:], occlude(x, scores, baseline_of(x, baseline), places(x.shape[1:], window, stride)))
+    windows_of_x = places(x.shape[1:], window, stride)
+    without = scores_of(run, covered(x, baseline_of(x, baseline), windows_of_x))
+    return PerturbedMaps(mean_drop(x.shape[1:], Occluded(windows_of_x, scores - without)))
 
 
-def places(space: Sequence[int], window: int | Sequence[int], stride: int | Sequence[int]) -> list[Place]:
+def each_window(shape: Sequence[int], *, window: Side, stride: Side, **_: Any) -> int:
+    """Return how many windows an image of the shape (C, *space) has."""
+    return len(places(shape[1:], window, stride))
+
+
+def places(space: Sequence[int], window: Side, stride: Side) -> list[Place]:
     """Return the windows of an image, each as one slice for each axis.
 
     Raises:
@@ -71,7 +79,7 @@ def places(space: Sequence[int], window: int | Sequence[int], stride: int | Sequ
     return windows(space, [min(side, n) for side, n in zip(sides, space, strict=True)], steps)
 
 
-def _each(name: str, value: int | Sequence[int], space: Sequence[int]) -> list[Any]:
+def _each(name: str, value: Side, space: Sequence[int]) -> list[Any]:
     """Return one number for each axis."""
     numbers: list[Any] = list(value) if isinstance(value, Sequence | np.ndarray) else [value] * len(space)
     if len(numbers) != len(space):

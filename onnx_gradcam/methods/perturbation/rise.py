@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam.copies.baselines import Baseline, baseline_of
-from onnx_gradcam.copies.scores import Array, Scoring, in_batches
+from onnx_gradcam.copies.scores import Array, in_batches
 from onnx_gradcam.methods.heatmap import interpolation_matrix
 from onnx_gradcam.methods.perturbation.options import number_between, whole_number
+from onnx_gradcam.methods.perturbation.records import PerturbedMaps, Run
 
 
 def rise(
     x: Array,
-    scores: Scoring,
+    scores: Array,
+    run: Run,
     *,
     samples: int = 2000,
     grid: int = 7,
     keep: float = 0.5,
     baseline: Baseline = "mean",
     seed: int = 0,
-) -> Array:
+) -> PerturbedMaps:
     """Σ_i (y(b + M_i · (x − b)) − ȳ) M_i / (N p), M_i random masks.   Petsiuk et al. 2018, arXiv:1806.07421, eq. 6.
 
     N is ``samples``. A mask is ``grid`` cells along each axis, each kept with the probability p = ``keep``, enlarged
@@ -32,15 +34,13 @@ def rise(
 
     Args:
         x: (C, *space).
-        scores: the scoring function of R targets.
+        scores: y(x) for each of K targets, (K,); the map does not depend on it.
+        run: gives the scores of copies.
         samples: see above.
         grid: see above.
         keep: see above.
         baseline: see above.
         seed: what the masks are drawn from.
-
-    Returns:
-        (R, *space) float64, in units of the score.
 
     Raises:
         MethodError: an option is out of its range.
@@ -50,19 +50,20 @@ def rise(
     cells, start = whole_number("grid", grid, 1), whole_number("seed", seed)
     begin = baseline_of(x, baseline)
     masks = random_masks(x.shape[1:], count, cells, share, start)
-    return weighted_masks(x, scores, begin, masks) / (count * share)
+    return PerturbedMaps(weighted_masks(x, run, begin, masks) / (count * share))
 
 
 def drise(
     x: Array,
-    scores: Scoring,
+    scores: Array,
+    run: Run,
     *,
     samples: int = 2000,
     grid: int = 16,
     keep: float = 0.5,
     baseline: Baseline = "mean",
     seed: int = 0,
-) -> Array:
+) -> PerturbedMaps:
     """rise of y = max_j IoU(box, box_j) · cos(p, p_j) · objectness_j.   Petsiuk et al. 2021, arXiv:2006.03204, eq. 3.
 
     box and p, the probabilities of the classes, are those of the explained box of a detector, and j runs over all
@@ -70,10 +71,15 @@ def drise(
     probability of box_j stands in its place: without a threshold, boxes of nothing would count as much as others.
     The options are as in rise; the paper takes 5000 masks.
     """
-    return rise(x, scores, samples=samples, grid=grid, keep=keep, baseline=baseline, seed=seed)
+    return rise(x, scores, run, samples=samples, grid=grid, keep=keep, baseline=baseline, seed=seed)
 
 
-def weighted_masks(x: Array, scores: Scoring, baseline: Array, masks: Iterable[Array]) -> Array:
+def each_sample(shape: Sequence[int], *, samples: int, **_: Any) -> int:
+    """Return how many masks there are."""
+    return whole_number("samples", samples, 2)
+
+
+def weighted_masks(x: Array, run: Run, baseline: Array, masks: Iterable[Array]) -> Array:
     """Return Σ_i (y_i − ȳ) M_i, y_i the scores of what mask M_i keeps of the image: (R, *space) float64."""
     rest, first, count = x - baseline, None, 0
     total: Any = 0.0
@@ -81,7 +87,7 @@ def weighted_masks(x: Array, scores: Scoring, baseline: Array, masks: Iterable[A
     sums: Any = 0.0
     for several in in_batches(masks):
         stacked = np.stack(several)
-        y = np.asarray(scores(baseline + stacked[:, None] * rest), np.float64).reshape(len(several), -1)
+        y = np.asarray(run(baseline + stacked[:, None] * rest), np.float64).reshape(len(several), -1)
         first = y[0] if first is None else first
         apart = y - first  # what all scores have in common would cost digits
         total = total + np.tensordot(apart.astype(np.float32), stacked, axes=(0, 0))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from onnx_gradcam.copies.baselines import Baseline, baseline_of
-from onnx_gradcam.copies.scores import Array, Scoring, scores_of
+from onnx_gradcam.copies.scores import Array, scores_of
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.methods.perturbation.options import number_between, whole_number
+from onnx_gradcam.methods.perturbation.records import PerturbedMaps, Run
 from onnx_gradcam.methods.perturbation.superpixels import superpixels
 
 
 def lime(
     x: Array,
-    scores: Scoring,
+    scores: Array,
+    run: Run,
     *,
     samples: int = 1000,
     segments: int = 50,
@@ -23,7 +26,7 @@ def lime(
     ridge: float = 1.0,
     baseline: Baseline = "mean",
     seed: int = 0,
-) -> Array:
+) -> PerturbedMaps:
     """argmin_w Σ_i π_i (y_i − w₀ − w·z_i)² + λ‖w‖², π_i = exp(−D_i² / 2σ²).   Ribeiro et al. 2016, arXiv:1602.04938.
 
     z_i says which of the superpixels copy i keeps, each with the probability ½; the first keeps all. D_i is the cosine
@@ -32,16 +35,14 @@ def lime(
 
     Args:
         x: (C, *space).
-        scores: the scoring function of R targets.
+        scores: y(x) for each of K targets, (K,).
+        run: gives the scores of copies.
         samples: how many copies.
         segments: see above.
         width: see above.
         ridge: see above.
         baseline: see above.
         seed: what the copies are drawn from.
-
-    Returns:
-        (R, *space) float64, in units of the score.
 
     Raises:
         MethodError: an option is out of its range.
@@ -52,19 +53,21 @@ def lime(
     parts = superpixels(x, whole_number("segments", segments, 2))
     kept = np.random.default_rng(start).random((count, int(parts.max()) + 1)) < 0.5
     kept[0] = True
-    y = scores_of(scores, kept_parts(x, baseline_of(x, baseline), parts, kept)).reshape(count, -1)
-    return weighted_ridge(kept, y, closeness(kept, sigma), penalty)[:, parts]
+    y = scores_of(run, kept_parts(x, baseline_of(x, baseline), parts, kept[1:]))
+    weights = weighted_ridge(kept, np.concatenate([scores[None], y]), closeness(kept, sigma), penalty)
+    return PerturbedMaps(weights[:, parts])
 
 
 def kernel_shap(
     x: Array,
-    scores: Scoring,
+    scores: Array,
+    run: Run,
     *,
     samples: int = 1000,
     segments: int = 50,
     baseline: Baseline = "mean",
     seed: int = 0,
-) -> Array:
+) -> PerturbedMaps:
     """lime with λ = 0 and Shapley's weights: Shapley values of superpixels.   Lundberg & Lee 2017, arXiv:1705.07874.
 
     Copies keep k of the K superpixels, k drawn with the probability ∝ (K − 1) / (k (K − k)), which is the weight of
@@ -77,13 +80,14 @@ def kernel_shap(
     if players < 2:
         raise MethodError("kernel-shap shares a score out, and the image has one part", hint="'occlusion'")
     kept = coalitions(players, count, start)
-    every, none = np.ones((1, players), bool), np.zeros((1, players), bool)
-    copies = kept_parts(x, baseline_of(x, baseline), parts, np.concatenate([every, none, kept]))
-    y = scores_of(scores, copies).reshape(count + 2, -1)
-    return shapley_regression(kept, y[2:] - y[1], y[0] - y[1])[:, parts]
+    copies = kept_parts(x, baseline_of(x, baseline), parts, np.concatenate([np.zeros((1, players), bool), kept]))
+    y = scores_of(run, copies)
+    return PerturbedMaps(shapley_regression(kept, y[1:] - y[0], scores - y[0])[:, parts])
 
 
-SURROGATES: Mapping[str, Callable[..., Array]] = {"lime": lime, "kernel-shap": kernel_shap}
+def each_copy(shape: Sequence[int], *, samples: int, **_: Any) -> int:
+    """Return how many copies are run."""
+    return whole_number("samples", samples, 2)
 
 
 def kept_parts(x: Array, baseline: Array, parts: Array, kept: Array) -> Iterator[Array]:

@@ -13,11 +13,11 @@ import pytest
 from onnx_gradcam.copies.baselines import blurred, mean_colour
 from onnx_gradcam.errors import MethodError
 from onnx_gradcam.methods.perturbation.occlusion import occlusion
+from onnx_gradcam.methods.perturbation.records import PerturbedMaps
 from onnx_gradcam.methods.perturbation.rise import drise, random_masks, rise, similarity
-from onnx_gradcam.methods.perturbation.scorecam import SCORE_CAMS, iscam, scorecam, sscam
+from onnx_gradcam.methods.perturbation.scorecam import iscam, scorecam, sscam
 from onnx_gradcam.methods.perturbation.superpixels import superpixels
 from onnx_gradcam.methods.perturbation.surrogate import (
-    SURROGATES,
     coalitions,
     kept_parts,
     kernel_shap,
@@ -27,6 +27,22 @@ from onnx_gradcam.methods.perturbation.surrogate import (
 
 SPACES = {"photo": (9, 7), "wide": (5, 18), "signal": (31,), "volume": (4, 3, 5)}
 Score = Callable[[np.ndarray], np.ndarray]
+SCORE_CAMS = {"scorecam": scorecam, "sscam": sscam, "iscam": iscam}
+
+
+def maps(method: Callable[..., PerturbedMaps], x: np.ndarray, score: Score, **options: Any) -> np.ndarray:
+    """The maps of a method, (K, *space)."""
+    return method(x, score(x[None])[0], score, **options).maps
+
+
+def weights_of(
+    method: Callable[..., PerturbedMaps], x: np.ndarray, activation: np.ndarray, score: Score, **options: Any
+) -> np.ndarray:
+    """The weights of channels, (K, channels); the maps are their products with the activation."""
+    result = method(x, activation, score(x[None])[0], score, **options)
+    assert result.weights is not None
+    np.testing.assert_allclose(result.maps, (result.weights * activation).sum(axis=1), rtol=1e-5, atol=1e-6)
+    return result.weights.reshape(result.weights.shape[:2])
 
 
 def case(name: str, dtype: Any = np.float64) -> tuple[np.ndarray, Score]:
@@ -52,7 +68,7 @@ def usual(space: Sequence[int]) -> tuple[list[range], list[int]]:
 def test_occlusion_is_what_its_naive_version_says(space: str) -> None:
     x, score = case(space)
     expected = naive.occlusion(x, score, mean_colour(x), *usual(x.shape[1:]))
-    np.testing.assert_allclose(occlusion(x, score), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(maps(occlusion, x, score), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -63,34 +79,35 @@ def test_windows_and_strides_of_occlusion(space: str, window: int, stride: int) 
     starts = [[k * stride for k in range(math.ceil((n - m) / stride) + 1)] for n, m in zip(x.shape[1:], sides,
                                                                                            strict=True)]  # fmt: skip
     expected = naive.occlusion(x, score, np.full_like(x, 0.5), starts, sides)
-    found = occlusion(x, score, window=window, stride=stride, baseline=0.5)
+    found = maps(occlusion, x, score, window=window, stride=stride, baseline=0.5)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_occlusion_by_hand() -> None:
     """The score is the first of four pixels; windows of two pixels at 0, 2: the first window drops it, all of 1."""
     x = np.ones((1, 4))
-    drops = occlusion(x, lambda copies: copies[:, :, 0], window=2, stride=2, baseline=0)
+    drops = maps(occlusion, x, lambda copies: copies[:, :, 0], window=2, stride=2, baseline=0)
     np.testing.assert_array_equal(drops, [[1, 1, 0, 0]])
-    overlapping = occlusion(x, lambda copies: copies[:, :, 0], window=2, stride=1, baseline=0)
+    overlapping = maps(occlusion, x, lambda copies: copies[:, :, 0], window=2, stride=1, baseline=0)
     np.testing.assert_array_equal(overlapping, [[1, 0.5, 0, 0]])
-    one_an_axis = occlusion(np.ones((1, 2, 4)), lambda copies: copies[:, :, 0, 0], window=(1, 2), stride=(1, 2),
+    one_an_axis = maps(occlusion, np.ones((1, 2, 4)), lambda copies: copies[:, :, 0, 0], window=(1, 2), stride=(1, 2),
                             baseline=0)  # fmt: skip
     np.testing.assert_array_equal(one_an_axis[0], [[1, 1, 0, 0], [0, 0, 0, 0]])
-    by_window = occlusion(x, lambda copies: copies[:, :, 0], window=2, baseline=0)
+    by_window = maps(occlusion, x, lambda copies: copies[:, :, 0], window=2, baseline=0)
     np.testing.assert_array_equal(by_window, overlapping)
-    by_stride = occlusion(x, lambda copies: copies[:, :, 0], stride=1, baseline=0)
+    by_stride = maps(occlusion, x, lambda copies: copies[:, :, 0], stride=1, baseline=0)
     np.testing.assert_array_equal(by_stride, overlapping)
 
 
 def test_baselines() -> None:
     x, score = case("photo")
-    by_name = occlusion(x, score, baseline="blur")
-    np.testing.assert_array_equal(by_name, occlusion(x, score, baseline=blurred(x)))
-    np.testing.assert_array_equal(occlusion(x, score), occlusion(x, score, baseline=mean_colour(x)))
+    by_name = maps(occlusion, x, score, baseline="blur")
+    np.testing.assert_array_equal(by_name, maps(occlusion, x, score, baseline=blurred(x)))
+    np.testing.assert_array_equal(maps(occlusion, x, score), maps(occlusion, x, score, baseline=mean_colour(x)))
     colours = np.array([0.5, -1.0])[:, None, None]
     np.testing.assert_array_equal(
-        occlusion(x, score, baseline=colours), occlusion(x, score, baseline=np.broadcast_to(colours, x.shape))
+        maps(occlusion, x, score, baseline=colours),
+        maps(occlusion, x, score, baseline=np.broadcast_to(colours, x.shape)),
     )
 
 
@@ -99,7 +116,7 @@ def test_baselines() -> None:
 def test_rise_is_what_its_naive_version_says(space: str, method: Callable[..., np.ndarray]) -> None:
     x, score = case(space)
     masks = list(random_masks(x.shape[1:], 40, 3, 0.4, 5))
-    found = method(x, score, samples=40, grid=3, keep=0.4, seed=5, baseline=0.25)
+    found = maps(method, x, score, samples=40, grid=3, keep=0.4, seed=5, baseline=0.25)
     expected = naive.rise(x, score, np.full_like(x, 0.25), masks, 0.4)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -124,9 +141,9 @@ def test_masks_are_cells_enlarged_and_shifted() -> None:
 
 def test_rise_finds_the_pixel_that_counts_and_does_not_care_for_what_is_added_to_the_score() -> None:
     x = np.ones((1, 12, 12), np.float32)
-    found = rise(x, lambda copies: copies[:, :, 3, 8], samples=500, grid=6, baseline=0)
+    found = maps(rise, x, lambda copies: copies[:, :, 3, 8], samples=500, grid=6, baseline=0)
     assert np.unravel_index(found[0].argmax(), (12, 12)) == (3, 8)
-    shifted = rise(x, lambda copies: copies[:, :, 3, 8] + 1e4, samples=500, grid=6, baseline=0)
+    shifted = maps(rise, x, lambda copies: copies[:, :, 3, 8] + 1e4, samples=500, grid=6, baseline=0)
     np.testing.assert_allclose(shifted, found, atol=2e-3 * found.max())
 
 
@@ -153,14 +170,14 @@ def layer(space: Sequence[int]) -> np.ndarray:
 def test_score_cams_are_what_their_naive_versions_say(space: str) -> None:
     x, score = case(space)
     activation, baseline = layer(x.shape[1:]), np.full_like(x, 0.1)
-    plain = scorecam(x, activation, score, baseline=0.1)
+    plain = weights_of(scorecam, x, activation, score, baseline=0.1)
     np.testing.assert_allclose(plain, naive.scorecam(x, activation, score, baseline), rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(plain.sum(axis=1), 1)
-    integrated = iscam(x, activation, score, samples=3, top=0, baseline=0.1)
+    integrated = weights_of(iscam, x, activation, score, samples=3, top=0, baseline=0.1)
     np.testing.assert_allclose(integrated, naive.iscam(x, activation, score, baseline, 3), rtol=1e-4, atol=1e-7)
     draws = [np.random.default_rng([4, k]) for k in range(5)]
     noise = [[0.5 * draw.standard_normal(x.shape[1:], np.float32) for _ in range(2)] for draw in draws]
-    noisy = sscam(x, activation, score, samples=2, noise=0.5, top=0, baseline=0.1, seed=4)
+    noisy = weights_of(sscam, x, activation, score, samples=2, noise=0.5, top=0, baseline=0.1, seed=4)
     np.testing.assert_allclose(noisy, naive.sscam(x, activation, score, baseline, noise), rtol=1e-4, atol=1e-7)
 
 
@@ -174,11 +191,11 @@ def test_only_the_channels_that_vary_most_are_run(method: Callable[..., np.ndarr
         runs.append(len(copies))
         return score(copies)
 
-    weights = method(x, activation, counted, top=2)
+    weights = weights_of(method, x, activation, counted, top=2)
     assert (weights[:, [0, 2, 3]] == 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     samples = {"scorecam": 1, "sscam": 35, "iscam": 10}[method.__name__]
-    assert sum(runs) == 2 * samples
+    assert sum(runs) == 2 * samples + 1  # and the image itself
 
 
 def test_channels_that_do_not_vary_are_run_once() -> None:
@@ -186,15 +203,15 @@ def test_channels_that_do_not_vary_are_run_once() -> None:
     activation = np.ones((300, 3, 3), np.float32)
     activation[0, 0] = 2
     runs = []
-    weights = scorecam(x, activation, lambda copies: (runs.append(len(copies)), score(copies))[1])
-    assert sum(runs) == 2
+    weights = weights_of(scorecam, x, activation, lambda copies: (runs.append(len(copies)), score(copies))[1])
+    assert sum(runs) == 2 + 1
     np.testing.assert_allclose(weights[:, 1:], weights[:, 1:2] * np.ones((1, 299)))
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_lime_is_what_its_naive_version_says(space: str) -> None:
     x, score = case(space)
-    found = lime(x, score, samples=60, segments=4, width=0.3, ridge=0.5, seed=1)
+    found = maps(lime, x, score, samples=60, segments=4, width=0.3, ridge=0.5, seed=1)
     parts = superpixels(x, 4)
     kept = np.random.default_rng(1).random((60, parts.max() + 1)) < 0.5
     kept[0] = True
@@ -218,11 +235,13 @@ def test_the_least_squares_of_all_coalitions_are_the_shapley_values() -> None:
 
 def test_kernel_shap_shares_the_score_out() -> None:
     x, score = case("photo")
-    found = kernel_shap(x, score, samples=50, segments=4)
+    found = maps(kernel_shap, x, score, samples=50, segments=4)
     parts = superpixels(x, 4)
     values = np.stack([found[:, parts == k][:, 0] for k in range(parts.max() + 1)], axis=1)
     np.testing.assert_allclose(values.sum(axis=1), score(x[None])[0] - score(mean_colour(x)[None])[0], rtol=1e-10)
-    linear = kernel_shap(x, lambda copies: copies.sum(axis=(1, 2, 3))[:, None], samples=50, segments=4, baseline=0)
+    linear = maps(
+        kernel_shap, x, lambda copies: copies.sum(axis=(1, 2, 3))[:, None], samples=50, segments=4, baseline=0
+    )
     expected = [x[:, parts == k].sum() for k in range(parts.max() + 1)]
     np.testing.assert_allclose([linear[0][parts == k][0] for k in range(parts.max() + 1)], expected, rtol=1e-8)
 
@@ -283,10 +302,10 @@ WRONG: Sequence[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "options"), WRONG)
 def test_options_out_of_their_range_say_what_fits(name: str, options: dict[str, Any]) -> None:
     x, score = case("photo")
-    methods = [occlusion, rise, drise, *SCORE_CAMS.values(), *SURROGATES.values()]
-    method = {function.__name__: function for function in methods}[name]
-    more = (layer(x.shape[1:]),) if method in SCORE_CAMS.values() else ()
+    methods = {function.__name__: function for function in (occlusion, rise, drise, lime, kernel_shap)}
+    more = (layer(x.shape[1:]),) if name in SCORE_CAMS else ()
+    method: Callable[..., PerturbedMaps] = {**methods, **SCORE_CAMS}[name]
     with pytest.raises(MethodError) as caught:
-        method(x, *more, score, **options)
+        method(x, *more, score(x[None])[0], score, **options)
     assert caught.value.hint
     assert next(iter(options)) in str(caught.value) or "stride" in str(caught.value)
