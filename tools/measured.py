@@ -58,7 +58,8 @@ def kept(question: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> 
     figures = measure()
     KEPT.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".new")
-    aside.write_text(json.dumps({"question": question, "figures": figures}, indent=1), "utf-8")
+    content = {"question": question, "figures": figures}
+    aside.write_text(json.dumps(content, indent=1, allow_nan=False), "utf-8")
     aside.replace(path)
     return figures
 

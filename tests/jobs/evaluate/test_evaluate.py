@@ -149,7 +149,16 @@ def test_chance_is_a_map_that_is_flat_or_a_bell(
     assert evaluation.rows[0].chance[name] == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-PLACES = ("energy", "pointing", "iou", "localisation-error", "localisation-error-top1", "localisation-error-top5")
+PLACES = (
+    "energy",
+    "pointing",
+    "iou",
+    "localisation-error",
+    "localisation-error-30",
+    "localisation-error-50",
+    "localisation-error-top1",
+    "localisation-error-top5",
+)
 
 
 def test_the_ceiling_is_a_map_that_knows_the_region(evaluation: ogc.EvaluationResult, have: dict[str, Any]) -> None:
