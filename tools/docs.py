@@ -34,6 +34,7 @@ from onnx_gradcam.methods.heatmap import fuse
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS, TAIL_METHODS
 from onnx_gradcam.methods.projections import PROJECTIONS
 from onnx_gradcam.methods.table import GUIDED_CAMS, SMOOTHINGS, options_of
+from onnx_gradcam.methods.tokens import TOKEN_METHODS
 from onnx_gradcam.methods.weights import WEIGHTS
 from onnx_gradcam.metrics.table import METRICS
 from onnx_gradcam.targets import Custom, Each, parse
@@ -122,6 +123,10 @@ def methods() -> str:
     for name, function in [*WEIGHTS.items(), *PROJECTIONS.items()]:
         formula, _, source = _first_line(function).partition("   ")
         rows.append(f"| `{name}` | {_cell(formula)} | {source} | {'yes' if name in NEEDS_GRADIENT else 'no'} |")
+    for name, of_tokens in TOKEN_METHODS.items():
+        formula, _, source = _first_line(of_tokens.function).partition("   ")
+        needed = "of the attention" if "gradient" in of_tokens.needs else "no"
+        rows.append(f"| `{name}` | {_cell(formula)} | {source} | {needed} |")
     of_input: dict[str, Callable[..., object]] = {**ATTRIBUTIONS, PRODUCT: guided}
     for name, function in of_input.items():
         formula, _, source = _first_line(function).partition("   ")
@@ -136,8 +141,9 @@ def methods() -> str:
 def definitions() -> str:
     """Return a section for each method: its formula, its source, what to know about it, its options."""
     lines = []
+    tokens = [(name, method.function) for name, method in TOKEN_METHODS.items()]
     perturbations = [(name, method.function) for name, method in PERTURBATIONS.items()]
-    for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *ATTRIBUTIONS.items(), *perturbations]:
+    for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *tokens, *ATTRIBUTIONS.items(), *perturbations]:
         options = ", ".join(f"`{option}` ({default})" for option, default in options_of(name).items())
         lines += [f"### {name}", "", explained(function), ""]
         lines += [f"Options: {options}.", ""] if options else []

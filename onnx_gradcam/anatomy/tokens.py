@@ -86,6 +86,11 @@ class TokenPositions:
             self._positions = follow(self._nodes, {**self._begin, **images}, self._graph.inputs)
         self._by_name = {v.name: v for v in self._positions}
 
+    @property
+    def graph(self) -> ir.Graph:
+        """Return the graph in which every shape is known, with the names of the other."""
+        return self._graph
+
     @cached_property
     def _steps(self) -> Steps:
         return steps_of(self._nodes)

@@ -32,6 +32,7 @@ class Backward(NamedTuple):
     table: Mapping[Key, Rule] = RULES
     sign: int = 1
     second_order: bool = False
+    through: tuple[str, ...] = ()
 
 
 class Passes:
@@ -56,8 +57,8 @@ class Passes:
     def whole(self) -> GradientGraph:
         """Return the gradient graph: forward and backward pass in one."""
         names = list(dict.fromkeys(self._layers))
-        table, sign, second_order = self._backward
-        return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign)
+        table, sign, second_order, through = self._backward
+        return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign, through)
 
     @cached_property
     def whole_session(self) -> Session:

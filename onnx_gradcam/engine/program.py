@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -75,6 +75,7 @@ def differentiate(
     kind: Kind = kinds.CLASS,
     second_order: bool = False,
     sign: int = 1,
+    through: Sequence[str] = (),
 ) -> GradientGraph:
     """Write the gradient of a score with respect to some values into a copy of a model.
 
@@ -87,6 +88,8 @@ def differentiate(
         second_order: also write the product of the Hessian with each value.
         sign: −1 to carry back −score, which is not the negative by other tables than RULES: ``rectifiers.gating``'s
             GUIDED_RULES and DECONVOLUTION_RULES.
+        through: for each value the name of another score tensor, of which its gradient is in the place of ``score``;
+            none: all gradients are of ``score``.
 
     Raises:
         UnsupportedGradient: a node on the way back has no rule.
@@ -102,14 +105,19 @@ def differentiate(
     forward = list(graph)
     op = Builder(graph)
     written = write_target(op, score, kind)
-    scoring = list(graph)[len(forward) :]
-    begin, scale = _seed(op, written.score, _is_narrow([*forward, *scoring], wrt, written.score))
-    seed = op.expand(begin, written.score)
-    seed = op.Neg(seed) if sign < 0 else seed
+    others = [replace(score, value=values[name]) for name in through]
+    explained = [kind.write(op, other, written.given, *kind.options)[0] for other in others] or [written.score]
+    nodes = list(graph)
+    begin, scale = _seed(op, written.score, any(_is_narrow(nodes, wrt, value) for value in explained))
     seen: dict[str, tuple[Activation, bool]] = {}
-    unsaturated = behind_layers([score.value, *(values[v.name or ""] for v in score.described.sinks)])
-    nodes = [*forward, *scoring]
-    gradients = pull_back(op, nodes, {written.score: seed}, wrt, watch_activations(table, seen), unsaturated)
+    unsaturated = behind_layers(
+        [v.value for v in (score, *others)] + [values[v.name or ""] for v in score.described.sinks]
+    )
+    gradients: list[Value] = []
+    for value, of in zip(explained, [[v] for v in wrt] if others else [wrt], strict=True):
+        seed = op.expand(begin, value)
+        seeds = {value: op.Neg(seed) if sign < 0 else seed}
+        gradients += pull_back(op, nodes, seeds, of, watch_activations(table, seen), unsaturated)
     called = GradientNames(
         score=_output(op, written.score, SCORE_OUTPUT),
         class_index=_output(op, written.class_index, CLASS_OUTPUT),
@@ -168,11 +176,16 @@ def read(score: WrittenScore, kind: Kind) -> dict[str, str]:
 
 
 class WrittenTarget(NamedTuple):
-    """The score (N,) of a target, the class (N,) that it is of, and the names of the inputs that were added for it."""
+    """The score (N,) of a target, the class (N,) that it is of, and the inputs that were added for it, by own name."""
 
     score: Value
     class_index: Value
-    inputs: dict[str, str]
+    given: dict[str, Value]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Return what the inputs that were added are called in the graph."""
+        return {name: v.name or "" for name, v in self.given.items()}
 
 
 def write_target(op: Builder, score: WrittenScore, kind: Kind) -> WrittenTarget:
@@ -180,7 +193,7 @@ def write_target(op: Builder, score: WrittenScore, kind: Kind) -> WrittenTarget:
     given = kinds.kind_inputs(op, kind, _batch(score))
     value, class_index = kind.write(op, score, given, *kind.options)
     op.graph.inputs.extend(given.values())
-    return WrittenTarget(value, class_index, {name: v.name or "" for name, v in given.items()})
+    return WrittenTarget(value, class_index, given)
 
 
 def _curvatures(

@@ -19,12 +19,14 @@ from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.smoothing import CamTask, Evaluate, compute_cams
 from onnx_gradcam.explain.tail_maps import tail_maps
+from onnx_gradcam.explain.token_maps import token_maps
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.integration import PATH_METHODS, moving_inputs
 from onnx_gradcam.methods.perturbation.table import TAIL_METHODS
 from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.tokens import TOKEN_METHODS
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
 from onnx_gradcam.results.drawing import draw
@@ -180,6 +182,7 @@ MAKERS: Mapping[str, Callable[[MapTask], Maps]] = {
     **dict.fromkeys(methods.GUIDED_CAMS, guided_maps),
     **dict.fromkeys(TAIL_METHODS, tail_maps),
     **COPY_MAKERS,
+    **dict.fromkeys(TOKEN_METHODS, token_maps),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Unpack
@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_gradcam.anatomy import layers as layer_choice
+from onnx_gradcam.anatomy.attention import AttentionMaps, attention_maps
 from onnx_gradcam.anatomy.biases import Bias, biases
 from onnx_gradcam.anatomy.dense.mixing import last_kernel
 from onnx_gradcam.anatomy.dense.rounding import lost_probabilities
@@ -32,6 +33,8 @@ from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
 from onnx_gradcam.graph.flow import FirstFloat, beginnings, downstream, first_float, is_float, upstream
 from onnx_gradcam.graph.load import ModelLike, Source, load
+from onnx_gradcam.graph.lowering.spelled import spell_out
+from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.graph.prepare.prepare import prepare
 from onnx_gradcam.graph.quantization import is_quantized
 from onnx_gradcam.graph.unknown import refuse_unknown, unknown_before
@@ -145,6 +148,7 @@ class Network:
         self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
         self._placed: list[Layer] = []
         self._sizes: dict[str, tuple[int, ...]] | None = None
+        self._attention: tuple[dict[str, tuple[int, ...]], AttentionMaps] | None = None
         if not self.is_automatic:
             with suppress(ScoreError):  # the first run may yet show what holds the score
                 _ = self.layers
@@ -247,19 +251,20 @@ class Network:
 
     def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
         """Return the evaluation of the values ``names``, with one of ``BACKWARD_PASSES`` from the score to them."""
-        key = names, backward
+        return self.kept((names, backward), lambda: self.new_evaluation(names, BACKWARD_PASSES[backward]))
+
+    def kept(self, key: tuple[tuple[str, ...], str], make: Callable[[], Evaluation]) -> Evaluation:
+        """Return the evaluation of this key; it is made when first asked for, and ``close`` frees its sessions."""
         if key not in self._evaluations:
-            self._evaluations[key] = Evaluation(
-                self.source,
-                self.scored_model,
-                self.written_score,
-                names,
-                self.image_input.name,
-                self.options,
-                BACKWARD_PASSES[backward],
-                {layer.name: layer.axes[0] for layer in self.__dict__.get("layers", ())},
-            )
+            self._evaluations[key] = make()
         return self._evaluations[key]
+
+    def new_evaluation(self, names: tuple[str, ...], backward: Backward, model: ir.Model | None = None) -> Evaluation:
+        """Return a new evaluation of the values ``names`` in ``model``, another form of ``scored_model``, or that."""
+        model = model or self.scored_model
+        axes = {layer.name: layer.axes[0] for layer in self.__dict__.get("layers", ())}
+        score = self.written_score.on(values_by_name(model.graph))
+        return Evaluation(self.source, model, score, names, self.image_input.name, self.options, backward, axes)
 
     @property
     def at_layers(self) -> Evaluation:
@@ -285,10 +290,11 @@ class Network:
             "entrance",
             "differentiable_inputs",
             "biases",
+            "written_out",
         )
         for name in found:
             self.__dict__.pop(name, None)
-        self._branches, self._evaluations, self._sizes = {}, {}, None
+        self._branches, self._evaluations, self._sizes, self._attention = {}, {}, None, None
 
     @property
     def is_by_level(self) -> bool:
@@ -363,8 +369,24 @@ class Network:
 
     def layers_at(self, feeds: Mapping[str, np.ndarray]) -> list[Layer]:
         """Return the target layers, with the places of their tokens in inputs of these sizes."""
-        sizes = {name: (self.inputs[name].shape[0] or 2, *x.shape[1:]) if x.ndim else () for name, x in feeds.items()}
+        sizes = self._sizes_in(feeds)
         if sizes != self._sizes:
             self._placed = [at_size(self.prepared.graph, layer, sizes) for layer in self.layers]
             self._sizes = sizes
         return self._placed
+
+    @cached_property
+    def written_out(self) -> ir.Model:
+        """Return ``scored_model`` with fused attention written out as standard operators."""
+        return spell_out(self.scored_model)
+
+    def attention_at(self, feeds: Mapping[str, np.ndarray]) -> AttentionMaps:
+        """Return the attention maps of a network of tokens for inputs of these sizes. Raises ``LayerError``."""
+        sizes = self._sizes_in(feeds)
+        if self._attention is None or self._attention[0] != sizes:
+            found = attention_maps(self.written_out.graph, self.score.value.name or "", sizes, self.grid)
+            self._attention = sizes, found
+        return self._attention[1]
+
+    def _sizes_in(self, feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+        return {name: (self.inputs[name].shape[0] or 2, *x.shape[1:]) if x.ndim else () for name, x in feeds.items()}

@@ -19,10 +19,11 @@ from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.perturbation.table import check_method as check_perturbation
 from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
+from onnx_gradcam.methods.tokens import HEADS, READINGS, TOKEN_METHODS, check_token_method
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
-NAMES = (*cam.CAMS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS, *PERTURBATIONS)
+NAMES = (*cam.CAMS, *TOKEN_METHODS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS, *PERTURBATIONS)
 AUTO = "auto"
 """What stands for a method that the score of the model decides."""
 GRADCAM, HIRESCAM = AUTOMATIC = ("gradcam", "hirescam")
@@ -48,10 +49,16 @@ GATE_DEFAULTS = {"rectifiers": attribution.GATED[0]}
 CHOICES: Mapping[str, Sequence[str]] = {
     "rectifiers": attribution.GATED,
     "kernel": tuple(KERNELS),
+    "heads": tuple(HEADS),
+    "tokens": READINGS,
     "window": tuple(WINDOWS),
 }
 """The words that options take, where their default is a word."""
-WITHOUT_GRADIENT = (*(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT), *PERTURBATIONS)
+WITHOUT_GRADIENT = (
+    *(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT),
+    *(name for name, method in TOKEN_METHODS.items() if "gradient" not in method.needs),
+    *PERTURBATIONS,
+)
 
 
 def recipe_of(
@@ -115,6 +122,8 @@ def check(recipe: Recipe) -> None:
     check_smoothing(recipe)
     if method in attribution.ATTRIBUTIONS:
         attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
+    elif method in TOKEN_METHODS:
+        check_token_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
     elif method in PERTURBATIONS:
         check_perturbation(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
     else:
@@ -165,6 +174,12 @@ def check_smoothing(recipe: Recipe) -> None:
                 hint="'smoothgrad' averages gradients over noisy copies of the input",
                 smooth=name,
             )
+        if method in TOKEN_METHODS:
+            raise MethodError(
+                f"smoothing by {name!r} is for cams, but {method!r} reads attention maps",
+                hint="leave out the smoothing",
+                smooth=name,
+            )
         if method in PERTURBATIONS:
             raise MethodError(
                 f"smoothing by {name!r} is not for {method!r}, which runs the model many times already",
@@ -189,6 +204,7 @@ def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
     return {
         **attribution.options_of(method),
         **cam.CAM_OPTIONS.get(cam_method(method), NO_OPTIONS),
+        **(TOKEN_METHODS[method].options if method in TOKEN_METHODS else {}),
         **(PERTURBATIONS[method].options if method in PERTURBATIONS else {}),
         **(GATE_DEFAULTS if is_gated else {}),
         **(NOISE_DEFAULTS if needs_noise else {}),

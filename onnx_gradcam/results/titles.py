@@ -10,6 +10,7 @@ import numpy as np
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.table import GUIDED_CAMS, WITHOUT_GRADIENT
+from onnx_gradcam.methods.tokens import TOKEN_METHODS
 from onnx_gradcam.results.frame import ALL_LEVELS
 from onnx_gradcam.results.layer import LayerResult
 
@@ -58,6 +59,8 @@ def unit_of_map(method: str, unit: str) -> str:
     name = method.partition(" ")[0]
     if name in PERTURBATIONS:
         return unit if PERTURBATIONS[name].unit == SCORE else PERTURBATIONS[name].unit
+    if name in TOKEN_METHODS:
+        return unit if TOKEN_METHODS[name].unit == SCORE else TOKEN_METHODS[name].unit
     if name in WITHOUT_GRADIENT:
         return ACTIVATION
     if name in VARIANCES:
