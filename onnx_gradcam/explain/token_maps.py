@@ -17,6 +17,7 @@ from onnx_gradcam.explain.drawn import Maps, MapTask, draw_cams
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.smoothing import Cams
 from onnx_gradcam.methods.tokens import MEAN, TOKEN_METHODS
+from onnx_gradcam.results import notes
 from onnx_gradcam.results.layer import LayerResult
 
 Array = npt.NDArray[Any]
@@ -52,7 +53,8 @@ def token_maps(task: MapTask) -> Maps:
     taken = np.einsum("t,nhts->nhs", found.read, attention[-1].astype(np.float32))
     cam = np.broadcast_to(relevance[:, grid], (len(images), *grid.shape))
     layer = LayerResult(found.maps[-1], taken[:, :, grid], None, None, np.ascontiguousarray(cam))
-    return draw_cams(task, evaluation, Cams(run.results, run.rows, [layer], (), ()))
+    sentences = tuple(notes.high_floor(recipe.method, layer.cam))
+    return draw_cams(task, evaluation, Cams(run.results, run.rows, [layer], sentences, ()))
 
 
 def _forward(network: Network, found: AttentionMaps) -> Evaluation:

@@ -19,7 +19,7 @@ from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.perturbation.table import check_method as check_perturbation
 from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
-from onnx_gradcam.methods.tokens import HEADS, READINGS, TOKEN_METHODS, check_token_method
+from onnx_gradcam.methods.tokens import FLOORS, HEADS, READINGS, TOKEN_METHODS, check_token_method
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
@@ -51,6 +51,7 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "kernel": tuple(KERNELS),
     "heads": tuple(HEADS),
     "tokens": READINGS,
+    "floor": FLOORS,
     "window": tuple(WINDOWS),
 }
 """The words that options take, where their default is a word."""

@@ -38,13 +38,16 @@ def min_heads(maps: Array) -> Array:
 
 HEADS: Mapping[str, Callable[[Array], Array]] = {"mean": mean_heads, "max": max_heads, "min": min_heads}
 OWN, MEAN = READINGS = ("own", "mean")
+ZERO, LEAST = FLOORS = ("zero", "least")
 
 
-def attention_rollout(attention: Maps, read: Array, *, heads: str = "mean") -> Array:
+def attention_rollout(attention: Maps, read: Array, *, heads: str = "mean", floor: str = ZERO) -> Array:
     """r · Ā_L ⋯ Ā_1, Ā_l = rows of mean_h A_l + I, scaled to 1.   Abnar & Zuidema 2020, arXiv:2005.00928.
 
     r is what the score reads: the class token, or all tokens where it takes their mean. I stands for the way around the
-    attention. ``heads``: "mean", "max" or "min" over heads. The score plays no part: this explains no class. What the
+    attention. ``heads``: "mean", "max" or "min" over heads. ``floor``: "zero" leaves the shares as they are; "least"
+    takes that of the token with the least off all, as other tools do before they draw: every token takes something of
+    every other, and a map of shares is bright everywhere. The score plays no part: this explains no class. What the
     other layers of a block do is left out.
     """
     xp = array_namespace(read)
@@ -54,7 +57,8 @@ def attention_rollout(attention: Maps, read: Array, *, heads: str = "mean") -> A
     for maps in reversed(attention):
         mixed = over_heads(as_float32(maps)) + identity
         relevance = relevance @ (mixed / xp.sum(mixed, axis=2, keepdims=True))
-    return relevance[:, 0, :]
+    shares = relevance[:, 0, :]
+    return shares - xp.min(shares, axis=1, keepdims=True) if floor == LEAST else shares
 
 
 def gradient_rollout(attention: Maps, gradient: Maps, read: Array) -> Array:

@@ -49,6 +49,7 @@ NO_SCORE_AT_BASELINE = (
     "the model gives NaN or infinity at the baseline: whether the attributions add up cannot be told, and another "
     "baseline is better (--option baseline=0.5)"
 )
+HALF = 0.5  # share of the most: a map whose least value is above it is bright everywhere
 BLANK_AT_INPUT = "blank map: it is 0 everywhere at the input"
 
 
@@ -209,6 +210,18 @@ def no_curvature(layers: Sequence[str]) -> list[str]:
     return [
         f"the score is piecewise linear in {', '.join(layers)}: the second-order term of Shapley-CAM is zero there, "
         "and its map is that of Grad-CAM"
+    ]
+
+
+def high_floor(method: str, cam: np.ndarray) -> list[str]:
+    """Say that maps (R, *space) of shares are bright everywhere: the least of one is at least half of its most."""
+    flat = cam.reshape(len(cam), -1)
+    share = float(np.min(flat.min(axis=1) / np.maximum(flat.max(axis=1), np.finfo(np.float32).tiny)))
+    if share < HALF:
+        return []
+    return [
+        f"{method}: the token with the least has {share:.0%} of what the one with the most has, so that the map is "
+        "bright everywhere; floor='least' (--option floor=least) shows what is above the least"
     ]
 
 

@@ -139,6 +139,17 @@ def test_gradient_rollout(case: Any) -> None:
     same(explainer.explain(x, 3, "gradient-rollout"), relevance[:, READ[name]].mean(1), network)
 
 
+def test_the_least_share_can_be_taken_off(case: Any) -> None:
+    name, network, x, taken, explainer = case
+    shares = rollout(taken.attention(), READ[name], np.mean)
+    found = explainer.explain(x, method="attention-rollout", floor="least")
+    same(found, shares - shares.min(axis=1, keepdims=True), network)
+    assert not any("bright everywhere" in warning for warning in found.warnings)
+    whole = explainer.explain(x, method="attention-rollout")
+    least = float((whole.cam.min((1, 2)) / whole.cam.max((1, 2))).min())
+    assert any("bright everywhere" in warning for warning in whole.warnings) == (least >= 0.5)
+
+
 @pytest.mark.parametrize("tokens", ["mean", "own"])
 def test_legrad(case: Any, tokens: str) -> None:
     name, network, x, taken, explainer = case
