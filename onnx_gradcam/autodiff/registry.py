@@ -35,6 +35,8 @@ class Rule:
     A ``nested`` rule differentiates the nodes of a body, and is given the walk for them as the keyword ``pull_back``.
     A rule that is not the gradient for some activations has ``gates``, which tells which: it takes the activation's
     output and, for an activation that is written as several nodes, these.
+    A rule that carries nothing back through some nodes has ``stops``, which tells which: it takes the node and the
+    position of the input.
     """
 
     function: Callable[..., Value]
@@ -43,6 +45,7 @@ class Rule:
     multi: bool
     nested: bool
     gates: Callable[..., bool] | None = None
+    stops: Callable[[ir.Node, int], bool] | None = None
 
 
 Rules = Mapping[Key, Rule]
@@ -103,6 +106,12 @@ def find(rules: Mapping[Key, Rule], node: ir.Node, i: int) -> tuple[Rule, dict[s
     return None
 
 
+def stops(rules: Mapping[Key, Rule], node: ir.Node, i: int) -> bool:
+    """Tell whether a table carries nothing back through input ``i`` of ``node``."""
+    match = find(rules, node, i)
+    return match is not None and match[0].stops is not None and match[0].stops(node, i)
+
+
 def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value | None], pull_back: PullBack) -> Value:
     """Return the cotangent of ``node.inputs[i]``, written by the rule for this input.
 
@@ -128,11 +137,11 @@ def apply(rules: Rules, op: Builder, node: ir.Node, i: int, gs: Sequence[Value |
     ys, inputs = _operands(op, node, rule)
     g, x = gs[0], inputs[i] if guard.is_singular(node, i) else None
     if g is None or x is None:
-        return _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back)
+        return call(rule, op, node, i, (gs, ys, inputs), extra, pull_back)
     if sum(v is not None for v in inputs) == 1:  # nothing is broadcast, and the rank need not be known
-        return guard.mask(op, g, _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back))
+        return guard.mask(op, g, call(rule, op, node, i, (gs, ys, inputs), extra, pull_back))
     inputs[i] = fill(op, x, ys[0], range(rank(ys[0])))  # the sum over broadcast axes comes after the mask
-    share = guard.mask(op, g, _call(rule, op, node, i, (gs, ys, inputs), extra, pull_back))
+    share = guard.mask(op, g, call(rule, op, node, i, (gs, ys, inputs), extra, pull_back))
     return sum_to(op, share, like=x, full=ys[0])
 
 
@@ -145,7 +154,7 @@ def _operands(op: Builder, node: ir.Node, rule: Rule) -> tuple[list[Value], list
     return ys, [None if v is None else guard.repair(op, node, v) for v in inputs]
 
 
-def _call(
+def call(
     rule: Rule,
     op: Builder,
     node: ir.Node,
@@ -154,7 +163,20 @@ def _call(
     extra: Mapping[str, int],
     pull_back: PullBack,
 ) -> Value:
-    """Return what a rule writes for input ``i``, given the cotangents, outputs and inputs of ``node``."""
+    """Return what a rule writes for input ``i``, given the cotangents, outputs and inputs of ``node``.
+
+    Args:
+        rule: the rule.
+        op: writes the nodes.
+        node: the forward node, whose attributes the rule gets.
+        i: the position of the input.
+        values: the cotangents, the outputs and the inputs that the rule shall read.
+        extra: the keyword that an EACH rule takes, as ``find`` returns it.
+        pull_back: the walk by the same table.
+
+    Raises:
+        UnsupportedGradient: the rule was not written for this form of the operator.
+    """
     gs, ys, inputs = values
     first = (tuple(gs), tuple(ys)) if rule.multi else (gs[0], ys[0])
     walk = {"pull_back": pull_back} if rule.nested else {}

@@ -59,6 +59,9 @@ def pull_back(
             raise _no_path(op, seeds, value)
     _refuse_missing(nodes, seeds, wrt, table)
     cotangents = _walk(op, nodes, seeds, wrt, table, unsaturated)
+    for value in wrt:
+        if value not in cotangents:
+            raise _no_path(op, seeds, value)
     return [op.expand(cotangents[value], value) for value in wrt]
 
 
@@ -94,8 +97,8 @@ def _refuse_missing(
     for node in reversed(nodes):
         if needed.isdisjoint(node.outputs):
             continue
-        inputs = [i for i, value in carriers(node) if value in path]
-        needed.update(value for _, value in carriers(node) if value in path)
+        inputs = _inputs(node, path, table)
+        needed.update(value for i, value in carriers(node) if i in inputs)
         if missing := [i for i in inputs if registry.find(table, node, i) is None]:
             reason = objection(node) if is_lowered(node) else "no VJP rule"
             if reason:
@@ -117,7 +120,7 @@ def _walk(
     cotangents = dict(seeds)
     for node in reversed(nodes):
         gs = [cotangents.get(y) for y in node.outputs]
-        inputs = [i for i, value in carriers(node) if value in path]
+        inputs = _inputs(node, path, table)
         if inputs and any(g is not None for g in gs):
             composite = by_last_node.get(node)
             if composite is None:
@@ -131,6 +134,11 @@ def _walk(
             for written in op.written[start:]:
                 written.meta[GOES_BACK_OVER] = f"{node.name!r} ({node.op_type})"
     return cotangents
+
+
+def _inputs(node: ir.Node, path: Set[Value], table: Mapping[Key, Rule]) -> list[int]:
+    """Return the positions of the inputs of ``node`` on a path through which the table carries something back."""
+    return [i for i, value in carriers(node) if value in path and not registry.stops(table, node, i)]
 
 
 def _take_ones(share: Value, value: Value) -> None:

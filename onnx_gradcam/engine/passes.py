@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.autodiff.registry import RULES
 from onnx_gradcam.engine.program import (
     Cut,
+    Finish,
     GradientGraph,
     Scored,
+    Table,
     differentiate,
     forward_only,
     has_rows,
@@ -29,10 +31,11 @@ from onnx_gradcam.targets.written import WrittenScore
 class Backward(NamedTuple):
     """How a backward pass is written; ``differentiate`` says what each of these means."""
 
-    table: Mapping[Key, Rule] = RULES
+    table: Table = RULES
     sign: int = 1
     second_order: bool = False
     through: tuple[str, ...] = ()
+    finish: Finish | None = None
 
 
 class Passes:
@@ -57,8 +60,8 @@ class Passes:
     def whole(self) -> GradientGraph:
         """Return the gradient graph: forward and backward pass in one."""
         names = list(dict.fromkeys(self._layers))
-        table, sign, second_order, through = self._backward
-        return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign, through)
+        table, sign, second_order, through, finish = self._backward
+        return differentiate(self._prepared, self._score, names, table, self.kind, second_order, sign, through, finish)
 
     @cached_property
     def whole_session(self) -> Session:

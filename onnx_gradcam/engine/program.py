@@ -11,7 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_gradcam.autodiff.rectifiers.gating import Gating, summary, watch_activations
 from onnx_gradcam.autodiff.rectifiers.operators import Activation
-from onnx_gradcam.autodiff.registry import RULES, Key, Rule
+from onnx_gradcam.autodiff.registry import RULES, Key, Rule, Rules
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import UnsupportedGradient
 from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, same_dim
@@ -29,6 +29,12 @@ from onnx_gradcam.graph.quantization import behind_layers, quantized_form
 from onnx_gradcam.targets import kinds
 from onnx_gradcam.targets.kinds import Kind
 from onnx_gradcam.targets.written import WrittenScore
+
+Table = Rules | Callable[[Sequence[ir.Node]], Rules]
+"""The rules of a way back, or what makes them for the nodes of a graph."""
+
+Finish = Callable[[Builder, Value, Value], Value]
+"""Writes what is made of the cotangent of a value, and of the value, in the end."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,12 @@ def differentiate(
     prepared: ir.Model,
     score: WrittenScore,
     names: Sequence[str],
-    table: Mapping[Key, Rule] = RULES,
+    table: Table = RULES,
     kind: Kind = kinds.CLASS,
     second_order: bool = False,
     sign: int = 1,
     through: Sequence[str] = (),
+    finish: Finish | None = None,
 ) -> GradientGraph:
     """Write the gradient of a score with respect to some values into a copy of a model.
 
@@ -90,6 +97,7 @@ def differentiate(
             GUIDED_RULES and DECONVOLUTION_RULES.
         through: for each value the name of another score tensor, of which its gradient is in the place of ``score``;
             none: all gradients are of ``score``.
+        finish: what is made of each cotangent in the end; None: nothing.
 
     Raises:
         UnsupportedGradient: a node on the way back has no rule.
@@ -113,17 +121,20 @@ def differentiate(
     unsaturated = behind_layers(
         [v.value for v in (score, *others)] + [values[v.name or ""] for v in score.described.sinks]
     )
+    rules = table(nodes) if callable(table) else table
     gradients: list[Value] = []
     for value, of in zip(explained, [[v] for v in wrt] if others else [wrt], strict=True):
         seed = op.expand(begin, value)
         seeds = {value: op.Neg(seed) if sign < 0 else seed}
-        gradients += pull_back(op, nodes, seeds, of, watch_activations(table, seen), unsaturated)
+        gradients += pull_back(op, nodes, seeds, of, watch_activations(rules, seen), unsaturated)
+    if finish is not None:
+        gradients = [finish(op, g, target) for g, target in zip(gradients, targets, strict=True)]
     called = GradientNames(
         score=_output(op, written.score, SCORE_OUTPUT),
         class_index=_output(op, written.class_index, CLASS_OUTPUT),
         inputs={**written.inputs, **scale},
         gradients=_outputs(op, gradients, targets, gradient_output),
-        curvatures=_outputs(op, _curvatures(op, gradients, wrt, table), targets, curvature_output)
+        curvatures=_outputs(op, _curvatures(op, gradients, wrt, rules), targets, curvature_output)
         if second_order
         else {},
     )

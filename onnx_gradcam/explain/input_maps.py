@@ -19,6 +19,7 @@ from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, LOC
 from onnx_gradcam.methods.copies import batches
 from onnx_gradcam.methods.integration import PATH_METHODS, baselines
 from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.relevance import RELEVANCE_METHODS
 from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.records import Completeness
 
@@ -119,6 +120,15 @@ def attribute_with_biases(task: AttributionTask, recipe: Recipe) -> Attributions
     return Attributions(results, rows, attribution, sentences, cautions=tuple(incomplete))
 
 
+def attribute_relevance(task: AttributionTask, recipe: Recipe) -> Attributions:
+    """Return the attributions of a method that carries the score itself back, in shares."""
+    results, rows, of = _evaluate_at_x(task)
+    attribution = RELEVANCE_METHODS[recipe.method](_x_of_rows(task, results, rows), of[task.name])
+    score = scores(task.evaluation.score, rows, results).astype(np.float64)
+    completeness = Completeness({task.name: _sum_of_rows(attribution)}, score)
+    return Attributions(results, rows, attribution, tuple(notes.held_by_biases(completeness)), completeness)
+
+
 def attribute_over_copies(task: AttributionTask, recipe: Recipe) -> Attributions:
     """Return the attributions of a method that averages gradients over many copies of the input.
 
@@ -217,5 +227,6 @@ ATTRIBUTE: Mapping[str, Callable[[AttributionTask, Recipe], Attributions]] = {
     **dict.fromkeys(PATH_METHODS, attribute_along_path),
     **dict.fromkeys(AVERAGED_METHODS, attribute_over_copies),
     **dict.fromkeys(BIAS_METHODS, attribute_with_biases),
+    **dict.fromkeys(RELEVANCE_METHODS, attribute_relevance),
 }
 """Method → what attributes a score to the input by it."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 
 import numpy as np
 
+from onnx_gradcam.autodiff.relevance.settings import Settings
 from onnx_gradcam.engine.checks import refusal
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult
 from onnx_gradcam.engine.finite import broken_images
 from onnx_gradcam.engine.rows import hold_targets
-from onnx_gradcam.errors import MethodError, NoGradientPath, UnsupportedGradient
+from onnx_gradcam.errors import LayerError, MethodError, NoGradientPath, UnsupportedGradient
 from onnx_gradcam.explain.copy_maps import COPY_MAKERS
 from onnx_gradcam.explain.drawn import Maps, MapTask, draw_cams
 from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
@@ -26,6 +27,7 @@ from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.integration import PATH_METHODS, moving_inputs
 from onnx_gradcam.methods.perturbation.table import TAIL_METHODS
 from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.relevance import RELEVANCE_METHODS, settings_of
 from onnx_gradcam.methods.tokens import TOKEN_METHODS
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.results import notes
@@ -97,7 +99,7 @@ def attribution_maps(task: MapTask) -> Maps:
     biases = network.biases if method in attribution.BIAS_METHODS else ()
     moving = _moving_inputs(network, recipe, shared) if method in PATH_METHODS else ()
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in biases), *moving]))
-    evaluation = network.evaluation(names, methods.backward_of(recipe))
+    evaluation = network.evaluation(names, _backward_of(recipe))
     space = inputs.input_space(network.image_input)
     image = network.image_input.name
     of_input = AttributionTask(evaluation, feeds, task.targets, image, start.name, space, biases, moving, shared)
@@ -128,6 +130,13 @@ def attribution_maps(task: MapTask) -> Maps:
         notes=tuple(filter(None, sentences)),
         cautions=attributions.cautions,
     )
+
+
+def _backward_of(recipe: Recipe) -> str | Settings:
+    """Return the backward pass that an attribution needs, as ``Network.evaluation`` takes it."""
+    if recipe.method in RELEVANCE_METHODS:
+        return Settings(**settings_of(**recipe.options))
+    return methods.backward_of(recipe)
 
 
 def _moving_inputs(network: Network, recipe: Recipe, shared: Sequence[str]) -> tuple[str, ...]:
@@ -192,8 +201,9 @@ def _name_methods_that_apply(network: Network) -> Iterator[None]:
     try:
         yield
     except (UnsupportedGradient, NoGradientPath) as error:
-        names = ", ".join(map(repr, _methods_that_apply(network)))
-        error.hint = f"a method that explains a layer behind it ({names})"
+        with suppress(LayerError):  # without a layer there is no such method
+            names = ", ".join(map(repr, _methods_that_apply(network)))
+            error.hint = f"a method that explains a layer behind it ({names})"
         raise
 
 

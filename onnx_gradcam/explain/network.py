@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Unpack
 
 import numpy as np
@@ -25,6 +25,8 @@ from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score, choose_head, find_heads, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
 from onnx_gradcam.autodiff.rectifiers.gating import GATES, deconvolution_rules, guided_rules
+from onnx_gradcam.autodiff.relevance.settings import Settings
+from onnx_gradcam.autodiff.relevance.table import relevance_of, relevance_rules
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options, versions
@@ -55,6 +57,13 @@ BACKWARD_PASSES: Mapping[str, Backward] = {
         for side, sign in (("", 1), (" counterfactual", -1))
     },
 }
+
+
+def backward_pass(request: str | Settings) -> Backward:
+    """Return one of ``BACKWARD_PASSES`` by its name, or that of the relevance rules that these settings choose."""
+    if isinstance(request, str):
+        return BACKWARD_PASSES[request]
+    return Backward(relevance_rules(request), finish=partial(relevance_of, settings=request))
 
 
 @spelled_out
@@ -145,7 +154,7 @@ class Network:
         self.branch = "logits"
         self.score_request, self.head_request = score, head
         self._branches: dict[str, Network] = {}
-        self._evaluations: dict[tuple[tuple[str, ...], str], Evaluation] = {}
+        self._evaluations: dict[tuple[tuple[str, ...], str | Settings], Evaluation] = {}
         self._placed: list[Layer] = []
         self._sizes: dict[str, tuple[int, ...]] | None = None
         self._attention: tuple[dict[str, tuple[int, ...]], AttentionMaps] | None = None
@@ -249,11 +258,11 @@ class Network:
         other._sizes = None
         return other
 
-    def evaluation(self, names: tuple[str, ...], backward: str = "gradient") -> Evaluation:
-        """Return the evaluation of the values ``names``, with one of ``BACKWARD_PASSES`` from the score to them."""
-        return self.kept((names, backward), lambda: self.new_evaluation(names, BACKWARD_PASSES[backward]))
+    def evaluation(self, names: tuple[str, ...], backward: str | Settings = "gradient") -> Evaluation:
+        """Return the evaluation of the values ``names``, with a ``backward_pass`` from the score to them."""
+        return self.kept((names, backward), lambda: self.new_evaluation(names, backward_pass(backward)))
 
-    def kept(self, key: tuple[tuple[str, ...], str], make: Callable[[], Evaluation]) -> Evaluation:
+    def kept(self, key: tuple[tuple[str, ...], str | Settings], make: Callable[[], Evaluation]) -> Evaluation:
         """Return the evaluation of this key; it is made when first asked for, and ``close`` frees its sessions."""
         if key not in self._evaluations:
             self._evaluations[key] = make()

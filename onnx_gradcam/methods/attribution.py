@@ -1,9 +1,10 @@
 """The input-space methods: from the input x and the gradient ∂y/∂x to an attribution, one value for each value of x.
 
-x is (N, …), N images; attributions and gradients have one row per (image, target), (R, …). There are four kinds of
+x is (N, …), N images; attributions and gradients have one row per (image, target), (R, …). There are five kinds of
 methods, each with its table: ``LOCAL_METHODS`` look at the gradient at x; ``PATH_METHODS`` at gradients on the way from
 a baseline to x; ``AVERAGED_METHODS`` at gradients at many copies of x; ``BIAS_METHODS`` at the gradients at x and at
-every place where a bias is added. The gradient of
+every place where a bias is added; ``RELEVANCE_METHODS`` at what a backward pass by other rules leaves at x. The
+gradient of
 ``GATED_METHODS`` is not the true one: rectifiers have another rule. The first line of the docstring of a method is its
 formula and its source: the table of methods in the documentation is made of these lines.
 """
@@ -21,6 +22,7 @@ from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods.copies import Noise, noisy_copies
 from onnx_gradcam.methods.heatmap import upsample
 from onnx_gradcam.methods.integration import PATH_METHODS
+from onnx_gradcam.methods.relevance import RELEVANCE_METHODS
 
 Array = npt.NDArray[Any]
 GradientsAt = Callable[[Iterable[Array]], Iterable[Array]]
@@ -125,6 +127,7 @@ ATTRIBUTIONS: Mapping[str, Callable[..., Any]] = {
     **PATH_METHODS,
     **AVERAGED_METHODS,
     **BIAS_METHODS,
+    **RELEVANCE_METHODS,
 }
 GATED_METHODS: Mapping[str, str] = {"guided-backprop": "guided", "deconvolution": "deconvolution"}
 GATED = ("all", "relu")

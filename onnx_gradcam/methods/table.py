@@ -19,6 +19,7 @@ from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.perturbation.table import check_method as check_perturbation
 from onnx_gradcam.methods.recipe import LEVELS, OWN, Recipe
+from onnx_gradcam.methods.relevance import RELEVANCE_METHODS, settings_of
 from onnx_gradcam.methods.tokens import FLOORS, HEADS, READINGS, TOKEN_METHODS, check_token_method
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
@@ -42,6 +43,7 @@ SPELLINGS: Mapping[str, str] = {
     "smoothedscorecam": "ss-cam",
     "isscorecam": "is-cam",
     "integratedscorecam": "is-cam",
+    "layerwiserelevancepropagation": "lrp",
 }
 """Names that other tools and papers use, without hyphens → ours."""
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
@@ -145,6 +147,8 @@ def check(recipe: Recipe) -> None:
                 option=name,
             )
         _check_value(name, recipe.options[name], known[name])
+    if method in RELEVANCE_METHODS:
+        settings_of(**recipe.options)
 
 
 def _check_value(name: str, value: object, default: object) -> None:

@@ -194,6 +194,19 @@ def integration_error(completeness: Completeness) -> list[str]:
     ]
 
 
+def held_by_biases(completeness: Completeness) -> list[str]:
+    """Say how much of the score the relevance of the input is, where that is not all of it."""
+    score = completeness.difference
+    share = np.abs(completeness.error) / np.maximum(np.abs(score), 1e-6)
+    worst = int(share.argmax())
+    if share[worst] <= COMPLETE:
+        return []
+    return [
+        f"the relevance of the input adds up to {completeness.total[worst]:.3g} of a score of {score[worst]:.3g}: what "
+        "is missing, or too much, is that of biases, and of other inputs"
+    ]
+
+
 def left_alone(gating: Rectifiers | None) -> list[str]:
     """Warn that a backward pass with gates left activations alone, or that there was nothing to gate."""
     if gating is None:

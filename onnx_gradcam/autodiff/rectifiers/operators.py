@@ -59,7 +59,7 @@ def activation(node: ir.Node) -> Activation | None:
     if op_type in OTHER:
         return Activation("other", op_type)
     if op_type in PIECEWISE or (op_type in CUTTING and _cuts_at_zero(node)):
-        return Activation("other" if _is_hard_sigmoid(node) else "piecewise", op_type)
+        return Activation("other" if is_hard_sigmoid(node) else "piecewise", op_type)
     return Activation("other", op_type) if op_type == "Clip" else None
 
 
@@ -150,7 +150,7 @@ def _may_be_negative(value: Value) -> bool:
     return any(v is not None and _may_be_negative(v) for v in (node.inputs if takes_all else node.inputs[:1]))
 
 
-def _is_hard_sigmoid(node: ir.Node) -> bool:
+def is_hard_sigmoid(node: ir.Node) -> bool:
     """Tell whether ``node`` bounds a sum x + c to (0, 2c): c at x = 0, as the Relu6(x + 3) of MobileNetV3."""
     clamp = _clamp(node)
     if clamp is None or clamp.low != 0:

@@ -1,0 +1,212 @@
+"""Layer-wise relevance propagation against a naive version that writes out every share, on a network of all layers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import naive_relevance as naive
+import numpy as np
+import onnx
+import pytest
+from measures import close
+from nets import BATCH, Net
+
+import onnx_gradcam as ogc
+from onnx_gradcam.autodiff.relevance.linear import LAYER_RULES
+from onnx_gradcam.errors import MethodError, UnsupportedGradient
+from onnx_gradcam.methods.attribution import check_method
+from onnx_gradcam.methods.relevance import COMPOSITES, OF_FIRST_LAYER, rules_of
+
+SIZE, TARGETS, EPSILON = 8, [2, 0], 1e-5
+SHAPES = {
+    "w1": (4, 3, 3, 3),
+    "b1": (4,),
+    "w2": (6, 2, 3, 3),
+    "b2": (6,),
+    "shift": (6,),
+    "mean": (6,),
+    "w3": (6, 7),
+    "b3": (7,),
+    "w4": (5, 7),
+    "b4": (5,),
+}
+RNG = np.random.default_rng(5)
+W = {name: (RNG.standard_normal(shape) / 2).astype(np.float32) for name, shape in SHAPES.items()}
+W |= {name: RNG.uniform(0.5, 2, 6).astype(np.float32) for name in ("scale", "variance")}
+X = RNG.standard_normal((2, 3, SIZE, SIZE)).astype(np.float32)
+LOW, HIGH = X.min(axis=(2, 3)).astype(np.float64), X.max(axis=(2, 3)).astype(np.float64)
+
+
+def network(are_apart: bool = True, has_biases: bool = True) -> onnx.ModelProto:
+    """Two convolutions, the second in groups and before BatchNormalization, two pools and two linear layers.
+
+    ``are_apart``: the first linear layer is a MatMul and an Add; else a Gemm.
+    """
+    net = Net()
+    net.input("x", [BATCH, 3, SIZE, SIZE])
+    is_kept = {name: has_biases or name not in ("b1", "b2", "shift", "mean", "b3", "b4") for name in W}
+    w = {name: net.array(array * np.float32(is_kept[name]), name) for name, array in W.items()}
+    y = net.op("Relu", net.op("Conv", "x", w["w1"], w["b1"], pads=[1] * 4))
+    y = net.op("Conv", y, w["w2"], w["b2"], pads=[1] * 4, strides=[2, 2], group=2)
+    y = net.op("BatchNormalization", y, w["scale"], w["shift"], w["mean"], w["variance"], epsilon=EPSILON)
+    y = net.op("MaxPool", net.op("Relu", y), kernel_shape=[2, 2], strides=[2, 2])
+    y = net.op("Flatten", net.op("GlobalAveragePool", y))
+    y = net.op("Add", net.op("MatMul", y, w["w3"]), w["b3"]) if are_apart else net.op("Gemm", y, w["w3"], w["b3"])
+    net.op("Gemm", net.op("Relu", y), w["w4"], w["b4"], out="logits", transB=1)
+    return net.model({"logits": [BATCH, 5]})
+
+
+@functools.cache
+def chain() -> list[Any]:
+    """The same network, written out."""
+    w = {name: array.astype(np.float64) for name, array in W.items()}
+    slope = w["scale"] / np.sqrt(w["variance"] + EPSILON)
+    first = naive.matrix_of(lambda x: naive.correlate(x, w["w1"], 1, 1), (3, SIZE, SIZE))
+    second = naive.matrix_of(lambda x: slope[:, None, None] * naive.correlate(x, w["w2"], 2, 1, 2), (4, SIZE, SIZE))
+    places = np.arange(6 * 16).reshape(6, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(24, 4)
+    return [
+        naive.Linear("convolution", first, np.repeat(w["b1"], SIZE**2)),
+        naive.Relu(),
+        naive.Linear("convolution", second, np.repeat(slope * (w["b2"] - w["mean"]) + w["shift"], 16)),
+        naive.Relu(),
+        naive.MaxPool(places),
+        naive.Pool(np.arange(24).reshape(6, 4)),
+        naive.Linear("linear", w["w3"], w["b3"]),
+        naive.Relu(),
+        naive.Linear("linear", w["w4"].T, w["b4"]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def explainer() -> Any:
+    with ogc.Explainer(network(), providers=["cpu"]) as opened:
+        yield opened
+
+
+def expected(rule: Any, **numbers: Any) -> np.ndarray:
+    rules, layers = rules_of(rule)._asdict(), chain()
+    rows = []
+    for k, target in enumerate(TARGETS):
+        bounds = {"low": np.repeat(LOW[k], SIZE**2), "high": np.repeat(HIGH[k], SIZE**2)} | numbers
+        rows.append(naive.relevance(layers, X[k].ravel().astype(np.float64), target, rules, **bounds))
+    return np.stack(rows).reshape(X.shape)
+
+
+def near(found: Any, right: np.ndarray) -> None:
+    np.testing.assert_allclose(found, right, atol=1e-5 * np.abs(right).max(), rtol=0)
+
+
+@pytest.mark.parametrize("rule", COMPOSITES)
+def test_every_rule(explainer: Any, rule: str) -> None:
+    found = explainer.explain(X, TARGETS, "lrp", rule=rule)
+    near(found.attribution, expected(rule))
+    assert found.method == "lrp"
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"rule": "epsilon", "epsilon": 0.3}, {"rule": "gamma", "gamma": 2}, {"rule": "alpha-beta", "alpha": 1.5}],
+)
+def test_numbers_of_rules(explainer: Any, numbers: dict[str, Any]) -> None:
+    near(explainer.explain(X, TARGETS, "lrp", **numbers).attribution, expected(**numbers))
+
+
+@pytest.mark.parametrize("rule", ["epsilon-plus", "epsilon-gamma-box", "alpha-beta", "epsilon"])
+def test_biases_that_get_nothing(explainer: Any, rule: str) -> None:
+    found = explainer.explain(X, TARGETS, "lrp", rule=rule, biases="none")
+    near(found.attribution, expected(rule, has_biases=False))
+
+
+def test_rules_for_each_kind_of_layer(explainer: Any) -> None:
+    rule = {"first": "w-square", "convolution": "gamma", "linear": "alpha-beta"}
+    near(explainer.explain(X, TARGETS, "lrp", rule=rule).attribution, expected(rule))
+
+
+def test_bounds_of_the_box(explainer: Any) -> None:
+    found = explainer.explain(X, TARGETS, "lrp", rule="epsilon-gamma-box", low=-3, high=[3, 4, 5])
+    low, high = np.full(3 * SIZE**2, -3.0), np.repeat([3.0, 4, 5], SIZE**2)
+    near(found.attribution, expected("epsilon-gamma-box", low=low, high=high))
+
+
+def test_without_epsilon_it_is_the_input_times_its_gradient(explainer: Any) -> None:
+    found = explainer.explain(X, TARGETS, "lrp", rule="epsilon", epsilon=0)
+    close(found.attribution, explainer.explain(X, TARGETS, "input-x-gradient").attribution)
+
+
+@pytest.mark.parametrize("rule", ["z-plus", "epsilon"])
+def test_a_layer_is_the_same_in_one_node_as_in_two(explainer: Any, rule: str) -> None:
+    with ogc.Explainer(network(are_apart=False), providers=["cpu"]) as of_gemm:
+        close(*(each.explain(X, TARGETS, "lrp", rule=rule).attribution for each in (of_gemm, explainer)))
+
+
+def test_a_black_image_has_relevance_by_the_rules_of_the_first_layer(explainer: Any) -> None:
+    black = explainer.explain(0 * X, TARGETS, "lrp", rule="epsilon-plus-flat").attribution
+    assert np.abs(black).sum() > 0
+    assert not explainer.explain(0 * X, TARGETS, "lrp").attribution.any()
+
+
+@pytest.mark.parametrize("rule", ["epsilon-plus", "epsilon-gamma-box", "epsilon-plus-flat"])
+def test_relevance_adds_up_to_the_score_where_no_bias_takes_its_share(rule: str) -> None:
+    with ogc.Explainer(network(has_biases=False), providers=["cpu"]) as explainer:
+        found = explainer.explain(X, TARGETS, "lrp", rule=rule)
+    np.testing.assert_allclose(found.completeness.total, found.score, rtol=1e-4)
+    np.testing.assert_array_equal(found.completeness.difference, found.score)
+    assert not found.warnings
+
+
+def test_the_share_of_biases_is_told(explainer: Any) -> None:
+    found = explainer.explain(X[:1], TARGETS[:1], "lrp")
+    total = expected("epsilon-plus")[0].sum()
+    np.testing.assert_allclose(found.completeness.total, total, rtol=1e-4)
+    assert f"adds up to {total:.3g} of a score of {found.score[0]:.3g}" in " ".join(found.warnings)
+
+
+def test_several_targets_and_signed_maps(explainer: Any) -> None:
+    several = explainer.explain(X, ogc.Classes([0, 2]), "lrp", signed=True)
+    for row, (image, target) in enumerate([(0, 0), (0, 2), (1, 0), (1, 2)]):
+        alone = explainer.explain(X[image : image + 1], target, "lrp").attribution
+        close(several.attribution[row], alone[0])
+        summed = alone[0].sum(axis=0)
+        close(several.heatmap[row], summed / np.abs(summed).max())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rule": "epsilon-pluss"}, "epsilon-plus"),
+        ({"rule": {"convolutions": "gamma"}}, "convolution"),
+        ({"rule": {"linear": "flat"}}, "'rule' is 'flat'"),
+        ({"epsilon": -1}, "a number from 0"),
+        ({"alpha": 0.5}, "a number from 1"),
+        ({"gamma": "much"}, "a number"),
+        ({"low": [[1.0]]}, "one for each channel"),
+        ({"biases": "some"}, "try    'none'"),
+        ({"beta": 1}, "no option 'beta'"),
+    ],
+)
+def test_options_out_of_range(explainer: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(MethodError, match=words):
+        explainer.explain(X, TARGETS, "lrp", **options)
+
+
+def test_there_is_no_counterfactual() -> None:
+    with pytest.raises(MethodError, match="no counterfactual variant"):
+        check_method("lrp", counterfactual=True)
+
+
+def test_every_rule_of_a_layer_can_be_chosen() -> None:
+    assert set(OF_FIRST_LAYER) == set(LAYER_RULES)
+
+
+def test_recurrent_layers_have_no_rule() -> None:
+    net = Net()
+    net.input("x", [BATCH, 3, 4])
+    w, r = net.random(1, 8, 3), net.random(1, 8, 2)
+    steps = net.op("Transpose", "x", perm=[2, 0, 1])
+    y, _, _ = net.ops("LSTM", steps, w, r, out=["y", "h", "c"], hidden_size=2)
+    last = net.op("Squeeze", net.op("ReduceMean", y, net.ints(0), keepdims=0), net.ints(0))
+    net.linear(last, 2, 5, out="logits")
+    explainer = ogc.Explainer(net.model({"logits": [BATCH, 5]}), providers=["cpu"])
+    with pytest.raises(UnsupportedGradient, match="relevance has no rule for LSTM"):
+        explainer.explain(np.ones((2, 3, 4), np.float32), 0, "lrp")
