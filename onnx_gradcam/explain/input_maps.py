@@ -17,13 +17,16 @@ from onnx_gradcam.engine.rows import score as scores
 from onnx_gradcam.errors import MethodError, NotFinite
 from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, LOCAL_METHODS
 from onnx_gradcam.methods.copies import batches
-from onnx_gradcam.methods.integration import PATH_METHODS, baselines
+from onnx_gradcam.methods.expectation import PATH_METHODS, starts_of
+from onnx_gradcam.methods.integration import spelled_out
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.methods.relevance import RELEVANCE_METHODS
 from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.records import Completeness
 
 Array = npt.NDArray[Any]
+MORE = {"integrated-gradients": "steps", "gradient-shap": "samples"}
+"""Method along a path → the option that brings its sum nearer to the difference of scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,11 +160,11 @@ def attribute_along_path(task: AttributionTask, recipe: Recipe) -> Attributions:
     def gradients_at(points: Iterable[Mapping[str, Array]]) -> Iterator[Mapping[str, Array]]:
         return _gradients_at(task, run.rows, points, task.moving)
 
-    of_inputs = PATH_METHODS[recipe.method](x, images, gradients_at, **recipe.options)
-    begin = baselines(recipe.options.get("baseline", 0.0), x)
+    baseline = spelled_out(recipe.options.get("baseline", 0.0), task.x, task.image_input, task.space)
+    of_inputs = PATH_METHODS[recipe.method](x, images, gradients_at, **{**recipe.options, "baseline": baseline})
     try:
-        completeness = _completeness(task, run, of_inputs, begin)
-        sentences = [] if completeness is None else notes.integration_error(completeness)
+        completeness = _completeness(task, run, of_inputs, starts_of(baseline, x))
+        sentences = [] if completeness is None else notes.integration_error(completeness, MORE[recipe.method])
         incomplete = _incomplete(completeness)
     except NotFinite:  # all points between may be finite: a black image may have the norm 0
         completeness, sentences, incomplete = None, [notes.NO_SCORE_AT_BASELINE], []
@@ -189,19 +192,20 @@ def _gradients_at(
 
 
 def _completeness(
-    task: AttributionTask, run: RunResult, of_inputs: Mapping[str, Array], begin: Mapping[str, Array]
+    task: AttributionTask, run: RunResult, of_inputs: Mapping[str, Array], starts: Sequence[Mapping[str, Array]]
 ) -> Completeness | None:
-    """Return how far integrals add up to the difference of the scores at the ends of their path.
+    """Return how far integrals add up to the difference of the scores at the ends of their path, or of their paths.
 
     Dense scores are not compared: the most probable cell may be another one at the baseline.
     """
     score = task.evaluation.score
     if score.dense is not None:
         return None
-    at_baseline = task.evaluation.evaluate({**task.feeds, **begin}, hold_targets(run.rows, len(task.x)), False)
+    targets = hold_targets(run.rows, len(task.x))
+    runs = [task.evaluation.evaluate({**task.feeds, **start}, targets, False) for start in starts]
+    at_baselines = np.mean([scores(score, at.rows, at.results).astype(np.float64) for at in runs], axis=0)
     sums = {name: _sum_of_rows(attribution) for name, attribution in of_inputs.items()}
-    ends = [scores(score, of.rows, of.results).astype(np.float64) for of in (run, at_baseline)]
-    return Completeness(sums, ends[0] - ends[1])
+    return Completeness(sums, scores(score, run.rows, run.results).astype(np.float64) - at_baselines)
 
 
 def _evaluate_at_x(task: AttributionTask) -> tuple[Mapping[str, Any], tuple[Row, ...], dict[str, Array]]:

@@ -24,7 +24,8 @@ from onnx_gradcam.explain.token_maps import token_maps
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
-from onnx_gradcam.methods.integration import PATH_METHODS, moving_inputs
+from onnx_gradcam.methods.expectation import PATH_METHODS
+from onnx_gradcam.methods.integration import moving_inputs
 from onnx_gradcam.methods.perturbation.table import TAIL_METHODS
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.methods.relevance import RELEVANCE_METHODS, settings_of

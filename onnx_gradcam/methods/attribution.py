@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods.copies import Noise, noisy_copies
+from onnx_gradcam.methods.expectation import PATH_METHODS
 from onnx_gradcam.methods.heatmap import upsample
-from onnx_gradcam.methods.integration import PATH_METHODS
 from onnx_gradcam.methods.relevance import RELEVANCE_METHODS
 
 Array = npt.NDArray[Any]

@@ -45,9 +45,9 @@ class Noise:
 
     def __post_init__(self) -> None:
         limits = {
-            "samples": (_is_whole(self.samples) and self.samples >= 1, "a whole number from 1"),
+            "samples": (is_whole(self.samples) and self.samples >= 1, "a whole number from 1"),
             "scale": (0 < self.scale < float("inf"), "a number above 0, as a share of the range of the input"),
-            "seed": (_is_whole(self.seed) and self.seed >= 0, "a whole number from 0"),
+            "seed": (is_whole(self.seed) and self.seed >= 0, "a whole number from 0"),
         }
         for name, (fits, hint) in limits.items():
             if not fits:
@@ -55,7 +55,8 @@ class Noise:
                 raise MethodError(f"noise with {name} {value!r}", hint=hint, **{name: value})
 
 
-def _is_whole(number: object) -> bool:
+def is_whole(number: object) -> bool:
+    """Tell whether an option is a whole number."""
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 

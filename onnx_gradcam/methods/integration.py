@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_gradcam.copies.baselines import BASELINES
 from onnx_gradcam.errors import MethodError, nearest
 
 Array = npt.NDArray[Any]
@@ -34,7 +35,8 @@ def integrated_gradients(
 
     m is ``steps``. The paper's sum takes the right ends k/m of the steps; their midpoints come nearer to the integral.
     b is ``baseline``, a number or an array that broadcasts to x, in the space of the model's input, behind the
-    preprocessing: 0 is a black photo for a model that takes 0 to 1, the mean colour for one that subtracts it.
+    preprocessing: 0 is a black photo for a model that takes 0 to 1, the mean colour for one that subtracts it. "mean"
+    is the mean of each channel of each image, "blur" the image blurred.
 
     Of a model with several inputs x is all of them: the floating-point inputs with a batch axis on which the score
     depends move together along one line, and the attributions of all of them add up to the score's difference from the
@@ -85,6 +87,31 @@ def moving_inputs(baseline: Baseline, candidates: Sequence[str], explained: str)
     return (explained, *(name for name in candidates if name != explained and name not in fixed))
 
 
+def spelled_out(baseline: Baseline, x: Array, explained: str, space: Sequence[int]) -> Baseline:
+    """Return a baseline with numbers in the place of the words "mean" and "blur" for the explained input.
+
+    Args:
+        baseline: the option of ``integrated_gradients``.
+        x: the explained input, (N, …).
+        explained: its name.
+        space: which of its axes are space.
+    """
+    if isinstance(baseline, Mapping):
+        own = baseline.get(explained)
+        return {**baseline, explained: _spelled_out(own, x, space)} if isinstance(own, str) else baseline
+    return _spelled_out(baseline, x, space) if isinstance(baseline, str) else baseline
+
+
+def _spelled_out(word: str, x: Array, space: Sequence[int]) -> BaselineOf:
+    if word not in BASELINES:
+        return word  # "fixed", or what will be refused
+    last = range(x.ndim - len(space), x.ndim)
+    arranged = np.moveaxis(x, space, last)
+    images = arranged.reshape(len(x), -1, *(x.shape[k] for k in space))
+    changed: Array = np.stack([BASELINES[word](image) for image in images])
+    return np.moveaxis(changed.reshape(arranged.shape), last, space)
+
+
 def baselines(baseline: Baseline, x: Inputs) -> dict[str, Array]:
     """Return where each input begins, in its own shape and dtype.
 
@@ -109,7 +136,8 @@ def baseline_of(baseline: BaselineOf, x: Array) -> Array:
     except (TypeError, ValueError) as error:
         raise MethodError(
             f"this baseline does not fit an input of shape {x.shape}: {error}",
-            hint=f"a number, an array that broadcasts to the input, {{input name: one of these}}, or {FIXED!r} there",
+            hint=f"a number, 'mean', 'blur', an array that broadcasts to the input, {{input name: one of these}}, or "
+            f"{FIXED!r} there",
             baseline=baseline,
         ) from None
     if not np.isfinite(values).all():
@@ -126,6 +154,3 @@ def _means(pieces: Iterable[Inputs]) -> dict[str, Array]:
             totals[name] = totals.get(name, 0.0) + gradients.sum(axis=0, dtype=np.float64)
         count += len(next(iter(piece.values())))
     return {name: np.asarray(total / count, np.float32) for name, total in totals.items()}
-
-
-PATH_METHODS: Mapping[str, Callable[..., dict[str, Array]]] = {"integrated-gradients": integrated_gradients}

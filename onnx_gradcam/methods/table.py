@@ -43,6 +43,7 @@ SPELLINGS: Mapping[str, str] = {
     "smoothedscorecam": "ss-cam",
     "isscorecam": "is-cam",
     "integratedscorecam": "is-cam",
+    "expectedgradients": "gradient-shap",
     "layerwiserelevancepropagation": "lrp",
 }
 """Names that other tools and papers use, without hyphens → ours."""
@@ -137,6 +138,12 @@ def check(recipe: Recipe) -> None:
             signed=cam_is_signed,
             combination=recipe.combination,
         )
+    _check_options(recipe)
+
+
+def _check_options(recipe: Recipe) -> None:
+    """Raise ``MethodError`` for an option that the method does not have, and for a value that it does not take."""
+    method = recipe.method
     known = options_of(method, recipe.smooth)
     for name in recipe.options:
         if name not in known:

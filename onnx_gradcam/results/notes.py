@@ -181,8 +181,13 @@ def missing_evidence(explained: np.ndarray, scores: np.ndarray) -> list[str]:
     ]
 
 
-def integration_error(completeness: Completeness) -> list[str]:
-    """Warn where integrals are not the differences of the scores at their ends."""
+def integration_error(completeness: Completeness, option: str) -> list[str]:
+    """Warn where integrals are not the differences of the scores at their ends.
+
+    Args:
+        completeness: what they add up to.
+        option: the option that brings them nearer.
+    """
     difference = completeness.difference
     share = np.abs(completeness.error) / np.maximum(np.abs(difference), 1e-6)
     worst = int(share.argmax())
@@ -190,7 +195,7 @@ def integration_error(completeness: Completeness) -> list[str]:
         return []
     return [
         f"the attributions add up to {completeness.total[worst]:.3g}, but the score is {difference[worst]:.3g} above "
-        "that of the baseline: more steps come nearer (--option steps=200)"
+        f"that of the baseline: more {option} come nearer (--option {option}=200)"
     ]
 
 
