@@ -33,6 +33,7 @@ from onnx_gradcam.errors import (
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
+from onnx_gradcam.explain.sentences import explain_caption, explain_question
 from onnx_gradcam.explain.volume import explain_volume
 from onnx_gradcam.jobs.attack import AttackResult, attack
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
@@ -46,6 +47,7 @@ from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
 from onnx_gradcam.photos.volume import VolumeSpace
+from onnx_gradcam.results.caption import Caption
 from onnx_gradcam.results.contact import contact_sheet
 from onnx_gradcam.results.contrast import both, contrast
 from onnx_gradcam.results.doubts import Doubt
@@ -84,6 +86,7 @@ __all__ = [
     "AttackResult",
     "Box",
     "Boxes",
+    "Caption",
     "Check",
     "Choice",
     "Classes",
@@ -165,6 +168,8 @@ __all__ = [
     "contrast",
     "evaluate",
     "evidence_share",
+    "explain_caption",
+    "explain_question",
     "explain_volume",
     "failures",
     "gradient_model",

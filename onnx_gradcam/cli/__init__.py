@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from onnx_gradcam.cli.attacking import attack
+from onnx_gradcam.cli.bare import BareCommand
 from onnx_gradcam.cli.checking import inspect, verify
 from onnx_gradcam.cli.comparing import compare
 from onnx_gradcam.cli.console import BAD_INPUT, DONE, INTERRUPTED, MISTAKE, complain, log, set_loudness, show
@@ -63,7 +64,7 @@ def common(
 
 app.callback()(takes_loudness(common))
 for command in (explain, inspect, verify, compare, evaluate, attack, demo):
-    app.command()(takes_loudness(command))
+    app.command(cls=BareCommand)(takes_loudness(command))
 
 
 def _stop(number: int, _frame: object) -> None:

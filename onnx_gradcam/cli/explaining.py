@@ -13,6 +13,7 @@ from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_optio
 from onnx_gradcam.cli.options import (
     IMAGES,
     AsJson,
+    Caption,
     Counterfactual,
     Fusion,
     Inputs,
@@ -24,6 +25,7 @@ from onnx_gradcam.cli.options import (
     MethodOptions,
     Out,
     Preprocess,
+    Question,
     Signed,
     Smooth,
     Targets,
@@ -55,6 +57,8 @@ def explain(
     model_options: ModelOptions = NONE,
     target: Targets = None,
     inputs: Inputs = None,
+    question: Question = None,
+    caption: Caption = None,
     labels: Labels = None,
     vocabulary: Annotated[
         str | None,
@@ -127,6 +131,8 @@ def explain(
     All mistakes on labelled photos: onnx-gradcam explain resnet50.onnx photos --failures
 
     All that a detector finds: onnx-gradcam explain yolox.onnx street.jpg --preprocess yolox --target boxes
+
+    An answer: onnx-gradcam explain vqa.onnx street.jpg --question "what colour is the car?"
     """
     if repeat is not None:
         _repeat(repeat, as_json)
@@ -144,9 +150,11 @@ def explain(
         layers=tuple(layer or ["auto"]),
         targets=tuple(target or ["top1"]),
         labels=labels,
-        vocabulary=vocabulary,
         preprocess=preprocess,
         inputs=tuple(inputs or []),
+        question=question,
+        sentence=caption,
+        vocabulary=vocabulary,
         counterfactual=counterfactual,
         signed=signed,
         both=both,

@@ -136,3 +136,22 @@ Threshold = Annotated[
         show_default="0.25 for detectors",
     ),
 ]
+Question = Annotated[
+    str | None,
+    typer.Option(
+        "--question",
+        metavar="TEXT",
+        help="Of a model that reads image and words: a question; its answer is explained.",
+        show_default=False,
+    ),
+]
+Caption = Annotated[
+    str | None,
+    typer.Option(
+        "--caption",
+        metavar="[TEXT]",
+        help="Of a model that writes captions: each word of a sentence is explained, and the whole. Without TEXT, last "
+        "or before another option: what the model itself says.",
+        show_default=False,
+    ),
+]

@@ -29,7 +29,7 @@ from onnx_gradcam.autodiff.relevance.settings import Settings
 from onnx_gradcam.autodiff.relevance.table import relevance_of, relevance_rules
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
-from onnx_gradcam.engine.session import Options, versions
+from onnx_gradcam.engine.session import Options, Session, versions
 from onnx_gradcam.errors import InputError, LayerError, ScoreError
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
@@ -275,6 +275,11 @@ class Network:
         score = self.written_score.on(values_by_name(model.graph))
         return Evaluation(self.source, model, score, names, self.image_input.name, self.options, backward, axes)
 
+    @cached_property
+    def untouched(self) -> Session:
+        """Return a session of the deployed model as it is."""
+        return Session(self.source.deployed, self.options)
+
     @property
     def at_layers(self) -> Evaluation:
         """Return the evaluation of the target layers and their gradients."""
@@ -282,6 +287,7 @@ class Network:
 
     def close(self) -> None:
         """Free the sessions; the next evaluation opens them again."""
+        self.__dict__.pop("untouched", None)
         for evaluation in self._evaluations.values():
             evaluation.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_gradcam.engine.session import check_providers
-from onnx_gradcam.errors import ModelError
+from onnx_gradcam.errors import InputError, ModelError
 from onnx_gradcam.graph.load import Source
 from onnx_gradcam.jobs.arguments import read_arrays, read_options
 from onnx_gradcam.jobs.model_options import opening_of
@@ -52,9 +52,11 @@ def check_request(request: Request) -> Values:
         ProviderError: a provider is unknown, or the installed runtime does not have it.
         TargetError: the labels cannot be read.
         PreprocessError: the preprocessing is unknown or cannot be read.
-        InputError: an array for another input, the table of true labels or the vocabulary cannot be read.
+        InputError: an array for another input, the table of true labels or the vocabulary cannot be read; a question
+            and a caption stand together, or a caption beside targets.
     """
     _check_places(request)
+    _check_text(request)
     request.pictures.check()
     options = read_options(request.options)
     variants = request.counterfactual, request.signed, request.fusion, request.smooth
@@ -81,6 +83,22 @@ def _check_places(request: Request) -> None:
         hint=f"MODEL comes first: {model} {request.model}",
         model=request.model,
     )
+
+
+def _check_text(request: Request) -> None:
+    """Raise ``InputError`` where a caption is explained beside something else."""
+    others = {
+        "--question": request.question is not None,
+        "--target": request.targets != ("top1",),
+        "--true": request.true is not None,
+        "--both": request.both,
+    }
+    beside = [name for name, is_there in others.items() if is_there]
+    if request.sentence is not None and beside:
+        raise InputError(
+            f"--caption explains each word of a sentence, and {beside[0]} something else",
+            hint=f"--caption without {beside[0]}, or two runs",
+        )
 
 
 def files_read(request: Request, source: Source) -> dict[str, str]:

@@ -24,17 +24,15 @@ from onnx_gradcam.explain.default_method import named
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.checks import check_request, files_read
 from onnx_gradcam.jobs.images import Partly, Whole, explain_files, rest_of
-from onnx_gradcam.jobs.pictures import Pages, has_scale, scales_of_run
+from onnx_gradcam.jobs.pictures import Pages, Result, has_scale, scales_of_run
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.methods.table import canonical
 from onnx_gradcam.photos.decode import check_file
 from onnx_gradcam.photos.listing import Listed, find_images, readable_suffixes
 from onnx_gradcam.results import files
-from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.journal import holds_results, read_state, sha256
 from onnx_gradcam.results.scales import Scales
-from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.results.store import Mode, Store
 
 RESULTS = Path("onnx-gradcam-out")
@@ -194,7 +192,7 @@ def _explain_all(
         raise _all_failed([error for _, error in outcome.errors])
 
 
-def _at_scale(result: Whole, scales: float | Scales | None) -> Explanation | SideBySide:
+def _at_scale(result: Whole, scales: float | Scales | None) -> Result:
     """Return a result at the scale of the run. Raises the error that it is instead, and ``MethodError``."""
     if isinstance(result, OnnxGradcamError):
         raise result
@@ -218,9 +216,7 @@ def _all_failed(errors: Sequence[OnnxGradcamError]) -> OnnxGradcamError:
     )
 
 
-def _write(
-    result: Explanation | SideBySide, subject: files.Subject, plan: Plan, store: Store, listener: Listener
-) -> None:
+def _write(result: Result, subject: files.Subject, plan: Plan, store: Store, listener: Listener) -> None:
     entry = store.write(result, subject, plan.pictures.style)
     for row in _rows(result, entry, store.folder):
         listener.row(row)
@@ -275,7 +271,7 @@ def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, **{f"the file {path!r}": digest for path, digest in run["files_read"].items()}}
 
 
-def _rows(result: Explanation | SideBySide, entry: Mapping[str, Any], folder: Path) -> list[ExplainedRow]:
+def _rows(result: Result, entry: Mapping[str, Any], folder: Path) -> list[ExplainedRow]:
     sheets = result.sheets()
     rows = entry["rows"][:: len(entry["rows"]) // len(sheets)]
     return [

@@ -15,15 +15,18 @@ from onnx_gradcam.engine.rows import rows_of
 from onnx_gradcam.errors import InputError, NotFinite, OnnxGradcamError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.question import TOGETHER
+from onnx_gradcam.explain.sentences import OWN, explain_caption
 from onnx_gradcam.explain.volume import explain_volume
+from onnx_gradcam.jobs.pictures import Result
 from onnx_gradcam.jobs.plan import Plan, is_array, is_photo
 from onnx_gradcam.jobs.truth import against_truth, no_label
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.photos.inputs import beside_image
 from onnx_gradcam.photos.preprocess.choice import Choice
+from onnx_gradcam.results.asked import with_question
+from onnx_gradcam.results.caption import Caption
 from onnx_gradcam.results.contrast import explain_both
 from onnx_gradcam.results.explanation import Explanation
-from onnx_gradcam.results.side_by_side import SideBySide
 from onnx_gradcam.results.tokens import with_words
 from onnx_gradcam.targets import Target
 
@@ -37,11 +40,11 @@ class Partly:
         error: why the others have none; its ``images`` are their numbers.
     """
 
-    rest: Explanation | SideBySide
+    rest: Result
     error: NotFinite
 
 
-Whole = Explanation | SideBySide | OnnxGradcamError
+Whole = Result | OnnxGradcamError
 """An explanation, or the error for which there is none."""
 Explained = Whole | Partly
 """What a file comes to."""
@@ -64,20 +67,23 @@ def explain_files(explainer: Explainer, paths: Sequence[Path], plan: Plan) -> It
 
 def _is_plain(plan: Plan) -> Callable[[Path], bool]:
     """Return what tells whether a file is a photo of which nothing but the target itself is asked."""
-    one_target = plan.true is None and not plan.both and not isinstance(plan.preprocess, InputError)
+    one_target = (
+        plan.true is None and not plan.both and plan.sentence is None and not isinstance(plan.preprocess, InputError)
+    )
     return lambda path: one_target and is_photo(path)
 
 
 def _explain_photos(explainer: Explainer, paths: Sequence[Path], plan: Plan) -> Iterator[Explained]:
-    yield from explainer.explain_each(
+    for result in explainer.explain_each(
         paths,
         plan.target,
         plan.method,
         preprocess=cast(Choice, plan.preprocess),
-        inputs=plan.inputs,
+        inputs={**plan.inputs, **plan.text},
         max_pixels=plan.max_pixels,
         **plan.keywords,
-    )
+    ):
+        yield with_question(result, plan.question) if isinstance(result, Explanation) else result
 
 
 def _attempt(explainer: Explainer, path: Path, plan: Plan) -> Explained:
@@ -103,9 +109,7 @@ def _without_broken(explainer: Explainer, path: Path, plan: Plan, error: NotFini
     return error
 
 
-def explain_file(
-    explainer: Explainer, path: Path, plan: Plan, only: Sequence[int] | None = None
-) -> Explanation | SideBySide:
+def explain_file(explainer: Explainer, path: Path, plan: Plan, only: Sequence[int] | None = None) -> Result:
     """Explain a photo, or the images of an array in an ``.npy`` file, or ``only`` some of them.
 
     Raises what ``explain`` and ``explain_image`` raise, and ``InputError`` for a photo that has no true label.
@@ -114,14 +118,33 @@ def explain_file(
     def explain(target: Target, **changed: Any) -> Explanation:
         keywords = {**plan.keywords, **changed}
         if is_array(path):
-            return _explain_array(explainer, load_tensor(path), plan, target, keywords, only)
-        return (_explain_photo if is_photo(path) else _explain_volume)(explainer, path, plan, target, keywords)
+            explanation = _explain_array(explainer, load_tensor(path), plan, target, keywords, only)
+        else:
+            one = _explain_photo if is_photo(path) else _explain_volume
+            explanation = one(explainer, path, plan, target, keywords)
+        return with_question(explanation, plan.question)
 
+    if plan.sentence is not None:
+        return _explain_caption(explainer, path, plan)
     if plan.true is None:
         return explain_both(explain, plan.target) if plan.both else explain(plan.target)
     if path not in plan.true:
         raise no_label(path, plan.true_source)
     return against_truth(explain, plan.true[path])
+
+
+def _explain_caption(explainer: Explainer, path: Path, plan: Plan) -> Caption:
+    return explain_caption(
+        explainer,
+        path,
+        None if plan.sentence == OWN else plan.sentence,
+        plan.method,
+        vocabulary=plan.vocabulary,
+        inputs=plan.inputs,
+        preprocess=_choice_of(plan),
+        max_pixels=plan.max_pixels,
+        **plan.keywords,
+    )
 
 
 def _explain_array(
@@ -132,7 +155,8 @@ def _explain_array(
     keywords: Mapping[str, Any],
     only: Sequence[int] | None,
 ) -> Explanation:
-    feeds = beside_image(explainer.image_input.name, x, plan.inputs)
+    text = {name: np.repeat(row, len(x), axis=0) for name, row in plan.text.items()}
+    feeds = beside_image(explainer.image_input.name, x, {**plan.inputs, **text})
     if only is None:
         explanation = explainer.explain(feeds, target, plan.method, **keywords)
         return explanation if plan.vocabulary is None else with_words(explanation, plan.vocabulary)
@@ -161,15 +185,20 @@ def _explain_volume(
 def _explain_photo(
     explainer: Explainer, path: Path, plan: Plan, target: Target, keywords: Mapping[str, Any]
 ) -> Explanation:
-    if isinstance(plan.preprocess, InputError):
-        raise plan.preprocess
-    assert plan.preprocess is not None
     return explainer.explain_image(
         path,
         target,
         plan.method,
-        preprocess=plan.preprocess,
-        inputs=plan.inputs,
+        preprocess=_choice_of(plan),
+        inputs={**plan.inputs, **plan.text},
         max_pixels=plan.max_pixels,
         **keywords,
     )
+
+
+def _choice_of(plan: Plan) -> Choice:
+    """Return how photos become tensors. Raises the ``InputError`` that says that the model takes none."""
+    if isinstance(plan.preprocess, InputError):
+        raise plan.preprocess
+    assert plan.preprocess is not None
+    return plan.preprocess

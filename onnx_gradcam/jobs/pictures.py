@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnx_gradcam.errors import OnnxGradcamError
+from onnx_gradcam.results.caption import Caption
 from onnx_gradcam.results.contact import sheet_of, thumbnails, title_of
 from onnx_gradcam.results.explanation import Explanation
 from onnx_gradcam.results.picture.contact import Thumbnail
@@ -16,7 +17,7 @@ from onnx_gradcam.results.picture.style import PLAIN, Style
 from onnx_gradcam.results.scales import IMAGE, SHARED, Scales, join_peaks, read_scale
 from onnx_gradcam.results.side_by_side import SideBySide
 
-Result = Explanation | SideBySide
+Result = Explanation | SideBySide | Caption
 CLOSE = 1e-5  # scales are float32, and another run rounds differently
 PAGE = 60
 """How many maps stand on a page of a contact sheet, or a few more: those of one image are not parted."""
@@ -116,8 +117,9 @@ class Pages:
         """Take the maps of an image where a contact sheet is wanted, and return a page where one is full."""
         if not self.pictures.sheet:
             return []
-        small = thumbnails(result, name)
-        self.title = self.title or title_of(result)
+        shown = result.explanation if isinstance(result, Caption) else result
+        small = thumbnails(shown, name)
+        self.title = self.title or title_of(shown)
         self.columns = max(self.columns, len(small))
         self.waiting += small
         return self.rest() if len(self.waiting) >= PAGE else []

@@ -12,6 +12,7 @@ import numpy as np
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.preprocessing import refuse_guesses
+from onnx_gradcam.explain.sentences import OWN, text_of
 from onnx_gradcam.jobs.checks import Values
 from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.pictures import Pictures
@@ -33,6 +34,9 @@ class Plan:
         method: the method's name.
         keywords: the keywords of ``explain`` beside target and method.
         inputs: arrays for the model's other inputs, by name.
+        text: the tokens of the question, (1, T), by the name of the input that reads them; empty without one.
+        question: the question, "" without one.
+        sentence: that whose words are explained, "own" for what the model says; None: a target is explained.
         preprocess: how photos become tensors; where the model takes none, the error that says so, and None where no
             image is a photo.
         both: whether what speaks against a target is shown beside what speaks for it.
@@ -48,6 +52,9 @@ class Plan:
     method: str
     keywords: Mapping[str, Any]
     inputs: Mapping[str, np.ndarray]
+    text: Mapping[str, np.ndarray]
+    question: str
+    sentence: str | None
     preprocess: Choice | InputError | None
     both: bool
     true: Mapping[Path, int] | None
@@ -78,6 +85,7 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
 
     Raises:
         TargetError: a target or a true label does not fit the model.
+        InputError: the model does not read words, or lacks one of the question or the caption.
         PreprocessError: the preprocessing cannot be used, or is guessed and may not be.
     """
     count = explainer.score.count
@@ -95,6 +103,9 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
         method=values.recipe.method,
         keywords=keywords,
         inputs=values.inputs,
+        text=_tokens(request, values, explainer, images),
+        question=request.question or "",
+        sentence=request.sentence,
         preprocess=_preprocessing(request, explainer) if any(is_photo(image.path) for image in images) else None,
         both=request.both,
         true=None if request.true is None else true_classes(request.true, images, explainer),
@@ -104,6 +115,18 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
         vocabulary=values.vocabulary,
         pictures=request.pictures,
     )
+
+
+def _tokens(request: Request, values: Values, explainer: Explainer, images: Sequence[Listed]) -> dict[str, np.ndarray]:
+    """Return the tokens of the question, {} without one; a caption's words are checked, and fed for each photo."""
+    said = request.question if request.sentence in (None, OWN) else request.sentence
+    if request.question is None and request.sentence is None:
+        return {}
+    if request.sentence is not None and not all(is_photo(image.path) for image in images):
+        raise InputError("a caption is of photos, and another file is there", hint="photos, or --target tokens:A,B,C")
+    text = text_of(explainer, values.vocabulary, values.inputs)
+    tokens = () if said is None else text.lexicon.tokens(said)
+    return {} if request.question is None else text.feed(tokens)
 
 
 def is_array(path: Path) -> bool:

@@ -23,6 +23,8 @@ class Request:
         preprocess: "auto", a preset, a short form, or the path of a JSON file.
         inputs: texts NAME=FILE.npy, for the model's other inputs.
         both: show what speaks for a target and what speaks against it.
+        question: a question about each photo, for a model that reads words.
+        sentence: one about each photo whose words are explained; "own": what the model itself says.
         true: the true class of all images, the path of a table, or "folder": each photo's folder names it.
         options: texts NAME=VALUE, for the method.
         vocabulary: the path of the words of a model that reads tokens.
@@ -44,6 +46,8 @@ class Request:
     counterfactual: bool = False
     signed: bool = False
     both: bool = False
+    question: str | None = None
+    sentence: str | None = None
     true: str | None = None
     fusion: str = "mean"
     smooth: tuple[str, ...] = ()

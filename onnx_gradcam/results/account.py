@@ -36,6 +36,7 @@ def row_record(explanation: Explanation, row: int) -> dict[str, Any]:
         "score": float(e.score[row]),
         "probability": nan_to_none(e.probability[row]),
         "made_of": e.made_of(row) or None,
+        "question": e.question(row) or None,
         "cautions": list(e.cautions(row)),
         "cell": _cell(e, row),
         "box": e.box_of(row),

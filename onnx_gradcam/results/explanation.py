@@ -141,6 +141,10 @@ class Explanation:
         """Return what the probability of a row is a product of: "objectness 0.91 × class 0.88"; "" for no product."""
         return self._words(row).probability
 
+    def question(self, row: int) -> str:
+        """Return the question that a row answers; "" where none was asked in words."""
+        return self._words(row).question
+
     def cautions(self, row: int) -> tuple[str, ...]:
         """Return the lines that must stand in the picture of a row, since they change how its map is read."""
         clipped = cautions.clipped(self.is_clipped is not None and bool(self.is_clipped[row]), float(self.scale[row]))

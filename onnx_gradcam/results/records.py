@@ -27,6 +27,7 @@ class Words:
         probability: what the probability is made of: "objectness 0.91 × class 0.88"; "" where it is of one piece.
         doubt: why the map is no evidence of anything: nothing was detected, say; None for a sure model.
         cautions: other lines that must stand in the picture, since they change how the map is read.
+        question: the question that the row answers; "" where nothing was asked in words.
     """
 
     text: str = ""
@@ -34,6 +35,7 @@ class Words:
     probability: str = ""
     doubt: Doubt | None = None
     cautions: tuple[str, ...] = ()
+    question: str = ""
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -75,8 +75,9 @@ def title(explanation: Explanation, row: int) -> list[str]:
     before = f", before {explanation.score_activation}" if explanation.score_activation else ""
     score = f"{explanation.unit(row)} {float(explanation.score[row]):.3g}"
     made_of = f", p = {explanation.made_of(row)}" if explanation.made_of(row) else ""
+    question = explanation.question(row)
     return [
-        f"{heading(explanation.name(row))}{suffix}",
+        f"{question} {heading(explanation.name(row))}{suffix}".lstrip(),
         f"{explanation.method}, {score}{made_of}",
         f"score {explanation.score_name}{before}",
         _place(explanation, row),

@@ -13,17 +13,18 @@ from typing import Any
 import onnx_gradcam as ogc
 
 NAMES = [
-    "AttackResult", "Box", "Boxes", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom", "Difference",
-    "Doubt", "Each", "EvaluatedRow", "EvaluationResult", "EvidenceShare", "Explainer", "Explanation", "Failure",
-    "FailureReport", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError", "InputSpec",
-    "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "Mean", "MethodError", "MetricError",
-    "MetricPart", "MetricResult", "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite",
+    "AttackResult", "Box", "Boxes", "Caption", "Check", "Choice", "Classes", "Comparison", "Completeness", "Custom",
+    "Difference", "Doubt", "Each", "EvaluatedRow", "EvaluationResult", "EvidenceShare", "Explainer", "Explanation",
+    "Failure", "FailureReport", "Finding", "Finer", "ForwardMismatch", "Frame", "Geometry", "HeadInfo", "InputError",
+    "InputSpec", "LayerError", "LayerInfo", "LayerResult", "LogProbability", "MapFile", "Mean", "MethodError",
+    "MetricError", "MetricPart", "MetricResult", "ModelError", "Network", "NoGradientPath", "NodeCheck", "NotFinite",
     "OnnxGradcamError", "Opening", "Options", "Output", "OutputError", "Pair", "Preprocess", "PreprocessError",
     "Probability", "Provenance", "ProviderError", "Recipe", "Rectifiers", "Region", "Report", "Requirement",
     "RequirementError", "Scan", "ScoreError", "Sheet", "Side", "SideBySide", "Similar", "Style", "TargetError",
-    "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator", "UnsupportedGradient", "UserFunction", "VolumeSpace",
-    "Words", "WorstPair", "attack", "both", "compare", "contact_sheet", "contrast", "evaluate", "evidence_share",
-    "explain_volume", "failures", "gradient_model", "heads", "layers", "roads", "verify", "with_words",
+    "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator", "UnsupportedGradient", "UserFunction",
+    "VolumeSpace", "Words", "WorstPair", "attack", "both", "compare", "contact_sheet", "contrast", "evaluate",
+    "evidence_share", "explain_caption", "explain_question", "explain_volume", "failures", "gradient_model", "heads",
+    "layers", "roads", "verify", "with_words",
 ]  # fmt: skip
 
 

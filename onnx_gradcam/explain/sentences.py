@@ -1,0 +1,219 @@
+"""Questions about a photo, and sentences that describe it: text in, explanations out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.errors import InputError, TargetError
+from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.explain.photo import prepare_photo
+from onnx_gradcam.photos.decode import MAX_PIXELS, decode
+from onnx_gradcam.photos.function import PhotoFunction
+from onnx_gradcam.photos.inputs import beside_image, check_feeds
+from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, PreprocessLike
+from onnx_gradcam.photos.words import (
+    BEGINNING,
+    ENDING,
+    PADDING,
+    SPELLINGS,
+    Lexicon,
+    VocabularyLike,
+    find_lexicon,
+    text_input,
+    token_row,
+)
+from onnx_gradcam.results.asked import with_question
+from onnx_gradcam.results.caption import Caption
+from onnx_gradcam.results.explanation import Explanation
+from onnx_gradcam.targets import Each, Target, Tokens
+
+NEVER_SAID = (PADDING, BEGINNING)
+OWN = "own"
+"""In the place of a sentence: the model's own."""
+LONGEST = 30
+"""How many words a model may say where nothing else ends its sentence."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """How a model reads text.
+
+    Attributes:
+        lexicon: its words.
+        spec: the input that takes their tokens.
+    """
+
+    lexicon: Lexicon
+    spec: InputSpec
+
+    def feed(self, tokens: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return tokens as the array that the input takes, by its name. Raises ``InputError`` for too many."""
+        return {self.spec.name: token_row(tokens, self.spec, self.lexicon)}
+
+
+def text_of(explainer: Explainer, vocabulary: VocabularyLike, inputs: Mapping[str, Any] | None) -> Text:
+    """Return how a model reads text; ``inputs``: arrays for other inputs, by name.
+
+    Raises:
+        InputError: the model has no input for words, or nothing says what its words are.
+    """
+    spec = text_input(explainer.inputs, explainer.image_input.name, tuple(inputs or {}))
+    return Text(find_lexicon(vocabulary, explainer.network.metadata), spec)
+
+
+# --- questions --------------------------------------------------------------------------------------------------
+
+
+def explain_question(
+    explainer: Explainer,
+    image: Any,
+    question: str,
+    target: Target = None,
+    method: str = "auto",
+    *,
+    vocabulary: VocabularyLike = None,
+    inputs: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Explanation:
+    """Explain the answer of a model to a question about a photo.
+
+    Args:
+        explainer: a model of two inputs: an image, and the tokens of a text.
+        image: a photo as ``Explainer.explain_image`` takes it.
+        question: its words; capitals and punctuation do not count where the vocabulary has none.
+        target: which answer is explained, as in ``Explainer.explain``; None: the most probable.
+        method: as in ``Explainer.explain``.
+        vocabulary: the words of the model by token, a file of them, or None: those of its metadata.
+        inputs: arrays for still other inputs, by name.
+        **keywords: those of ``Explainer.explain_image``.
+
+    Returns:
+        One row for each target. Its words hold the question.
+
+    Raises:
+        InputError: a word is unknown, there are too many, or the model takes no text.
+        OnnxGradcamError: as in ``Explainer.explain_image``.
+    """
+    text = text_of(explainer, vocabulary, inputs)
+    feeds = {**(inputs or {}), **text.feed(text.lexicon.tokens(question))}
+    return with_question(explainer.explain_image(image, target, method, inputs=feeds, **keywords), question)
+
+
+# --- captions ---------------------------------------------------------------------------------------------------
+
+
+def explain_caption(
+    explainer: Explainer,
+    image: Any,
+    caption: str | None = None,
+    method: str = "auto",
+    *,
+    vocabulary: VocabularyLike = None,
+    inputs: Mapping[str, Any] | None = None,
+    preprocess: PreprocessLike | Choice | PhotoFunction = "auto",
+    max_pixels: int = MAX_PIXELS,
+    **keywords: Any,
+) -> Caption:
+    """Explain a sentence about a photo: a map for the sentence as a whole, and one for each of its words.
+
+    Args:
+        explainer: a model that reads an image and a sentence so far, and gives scores for the word after each word.
+        image: a photo as ``Explainer.explain_image`` takes it.
+        caption: the sentence; None: what the model itself says, the most probable word after each word.
+        method: as in ``Explainer.explain``.
+        vocabulary: the words of the model by token, a file of them, or None: those of its metadata.
+        inputs: arrays for still other inputs, by name.
+        preprocess, max_pixels: as in ``Explainer.explain_image``.
+        **keywords: further ones of ``Explainer.explain_image``.
+
+    Returns:
+        The maps. The score of a word is its log-probability after the words before it, that of the sentence their sum
+        (Selvaraju et al. 2017, section 7).
+
+    Raises:
+        InputError: a word is unknown, there are too many, or the model takes no text.
+        TargetError: the model gives no scores for each word, or says nothing.
+        OnnxGradcamError: as in ``Explainer.explain_image``.
+    """
+    _check_sequence(explainer)
+    text = text_of(explainer, vocabulary, inputs)
+    start = _beginning(text.lexicon)
+    if caption is None:
+        tokens = own_words(explainer, image, text, start, inputs or {}, preprocess, max_pixels)
+    else:
+        tokens = text.lexicon.tokens(caption)
+    target = Each([Tokens(tokens), *(Tokens([token], [step]) for step, token in enumerate(tokens))])
+    feeds = {**(inputs or {}), **text.feed((start, *tokens[:-1]))}
+    explanation = explainer.explain_image(
+        image, target, method, inputs=feeds, preprocess=preprocess, max_pixels=max_pixels, **keywords
+    )
+    words = tuple(text.lexicon.words[token] for token in tokens)
+    return Caption(_in_words(explanation, words), words, caption is None)
+
+
+def _in_words(explanation: Explanation, words: Sequence[str]) -> Explanation:
+    """Return the rows of a sentence and of its words, called by these, with their probabilities."""
+    titles = (" ".join(words), *words)
+    named = tuple(replace(each, title=title) for each, title in zip(explanation.words, titles, strict=True))
+    return replace(explanation, words=named, probability=np.exp(explanation.score))
+
+
+def own_words(
+    explainer: Explainer,
+    image: Any,
+    text: Text,
+    start: int,
+    inputs: Mapping[str, Any],
+    preprocess: PreprocessLike | Choice | PhotoFunction,
+    max_pixels: int,
+) -> tuple[int, ...]:
+    """Return the tokens that a model says of a photo, the most probable one after each.
+
+    Raises ``TargetError`` where its first token ends the sentence.
+    """
+    x, _, _ = prepare_photo(decode(image, max_pixels), preprocess, explainer.image_input, explainer.preprocessing)
+    length, ending, said = text.spec.shape[1], text.lexicon.special(ENDING), [start]
+    never = [token for token in map(text.lexicon.special, NEVER_SAID) if token is not None]
+    while len(said) <= (length if isinstance(length, int) else LONGEST):
+        values = beside_image(explainer.image_input.name, x, {**inputs, **text.feed(said)})
+        scores = _scores_after(explainer, check_feeds(values, explainer.inputs), len(said) - 1)
+        scores[never] = -np.inf
+        token = int(scores.argmax())
+        if token == ending:
+            break
+        said.append(token)
+    if len(said) == 1:
+        raise TargetError("the model says nothing of this photo", hint="explain a sentence of yours: --caption TEXT")
+    return tuple(said[1:])
+
+
+def _scores_after(explainer: Explainer, feeds: Mapping[str, np.ndarray], step: int) -> np.ndarray:
+    """Return the scores (V,) of the word after a step, of one image."""
+    score = explainer.score
+    scores = explainer.network.untouched.run([score.output], feeds)[score.output]
+    axis = max(k for k, length in enumerate(scores.shape) if length == score.count)
+    return np.array(np.moveaxis(scores, axis, -1).reshape(-1, score.count)[step], np.float64)
+
+
+def _check_sequence(explainer: Explainer) -> None:
+    dense = explainer.score.dense
+    if dense is None or dense.cell_axes != 1:
+        raise TargetError(
+            f"score {explainer.score.name!r} has no scores for each word of a sentence",
+            hint="a model with an output (N, words, vocabulary); --score NAME where another output is one",
+        )
+
+
+def _beginning(lexicon: Lexicon) -> int:
+    start = lexicon.special(BEGINNING)
+    if start is None:
+        raise InputError(
+            "the vocabulary has no token for the beginning of a sentence",
+            where=f"{len(lexicon.words)} words",
+            hint=f"one of {', '.join(SPELLINGS[BEGINNING])}",
+        )
+    return start
