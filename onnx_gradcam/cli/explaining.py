@@ -39,6 +39,7 @@ from onnx_gradcam.jobs.heads import names_all_heads, run_heads
 from onnx_gradcam.jobs.pictures import Pictures
 from onnx_gradcam.jobs.repeat import repeat as repeat_run
 from onnx_gradcam.jobs.request import Request
+from onnx_gradcam.jobs.video import names_video, run_video
 from onnx_gradcam.photos.decode import MAX_PIXELS
 from onnx_gradcam.photos.listing import describe
 from onnx_gradcam.results.store import Mode
@@ -102,6 +103,9 @@ def explain(
     smooth: Smooth = None,
     levels: Levels = "own",
     option: MethodOptions = None,
+    every: Annotated[
+        int, typer.Option("--every", metavar="N", min=1, help="Of a video: explain every N-th frame.")
+    ] = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
     threshold: Threshold = None,
     pictures: Pictures = PICTURES,
@@ -130,6 +134,8 @@ def explain(
 
     All mistakes on labelled photos: onnx-gradcam explain resnet50.onnx photos --failures
 
+    A video: onnx-gradcam explain resnet50.onnx drive.mp4 --target car --every 2
+
     All that a detector finds: onnx-gradcam explain yolox.onnx street.jpg --preprocess yolox --target boxes
 
     An answer: onnx-gradcam explain vqa.onnx street.jpg --question "what colour is the car?"
@@ -150,6 +156,7 @@ def explain(
         layers=tuple(layer or ["auto"]),
         targets=tuple(target or ["top1"]),
         labels=labels,
+        every=every,
         preprocess=preprocess,
         inputs=tuple(inputs or []),
         question=question,
@@ -175,7 +182,9 @@ def explain(
         explain_failures(request, out, limit, overwrite, as_json)
         return
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
-    if names_all_heads(request):
+    if names_video(request):
+        _explain_video(request, out, mode, as_json)
+    elif names_all_heads(request):
         _explain_heads(request, out, mode, as_json)
     else:
         _explain(request, out, mode, as_json)
@@ -188,6 +197,21 @@ def _explain_heads(request: Request, out: Path | None, mode: Mode, as_json: bool
         complain(f"head {head!r}: {error}")
     failed = [head for head, outcome in results.outcomes.items() if _has_errors(outcome)]
     if results.errors or failed:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _explain_video(request: Request, out: Path | None, mode: Mode, as_json: bool) -> None:
+    """Explain a video; frames that fail are named, and its rate and latency are printed."""
+    others = request.both, request.true, request.question, request.sentence, request.pictures.sheet, mode == "resume"
+    if any(others) or names_all_heads(request):
+        options = "--both, --true, --question, --caption, --sheet, --resume, --head all"
+        raise typer.BadParameter(f"a video has one map a frame: leave out {options}")
+    with progress("explaining") as tick:
+        outcome = run_video(request, out, overwrite=mode == "overwrite", tick=tick)
+    show(renderer(as_json).explained_video(outcome))
+    for error in outcome.errors:
+        complain(f"frame {error['frame']}: {error['error']}")
+    if outcome.errors:
         raise typer.Exit(BAD_INPUT)
 
 

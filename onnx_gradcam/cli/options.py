@@ -123,7 +123,9 @@ Out = Annotated[
     typer.Option("-o", "--out", metavar="DIR", help="Where results go.", show_default="onnx-gradcam-out/MODEL-METHOD"),
 ]
 IMAGES = typer.Argument(
-    metavar="IMAGE...", help="Photos, volumes (.nii) or .npy arrays: files, folders or globs.", show_default=False
+    metavar="IMAGE...",
+    help="Photos, volumes (.nii) or .npy arrays: files, folders or globs; explain: or one video.",
+    show_default=False,
 )
 Threshold = Annotated[
     float | None,

@@ -180,7 +180,7 @@ def _explain_all(
             if str(image.path) not in kept:
                 _write(scaled, files.Subject(stem, str(image.path), sha256(image.path)), plan, store, listener)
         except OnnxGradcamError as error:
-            if len(images) == 1 or not _is_of_one_image(error):
+            if len(images) == 1 or not is_of_one_image(error):
                 raise
             outcome.errors.append((str(image.path), error))
             failed += 1
@@ -199,7 +199,7 @@ def _at_scale(result: Whole, scales: float | Scales | None) -> Result:
     return result if scales is None else result.at_scale(scales)
 
 
-def _is_of_one_image(error: OnnxGradcamError) -> bool:
+def is_of_one_image(error: OnnxGradcamError) -> bool:
     """Tell whether another image may do better: a wrong model, method or disk is wrong for all of them."""
     if isinstance(error, OutputError):
         return bool(error.data.get("is_taken"))

@@ -28,6 +28,7 @@ class Request:
         true: the true class of all images, the path of a table, or "folder": each photo's folder names it.
         options: texts NAME=VALUE, for the method.
         vocabulary: the path of the words of a model that reads tokens.
+        every: of a video every so many frames the first is explained.
         strict: refuse a preprocessing that is guessed.
         max_pixels: the largest photo that is decoded.
         threshold: the probability below which nothing is detected; None: that of the family of models.
@@ -54,6 +55,7 @@ class Request:
     levels: str = "own"
     options: tuple[str, ...] = ()
     vocabulary: str | None = None
+    every: int = 1
     strict: bool = False
     max_pixels: int = MAX_PIXELS
     threshold: float | None = None

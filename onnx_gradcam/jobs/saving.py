@@ -35,14 +35,14 @@ def check_document_folder(folder: Path, name: str, overwrite: bool) -> None:
 
 
 def save_document(
-    content: Mapping[str, Any], name: str, beside: Mapping[str, Picture | bytes], folder: Path, overwrite: bool
+    content: Mapping[str, Any], name: str, beside: Mapping[str, Picture | bytes | Path], folder: Path, overwrite: bool
 ) -> Path:
     """Write pictures and other files, then the document; what an earlier one of this name wrote is removed.
 
     Args:
         content: the document; its "files" are filled in.
         name: its name.
-        beside: pictures, or the content of other files, by the names of their files.
+        beside: pictures, the content of other files, or the paths of files that are there already, by their names.
         folder: where to write.
         overwrite: whether an earlier document is replaced.
 
@@ -53,12 +53,17 @@ def save_document(
         OutputError: the folder cannot be written, or holds such a document already.
     """
     check_document_folder(folder, name, overwrite)
-    files = {file: data if isinstance(data, bytes) else encode_png(data) for file, data in beside.items()}
+    there = {file: journal.sha256(data) for file, data in beside.items() if isinstance(data, Path)}
+    files = {
+        file: data if isinstance(data, bytes) else encode_png(data)
+        for file, data in beside.items()
+        if not isinstance(data, Path)
+    }
     path = folder / name
-    journal.remove(folder, _earlier(path))
+    journal.remove(folder, {file: digest for file, digest in _earlier(path).items() if file not in there})
     for file, data in files.items():
         _write(folder / file, data)
-    hashes = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+    hashes = {**there, **{file: hashlib.sha256(data).hexdigest() for file, data in files.items()}}
     _write(path, journal.encode_json({**content, "files": hashes}, indent=2) + b"\n")
     return path
 

@@ -16,6 +16,7 @@ from onnx_gradcam.jobs.inspect import Overview
 from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
 from onnx_gradcam.jobs.report import json, text
+from onnx_gradcam.jobs.video import VideoOutcome
 from onnx_gradcam.verify import Report
 
 
@@ -30,6 +31,9 @@ class Renderer(Protocol):
 
     def explained_heads(self, outcomes: Mapping[str, Outcome]) -> str:
         """Return what is printed when all images are explained for all heads, by the names of the heads."""
+
+    def explained_video(self, outcome: VideoOutcome) -> str:
+        """Return what is printed when a video is explained."""
 
     def repeated(self, rows: Sequence[Repeat]) -> str:
         """Return how the maps of a repeated run compare."""

@@ -16,6 +16,7 @@ from onnx_gradcam.jobs.failures import FailureReport
 from onnx_gradcam.jobs.inspect import Overview
 from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
+from onnx_gradcam.jobs.video import VideoOutcome
 from onnx_gradcam.results.records import without_nan
 from onnx_gradcam.verify import Report
 
@@ -34,6 +35,12 @@ def explained_heads(outcomes: Mapping[str, Outcome]) -> str:
     """Return the manifest of each head, by the name of its first output."""
     manifests = {name: json.loads(outcome.manifest.read_text("utf-8")) for name, outcome in outcomes.items()}
     return json.dumps({"heads": manifests}, indent=2, allow_nan=False)
+
+
+def explained_video(outcome: VideoOutcome) -> str:
+    """Return the document that was written."""
+    assert outcome.document is not None
+    return outcome.document.read_text("utf-8").rstrip("\n")
 
 
 def repeated(rows: Sequence[Repeat]) -> str:

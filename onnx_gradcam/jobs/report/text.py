@@ -17,6 +17,7 @@ from onnx_gradcam.jobs.failures import FailureReport
 from onnx_gradcam.jobs.inspect import HeadInfo, LayerInfo, Operator, Overview
 from onnx_gradcam.jobs.presets import Ranking
 from onnx_gradcam.jobs.repeat import Repeat
+from onnx_gradcam.jobs.video import VideoOutcome
 from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.verify import Check, NodeCheck, Report
 from onnx_gradcam.verify.report import VERDICTS
@@ -45,6 +46,13 @@ def explained(outcome: Outcome) -> str:
 def explained_heads(outcomes: Mapping[str, Outcome]) -> str:
     """Return the pages of the contact sheets; each row has been printed."""
     return "\n".join(filter(None, map(explained, outcomes.values())))
+
+
+def explained_video(outcome: VideoOutcome) -> str:
+    """Return the number of frames, their rate and latency, and the file in one line."""
+    latency = f"latency {outcome.latency(0.5):.1f} ms (95 %: {outcome.latency(0.95):.1f} ms)"
+    rate = f"{outcome.rate:.1f} frames/s"
+    return f"{outcome.source}  {len(outcome.frames)} frames  {rate}  {latency}  {outcome.written}"
 
 
 def repeated(rows: Sequence[Repeat]) -> str:
