@@ -193,6 +193,7 @@ def _draw(explanation: Explanation, frame: VideoFrame, style: Style) -> Picture:
     more = [f"and {count - SHOWN_ROWS} more"] if count > SHOWN_ROWS else []
     cautions = dict.fromkeys(line for row in range(count) for line in portrait.cautions(explanation, row))
     place = f"{frame.seconds:.2f} s, frame {frame.index}   {explanation.method}"
+    place += f"   {explanation.unit(0)} {float(explanation.score[0]):.3g}" if count == 1 else ""
     return video_frame(picture, "   ".join([*names, *more]), place, [*cautions])
 
 

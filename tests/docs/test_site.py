@@ -21,6 +21,7 @@ RUN = {
     "tutorials/torch.md": ("torch", "onnxscript"),
     "tutorials/detector.md": ("torch", "onnxscript"),
     "tutorials/keras.md": ("torch", "onnxscript", "keras"),
+    "recipes/driving.md": ("av",),
     "recipes/medical.md": ("nibabel",),
     "recipes/signals.md": (),
 }

@@ -10,8 +10,10 @@ from onnx_gradcam.results.picture.figure import CAUTION_INK, CAUTION_PAPER
 from onnx_gradcam.results.picture.overlay import Picture
 from onnx_gradcam.results.picture.text import FAINT, INK, PAPER, strip
 
-LETTERS_SHARE, LETTERS = 0.035, (12, 30)
+LETTERS_SHARE, LETTERS = 0.035, (14, 30)
 """The height of letters as a share of the width, and its limits in pixels."""
+LEAST_WIDTH = 448
+"""A smaller frame is enlarged by a whole number, so that the lines below it can be read."""
 
 
 def video_frame(overlay: Picture, title: str, place: str, cautions: Sequence[str]) -> Picture:
@@ -23,6 +25,8 @@ def video_frame(overlay: Picture, title: str, place: str, cautions: Sequence[str
         place: where in the video.
         cautions: what changes how the picture must be read.
     """
+    factor = -(-LEAST_WIDTH // overlay.shape[1])
+    overlay = overlay.repeat(factor, axis=0).repeat(factor, axis=1)
     width = overlay.shape[1]
     size = int(np.clip(round(width * LETTERS_SHARE), *LETTERS))
     caution = strip("  ·  ".join(cautions), width, size, CAUTION_INK, paper=CAUTION_PAPER if cautions else PAPER)
