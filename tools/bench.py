@@ -1,10 +1,13 @@
 """What explaining costs, as a ratio against plain inference of the untouched model in the same process.
 
     python tools/bench.py [--models resnet50 vgg16 mobilenet_v2] [--batches 1 8] [--rounds 30] [--json FILE]
-                          [--methods gradcam saliency guided-backprop …] [--clock wall|processor]
+                          [--methods gradcam saliency guided-backprop …] [--copies occlusion rise …]
+                          [--clock wall|processor]
 
-Each model runs in a process of its own. Contenders take turns, round by round; medians are printed. Threads do not
-spin, so that idle sessions cost nothing. The processor's time tells ratios where other work runs on the machine, too.
+Methods that run changed copies of the input (``--copies``) are compared with plain inference of as many images, in
+batches of the size in which copies are run. Each model runs in a process of its own. Contenders take turns, round by
+round; medians are printed. Threads do not spin, so that idle sessions cost nothing. The processor's time tells ratios
+where other work runs on the machine, too.
 Needs torch (for the modules); pytorch-grad-cam is measured where installed.
 """
 
@@ -29,9 +32,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from onnx_gradcam.copies.scores import COPIES_AT_ONCE
+from onnx_gradcam.methods.perturbation.table import INPUT_METHODS
 from onnx_gradcam.methods.table import NAMES
 
 WARM_UP = 3
+COPIES = 64
+FEW: dict[str, dict[str, int]] = {"occlusion": {"window": 48, "stride": 24}}
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
@@ -40,6 +47,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet50", "vgg16", "mobilenet_v2"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--methods", nargs="+", default=["gradcam", "saliency", "guided-backprop"], choices=NAMES)
+    parser.add_argument("--copies", nargs="*", default=["occlusion", "rise"], choices=INPUT_METHODS)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--json", type=Path)
@@ -49,7 +57,8 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for name in options.models:
         with context.Pool(1) as pool:
-            found = pool.apply(measure, (name, options.batches, options.rounds, options.methods, options.clock))
+            how = options.batches, options.rounds, options.methods, options.copies, options.clock
+            found = pool.apply(measure, (name, *how))
         results["models"][name] = found
         report(name, found)
     if options.json:
@@ -73,9 +82,14 @@ def report(name: str, found: dict[str, Any]) -> None:
         print(f"  batch {batch}")
         for what, seconds in times.items():
             print(f"    {what:28} {1e3 * seconds:9.2f} ms  {seconds / plain:6.3f} x")
+    for what, (seconds, plain, count) in found["copies"].items():
+        rate = f"{plain / seconds:.3f} of the rate of plain inference in batches of {COPIES_AT_ONCE}"
+        print(f"  {what}, {count} copies {1e3 * seconds:9.2f} ms: {rate}")
 
 
-def measure(name: str, batches: list[int], rounds: int, methods: Sequence[str], clock: str) -> dict[str, Any]:
+def measure(
+    name: str, batches: list[int], rounds: int, methods: Sequence[str], copies: Sequence[str], clock: str
+) -> dict[str, Any]:
     import onnxruntime as ort
     import torch
     from architectures import ARCHITECTURES
@@ -110,8 +124,34 @@ def measure(name: str, batches: list[int], rounds: int, methods: Sequence[str], 
             if "gradcam" in methods:
                 contenders["gradcam, top 5"] = partial(explainer.explain, x, target=ogc.TopK(5))
             found["batches"][batch] = take_turns(contenders, rounds, CLOCKS[clock])
+        found["copies"] = {
+            method: measure_copies(explainer, plain, method, max(3, rounds // 6), CLOCKS[clock]) for method in copies
+        }
         found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found
+
+
+def measure_copies(
+    explainer: Any, session: Any, method: str, rounds: int, now: Callable[[], float]
+) -> tuple[float, float, int]:
+    """Median seconds of a method on one image, and of plain inference of as many images as it runs; how many these are.
+
+    The method is asked for about ``COPIES`` copies.
+    """
+    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    options = FEW.get(method, {"samples": COPIES})
+    told: list[int] = []
+    explainer.explain(x, method=method, progress=lambda done, total: told.append(done), **options)
+    count = told[-1] + 1  # and the image itself
+    batches = [x.repeat(min(COPIES_AT_ONCE, count - k), axis=0) for k in range(0, count, COPIES_AT_ONCE)]
+    name = session.get_inputs()[0].name
+
+    def run() -> None:
+        for batch in batches:
+            session.run(None, {name: batch})
+
+    times = take_turns({"plain": run, "method": partial(explainer.explain, x, method=method, **options)}, rounds, now)
+    return times["method"], times["plain"], count
 
 
 def export(module: Any, path: Path) -> None:
