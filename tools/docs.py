@@ -30,6 +30,7 @@ from onnx_gradcam.jobs.evaluate.chosen import NEEDS_OF_DATA
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS, guided
 from onnx_gradcam.methods.cam import COMBINATIONS, NEEDS_GRADIENT
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
+from onnx_gradcam.methods.factorization import CONCEPT_METHODS
 from onnx_gradcam.methods.heatmap import fuse
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS, TAIL_METHODS
 from onnx_gradcam.methods.projections import PROJECTIONS
@@ -127,6 +128,9 @@ def methods() -> str:
         formula, _, source = _first_line(of_tokens.function).partition("   ")
         needed = "of the attention" if "gradient" in of_tokens.needs else "no"
         rows.append(f"| `{name}` | {_cell(formula)} | {source} | {needed} |")
+    for name, function in CONCEPT_METHODS.items():
+        formula, _, source = _first_line(function).partition("   ")
+        rows.append(f"| `{name}` | {_cell(formula)} | {source} | no |")
     of_input: dict[str, Callable[..., object]] = {**ATTRIBUTIONS, PRODUCT: guided}
     for name, function in of_input.items():
         formula, _, source = _first_line(function).partition("   ")
@@ -143,7 +147,14 @@ def definitions() -> str:
     lines = []
     tokens = [(name, method.function) for name, method in TOKEN_METHODS.items()]
     perturbations = [(name, method.function) for name, method in PERTURBATIONS.items()]
-    for name, function in [*WEIGHTS.items(), *PROJECTIONS.items(), *tokens, *ATTRIBUTIONS.items(), *perturbations]:
+    for name, function in [
+        *WEIGHTS.items(),
+        *PROJECTIONS.items(),
+        *tokens,
+        *CONCEPT_METHODS.items(),
+        *ATTRIBUTIONS.items(),
+        *perturbations,
+    ]:
         options = ", ".join(f"`{option}` ({default})" for option, default in options_of(name).items())
         lines += [f"### {name}", "", explained(function), ""]
         lines += [f"Options: {options}.", ""] if options else []

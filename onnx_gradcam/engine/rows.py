@@ -66,11 +66,6 @@ def class_index(rows: Rows) -> Array:
     return np.array([row.target.class_index for row in rows], np.int64)
 
 
-def words(rows: Rows) -> list[tuple[str, str]]:
-    """Return what each row explains in words: as ``--target`` has it, and as a title."""
-    return [(row.target.text, row.target.title) for row in rows]
-
-
 def with_class_boxes(context: Context, of: WrittenScore, rows: Rows, results: Mapping[str, Any]) -> tuple[Row, ...]:
     """Return the rows, those of a detector's classes with their box and with what their probability is made of."""
     if of.dense is None or not of.dense.detection:

@@ -14,6 +14,7 @@ from onnx_gradcam.engine.evaluation import Evaluation, RunResult
 from onnx_gradcam.engine.finite import broken_images
 from onnx_gradcam.engine.rows import hold_targets
 from onnx_gradcam.errors import LayerError, MethodError, NoGradientPath, UnsupportedGradient
+from onnx_gradcam.explain.concept_maps import concept_maps
 from onnx_gradcam.explain.copy_maps import COPY_MAKERS
 from onnx_gradcam.explain.drawn import Maps, MapTask, draw_cams
 from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
@@ -25,6 +26,7 @@ from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
 from onnx_gradcam.methods.expectation import PATH_METHODS
+from onnx_gradcam.methods.factorization import CONCEPT_METHODS
 from onnx_gradcam.methods.integration import moving_inputs
 from onnx_gradcam.methods.perturbation.table import TAIL_METHODS
 from onnx_gradcam.methods.recipe import Recipe
@@ -193,6 +195,7 @@ MAKERS: Mapping[str, Callable[[MapTask], Maps]] = {
     **dict.fromkeys(TAIL_METHODS, tail_maps),
     **COPY_MAKERS,
     **dict.fromkeys(TOKEN_METHODS, token_maps),
+    **dict.fromkeys(CONCEPT_METHODS, concept_maps),
 }
 
 

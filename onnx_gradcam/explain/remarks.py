@@ -17,7 +17,8 @@ from onnx_gradcam.photos.preprocess.choice import Choice
 from onnx_gradcam.results import cautions, doubts, notes
 from onnx_gradcam.results.doubts import Doubt
 from onnx_gradcam.results.records import Words
-from onnx_gradcam.targets import Context, family_of, is_exclusive
+from onnx_gradcam.targets import Context, RowTarget, family_of, is_exclusive
+from onnx_gradcam.targets.kinds import CONCEPT
 
 IN_PADDING = 0.9  # a map that stays below this share of its maximum within the photo has its evidence beside it
 
@@ -41,13 +42,19 @@ def words_of(
         network: the opened model.
     """
     of_rows = zip(
-        rows.words(maps.rows),
+        [_in_words(context, row.target) for row in maps.rows],
         rows.made_of(maps.rows),
         _find_doubts(context, maps, probability),
         _find_cautions(maps, choice, labels_source, network),
         strict=True,
     )
     return tuple(Words(text, title, product, doubt, lines) for (text, title), product, doubt, lines in of_rows)
+
+
+def _in_words(context: Context, target: RowTarget) -> tuple[str, str]:
+    """Return what a row explains, as ``--target`` has it, and as a title; that of a concept ends in its class."""
+    has_class = target.kind is CONCEPT and target.class_index >= 0
+    return target.text, target.title + f": {context.label(target.class_index)}" * has_class
 
 
 def least_probability(score: Score, threshold: float | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
+from onnx_gradcam.methods.factorization import CONCEPT_METHODS, check_concepts, options_of_concepts
 from onnx_gradcam.methods.heatmap import FUSIONS
 from onnx_gradcam.methods.kernels import KERNELS
 from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
@@ -24,7 +25,7 @@ from onnx_gradcam.methods.tokens import FLOORS, HEADS, READINGS, TOKEN_METHODS, 
 
 GUIDED_CAMS: Mapping[str, str] = {f"guided-{name}": name for name in cam.CAMS}
 """Name of a product, such as "guided-gradcam" → the cam that guided backpropagation is multiplied with."""
-NAMES = (*cam.CAMS, *TOKEN_METHODS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS, *PERTURBATIONS)
+NAMES = (*cam.CAMS, *TOKEN_METHODS, *CONCEPT_METHODS, *attribution.ATTRIBUTIONS, *GUIDED_CAMS, *PERTURBATIONS)
 AUTO = "auto"
 """What stands for a method that the score of the model decides."""
 GRADCAM, HIRESCAM = AUTOMATIC = ("gradcam", "hirescam")
@@ -58,9 +59,17 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "window": tuple(WINDOWS),
 }
 """The words that options take, where their default is a word."""
+CHECKS: Mapping[str, Callable[..., None]] = {
+    **dict.fromkeys(attribution.ATTRIBUTIONS, attribution.check_method),
+    **dict.fromkeys(TOKEN_METHODS, check_token_method),
+    **dict.fromkeys(CONCEPT_METHODS, check_concepts),
+    **dict.fromkeys(PERTURBATIONS, check_perturbation),
+}
+"""What raises ``MethodError`` for variants that a method does not have; all others are cams of a layer."""
 WITHOUT_GRADIENT = (
     *(name for name in cam.CAMS if name not in cam.NEEDS_GRADIENT),
     *(name for name, method in TOKEN_METHODS.items() if "gradient" not in method.needs),
+    *CONCEPT_METHODS,
     *PERTURBATIONS,
 )
 
@@ -124,12 +133,8 @@ def check(recipe: Recipe) -> None:
     if recipe.levels not in LEVELS:
         raise MethodError(f"unknown levels {recipe.levels!r}", hint="'own' or 'all'", levels=recipe.levels)
     check_smoothing(recipe)
-    if method in attribution.ATTRIBUTIONS:
-        attribution.check_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
-    elif method in TOKEN_METHODS:
-        check_token_method(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
-    elif method in PERTURBATIONS:
-        check_perturbation(method, counterfactual=recipe.counterfactual, signed=recipe.signed)
+    if method in CHECKS:
+        CHECKS[method](method, counterfactual=recipe.counterfactual, signed=recipe.signed)
     else:
         cam_is_signed = recipe.signed and method not in GUIDED_CAMS  # a product has the sign of guided backpropagation
         cam.check_method(
@@ -186,9 +191,10 @@ def check_smoothing(recipe: Recipe) -> None:
                 hint="'smoothgrad' averages gradients over noisy copies of the input",
                 smooth=name,
             )
-        if method in TOKEN_METHODS:
+        if method in TOKEN_METHODS or method in CONCEPT_METHODS:
+            read = "attention maps" if method in TOKEN_METHODS else "the activation alone"
             raise MethodError(
-                f"smoothing by {name!r} is for cams, but {method!r} reads attention maps",
+                f"smoothing by {name!r} is for cams, but {method!r} reads {read}",
                 hint="leave out the smoothing",
                 smooth=name,
             )
@@ -217,6 +223,7 @@ def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
         **attribution.options_of(method),
         **cam.CAM_OPTIONS.get(cam_method(method), NO_OPTIONS),
         **(TOKEN_METHODS[method].options if method in TOKEN_METHODS else {}),
+        **(options_of_concepts(method) if method in CONCEPT_METHODS else {}),
         **(PERTURBATIONS[method].options if method in PERTURBATIONS else {}),
         **(GATE_DEFAULTS if is_gated else {}),
         **(NOISE_DEFAULTS if needs_noise else {}),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnx_gradcam.methods.attribution import ATTRIBUTIONS
+from onnx_gradcam.methods.factorization import CONCEPT_METHODS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.table import GUIDED_CAMS, WITHOUT_GRADIENT
 from onnx_gradcam.methods.tokens import TOKEN_METHODS
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 EXCLUSIVE = ("Softmax", "LogSoftmax")
 LOGIT, SCORE, ACTIVATION, GRADIENT = "logit", "score", "activation", "gradient"
+SHARE = "share of the peak"
 UNITS: Mapping[str, str] = {
     "prob": "probability",
     "logprob": "log-probability",
@@ -61,6 +63,8 @@ def unit_of_map(method: str, unit: str) -> str:
         return unit if PERTURBATIONS[name].unit == SCORE else PERTURBATIONS[name].unit
     if name in TOKEN_METHODS:
         return unit if TOKEN_METHODS[name].unit == SCORE else TOKEN_METHODS[name].unit
+    if name in CONCEPT_METHODS:
+        return SHARE
     if name in WITHOUT_GRADIENT:
         return ACTIVATION
     if name in VARIANCES:

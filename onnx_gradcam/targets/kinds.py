@@ -194,6 +194,7 @@ PROBABILITY = Kind("probability", _probability, at_best_cell=True)
 LOG_PROBABILITY = Kind("log-probability", _log_probability, at_best_cell=True)
 WEIGHTED = Kind("weighted", _weighted, (Parameter("weights", ("classes",)),), at_best_cell=True)
 LINEAR = Kind("linear", _linear, (Parameter("weights", ("classes",)),), at_best_cell=True)
+CONCEPT = Kind("concept", _class)  # of rows that are found in an activation: nothing is written for them
 REGION = Kind("region", _region, (MASK,), ("logits", "sides"))
 CELL = Kind("cell", _region, (MASK,), DETECTION)
 OBJECTNESS = Kind("objectness", _objectness, (MASK,), DETECTION, branch="objectness")
