@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class Behind(NamedTuple):
         by_image: those of ``beside`` that are known to hold one row for each image along their first axis.
         output: the name of the output: the score tensor, or for other kinds than classes the score (N,).
         inputs: the inputs for the parameters of targets, as in ``GradientNames``; empty for classes.
+        widest: how many numbers the largest value holds for one image, of those whose shape is known; at least 1.
     """
 
     model: ir.Model
@@ -35,6 +37,7 @@ class Behind(NamedTuple):
     by_image: frozenset[str]
     output: str
     inputs: Mapping[str, str]
+    widest: int
 
 
 def behind(prepared: ir.Model, score: WrittenScore, kind: Kind, name: str, image_input: str) -> Behind:
@@ -80,10 +83,11 @@ def behind(prepared: ir.Model, score: WrittenScore, kind: Kind, name: str, image
     by_image = frozenset(v.name or "" for v in beside if batch is not None and _has_rows(v, batch[0]))
     part = ir.convenience.extract(graph, [changed, *beside, *given], [output])
     part.opset_imports.update(graph.opset_imports)
+    widest = max([1, *(_size(v) for node in part for v in [*part.inputs, *node.outputs])])
     _forget_shapes(part)
     names = tuple(v.name or "" for v in beside)
     result = ir.Model(part, ir_version=model.ir_version)
-    return Behind(result, changed.name or "", names, by_image, output.name or "", parameters)
+    return Behind(result, changed.name or "", names, by_image, output.name or "", parameters, widest)
 
 
 def _entrance(op: Builder, value: Value) -> Value:
@@ -139,6 +143,13 @@ def _read(node: ir.Node) -> list[Value]:
 
 def _has_rows(value: Value, images: int | ir.SymbolicDim) -> bool:
     return value.shape is not None and len(value.shape) > 0 and same_dim(value.shape[0], images)
+
+
+def _size(value: Value) -> int:
+    """Return how many numbers a value holds for one image, 0 where that is not known."""
+    dims = () if value.shape is None else value.shape[1:]
+    known = [d for d in dims if isinstance(d, int)]
+    return math.prod(known) if known and len(known) == len(dims) else 0
 
 
 def _forget_shapes(graph: ir.Graph) -> None:

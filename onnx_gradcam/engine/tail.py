@@ -21,6 +21,8 @@ from onnx_gradcam.targets.written import WrittenScore
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
+MAX_VALUES = 2**22
+"""Of the largest value, in one run: where it leaves the caches, more copies are slower."""
 TOLERANCE = 1e-3
 """Copies that are run together may differ from copies that are run alone by this share of the largest score."""
 
@@ -94,11 +96,11 @@ class Tail:
         count = copies.shape[self._axis]
         if self._is_free is None and count > 1:
             self._is_free = self._are_run_alike(copies.take([0, count - 1], axis=self._axis), beside, parameters)
-        return (
-            self._run_together(copies, beside, parameters)
-            if self._is_free
-            else self._run_alone(copies, beside, parameters)
-        )
+        if not self._is_free:
+            return self._run_alone(copies, beside, parameters)
+        at_once = max(1, MAX_VALUES // max(self._graph.widest, copies.size // count))
+        pieces = np.split(copies, range(at_once, count, at_once), axis=self._axis)
+        return np.concatenate([self._run_together(piece, beside, parameters) for piece in pieces])
 
     def _are_run_alike(self, copies: Array, beside: Arrays, parameters: Arrays) -> bool:
         """Tell whether copies that are run together get the scores that each gets alone."""

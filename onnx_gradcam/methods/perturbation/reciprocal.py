@@ -32,21 +32,28 @@ def recipro_cam(
         batch: at least 1.
     """
     size = whole_number("batch", batch, 1)
-    masks = windows(activation.shape[1:], WINDOWS[window])
-    parts = [run(activation * masks[start : start + size, None]) for start in range(0, len(masks), size)]
-    alone = np.concatenate(parts).T.reshape(len(scores), *activation.shape[1:])
+    space = activation.shape[1:]
+    count = int(np.prod(space))
+    parts = []
+    for start in range(0, count, size):
+        masks = windows(space, WINDOWS[window], np.arange(start, min(start + size, count)))
+        parts.append(run(activation * masks[:, None]))
+    alone = np.concatenate(parts).T.reshape(len(scores), *space)
     lowest = alone.min(axis=tuple(range(1, alone.ndim)), keepdims=True)
     return PerturbedMaps((alone - lowest).astype(np.float32))
 
 
-def windows(space: tuple[int, ...], line: tuple[float, float]) -> Array:
-    """Return for each position the window about it, (positions, *space) float32."""
-    masks = np.ones((1,) * (2 * len(space)), np.float32)
-    for axis, size in enumerate(space):
-        places = np.arange(size)
-        distance = np.abs(places[:, None] - places)
-        along = np.select([distance == 0, distance == 1], line)
-        shape = [1] * (2 * len(space))
-        shape[axis] = shape[len(space) + axis] = size
-        masks = masks * along.reshape(shape).astype(np.float32)
-    return masks.reshape(-1, *space)
+def windows(space: tuple[int, ...], line: tuple[float, float], numbers: Array) -> Array:
+    """Return the windows about some positions, (positions, *space) float32.
+
+    Args:
+        space: how many positions there are along each axis.
+        line: a value of ``WINDOWS``.
+        numbers: the positions, counted along the last axis first.
+    """
+    masks = np.ones((len(numbers), *[1] * len(space)), np.float32)
+    for axis, (size, at) in enumerate(zip(space, np.unravel_index(numbers, space), strict=True)):
+        distance = np.abs(at[:, None] - np.arange(size))
+        along = np.select([distance == 0, distance == 1], line).astype(np.float32)
+        masks = masks * along.reshape(len(numbers), *[size if k == axis else 1 for k in range(len(space))])
+    return masks
