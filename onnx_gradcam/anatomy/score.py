@@ -251,7 +251,8 @@ def _refuse_steps(graph: ir.Graph, reached: Set[ir.Value], batches: Batches) -> 
                     f"the gradient of {value.name!r} is zero by definition: no path from the input goes around "
                     f"{steps[0].op_type}",
                     where=f"node {steps[0].name!r}",
-                    hint="a score before that node: --score NAME",
+                    hint="a score before that node: --score NAME; or this one by its name, with a method without "
+                    "gradients (reciprocam)",
                     outputs=(value.name,),
                     node=steps[0].name,
                 )

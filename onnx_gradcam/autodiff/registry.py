@@ -227,7 +227,7 @@ def refusal(node: ir.Node, i: int, reason: str, by_design: bool = False) -> Unsu
     return UnsupportedGradient(
         f"{reason} for {domain}{node.op_type}, {what}",
         where=f"node {node.name!r}, input {value.name!r}, output {node.outputs[0].name!r}",
-        hint="a target layer after this node (--layer), or a method without gradients (eigencam)",
+        hint="a target layer after this node (--layer), or a method without gradients (reciprocam, eigencam)",
         op_type=node.op_type,
         domain=node.domain,
         node=node.name,

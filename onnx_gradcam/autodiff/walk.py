@@ -79,7 +79,8 @@ def _no_path(op: Builder, seeds: Mapping[Value, Value], value: Value) -> NoGradi
     names = sorted(v.name or "" for v in reached - ours if v.const_value is None)
     return NoGradientPath(
         f"{', '.join(map(repr, names))} does not depend on {value.name!r} through differentiable operators",
-        hint="another target layer: `onnx-gradcam inspect MODEL` lists the candidates",
+        hint="another target layer: `onnx-gradcam inspect MODEL` lists the candidates; or a method that runs what is "
+        "behind the layer and needs no gradient (reciprocam, ablationcam)",
         outputs=tuple(names),
         value=value.name,
     )

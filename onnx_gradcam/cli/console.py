@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from onnx_gradcam.cli.estimate import runs_ticker
 from onnx_gradcam.errors import OutputError
 from onnx_gradcam.jobs.report import RENDERERS, Renderer
 
@@ -64,16 +65,36 @@ class Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
+Tick = Callable[[int, int | None], None]
+"""Is called with the number of those that are done, and of all, None where that is not known."""
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+def progress(what: str) -> Iterator[Tick]:
     """Show "n of N, rate, time left" on stderr while the body runs, if stderr is a terminal and nobody asked for quiet.
 
     Yields:
         A function to be called with the number of those that are done, and of all, None where that is not known.
     """
+    with _bar() as bar:
+        yield _ticker(bar, what)
+
+
+@contextmanager
+def progress_with_runs(what: str) -> Iterator[tuple[Tick, Callable[[int, int], None]]]:
+    """Show the same, and below it how far a method is that runs the model many times for each image.
+
+    Yields:
+        What ``progress`` yields, and the same for the runs.
+    """
+    with _bar() as bar:
+        yield _ticker(bar, what), runs_ticker(bar)
+
+
+def _bar() -> Progress:
     shown = sys.stderr.isatty() and log.isEnabledFor(logging.WARNING)
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(" of "),
         Rate(),
@@ -81,14 +102,16 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
         TextColumn("left"),
     )
     beside = sys.stdout.isatty()  # else rich would print on the terminal what goes into a file or a pipe
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown, redirect_stdout=beside)
-    with bar:
-        task = bar.add_task(what, total=None)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown, redirect_stdout=beside)
 
-        def tick(done: int, total: int | None) -> None:
-            if total is not None and bar.tasks[0].total is None:  # what was done before counts for no rate
-                bar.reset(task, completed=done, total=total)
-            else:
-                bar.update(task, completed=done, total=total)
 
-        yield tick
+def _ticker(bar: Progress, what: str) -> Tick:
+    task = bar.add_task(what, total=None)
+
+    def tick(done: int, total: int | None) -> None:
+        if total is not None and bar.tasks[0].total is None:  # what was done before counts for no rate
+            bar.reset(task, completed=done, total=total)
+        else:
+            bar.update(task, completed=done, total=total)
+
+    return tick

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from onnx_gradcam.cli.console import BAD_INPUT, FOUND, complain, log, progress, renderer, show
+from onnx_gradcam.cli.console import BAD_INPUT, FOUND, complain, log, progress, progress_with_runs, renderer, show
 from onnx_gradcam.cli.failing import explain_failures
 from onnx_gradcam.cli.model_options import NONE, ModelOptions, takes_model_options
 from onnx_gradcam.cli.options import (
@@ -232,7 +232,7 @@ def _has_errors(outcome: job.Outcome) -> bool:
 def _run(request: Request, out: Path | None, mode: Mode, as_json: bool) -> job.Outcome:
     """Explain the images of a request; each row is printed when its files are written."""
     warned: set[str] = set()
-    with progress("explaining") as tick:
+    with progress_with_runs("explaining") as (tick, runs):
 
         def report(row: job.ExplainedRow) -> None:
             for warning in row.warnings:
@@ -242,7 +242,7 @@ def _run(request: Request, out: Path | None, mode: Mode, as_json: bool) -> job.O
             show(renderer(as_json).explained_row(row))
 
         log.info("%s", {k: v for k, v in request.as_dict().items() if v})
-        outcome = job.run(request, out, mode=mode, listener=job.Listener(report, tick))
+        outcome = job.run(request, out, mode=mode, listener=job.Listener(report, tick, runs))
     if outcome.left_out:
         log.warning("%s", describe(outcome.left_out))
     if outcome.kept:

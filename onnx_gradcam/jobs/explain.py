@@ -21,6 +21,7 @@ from onnx_gradcam.errors import (
     UnsupportedGradient,
 )
 from onnx_gradcam.explain.default_method import named
+from onnx_gradcam.explain.drawn import Progress, tell_nobody
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.jobs.checks import check_request, files_read
 from onnx_gradcam.jobs.images import Partly, Whole, explain_files, rest_of
@@ -102,10 +103,12 @@ class Listener:
     Attributes:
         row: is called with each row when it is written.
         done: is called when an image is done, with the number of those that are, and of all.
+        runs: is told how far a method is that runs the model many times for an image.
     """
 
     row: Callable[[ExplainedRow], None] = lambda row: None
     done: Callable[[int, int], None] = lambda count, total: None
+    runs: Progress = tell_nobody
 
 
 SILENT = Listener()
@@ -145,6 +148,7 @@ def run(request: Request, folder: Path | None = None, *, mode: Mode = "new", lis
         check_file(listing.images[0].path)
     with open_explainer(request) as explainer:
         plan = settle(request, values, explainer, listing.images)
+        plan = replace(plan, keywords={**plan.keywords, "progress": listener.runs})
         request = replace(request, method=named(request.method, explainer.score))
         folder = folder or default_folder(request)
         request = _with_earlier_images(request, folder, mode)

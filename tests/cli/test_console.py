@@ -8,8 +8,11 @@ import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from onnx_gradcam.cli.console import CLOSED_PIPE, progress, set_loudness, show
+from onnx_gradcam.cli.estimate import runs_ticker
 from onnx_gradcam.errors import OutputError
 
 
@@ -79,3 +82,31 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Full())
     with pytest.raises(OutputError, match="cannot write to stdout: No space left on device"):
         show("a line")
+
+
+class TestRuns:
+    def shown(self, monkeypatch: pytest.MonkeyPatch, stderr: Any, seconds: float) -> str:
+        """Return what stands on stderr when ten batches of ten runs are done, each in ``seconds``."""
+        set_loudness(verbose=False, quiet=False)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setenv("TERM", "xterm")
+        bar = Progress(TextColumn("{task.description}"), MofNCompleteColumn(" of "), console=Console(stderr=True))
+        bar.disable = not stderr.isatty()
+        clock = iter(100 + seconds * n for n in range(20))
+        with bar:
+            tick = runs_ticker(bar, lambda: next(clock))
+            for done in range(0, 101, 10):
+                tick(done, 100)
+                bar.refresh()
+        text: str = stderr.getvalue()
+        return text
+
+    def test_a_long_run_says_how_long_it_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = self.shown(monkeypatch, Terminal(), 5)
+        assert text.count("100 runs: about 50 seconds for each image") == 1
+        assert "90 of 100" in text
+
+    def test_a_short_one_and_one_that_nobody_looks_at_do_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "about" not in self.shown(monkeypatch, Terminal(), 0.5)
+        assert self.shown(monkeypatch, io.StringIO(), 5) == ""

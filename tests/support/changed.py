@@ -25,7 +25,10 @@ def with_fed(model: onnx.ModelProto, name: str, kind: int = TensorProto.FLOAT) -
 
 def runner(model: onnx.ModelProto, name: str, feeds: Mapping[str, np.ndarray], output: str) -> Any:
     """Return a function from the value ``name`` to the output, the other inputs being ``feeds``."""
-    session = ort.InferenceSession(with_fed(model, name).SerializeToString(), providers=["CPUExecutionProvider"])
+    copy = with_fed(model, name)
+    if output not in [v.name for v in copy.graph.output]:
+        copy.graph.output.append(onnx.ValueInfoProto(name=output))
+    session = ort.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda value: session.run([output], {**feeds, f"{name}_fed": value})[0]
 
 
