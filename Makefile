@@ -16,7 +16,7 @@ PYTEST = -m pytest -n auto --dist loadfile
 # `make test` leaves out what is marked slow, and skips what needs torch or the zoo; `make check` runs it all.
 EVERYTHING = -m "not oracles and not heavy and not gpu"
 
-.PHONY: demo test check sweep kinds bench bench-analysis oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
+.PHONY: demo test check sweep kinds bench bench-analysis evaluation oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo
@@ -53,6 +53,11 @@ bench: $(CHECK_ENV)/.ready
 # What it costs to look at a model: graphs of 500 nodes, and the zoo.
 bench-analysis: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/bench_analysis.py
+
+# Every figure of the pages with measured sections; what was measured before is kept in build/evaluation.
+evaluation: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/bias_study.py
+	$(CHECK_ENV)/bin/python tools/attack_rates.py
 
 oracles: $(ORACLES_ENV)/.ready
 	$(ORACLES_ENV)/bin/python -m pytest -m oracles tests/oracles_env

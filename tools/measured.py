@@ -20,7 +20,10 @@ from onnx_gradcam.metrics.interval import Mean
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "evaluation"
 SECTION = re.compile(r"<!-- measured: ([a-z-]+) -->\n((?:(?!<!-- measured).)*?)<!-- /measured -->", re.DOTALL)
-PROGRAMS: Mapping[str, str] = {}
+PROGRAMS: Mapping[str, str] = {
+    "docs/bias.md": "tools/bias_study.py",
+    "docs/attacks.md": "tools/attack_rates.py",
+}
 """The pages with measured sections → the program that measures and writes them."""
 
 

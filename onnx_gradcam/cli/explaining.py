@@ -30,6 +30,7 @@ from onnx_gradcam.cli.options import (
     Smooth,
     Targets,
     Threshold,
+    beginning,
 )
 from onnx_gradcam.cli.picture_options import PICTURES, takes_picture_options
 from onnx_gradcam.jobs import demo as bundled
@@ -260,8 +261,23 @@ def _repeat(manifest: Path, as_json: bool) -> None:
 @takes_picture_options
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where results go.")] = DEMO,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help=f"What is shown: {', '.join(bundled.TASKS)}.",
+            autocompletion=lambda incomplete: beginning(incomplete, bundled.TASKS),
+        ),
+    ] = bundled.CLASSIFY,
     pictures: Pictures = PICTURES,
     as_json: AsJson = False,
 ) -> None:
-    """Run the main job on the bundled model and images."""
-    _explain(bundled.request(pictures), out, "overwrite", as_json)
+    """Run the main job on a bundled model and its images."""
+    requests = bundled.requests(task, pictures)
+    if len(requests) == 1:
+        (request,) = requests.values()
+        _explain(request, out, "overwrite", as_json)
+        return
+    outcomes = {name: _run(request, out / name, "overwrite", as_json) for name, request in requests.items()}
+    show(renderer(as_json).explained_heads(outcomes, "runs"))

@@ -16,6 +16,8 @@ from onnx_gradcam.photos.preprocess.presets import LAYOUTS
 
 Array = npt.NDArray[Any]
 WHITE = 255
+OVERSHOOT = 25
+"""By how many grey levels a photo that is resized without rounding may leave the pixels."""
 
 
 def room_of_photos(spec: Preprocess, geometries: Sequence[Geometry] = ()) -> Room:
@@ -57,7 +59,7 @@ def pictures_of(x: Array, spec: Preprocess) -> Array:
 
 def check_inside(x: Array, room: Room, spec: InputSpec) -> None:
     """Raise ``InputError`` where images lie outside of what the input may hold: they were prepared in another way."""
-    slack = np.abs(room.unit)  # what a photo that is resized without rounding may overshoot
+    slack = OVERSHOOT * np.abs(room.unit)
     outside = (x < room.low - slack) | (x > room.high + slack)
     if outside.any():
         raise InputError(

@@ -89,8 +89,11 @@ def pgd(
 
 
 def moved(x: Array, change: Array, room: Room) -> Array:
-    """Return images changed by so many grey levels, within what the input may hold, of the dtype of x."""
-    low, high = room.low.astype(x.dtype), room.high.astype(x.dtype)
+    """Return images changed by so many grey levels, within what the input may hold, of the dtype of x.
+
+    A value that lies outside of it already, as a photo may that was resized without rounding, is no end for itself.
+    """
+    low, high = np.minimum(room.low.astype(x.dtype), x), np.maximum(room.high.astype(x.dtype), x)
     new = np.clip((x + np.where(room.free, change, 0) * room.unit).astype(x.dtype), low, high)
     return np.where(room.free, new, x)
 

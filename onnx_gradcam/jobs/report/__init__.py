@@ -29,8 +29,8 @@ class Renderer(Protocol):
     def explained(self, outcome: Outcome) -> str:
         """Return what is printed when all images are explained."""
 
-    def explained_heads(self, outcomes: Mapping[str, Outcome]) -> str:
-        """Return what is printed when all images are explained for all heads, by the names of the heads."""
+    def explained_heads(self, outcomes: Mapping[str, Outcome], kind: str = "heads") -> str:
+        """Return what is printed when all images are explained for all heads, by their names, or in several runs."""
 
     def explained_video(self, outcome: VideoOutcome) -> str:
         """Return what is printed when a video is explained."""

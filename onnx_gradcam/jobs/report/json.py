@@ -31,10 +31,10 @@ def explained(outcome: Outcome) -> str:
     return outcome.manifest.read_text("utf-8").rstrip("\n")
 
 
-def explained_heads(outcomes: Mapping[str, Outcome]) -> str:
-    """Return the manifest of each head, by the name of its first output."""
+def explained_heads(outcomes: Mapping[str, Outcome], kind: str = "heads") -> str:
+    """Return the manifest of each head, by the name of its first output, or of each run of another kind."""
     manifests = {name: json.loads(outcome.manifest.read_text("utf-8")) for name, outcome in outcomes.items()}
-    return json.dumps({"heads": manifests}, indent=2, allow_nan=False)
+    return json.dumps({kind: manifests}, indent=2, allow_nan=False)
 
 
 def explained_video(outcome: VideoOutcome) -> str:

@@ -43,7 +43,7 @@ def explained(outcome: Outcome) -> str:
     return "\n".join(f"contact sheet  {path}" for path in outcome.sheets)
 
 
-def explained_heads(outcomes: Mapping[str, Outcome]) -> str:
+def explained_heads(outcomes: Mapping[str, Outcome], kind: str = "heads") -> str:
     """Return the pages of the contact sheets; each row has been printed."""
     return "\n".join(filter(None, map(explained, outcomes.values())))
 

@@ -160,7 +160,7 @@ def test_an_input_without_pixels_has_numbers_of_its_own() -> None:
     assert attacked.unit == "input"
     assert attacked.pixels is None
     np.testing.assert_allclose(attacked.used, 0.5, rtol=1e-4)
-    bounded = ogc.attack(MODEL, x, epsilon=0.5, bounds=(-1, 1), **how)
+    bounded = ogc.attack(MODEL, np.clip(x, -1, 1), epsilon=0.5, bounds=(-1, 1), **how)
     assert np.abs(bounded.adversarial).max() <= 1
 
 

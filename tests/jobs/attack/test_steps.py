@@ -77,6 +77,12 @@ def test_a_random_start_is_seeded_lies_in_the_ball_and_does_not_depend_on_the_ba
     assert not np.array_equal(first[0], first[1])
 
 
+def test_what_lies_outside_the_pixels_already_may_stay_there_and_comes_back() -> None:
+    x = np.array([[128.0, 128.0, -1.0]])
+    attacked = fgsm(x, lambda x: constant(1.0, -1.0, -1.0), PIXELS, 4.0)
+    np.testing.assert_array_equal(attacked, [[128.0, 126.0, -1.0]])
+
+
 def test_what_is_not_free_stays_to_the_bit() -> None:
     room = Room(np.ones((1, 1)), np.zeros((1, 1)), np.full((1, 1), 0.5), np.array([[True, False]]))
     x = np.array([[0.4, 0.9]], np.float32)
