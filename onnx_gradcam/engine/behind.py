@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -19,10 +19,12 @@ from onnx_gradcam.targets.written import WrittenScore
 
 
 class Behind(NamedTuple):
-    """The graph behind a value.
+    """The graph behind a value, in two parts: what does not depend on the target, and the score of a target.
 
     Attributes:
-        model: the model. No shape in it says how many images there are.
+        trunk: the first part; None where the score is computed from the value itself. No shape in either part says how
+            many images there are.
+        scoring: the second part, for other kinds than classes; None for classes.
         changed: the name of the input that holds the value.
         beside: the names of the inputs that hold other values of the forward pass; they are called as there.
         by_image: those of ``beside`` that are known to hold one row for each image along their first axis.
@@ -31,7 +33,8 @@ class Behind(NamedTuple):
         widest: how many numbers the largest value holds for one image, of those whose shape is known; at least 1.
     """
 
-    model: ir.Model
+    trunk: ir.Model | None
+    scoring: ir.Model | None
     changed: str
     beside: tuple[str, ...]
     by_image: frozenset[str]
@@ -62,14 +65,15 @@ def behind(prepared: ir.Model, score: WrittenScore, kind: Kind, name: str, image
     held = set() if score.dense is None else {score.dense.cell_number}
     own = set(graph)
     op = Builder(graph)
-    output, parameters = score.value, dict[str, str]()
+    output, parameters, scoring = score.value, dict[str, str](), list[ir.Node]()
     if not kind.is_score_entry:
         written = write_target(op, score, kind)
         output, parameters = written.score, written.inputs
+        scoring = [node for node in graph if node not in own]
     given = [v for v in graph.inputs if v.name in parameters.values()]
     changed = _entrance(op, values[name])
     nodes = _dependent(graph, [changed, *given], held, own)
-    edge = _edge(nodes, output, held)
+    edge = _edge(nodes, [output], held)
     if changed not in edge:
         raise NoGradientPath(
             f"the score does not depend on {name!r}",
@@ -81,13 +85,31 @@ def behind(prepared: ir.Model, score: WrittenScore, kind: Kind, name: str, image
     beside = [v for v in edge if v is not changed and v in moving and v not in given]
     batch = next(v.shape for v in graph.inputs if v.name == image_input)
     by_image = frozenset(v.name or "" for v in beside if batch is not None and _has_rows(v, batch[0]))
-    part = ir.convenience.extract(graph, [changed, *beside, *given], [output])
-    part.opset_imports.update(graph.opset_imports)
-    widest = max([1, *(_size(v) for node in part for v in [*part.inputs, *node.outputs])])
-    _forget_shapes(part)
     names = tuple(v.name or "" for v in beside)
-    result = ir.Model(part, ir_version=model.ir_version)
-    return Behind(result, changed.name or "", names, by_image, output.name or "", parameters, widest)
+    widest = max([1, _size(changed), *(_size(v) for node in nodes for v in node.outputs)])
+    common = changed.name or "", names, by_image, output.name or "", parameters, widest
+    free = [changed, *beside, *given]
+    if not scoring:
+        return Behind(_part(model, nodes, free, [output], held), None, *common)
+    first = [node for node in nodes if node not in scoring]
+    shared = [v for v in _edge(scoring, [output], ()) if v.producer() in first and v not in held]
+    trunk = _part(model, first, free, shared, held) if shared else None
+    return Behind(trunk, _part(model, scoring, [*free, *shared], [output], ()), *common)
+
+
+def _part(
+    model: ir.Model,
+    nodes: Collection[ir.Node],
+    free: Sequence[Value],
+    outputs: Sequence[Value],
+    held: Collection[Value],
+) -> ir.Model:
+    """Return the graph of some nodes; its inputs are those of the values ``free`` that it reads."""
+    edge = _edge(nodes, outputs, held)
+    part = ir.convenience.extract(model.graph, [v for v in free if v in edge], outputs)
+    part.opset_imports.update(model.graph.opset_imports)
+    _forget_shapes(part)
+    return ir.Model(part, ir_version=model.ir_version)
 
 
 def _entrance(op: Builder, value: Value) -> Value:
@@ -120,10 +142,10 @@ def _dependent(
     return nodes
 
 
-def _edge(nodes: Collection[ir.Node], output: Value, held: Collection[Value]) -> list[Value]:
-    """Return the values from which some nodes compute an output, and which they do not make; ``held`` among them."""
+def _edge(nodes: Collection[ir.Node], outputs: Iterable[Value], held: Collection[Value]) -> list[Value]:
+    """Return the values from which some nodes compute outputs, and which they do not make; ``held`` among them."""
     within, passed, edge = set(nodes), set[Value](), dict[Value, None]()
-    pending = [output]
+    pending = list(outputs)
     while pending:
         value = pending.pop()
         if value in passed:

@@ -63,20 +63,26 @@ class Tail:
         return self._graph.beside
 
     @cached_property
-    def _session(self) -> Session:
-        return Session(self._graph.model, self._options)
+    def _sessions(self) -> tuple[Session | None, Session | None]:
+        """Return the sessions of the trunk and of the score of a target."""
+        trunk, scoring = (
+            None if part is None else Session(part, self._options) for part in (self._graph.trunk, self._graph.scoring)
+        )
+        return trunk, scoring
 
     @property
     def open_sessions(self) -> list[Session]:
-        """Return the session, if it was needed so far."""
-        return [self._session] if "_session" in self.__dict__ else []
+        """Return the sessions, if they were needed so far."""
+        return [session for session in self.__dict__.get("_sessions", ()) if session is not None]
 
     def close(self) -> None:
-        """Free the session; it is opened again when needed."""
-        self.__dict__.pop("_session", None)
+        """Free the sessions; they are opened again when needed."""
+        self.__dict__.pop("_sessions", None)
 
     def scores(self, copies: Array, beside: Arrays, targets: Sequence[RowTarget]) -> Array:
         """Return the scores of targets for copies of the value, (B, K) float64.
+
+        What does not depend on the target is run once for all of them.
 
         Args:
             copies: B copies of the value of one image, behind one another along the batch axis.
@@ -87,52 +93,64 @@ class Tail:
             ModelError: a node fails.
         """
         if self._kind.is_score_entry:
-            columns = by_class(self._score, self._run(copies, beside, {}))
+            columns = by_class(self._score, self._run(copies, beside, ()))
             return columns[:, [target.class_index for target in targets]].astype(np.float64)
-        each = [self._run(copies, beside, parameters_of([target], self._graph.inputs)) for target in targets]
-        return np.stack(each, axis=1).astype(np.float64)
+        each = [parameters_of([target], self._graph.inputs) for target in targets]
+        return self._run(copies, beside, each).astype(np.float64)
 
-    def _run(self, copies: Array, beside: Arrays, parameters: Arrays) -> Array:
+    def _run(self, copies: Array, beside: Arrays, each: Sequence[Arrays]) -> Array:
+        """Return the score tensor for classes, else (B, K); ``each`` has the parameters of each target."""
         count = copies.shape[self._axis]
         if self._is_free is None and count > 1:
-            self._is_free = self._are_run_alike(copies.take([0, count - 1], axis=self._axis), beside, parameters)
+            self._is_free = self._are_run_alike(copies.take([0, count - 1], axis=self._axis), beside, each)
         if not self._is_free:
-            return self._run_alone(copies, beside, parameters)
+            return self._run_alone(copies, beside, each)
         at_once = max(1, MAX_VALUES // max(self._graph.widest, copies.size // count))
         pieces = np.split(copies, range(at_once, count, at_once), axis=self._axis)
-        return np.concatenate([self._run_together(piece, beside, parameters) for piece in pieces])
+        return np.concatenate([self._run_together(piece, beside, each) for piece in pieces])
 
-    def _are_run_alike(self, copies: Array, beside: Arrays, parameters: Arrays) -> bool:
+    def _are_run_alike(self, copies: Array, beside: Arrays, each: Sequence[Arrays]) -> bool:
         """Tell whether copies that are run together get the scores that each gets alone."""
-        alone = self._run_alone(copies, beside, parameters)
+        alone = self._run_alone(copies, beside, each)
         try:
-            together = self._run_together(copies, beside, parameters)
+            together = self._run_together(copies, beside, each)
         except (InputError, ModelError):  # shapes that hold for one image alone
             return False
         largest = np.abs(alone).max(initial=0)
         return together.shape == alone.shape and bool(np.all(np.abs(together - alone) <= TOLERANCE * largest))
 
-    def _run_together(self, copies: Array, beside: Arrays, parameters: Arrays) -> Array:
+    def _run_together(self, copies: Array, beside: Arrays, each: Sequence[Arrays]) -> Array:
         """Run copies at once; what goes with each is repeated for it."""
         count = copies.shape[self._axis]
         rows = {
             name: beside[name].repeat(count, axis=0) if self._is_row(beside[name], name) else beside[name]
             for name in self.beside
         }
-        given = {name: array.repeat(count, axis=0) for name, array in parameters.items()}
-        return self._scored({self._graph.changed: np.ascontiguousarray(copies), **rows, **given})
+        given = [{name: array.repeat(count, axis=0) for name, array in parameters.items()} for parameters in each]
+        return self._scored({self._graph.changed: np.ascontiguousarray(copies), **rows}, given)
 
-    def _run_alone(self, copies: Array, beside: Arrays, parameters: Arrays) -> Array:
+    def _run_alone(self, copies: Array, beside: Arrays, each: Sequence[Arrays]) -> Array:
         """Run copies one by one, each as often as the model takes images at once."""
         pieces = []
         for number in range(copies.shape[self._axis]):
             same = copies.take([number] * self._size, axis=self._axis)
-            pieces.append(self._run_together(same, beside, parameters)[:1])
+            pieces.append(self._run_together(same, beside, each)[:1])
         return np.concatenate(pieces)
 
     def _is_row(self, array: Array, name: str) -> bool:
         return name in self._graph.by_image and len(array) == 1
 
-    def _scored(self, feeds: Arrays) -> Array:
-        scores: Array = self._session.run([self._graph.output], feeds)[self._graph.output]
-        return scores
+    def _scored(self, feeds: Arrays, each: Sequence[Arrays]) -> Array:
+        trunk, scoring = self._sessions
+        output = self._graph.output
+        if trunk is not None:
+            feeds = {**feeds, **_run_session(trunk, trunk.outputs, feeds)}
+        if scoring is None:
+            return np.asarray(feeds[output])
+        scores = [_run_session(scoring, [output], {**feeds, **parameters})[output] for parameters in each]
+        return np.stack(scores, axis=1)
+
+
+def _run_session(session: Session, names: Sequence[str], values: Arrays) -> Arrays:
+    """Return outputs of a session, which reads some of the values."""
+    return session.run(names, {name: values[name] for name in session.inputs})

@@ -15,6 +15,7 @@ from nets import Net
 
 import onnx_gradcam as ogc
 from onnx_gradcam.copies.baselines import mean_colour
+from onnx_gradcam.engine.session import Session
 from onnx_gradcam.methods.perturbation.rise import random_masks
 from onnx_gradcam.methods.perturbation.table import INPUT_METHODS, MASK_METHODS
 
@@ -231,6 +232,29 @@ def test_all_targets_share_the_runs_and_progress_is_told() -> None:
         )
         assert told[0] == (0, total)
         assert total - 2 * (method in ("lime", "scorecam")) <= told[-1][0] <= total
+
+
+def test_targets_that_are_no_classes_share_the_runs_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    plain = Session.run
+
+    def counted(session: Session, names: Any, feeds: Any) -> Any:
+        seen.append(len(feeds["image"]) if "image" in feeds else 0)
+        return plain(session, names, feeds)
+
+    monkeypatch.setattr(Session, "run", counted)
+    targets = [ogc.Probability(2), ogc.Probability(4), ogc.Probability(0)]
+    together = explained(classifier(), images()[:1], "occlusion", ogc.Each(targets), signed=True, window=4)
+    assert seen.count(6) == 1  # the six windows
+    for row, target in enumerate(targets):
+        alone = explained(classifier(), images()[:1], "occlusion", target, signed=True, window=4)
+        np.testing.assert_array_equal(together.attribution[row], alone.attribution[0])
+    x, logits = images()[:1], nets.run(classifier(), {"image": images()[:1]})["logits"][0]
+    covered = x.copy()
+    covered[:, :, :4, :4] = mean_colour(x[0])[None, :, :4, :4]
+    after = nets.run(classifier(), {"image": covered})["logits"][0]
+    softmax = [np.exp(z) / np.exp(z).sum() for z in (logits, after)]
+    assert together.attribution[0, 0, 0, 0] == pytest.approx(softmax[0][2] - softmax[1][2], rel=1e-3)
 
 
 def test_counterfactual_maps_are_of_the_negative_score() -> None:
