@@ -34,7 +34,7 @@ import onnx_gradcam as ogc
 from onnx_gradcam.photos.tensor import to_tensor
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "shapes-resnet.onnx"
-MODELS = tuple(sorted(MODEL.parent.glob("shapes-*.onnx")))
+MODELS = tuple(MODEL.with_name(f"shapes-{name}.onnx") for name in ("inception", "resnet", "vgg"))
 ATTRIBUTIONS = ("guided-gradcam", "guided-backprop", "saliency")
 SCENES, SCENES_SEED, WEIGHTS_SEED = 500, 0, 0
 ENERGY_SCENES, MARGIN = 200, 2

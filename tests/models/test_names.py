@@ -104,8 +104,10 @@ def test_a_segmenter(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("path", quick_first(DEMOS, 3), ids=lambda p: p.stem)
 def test_a_demo_model(path: Path) -> None:
-    x = {"image": np.random.default_rng(0).random((2, 3, 96, 96), np.float32)}
-    check_explained(onnx.load(path), reserved, x, {}, {"target": ogc.TopK(2)}, {"method": "guided-gradcam"})
+    model = onnx.load(path)
+    _, *extents = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
+    x = {"image": np.random.default_rng(0).random((2, *extents), np.float32)}
+    check_explained(model, reserved, x, {}, {"target": ogc.TopK(2)}, {"method": "guided-gradcam"})
 
 
 @pytest.mark.parametrize("name", ZOO)
