@@ -99,7 +99,7 @@ $(ORACLES_ENV)/.ready: pyproject.toml Makefile
 	$(PYTHON) -m venv $(ORACLES_ENV)
 	$(call PIP,$(ORACLES_ENV)) $(TORCH)
 	$(call PIP,$(ORACLES_ENV)) -e ".[test,torch]" ttach scikit-learn tqdm matplotlib "captum==0.9.*" "quantus==0.6.*"
-	$(call PIP,$(ORACLES_ENV)) --no-deps grad-cam
+	$(call PIP,$(ORACLES_ENV)) --no-deps "grad-cam==1.5.7" "torchcam==0.5.*" "openvino-xai==1.1.*" "zennit==0.5.*"
 	@touch $@
 
 $(PLACEMENT_ENV)/.ready: pyproject.toml Makefile

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import peers
 import typer.main
 
 from onnx_gradcam.autodiff.registry import EACH, RULES
@@ -250,6 +251,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "definitions": definitions,
     "smoothings": smoothings,
     "fusion": fusion,
+    "peer-methods": lambda: peers.table("methods"),
+    "peer-metrics": lambda: peers.table("metrics"),
     "target-forms": target_forms,
     "target-objects": target_objects,
     "commands": cli,
@@ -258,7 +261,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 PAGES: dict[str, tuple[str, ...]] = {
     "docs/operators.md": ("operators", "lowerings", "function-bodies", "no-gradient"),
-    "docs/methods.md": ("methods", "smoothings", "fusion", "definitions"),
+    "docs/methods.md": ("methods", "smoothings", "fusion", "definitions", "peer-methods", "peer-metrics"),
     "docs/targets.md": ("target-forms", "target-objects"),
     "docs/evaluation.md": ("metrics",),
     "docs/cli.md": ("commands",),

@@ -121,6 +121,17 @@ def fem(activation: Array, *, sigmas: float = 2.0) -> Array:
     return xp.mean(xp.astype(activation > threshold, activation.dtype), axis=axes, keepdims=True)
 
 
+def activationmap(activation: Array) -> Array:
+    """α_k = 1 / C, C the number of channels.   openvino_xai, ActivationMap.
+
+    The mean of the channels as they are. The score plays no part: this explains no class.
+    """
+    xp = array_namespace(activation)
+    channels = activation.shape[1]
+    shape = (activation.shape[0], channels, *[1] * len(spatial(activation)))
+    return xp.full(shape, 1 / channels, dtype=activation.dtype, device=device(activation))
+
+
 def randomcam(activation: Array, *, seed: int = 0) -> Array:
     """α_k = a number drawn evenly from −1 to 1.   pytorch-grad-cam, RandomCAM.
 
@@ -147,5 +158,6 @@ WEIGHTS: Mapping[str, Callable[..., Array]] = {
     "layercam": layercam,
     "cam": cam,
     "fem": fem,
+    "activationmap": activationmap,
     "randomcam": randomcam,
 }

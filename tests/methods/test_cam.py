@@ -48,6 +48,7 @@ HAND = {
     "kpcacam": ([[0, 0, 3]], None, None, KPCA),
     # mean 1, std 3: only the last position is above 7; a channel that is constant has none
     "fem": ([[*[0] * 9, 10], [5] * 10], None, [[0.1], [0]], [*[0] * 9, 1]),
+    "activationmap": (A, None, [[[1 / 2]], [[1 / 2]]], [[1, 3 / 2], [1, -1 / 2]]),
     "randomcam": (A, None, [[[DRAWN[0]]], [[DRAWN[1]]]], DRAWN[0] * np.array(A[0]) + DRAWN[1] * np.array(A[1])),
 }
 
@@ -57,13 +58,15 @@ class TestTables:
         assert set(CAMS) == set(oracles.CAMS) == set(HAND)
 
     def test_methods_of_the_activation_need_no_gradient(self):
-        assert set(CAMS) - NEEDS_GRADIENT == {"eigencam", "kpcacam", "fem", "randomcam"}
+        assert set(CAMS) - NEEDS_GRADIENT == {"eigencam", "kpcacam", "fem", "activationmap", "randomcam"}
 
     @pytest.mark.parametrize("method", ALL)
     def test_first_docstring_line_is_formula_and_source(self, method):
         formula, source = inspect.getdoc(CAMS[method]).splitlines()[0].split("   ")
         assert re.fullmatch(r"(α_kij|α_k|cam) = .+\.", formula)
-        assert re.search(r" (19|20)\d\d, (eq\. \d+|arXiv:\d{4}\.\d{5}|doi:\S+)\.$|^pytorch-grad-cam, \w+\.$", source)
+        assert re.search(
+            r" (19|20)\d\d, (eq\. \d+|arXiv:\d{4}\.\d{5}|doi:\S+)\.$|^(pytorch-grad-cam|openvino_xai), \w+\.$", source
+        )
 
 
 class TestHand:

@@ -128,6 +128,10 @@ def fem(a: np.ndarray, g: np.ndarray) -> Map:
     return combine(a, lambda k, ij: shares[k])
 
 
+def activationmap(a: np.ndarray, g: np.ndarray) -> Map:
+    return combine(a, lambda k, ij: 1 / len(a))
+
+
 def randomcam(a: np.ndarray, g: np.ndarray) -> Map:
     numbers = np.random.default_rng(0).uniform(-1, 1, len(a))
     return combine(a, lambda k, ij: numbers[k])
@@ -177,6 +181,7 @@ CAMS: dict[str, Callable[[np.ndarray, np.ndarray], Map]] = {
     "segeigencam": segeigencam,
     "kpcacam": kpcacam,
     "fem": fem,
+    "activationmap": activationmap,
     "randomcam": randomcam,
 }
 
