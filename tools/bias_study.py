@@ -1,6 +1,7 @@
 """Measures which part of a scene two networks look at, and writes docs/bias.md: a cue that goes with the class, or not.
 
     python tools/bias_study.py [--scenes 600]
+    python tools/bias_study.py --table FOLDER --scenes 60    # the scenes as `onnx-gradcam evaluate` takes them
 
 Figures come from fresh scenes in which the cap says nothing of the sign. Accuracy, the share of the evidence by region,
 and the cause: the same scenes with the cap of the other colour.
@@ -175,6 +176,22 @@ def part_table(found: Mapping[str, Figures]) -> str:
     return "\n".join(rows)
 
 
+def write_table(folder: Path, scenes: Sequence[Worker]) -> Path:
+    """Write scenes, the masks of their regions, and the table that names them."""
+    lines = [",".join(["path", "label", *(f"region:{name}" for name in REGIONS), "cap"])]
+    for name in ("photos", *REGIONS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number, scene in enumerate(scenes):
+        cv2.imwrite(str(folder / "photos" / f"{number:03}.png"), scene.image[..., ::-1])
+        for name in REGIONS:
+            cv2.imwrite(str(folder / name / f"{number:03}.png"), scene.mask(name).astype(np.uint8) * 255)
+        masks = (f"{name}/{number:03}.png" for name in REGIONS)
+        lines.append(",".join([f"photos/{number:03}.png", SIGNS[scene.sign], *masks, scene.group]))
+    table = folder / "scenes.csv"
+    table.write_text("\n".join(lines) + "\n", "utf-8")
+    return table
+
+
 def photo_of(number: int) -> tuple[str, NDArray[np.uint8]]:
     """A demo photo with its name: one scene for each sign, with both caps, at three times the size."""
     sign, cap = number // 2, number % 2
@@ -223,7 +240,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--json", action="store_true", help="print the figures and write nothing")
+    parser.add_argument(
+        "--table", type=Path, metavar="FOLDER", help="write scenes and a table of them, and nothing else"
+    )
     options = parser.parse_args()
+    if options.table is not None:
+        print(write_table(options.table, [scene for scene, _ in pairs(UNBIASED_SEED, options.scenes)]))
+        return
     found = study(options.scenes)
     if options.json:
         print(json.dumps({"figures": found, "verdicts": verdicts(found)}, indent=1, allow_nan=False))

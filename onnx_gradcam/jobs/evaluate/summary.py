@@ -19,14 +19,19 @@ COMMON_SHARES = np.linspace(0, 1, 33)
 
 
 def summarise(chosen: Sequence[Metric], measured: MeasuredMaps, seed: int) -> tuple[MetricResult, ...]:
-    """Return each metric over all maps.
+    """Return each metric over all maps; a named region that no image has a pixel of is left out.
 
     Args:
         chosen: the metrics.
         measured: what was measured.
         seed: what intervals are drawn from.
     """
-    return tuple(_result(metric, measured, seed) for metric in chosen)
+    results = ((metric, _result(metric, measured, seed)) for metric in chosen)
+    return tuple(result for metric, result in results if not (metric.is_of_region and _is_nowhere(result)))
+
+
+def _is_nowhere(result: MetricResult) -> bool:
+    return result.chance is not None and result.chance.value == 0
 
 
 def _result(metric: Metric, measured: MeasuredMaps, seed: int) -> MetricResult:

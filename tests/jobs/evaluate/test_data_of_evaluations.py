@@ -155,3 +155,15 @@ def test_pictures_of_earlier_evaluations_and_comparisons_are_no_photos(tmp_path:
     assert {file.suffix for file in tmp_path.rglob("*/*")} == {".png", ".json"}
     again = ogc.evaluate(MODEL, tmp_path, ["deletion"], **HOW)
     assert [row.image for row in again.rows] == [str(tmp_path / "a.png")]
+
+
+def test_regions_that_cover_the_photo_leave_nothing_elsewhere(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png", 0)
+    lines = ["path,region:left,region:right", "a.png,0 0 6 16,6 0 16 16"]
+    (tmp_path / "data.csv").write_text("\n".join(lines), "utf-8")
+    evaluation = ogc.evaluate(MODEL, tmp_path / "data.csv", ["evidence-share"], **HOW)
+    assert [one.name for one in evaluation.metrics] == ["evidence-share:left", "evidence-share:right"]
+    assert sum(one.map.value or 0 for one in evaluation.metrics) == pytest.approx(1)
+    assert [one.chance.value for one in evaluation.metrics if one.chance] == pytest.approx([6 / 16, 10 / 16])
+    with pytest.raises(ogc.MetricError, match="needs a named region"):
+        ogc.evaluate(MODEL, tmp_path / "a.png", ["evidence-share"], **HOW)
