@@ -30,6 +30,7 @@ from onnx_gradcam.errors import (
     UnknownOperator,
     UnsupportedGradient,
 )
+from onnx_gradcam.explain.concepts import concepts
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
@@ -164,6 +165,7 @@ __all__ = [
     "attack",
     "both",
     "compare",
+    "concepts",
     "contact_sheet",
     "contrast",
     "evaluate",

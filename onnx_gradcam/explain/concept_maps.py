@@ -66,7 +66,7 @@ def _targets(
 ) -> list[RowTarget]:
     """Return what the row of each concept is of: its class, where the model is a classifier."""
     plain = [
-        RowTarget(CONCEPT, -1, text=f"concept:{k}", title=f"concept {k}, {share:.0%} of the activation", score=share)
+        RowTarget(CONCEPT, -1, text=f"concept:{k}", title=f"concept {k} ({share:.0%})", score=share)
         for k, share in enumerate(map(float, shares), start=1)
     ]
     score = evaluation.score

@@ -48,7 +48,7 @@ def test_rows_are_images_times_concepts_with_their_classes() -> None:
     names = ["cat", "dog", "car"]
     for row in range(3):
         share, label = expected.shares[row], names[int(logits[row].argmax())]
-        assert found.label(row) == f"concept {row + 1}, {share:.0%} of the activation: {label}"
+        assert found.label(row) == f"concept {row + 1} ({share:.0%}): {label}"
         assert found.target(row) == f"concept:{row + 1}"
 
 
@@ -99,3 +99,29 @@ def test_it_can_be_saved_and_read(tmp_path: Path) -> None:
     with ogc.Explainer(DEMO / "shapes-resnet.onnx", providers=["cpu"]) as explainer:
         explainer.explain_image(DEMO / "images" / "cross.png", method="dff", concepts=2).save(tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == {f"explanation.dff.concept-{k}.png" for k in (1, 2)}
+
+
+def test_photos_share_their_concepts() -> None:
+    """As one batch of their tensors; each drawn in the pixels of its own photo, with its own peak."""
+    photos = [DEMO / "images" / name for name in ("arrow-and-circle.png", "cross.png", "drop.png")]
+    with ogc.Explainer(DEMO / "shapes-resnet.onnx", providers=["cpu"]) as explainer:
+        found = ogc.concepts(explainer, photos, 4)
+        activation = np.concatenate([explainer.explain_image(photo).activation for photo in photos])
+        alone = [explainer.explain_image(photo) for photo in photos]
+    expected = deep_feature_factorization(activation, concepts=4)
+    for k, (each, own) in enumerate(zip(found, alone, strict=True)):
+        np.testing.assert_allclose(each.weights[:, :, 0, 0], expected.vectors, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(each.cam, expected.maps[k], atol=1e-3)
+        assert each.heatmap.shape[1:] == own.heatmap.shape[1:]
+        assert [each.label(row) for row in range(4)] == [found[0].label(row) for row in range(4)]
+        np.testing.assert_array_equal(each.image_index, [0] * 4)
+    assert np.stack([each.scale for each in found]).max(axis=0) == pytest.approx(np.ones(4), abs=0.1)
+    assert ogc.contact_sheet(found, [photo.name for photo in photos]).ndim == 3
+
+
+def test_no_photos() -> None:
+    with (
+        ogc.Explainer(DEMO / "shapes-resnet.onnx", providers=["cpu"]) as explainer,
+        pytest.raises(ogc.InputError, match="no photos"),
+    ):
+        ogc.concepts(explainer, [])

@@ -22,9 +22,9 @@ NAMES = [
     "Probability", "Provenance", "ProviderError", "Recipe", "Rectifiers", "Region", "Report", "Requirement",
     "RequirementError", "Scan", "ScoreError", "Sheet", "Side", "SideBySide", "Similar", "Style", "TargetError",
     "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator", "UnsupportedGradient", "UserFunction",
-    "VolumeSpace", "Words", "WorstPair", "attack", "both", "compare", "contact_sheet", "contrast", "evaluate",
-    "evidence_share", "explain_caption", "explain_question", "explain_volume", "failures", "gradient_model", "heads",
-    "layers", "roads", "verify", "with_words",
+    "VolumeSpace", "Words", "WorstPair", "attack", "both", "compare", "concepts", "contact_sheet", "contrast",
+    "evaluate", "evidence_share", "explain_caption", "explain_question", "explain_volume", "failures",
+    "gradient_model", "heads", "layers", "roads", "verify", "with_words",
 ]  # fmt: skip
 
 
