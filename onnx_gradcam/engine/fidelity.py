@@ -53,7 +53,8 @@ def differences_from(
 ) -> list[OutputDifference]:
     """Compare ``found`` {output: result} with what an open session of the untouched model gives on ``feeds``."""
     names = [name for name in deployed.outputs if name in found]
-    original = run_in_pieces(deployed.run, names, feeds, batch)
+    own = {name: array for name, array in feeds.items() if name in deployed.inputs}
+    original = run_in_pieces(deployed.run, names, own, batch)
     return [
         OutputDifference(name, relative_difference(found[name], original[name]), _limit(original[name], source))
         for name in names
@@ -72,7 +73,8 @@ def own_difference(source: Source, options: Options, feeds: Mapping[str, np.ndar
     entries is selected first.
     """
     sessions = [Session(source.deployed, each) for each in (options, unoptimised(options))]
-    fused, plain = (run_in_pieces(session.run, session.outputs, feeds, batch) for session in sessions)
+    own = {name: array for name, array in feeds.items() if name in sessions[0].inputs}
+    fused, plain = (run_in_pieces(session.run, session.outputs, own, batch) for session in sessions)
     return max(relative_difference(fused[name], plain[name]) for name in fused)
 
 

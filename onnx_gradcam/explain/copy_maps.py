@@ -13,11 +13,11 @@ from onnx_gradcam.engine.evaluation import Evaluation, RunResult
 from onnx_gradcam.engine.rows import each_view
 from onnx_gradcam.engine.rows import score as score_of_rows
 from onnx_gradcam.errors import MethodError
+from onnx_gradcam.explain.backward_passes import TAIL
 from onnx_gradcam.explain.boxes_of_copies import box_scoring
 from onnx_gradcam.explain.drawn import Maps, MapTask, draw_cams
 from onnx_gradcam.explain.image_form import ImageForm
 from onnx_gradcam.explain.layer_maps import count_views
-from onnx_gradcam.explain.network import TAIL
 from onnx_gradcam.explain.scored_copies import Score, counter, perturb, run_forward, scoring, values_of_image
 from onnx_gradcam.explain.smoothing import Cams
 from onnx_gradcam.explain.tail_maps import result_of_layer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx_gradcam.engine.rows import score as scores
 from onnx_gradcam.errors import MethodError, NotFinite
 from onnx_gradcam.methods.attribution import AVERAGED_METHODS, BIAS_METHODS, LOCAL_METHODS
 from onnx_gradcam.methods.copies import batches
+from onnx_gradcam.methods.differences import DIFFERENCE_METHODS
 from onnx_gradcam.methods.expectation import PATH_METHODS, starts_of
 from onnx_gradcam.methods.integration import spelled_out
 from onnx_gradcam.methods.recipe import Recipe
@@ -25,8 +26,12 @@ from onnx_gradcam.results import cautions, notes
 from onnx_gradcam.results.records import Completeness
 
 Array = npt.NDArray[Any]
-MORE = {"integrated-gradients": "steps", "gradient-shap": "samples"}
-"""Method along a path → the option that brings its sum nearer to the difference of scores."""
+WAYS_OUT = {
+    "integrated-gradients": "more steps come nearer (--option steps=200)",
+    "gradient-shap": "more samples come nearer (--option samples=200)",
+    "deeplift": "numbers are rounded, or the network chooses by its input on the way",
+}
+"""Method → why its sum may not be the difference of the scores, or what brings it nearer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +49,7 @@ class AttributionTask:
             grid over the image.
         moving: the inputs that move together from a baseline, the explained one first.
         shared: the names of the inputs without a batch axis.
+        at_baseline: for each input in ``moving`` the input that takes its baseline, of a model with a second pass.
     """
 
     evaluation: Evaluation
@@ -55,6 +61,7 @@ class AttributionTask:
     biases: Sequence[tuple[Bias, tuple[int, ...] | None]] = ()
     moving: Sequence[str] = ()
     shared: Sequence[str] = ()
+    at_baseline: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def x(self) -> Array:
@@ -162,9 +169,43 @@ def attribute_along_path(task: AttributionTask, recipe: Recipe) -> Attributions:
 
     baseline = spelled_out(recipe.options.get("baseline", 0.0), task.x, task.image_input, task.space)
     of_inputs = PATH_METHODS[recipe.method](x, images, gradients_at, **{**recipe.options, "baseline": baseline})
+    return _from_baseline(task, recipe, run, of_inputs, starts_of(baseline, x))
+
+
+def attribute_difference(task: AttributionTask, recipe: Recipe) -> Attributions:
+    """Return the attributions of a method that carries multipliers between a baseline and the inputs back."""
+    x = {name: task.feeds[name] for name in task.moving}
+    baseline = spelled_out(recipe.options.get("baseline", 0.0), task.x, task.image_input, task.space)
+    starts = starts_of(baseline, x)
+    fed = [{**task.feeds, **{task.at_baseline[name]: each for name, each in start.items()}} for start in starts]
+    first = task.evaluation.evaluate(fed[0], task.targets, True)
+    targets = hold_targets(first.rows, len(task.x))
+    runs = [first, *(task.evaluation.evaluate(feeds, targets, True) for feeds in fed[1:])]
+    images = np.array([row.image for row in first.rows])
+    parts = [
+        DIFFERENCE_METHODS[recipe.method](x, images, _multipliers(task, run), baseline=start)
+        for run, start in zip(runs, starts, strict=True)
+    ]
+    of_inputs = {name: np.mean([part[name] for part in parts], axis=0) for name in x}
+    return _from_baseline(replace(task, feeds=fed[0]), recipe, first, of_inputs, starts)
+
+
+def _multipliers(task: AttributionTask, run: RunResult) -> dict[str, Array]:
+    assert run.gradients is not None
+    return {name: run.gradients.of[name].astype(np.float32) for name in task.moving}
+
+
+def _from_baseline(
+    task: AttributionTask,
+    recipe: Recipe,
+    run: RunResult,
+    of_inputs: Mapping[str, Array],
+    starts: Sequence[Mapping[str, Array]],
+) -> Attributions:
+    """Return attributions that add up to the difference of the scores from those at baselines, with how far they do."""
     try:
-        completeness = _completeness(task, run, of_inputs, starts_of(baseline, x))
-        sentences = [] if completeness is None else notes.integration_error(completeness, MORE[recipe.method])
+        completeness = _completeness(task, run, of_inputs, starts)
+        sentences = [] if completeness is None else notes.integration_error(completeness, WAYS_OUT[recipe.method])
         incomplete = _incomplete(completeness)
     except NotFinite:  # all points between may be finite: a black image may have the norm 0
         completeness, sentences, incomplete = None, [notes.NO_SCORE_AT_BASELINE], []
@@ -232,5 +273,6 @@ ATTRIBUTE: Mapping[str, Callable[[AttributionTask, Recipe], Attributions]] = {
     **dict.fromkeys(AVERAGED_METHODS, attribute_over_copies),
     **dict.fromkeys(BIAS_METHODS, attribute_with_biases),
     **dict.fromkeys(RELEVANCE_METHODS, attribute_relevance),
+    **dict.fromkeys(DIFFERENCE_METHODS, attribute_difference),
 }
 """Method → what attributes a score to the input by it."""

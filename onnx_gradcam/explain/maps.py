@@ -19,13 +19,14 @@ from onnx_gradcam.explain.copy_maps import COPY_MAKERS
 from onnx_gradcam.explain.drawn import Maps, MapTask, draw_cams
 from onnx_gradcam.explain.input_maps import ATTRIBUTE, AttributionTask
 from onnx_gradcam.explain.network import Network
+from onnx_gradcam.explain.second_pass import evaluation_of_differences
 from onnx_gradcam.explain.smoothing import CamTask, Evaluate, compute_cams
 from onnx_gradcam.explain.tail_maps import tail_maps
 from onnx_gradcam.explain.token_maps import token_maps
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
-from onnx_gradcam.methods.expectation import PATH_METHODS
+from onnx_gradcam.methods.differences import DIFFERENCE_METHODS
 from onnx_gradcam.methods.factorization import CONCEPT_METHODS
 from onnx_gradcam.methods.integration import moving_inputs
 from onnx_gradcam.methods.perturbation.table import TAIL_METHODS
@@ -100,12 +101,14 @@ def attribution_maps(task: MapTask) -> Maps:
     if start.note:
         attribution.check_floats(method, start.note)
     biases = network.biases if method in attribution.BIAS_METHODS else ()
-    moving = _moving_inputs(network, recipe, shared) if method in PATH_METHODS else ()
+    moving = _moving_inputs(network, recipe, shared) if method in attribution.NEEDS_FLOATS else ()
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in biases), *moving]))
-    evaluation = network.evaluation(names, _backward_of(recipe))
+    evaluation, at_baseline = _evaluation_of(network, recipe, names, moving)
     space = inputs.input_space(network.image_input)
     image = network.image_input.name
-    of_input = AttributionTask(evaluation, feeds, task.targets, image, start.name, space, biases, moving, shared)
+    of_input = AttributionTask(
+        evaluation, feeds, task.targets, image, start.name, space, biases, moving, shared, at_baseline
+    )
     with _name_methods_that_apply(network):
         attributions = ATTRIBUTE[method](of_input, recipe)
     views = inputs.folded_views(network.image_input, feeds[image].shape) or 1
@@ -133,6 +136,15 @@ def attribution_maps(task: MapTask) -> Maps:
         notes=tuple(filter(None, sentences)),
         cautions=attributions.cautions,
     )
+
+
+def _evaluation_of(
+    network: Network, recipe: Recipe, names: tuple[str, ...], moving: tuple[str, ...]
+) -> tuple[Evaluation, Mapping[str, str]]:
+    """Return what evaluates an attribution, and the inputs that take baselines, by those that move."""
+    if recipe.method in DIFFERENCE_METHODS:
+        return evaluation_of_differences(network, moving)
+    return network.evaluation(names, _backward_of(recipe)), {}
 
 
 def _backward_of(recipe: Recipe) -> str | Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Unpack
 
 import numpy as np
@@ -24,13 +24,12 @@ from onnx_gradcam.anatomy.linear_head import has_linear_head, is_flattened
 from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score, choose_head, find_heads, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
-from onnx_gradcam.autodiff.rectifiers.gating import GATES, deconvolution_rules, guided_rules
 from onnx_gradcam.autodiff.relevance.settings import Settings
-from onnx_gradcam.autodiff.relevance.table import relevance_of, relevance_rules
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options, Session, versions
 from onnx_gradcam.errors import InputError, LayerError, ScoreError
+from onnx_gradcam.explain.backward_passes import backward_pass
 from onnx_gradcam.explain.inputs import input_specs
 from onnx_gradcam.explain.opening import Opening, options_of, spelled_out
 from onnx_gradcam.graph.flow import FirstFloat, beginnings, downstream, first_float, is_float, upstream
@@ -43,27 +42,6 @@ from onnx_gradcam.graph.unknown import refuse_unknown, unknown_before
 from onnx_gradcam.photos import inputs
 from onnx_gradcam.photos.preprocess.choice import InputSpec, labels_from
 from onnx_gradcam.targets import WrittenScore, write_score
-
-TAIL = "tail"
-"""An evaluation whose forward passes return what the graphs behind layers read: it has no backward pass."""
-BACKWARD_PASSES: Mapping[str, Backward] = {
-    "gradient": Backward(),
-    TAIL: Backward(),
-    "curvature": Backward(second_order=True),
-    **{
-        f"{name} of {which}{side}": Backward(rules(gate), sign=sign)
-        for name, rules in (("guided", guided_rules), ("deconvolution", deconvolution_rules))
-        for which, gate in GATES.items()
-        for side, sign in (("", 1), (" counterfactual", -1))
-    },
-}
-
-
-def backward_pass(request: str | Settings) -> Backward:
-    """Return one of ``BACKWARD_PASSES`` by its name, or that of the relevance rules that these settings choose."""
-    if isinstance(request, str):
-        return BACKWARD_PASSES[request]
-    return Backward(relevance_rules(request), finish=partial(relevance_of, settings=request))
 
 
 @spelled_out

@@ -12,9 +12,9 @@ from onnx_gradcam.anatomy.layer import Layer
 from onnx_gradcam.engine.evaluation import RunResult
 from onnx_gradcam.engine.rows import score as score_of_rows
 from onnx_gradcam.errors import MethodError
+from onnx_gradcam.explain.backward_passes import TAIL
 from onnx_gradcam.explain.drawn import Maps, MapTask, draw_cams
 from onnx_gradcam.explain.layer_maps import count_views
-from onnx_gradcam.explain.network import TAIL
 from onnx_gradcam.explain.scored_copies import Score, Values, counter, perturb, run_forward, scoring, values_of_image
 from onnx_gradcam.explain.smoothing import Cams
 from onnx_gradcam.methods.arrays import as_float32, relu

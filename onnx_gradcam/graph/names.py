@@ -20,6 +20,7 @@ from onnx_gradcam.errors import ModelError
 # Beginnings of the names of nodes, and of the values that these make.
 GRADIENT = "grad"  # the backward pass, and the score that it begins with
 DENSE_SCORE = "score"  # one score for each class of a model that has many for each image
+BASELINE = "baseline"  # a second forward pass, of other inputs
 CHANGED = "changed"  # copies of a value that are fed to the graph behind it
 RAISED = "opset18"  # what an operator of an older opset becomes
 SUM = "sum"  # a fused operator, written out because others read the sum inside it
@@ -62,6 +63,11 @@ def target_parameter(name: str) -> str:
 def changed_input(value: str) -> str:
     """Return what the graph input for changed copies of a value is called."""
     return f"{CHANGED}/{value}"
+
+
+def at_baseline(value: str) -> str:
+    """Return what a value of the second forward pass is called."""
+    return f"{BASELINE}/{value}"
 
 
 def dense_score(name: str) -> str:

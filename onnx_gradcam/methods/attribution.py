@@ -1,10 +1,10 @@
 """The input-space methods: from the input x and the gradient ∂y/∂x to an attribution, one value for each value of x.
 
-x is (N, …), N images; attributions and gradients have one row per (image, target), (R, …). There are five kinds of
+x is (N, …), N images; attributions and gradients have one row per (image, target), (R, …). There are six kinds of
 methods, each with its table: ``LOCAL_METHODS`` look at the gradient at x; ``PATH_METHODS`` at gradients on the way from
 a baseline to x; ``AVERAGED_METHODS`` at gradients at many copies of x; ``BIAS_METHODS`` at the gradients at x and at
-every place where a bias is added; ``RELEVANCE_METHODS`` at what a backward pass by other rules leaves at x. The
-gradient of
+every place where a bias is added; ``RELEVANCE_METHODS`` at what a backward pass by other rules leaves at x;
+``DIFFERENCE_METHODS`` at multipliers between a baseline and x. The gradient of
 ``GATED_METHODS`` is not the true one: rectifiers have another rule. The first line of the docstring of a method is its
 formula and its source: the table of methods in the documentation is made of these lines.
 """
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods.copies import Noise, noisy_copies
+from onnx_gradcam.methods.differences import DIFFERENCE_METHODS
 from onnx_gradcam.methods.expectation import PATH_METHODS
 from onnx_gradcam.methods.heatmap import upsample
 from onnx_gradcam.methods.relevance import RELEVANCE_METHODS
@@ -128,11 +129,12 @@ ATTRIBUTIONS: Mapping[str, Callable[..., Any]] = {
     **AVERAGED_METHODS,
     **BIAS_METHODS,
     **RELEVANCE_METHODS,
+    **DIFFERENCE_METHODS,
 }
 GATED_METHODS: Mapping[str, str] = {"guided-backprop": "guided", "deconvolution": "deconvolution"}
 GATED = ("all", "relu")
 """The values of the option ``rectifiers``: which of them are gated; the first is the default."""
-NEEDS_FLOATS = frozenset(PATH_METHODS)
+NEEDS_FLOATS = frozenset({**PATH_METHODS, **DIFFERENCE_METHODS})
 UNSIGNED = frozenset({"squaregrad", "vargrad", "fullgrad"})
 
 

@@ -231,7 +231,7 @@ def options_of(method: str, smooth: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def backward_of(recipe: Recipe) -> str:
-    """Return which backward pass an attribution needs, by its name in ``explain.network.BACKWARD_PASSES``."""
+    """Return which backward pass an attribution needs, by its name in ``explain.backward_passes.BACKWARD_PASSES``."""
     if recipe.method not in attribution.GATED_METHODS:
         return "gradient"
     rectifiers = recipe.options.get("rectifiers", attribution.GATED[0])

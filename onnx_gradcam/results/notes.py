@@ -181,12 +181,12 @@ def missing_evidence(explained: np.ndarray, scores: np.ndarray) -> list[str]:
     ]
 
 
-def integration_error(completeness: Completeness, option: str) -> list[str]:
+def integration_error(completeness: Completeness, way_out: str) -> list[str]:
     """Warn where integrals are not the differences of the scores at their ends.
 
     Args:
         completeness: what they add up to.
-        option: the option that brings them nearer.
+        way_out: why they may not be, or what brings them nearer.
     """
     difference = completeness.difference
     share = np.abs(completeness.error) / np.maximum(np.abs(difference), 1e-6)
@@ -195,7 +195,7 @@ def integration_error(completeness: Completeness, option: str) -> list[str]:
         return []
     return [
         f"the attributions add up to {completeness.total[worst]:.3g}, but the score is {difference[worst]:.3g} above "
-        f"that of the baseline: more {option} come nearer (--option {option}=200)"
+        f"that of the baseline: {way_out}"
     ]
 
 

@@ -208,7 +208,8 @@ def test_targets_that_are_no_class(explainer: Any, method: str) -> None:
     found = explainer.explain(X, ogc.Difference(2, 0), method)
     a, b = (explainer.explain(X, index, method).attribution for index in (2, 0))
     assert found.attribution.shape == X.shape
-    if method in ("saliency", "input-x-gradient", "integrated-gradients", "gradient-shap", "smoothgrad"):
+    linear = ("saliency", "input-x-gradient", "integrated-gradients", "gradient-shap", "deeplift", "smoothgrad")
+    if method in linear:
         np.testing.assert_allclose(found.attribution, a - b, atol=1e-5 * np.abs(a).max())
     elif method != "vargrad":
         assert np.abs(found.attribution - (a - b)).max() > 0.01 * np.abs(a).max()
