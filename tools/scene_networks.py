@@ -46,7 +46,8 @@ def pooled_head(channels: int) -> Any:
 def start_from(network: Any, path: Path, images: torch.Tensor) -> None:
     """Give the convolutions of a network the weights of an exported one, whose normalisations are folded into them.
 
-    Each normalisation gets the mean and the spread that it sees of some images, and so changes nothing at first.
+    Each normalisation gets the mean and the spread that it sees of some images, and so changes next to nothing at
+    first.
 
     Args:
         network: (features, head).

@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,21 @@ class Recipe:
     Attributes:
         build: makes the untrained network.
         start: the network whose convolutions it starts from.
-        steps: how many batches it sees.
+        cycles: how many batches it sees; in each cycle the learning rate rises and falls once.
         learning_rate: the highest.
     """
 
     build: Callable[[], Any]
     start: str
-    steps: int
+    cycles: tuple[int, ...]
     learning_rate: float
 
 
 RECIPES = {
-    "scenes-resnet": Recipe(resnet, "shapes-resnet", 1500, 3e-3),
-    "scenes-vgg": Recipe(vgg, "shapes-vgg", 1000, 2e-3),
-    "scenes-vgg-gap": Recipe(vgg_gap, "scenes-vgg", 300, 1e-3),
-    "scenes-inception": Recipe(inception, "shapes-inception", 1000, 3e-3),
+    "scenes-resnet": Recipe(resnet, "shapes-resnet", (1500,), 3e-3),
+    "scenes-vgg": Recipe(vgg, "shapes-vgg", (1000, 1500), 2e-3),
+    "scenes-vgg-gap": Recipe(vgg_gap, "scenes-vgg", (1200,), 2e-3),
+    "scenes-inception": Recipe(inception, "shapes-inception", (1000, 1500), 3e-3),
 }
 
 
@@ -85,22 +86,49 @@ def shares(labels: tuple[int, ...]) -> NDArray[np.float32]:
 
 @dataclass(eq=False)
 class Training:
-    """A network while it is trained; ``load`` and ``save`` keep it in a file."""
+    """A network while it is trained; ``load`` and ``save`` keep it in a file.
+
+    Attributes:
+        network: the network.
+        recipe: how it is trained.
+        step: how many batches it has seen.
+        seconds: how long this took one core.
+        optimiser, schedule: of the cycle that goes on.
+    """
 
     network: Any
-    optimiser: Any
-    schedule: Any
+    recipe: Recipe
     step: int = 0
     seconds: float = 0.0
+    optimiser: Any = None
+    schedule: Any = None
+
+    @property
+    def ends(self) -> list[int]:
+        """Return after how many steps each cycle ends."""
+        return list(accumulate(self.recipe.cycles))
+
+    def begin_cycle(self) -> None:
+        """Start the optimiser and the learning rates of a cycle anew."""
+        steps = self.recipe.cycles[sum(end <= self.step for end in self.ends)]
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=1e-2)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, self.recipe.learning_rate, total_steps=steps, pct_start=WARM_UP
+        )
 
     def load(self, path: Path) -> None:
+        """Go on where a training was left."""
         state = torch.load(path, weights_only=True)
-        for part in ("network", "optimiser", "schedule"):
-            getattr(self, part).load_state_dict(state[part])
+        self.network.load_state_dict(state["network"])
         torch.set_rng_state(state["random"])
         self.step, self.seconds = state["step"], state["seconds"]
+        if self.step not in self.ends:
+            self.begin_cycle()
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
 
     def save(self, path: Path) -> None:
+        """Keep all that the next step depends on."""
         parts = {part: getattr(self, part).state_dict() for part in ("network", "optimiser", "schedule")}
         aside = path.with_suffix(".new")
         numbers = {"random": torch.get_rng_state(), "step": self.step, "seconds": self.seconds}
@@ -112,42 +140,50 @@ def begin(name: str, folder: Path) -> Training:
     """Return the training of a network where it was left, or at its start, from a network in ``folder``."""
     recipe = RECIPES[name]
     torch.manual_seed(NETWORK_SEED)
-    network = recipe.build().to(memory_format=torch.channels_last)
-    start_from(network, folder / f"{recipe.start}.onnx", normalise(batch(0)[0]))
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=WARM_UP
-    )
-    training = Training(network, optimiser, schedule)
+    training = Training(recipe.build().to(memory_format=torch.channels_last), recipe)
     state = STATES / f"{name}.pt"
     if state.exists():
         training.load(state)
+    else:
+        start_from(training.network, folder / f"{recipe.start}.onnx", normalise(batch(0)[0]))
     return training
 
 
 def train(name: str, folder: Path) -> Any:
-    """Return the trained network; a state that is complete is not trained again."""
+    """Return the trained network; a state that is complete is not trained again.
+
+    Args:
+        name: of the network.
+        folder: where the network lies from which it starts.
+    """
     STATES.mkdir(parents=True, exist_ok=True)
-    training, steps = begin(name, folder), RECIPES[name].steps
+    training = begin(name, folder)
     network = training.network.train()
     losses: list[float] = []
-    while training.step < steps:
+    while training.step < training.ends[-1]:
+        if training.step in (0, *training.ends):
+            training.begin_cycle()
         started = time.process_time()
-        images, targets = batch(training.step)
-        x = normalise(images).to(memory_format=torch.channels_last)
-        loss = nn.functional.cross_entropy(network(x), targets)
-        training.optimiser.zero_grad()
-        loss.backward()
-        training.optimiser.step()
-        training.schedule.step()
-        losses.append(loss.item())
-        training.step += 1
+        losses.append(take_step(training))
         training.seconds += time.process_time() - started
-        if training.step % SAVED_EVERY == 0 or training.step == steps:
+        if training.step % SAVED_EVERY == 0 or training.step in training.ends:
             training.save(STATES / f"{name}.pt")
             print(f"{name}  step {training.step}  loss {np.mean(losses):.4f}  {training.seconds:.0f} s", flush=True)
             losses.clear()
     return network.eval().to(memory_format=torch.contiguous_format)
+
+
+def take_step(training: Training) -> float:
+    """Learn from the next batch, and return its loss."""
+    images, targets = batch(training.step)
+    x = normalise(images).to(memory_format=torch.channels_last)
+    loss = nn.functional.cross_entropy(training.network(x), targets)
+    training.optimiser.zero_grad()
+    loss.backward()
+    training.optimiser.step()
+    training.schedule.step()
+    training.step += 1
+    return float(loss.item())
 
 
 def accuracy(network: Any) -> float:
