@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch", reason="torch: not installed")
 import scene_networks  # noqa: E402  (torch first)
 import train_scenes  # noqa: E402
 from scenes import CLASSES  # noqa: E402
+from shapes import single_object  # noqa: E402
+from train_models import to_input  # noqa: E402
 
 import onnx_gradcam as ogc  # noqa: E402
 
@@ -20,7 +22,7 @@ NAME = "scenes-inception"  # the smallest
 @pytest.mark.parametrize("name", ["resnet", "vgg", "inception"])
 def test_convolutions_start_as_an_exported_network_has_them(name: str) -> None:
     """On the images that set the normalisations, features are those of the file, but for the ε of a normalisation."""
-    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 96, 96)).astype(np.float32))
+    x = to_input([single_object(np.random.default_rng(seed)).image for seed in range(4)])
     network = getattr(scene_networks, name)()
     path = MODELS / f"shapes-{name}.onnx"
     scene_networks.start_from(torch.nn.Sequential(network[0], torch.nn.Identity()), path, x)
