@@ -35,6 +35,7 @@ from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening
 from onnx_gradcam.explain.sentences import explain_caption, explain_question
+from onnx_gradcam.explain.tiles import explain_tiles
 from onnx_gradcam.explain.volume import explain_volume
 from onnx_gradcam.jobs.attack import AttackResult, attack
 from onnx_gradcam.jobs.compare import Comparison, Finding, Pair, Requirement, Side, WorstPair, compare
@@ -47,6 +48,7 @@ from onnx_gradcam.metrics.interval import Mean
 from onnx_gradcam.photos.function import UserFunction
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, Preprocess
+from onnx_gradcam.photos.tiles import Tiles, Tiling
 from onnx_gradcam.photos.volume import VolumeSpace
 from onnx_gradcam.results.caption import Caption
 from onnx_gradcam.results.contact import contact_sheet
@@ -153,6 +155,8 @@ __all__ = [
     "Style",
     "TargetError",
     "TargetObject",
+    "Tiles",
+    "Tiling",
     "Timing",
     "Tokens",
     "TopK",
@@ -172,6 +176,7 @@ __all__ = [
     "evidence_share",
     "explain_caption",
     "explain_question",
+    "explain_tiles",
     "explain_volume",
     "failures",
     "gradient_model",

@@ -104,6 +104,16 @@ def explain(
     smooth: Smooth = None,
     levels: Levels = "own",
     option: MethodOptions = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            "--tile",
+            metavar="SIZE[,OVERLAP]",
+            help="Explain photos tile by tile, in tiles of SIZE pixels: for photos larger than the input. One map of "
+            "the photo's size, at one scale.",
+            show_default=False,
+        ),
+    ] = None,
     every: Annotated[
         int, typer.Option("--every", metavar="N", min=1, help="Of a video: explain every N-th frame.")
     ] = 1,
@@ -157,6 +167,7 @@ def explain(
         layers=tuple(layer or ["auto"]),
         targets=tuple(target or ["top1"]),
         labels=labels,
+        tile=tile,
         every=every,
         preprocess=preprocess,
         inputs=tuple(inputs or []),
@@ -203,9 +214,10 @@ def _explain_heads(request: Request, out: Path | None, mode: Mode, as_json: bool
 
 def _explain_video(request: Request, out: Path | None, mode: Mode, as_json: bool) -> None:
     """Explain a video; frames that fail are named, and its rate and latency are printed."""
-    others = request.both, request.true, request.question, request.sentence, request.pictures.sheet, mode == "resume"
+    asked = request.both, request.true, request.question, request.sentence, request.tile
+    others = (*asked, request.pictures.sheet, mode == "resume")
     if any(others) or names_all_heads(request):
-        options = "--both, --true, --question, --caption, --sheet, --resume, --head all"
+        options = "--both, --true, --question, --caption, --sheet, --tile, --resume, --head all"
         raise typer.BadParameter(f"a video has one map a frame: leave out {options}")
     with progress("explaining") as tick:
         outcome = run_video(request, out, overwrite=mode == "overwrite", tick=tick)

@@ -17,7 +17,7 @@ from onnx_gradcam.explain.default_method import resolved
 from onnx_gradcam.explain.drawn import Progress, tell_nobody
 from onnx_gradcam.explain.network import Network, open_network
 from onnx_gradcam.explain.opening import Opening, spelled_out
-from onnx_gradcam.explain.photo import frame_of_array, prepare_photo
+from onnx_gradcam.explain.photo import frame_of_array, notes_of_photo, prepare_photo
 from onnx_gradcam.explain.preprocessing import find_preprocessing, naming_a_guessed_size
 from onnx_gradcam.explain.question import TOGETHER, Question, attempt, run_together
 from onnx_gradcam.explain.remarks import least_probability
@@ -26,7 +26,6 @@ from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.recipe import Recipe
 from onnx_gradcam.photos.decode import MAX_PIXELS
-from onnx_gradcam.photos.frames import several_note
 from onnx_gradcam.photos.function import PhotoFunction, UserFunction
 from onnx_gradcam.photos.inputs import beside_image, check_feeds, spatial_axes
 from onnx_gradcam.photos.labels import LabelsLike, find_labels
@@ -327,7 +326,7 @@ class Explainer:
         assert frame.geometry is not None
         with naming_a_guessed_size(choice, x.shape):
             question = self._question(feeds, in_input(target, frame.geometry), recipe, frame, threshold, choice)
-        return replace(question, notes=(*several_note(image), *question.notes))
+        return replace(question, notes=(*notes_of_photo(image, choice), *question.notes))
 
     def _question(
         self,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.photos.decode import MAX_PIXELS, DeepPhoto, Photo, decode, decode_window
+from onnx_gradcam.photos.decode import MAX_PIXELS, DeepPhoto, Photo, decode, decode_window, read
+from onnx_gradcam.photos.dicom import HEAD, NO_WINDOW, is_dicom
+from onnx_gradcam.photos.frames import several_note
 from onnx_gradcam.photos.function import PhotoFunction, UserFunction, apply_function
 from onnx_gradcam.photos.inputs import input_space, spatial_axes
 from onnx_gradcam.photos.preprocess.choice import Choice, InputSpec, PreprocessLike
@@ -64,3 +68,18 @@ def in_8_bits(pixels: Photo | DeepPhoto) -> Photo:
 def frame_of_array(x: np.ndarray, spec: InputSpec, metadata: Mapping[str, str]) -> Frame:
     """Return the frame of the maps of an array (N, …), with the words of its tokens where the model brings them."""
     return Frame((), x=x, space=input_space(spec), words=token_words(x, vocabulary_from(metadata)))
+
+
+def notes_of_photo(image: Any, choice: Choice | UserFunction) -> tuple[str, ...]:
+    """Return what a user should know of a photo: it is one of several, or nothing says what its grey means."""
+    windowed = isinstance(choice, Choice) and choice.preprocess.window is not None
+    is_file = isinstance(image, bytes | bytearray | memoryview | str | os.PathLike)
+    dicom = read(image).dicom if is_file and not windowed and _begins_as_dicom(image) else None
+    return (*several_note(image), *([] if dicom is None or dicom.has_window else [NO_WINDOW]))
+
+
+def _begins_as_dicom(image: Any) -> bool:
+    if isinstance(image, bytes | bytearray | memoryview):
+        return is_dicom(bytes(image))
+    with Path(image).open("rb") as file:
+        return is_dicom(file.read(HEAD))

@@ -23,6 +23,7 @@ from onnx_gradcam.photos.preprocess.form import read_request
 from onnx_gradcam.photos.preprocess.metadata import BESIDE
 from onnx_gradcam.photos.preprocess.short import AUTO, read_short
 from onnx_gradcam.photos.preprocess.values import names_file
+from onnx_gradcam.photos.tiles import Tiling
 from onnx_gradcam.photos.vocabulary import Vocabulary, read_vocabulary
 from onnx_gradcam.results.journal import sha256
 
@@ -35,11 +36,13 @@ class Values:
         recipe: the method with its variants and options.
         inputs: arrays for the model's other inputs, by name.
         vocabulary: the words of tokens; None where no file names them.
+        tiling: how photos are cut into tiles; None: they are explained as a whole.
     """
 
     recipe: Recipe
     inputs: Mapping[str, np.ndarray]
     vocabulary: Vocabulary | None = None
+    tiling: Tiling | None = None
 
 
 def check_request(request: Request) -> Values:
@@ -69,7 +72,19 @@ def check_request(request: Request) -> Values:
         read_request(request.preprocess)
     if request.true is not None and request.true.lower().endswith(TABLE):
         read_table(Path(request.true))
-    return Values(recipe, inputs, read_vocabulary(request.vocabulary) if request.vocabulary else None)
+    vocabulary = read_vocabulary(request.vocabulary) if request.vocabulary else None
+    return Values(recipe, inputs, vocabulary, _tiling(request))
+
+
+def _tiling(request: Request) -> Tiling | None:
+    """Return how photos are cut into tiles. Raises ``InputError`` where something else is wanted of each photo."""
+    if request.tile is None:
+        return None
+    if request.both or request.true or request.question or request.sentence:
+        raise InputError(
+            "tiles have one map of one target", hint="--tile without --both, --true, --question and --caption"
+        )
+    return Tiling.read(request.tile)
 
 
 def _check_places(request: Request) -> None:

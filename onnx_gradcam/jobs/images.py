@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from onnx_gradcam.errors import InputError, NotFinite, OnnxGradcamError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.question import TOGETHER
 from onnx_gradcam.explain.sentences import OWN, explain_caption
+from onnx_gradcam.explain.tiles import explain_tiles
 from onnx_gradcam.explain.volume import explain_volume
 from onnx_gradcam.jobs.pictures import Result
 from onnx_gradcam.jobs.plan import Plan, is_array, is_photo
@@ -68,7 +70,11 @@ def explain_files(explainer: Explainer, paths: Sequence[Path], plan: Plan) -> It
 def _is_plain(plan: Plan) -> Callable[[Path], bool]:
     """Return what tells whether a file is a photo of which nothing but the target itself is asked."""
     one_target = (
-        plan.true is None and not plan.both and plan.sentence is None and not isinstance(plan.preprocess, InputError)
+        plan.true is None
+        and not plan.both
+        and plan.sentence is None
+        and plan.tiling is None
+        and not isinstance(plan.preprocess, InputError)
     )
     return lambda path: one_target and is_photo(path)
 
@@ -185,7 +191,8 @@ def _explain_volume(
 def _explain_photo(
     explainer: Explainer, path: Path, plan: Plan, target: Target, keywords: Mapping[str, Any]
 ) -> Explanation:
-    return explainer.explain_image(
+    one = explainer.explain_image if plan.tiling is None else partial(explain_tiles, explainer, tile=plan.tiling)
+    return one(
         path,
         target,
         plan.method,

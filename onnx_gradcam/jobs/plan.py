@@ -20,6 +20,7 @@ from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import true_classes
 from onnx_gradcam.photos.listing import ARRAYS, Listed
 from onnx_gradcam.photos.preprocess.choice import Choice
+from onnx_gradcam.photos.tiles import Tiling
 from onnx_gradcam.photos.vocabulary import Vocabulary
 from onnx_gradcam.photos.volume import is_volume
 from onnx_gradcam.targets import Target, parse
@@ -45,6 +46,7 @@ class Plan:
         max_pixels: the largest photo that is decoded.
         of_volumes: how volumes become tensors, as text.
         vocabulary: the words of tokens, where the user names them.
+        tiling: how photos are cut into tiles; None: they are explained as a whole.
         pictures: how results are drawn, and at which scale.
     """
 
@@ -62,6 +64,7 @@ class Plan:
     max_pixels: int
     of_volumes: str
     vocabulary: Vocabulary | None
+    tiling: Tiling | None
     pictures: Pictures
 
 
@@ -113,6 +116,7 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
         max_pixels=request.max_pixels,
         of_volumes=request.preprocess,
         vocabulary=values.vocabulary,
+        tiling=values.tiling,
         pictures=request.pictures,
     )
 

@@ -28,6 +28,7 @@ class Request:
         true: the true class of all images, the path of a table, or "folder": each photo's folder names it.
         options: texts NAME=VALUE, for the method.
         vocabulary: the path of the words of a model that reads tokens.
+        tile: SIZE or SIZE,OVERLAP in pixels: photos are explained tile by tile; None: as a whole.
         every: of a video every so many frames the first is explained.
         strict: refuse a preprocessing that is guessed.
         max_pixels: the largest photo that is decoded.
@@ -55,6 +56,7 @@ class Request:
     levels: str = "own"
     options: tuple[str, ...] = ()
     vocabulary: str | None = None
+    tile: str | None = None
     every: int = 1
     strict: bool = False
     max_pixels: int = MAX_PIXELS

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.errors import InputError, nearest
 from onnx_gradcam.photos import exif, headers
+from onnx_gradcam.photos.dicom import DicomImage, is_dicom, read_dicom
 from onnx_gradcam.photos.opencv import cv2
-from onnx_gradcam.photos.window import Window, windowed
+from onnx_gradcam.photos.window import WHITE, Window, windowed
 
 Photo = NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, upright."""
@@ -36,7 +37,8 @@ def decode(source: object, max_pixels: int = MAX_PIXELS) -> Photo:
     Args:
         source: the path of an image file, its bytes, a PIL image, or a uint8 array: (H, W, 3) RGB, (H, W, 4) RGBA or
             (H, W) grey. JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 and Netpbm files can be read as far as the
-            installed OpenCV decodes them; of several frames the first is taken.
+            installed OpenCV decodes them; of several frames the first is taken. DICOM files need pydicom: they are
+            shown through the window that they declare.
         max_pixels: the largest number of pixels that is decoded. The header of a file says its size, so that a file
             that is too large is refused before anything is allocated for it.
 
@@ -48,7 +50,7 @@ def decode(source: object, max_pixels: int = MAX_PIXELS) -> Photo:
     if isinstance(source, np.ndarray) and source.dtype != np.uint8:
         hint = "uint8 RGB (H, W, 3) in 0..255; pass a prepared tensor to explain(), or as a .npy file"
         raise InputError(f"an image array must be uint8, not {source.dtype}", hint=hint, dtype=str(source.dtype))
-    values = stored.values
+    values = stored.values if stored.dicom is None else stored.dicom.shown
     if values.dtype.kind in "iu" and hasattr(source, "getexif"):  # Pillow holds 16-bit grey as int32, too
         values = values if values.dtype == np.uint8 else values.clip(0, 65535).astype(np.uint16)
     return _turn(_rgb(values, stored.name), stored.orientation)
@@ -72,7 +74,10 @@ def decode_window(source: object, window: Window, max_pixels: int = MAX_PIXELS) 
     if values.dtype.kind not in "fiu" or values.ndim != 3 or values.shape[2] not in (1, 3, 4) or not values.size:
         what = f"{stored.name} is not a photo: shape {values.shape}, {values.dtype}"
         raise InputError(what, hint="numbers, (H, W), (H, W, 3) or (H, W, 4)", shape=values.shape)
-    colours = np.broadcast_to(windowed(values[:, :, :3], window), (*values.shape[:2], 3))
+    shown = windowed(values[:, :, :3], window)
+    if stored.dicom is not None and stored.dicom.is_inverted:
+        shown = np.float32(WHITE) - shown
+    colours = np.broadcast_to(shown, (*values.shape[:2], 3))
     return _turn(colours, stored.orientation)
 
 
@@ -84,11 +89,13 @@ class Stored:
         values: (H, W) or (H, W, channels), channels in the order RGB(A), of the dtype of the file.
         name: what messages call it.
         orientation: of its EXIF data, 1 for upright.
+        dicom: what a DICOM file says beside its values; None for others.
     """
 
     values: NDArray[Any]
     name: str
     orientation: int = 1
+    dicom: DicomImage | None = None
 
 
 def read(source: object, max_pixels: int = MAX_PIXELS) -> Stored:
@@ -166,6 +173,9 @@ def _read(path: Path) -> bytes:
 
 
 def _from_bytes(data: bytes, name: str, max_pixels: int) -> Stored:
+    if is_dicom(data):
+        image = read_dicom(data, name, lambda size: _check_size(size, name, max_pixels))
+        return Stored(image.values, name, dicom=image)
     if not data:
         raise InputError(f"{name} is empty", hint="copy or download the file again", source=name)
     blocks = list(exif.blocks(data))

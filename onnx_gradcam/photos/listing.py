@@ -13,6 +13,7 @@ import numpy as np
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.dicom import DICOM
 from onnx_gradcam.photos.extras import is_installed
 from onnx_gradcam.photos.opencv import cv2
 from onnx_gradcam.photos.volume import VOLUMES
@@ -108,6 +109,8 @@ def is_readable(suffix: str) -> bool:
         return True
     if suffix in VOLUMES:
         return is_installed("nibabel")
+    if suffix == DICOM:
+        return is_installed("pydicom")
     writer = next((first for first, suffixes in FORMATS.items() if suffix in suffixes), "")
     if not writer or not cv2.haveImageWriter(f"x{writer}"):
         return False
@@ -119,7 +122,10 @@ def is_readable(suffix: str) -> bool:
 
 def readable_suffixes() -> tuple[str, ...]:
     """Return the suffixes of all files that are taken from a folder."""
-    return (*filter(is_readable, [*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *VOLUMES]), ARRAYS)
+    return (
+        *filter(is_readable, [*(suffix for suffixes in FORMATS.values() for suffix in suffixes), *VOLUMES, DICOM]),
+        ARRAYS,
+    )
 
 
 def suffix_of(path: Path) -> str:

@@ -43,6 +43,7 @@ def row_record(explanation: Explanation, row: int) -> dict[str, Any]:
         "is_blank": bool(e.is_blank[row]),
         "scale": nan_to_none(e.scale[row]),
         "seen": [int(v) for v in e.seen[row]],
+        "tiles": _tiles(e, row),
         "completeness": None if e.completeness is None else e.completeness.of_row(row),
     }
 
@@ -98,6 +99,19 @@ def _shrunk(picture: Picture) -> Picture:
         return picture
     height, width = (max(1, round(side * share)) for side in picture.shape[:2])
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def _tiles(explanation: Explanation, row: int) -> list[dict[str, Any]] | None:
+    """Return the tiles that the map of a row was joined from, each with its score; None for a whole photo."""
+    tiles = explanation.frame.tiles
+    if tiles is None:
+        return None
+    return [
+        {"box": box, "score": float(score), "probability": nan_to_none(probability)}
+        for box, score, probability in zip(
+            tiles.boxes.tolist(), tiles.score[:, row], tiles.probability[:, row], strict=True
+        )
+    ]
 
 
 def _cell(explanation: Explanation, row: int) -> list[int] | None:

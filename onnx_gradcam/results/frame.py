@@ -10,6 +10,7 @@ import numpy.typing as npt
 from onnx_gradcam.errors import one_line
 from onnx_gradcam.photos.decode import Photo
 from onnx_gradcam.photos.geometry import Geometry
+from onnx_gradcam.photos.tiles import Tiles
 from onnx_gradcam.photos.volume import VolumeSpace
 
 Array = npt.NDArray[Any]
@@ -34,6 +35,7 @@ class Frame:
         channels: the order of their channels, where these are colours: "RGB", "BGR", "RGBA" …
         views: how many views or frames each image of ``x`` holds, in axes before its channels or among these.
         volume: where the voxels of a volume lie; None for what is no volume of a file that says so.
+        tiles: the tiles that the maps were joined from; None for a photo that was explained as a whole.
         words: for each image of ``x`` the words of its tokens, where it holds tokens and a vocabulary names them.
     """
 
@@ -47,6 +49,7 @@ class Frame:
     channels: str = "RGB"
     views: int = 1
     volume: VolumeSpace | None = None
+    tiles: Tiles | None = None
     words: tuple[tuple[str, ...], ...] = ()
 
     def __repr__(self) -> str:
@@ -66,4 +69,5 @@ class Frame:
 
     def rows(self, rows: Array) -> Frame:
         """Return the frame of some of the rows."""
-        return self if self.level is None else replace(self, level=self.level[rows])
+        some = self if self.level is None else replace(self, level=self.level[rows])
+        return some if self.tiles is None else replace(some, tiles=self.tiles.rows(rows))

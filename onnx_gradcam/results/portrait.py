@@ -55,7 +55,7 @@ def draw_figure(explanation: Explanation, image: Any, row: int, style: Style) ->
     require_size(picture, explanation.heatmap[row])
     level = level_of(explanation, row, panel_size(picture))
     top = brightest_of(explanation, row)
-    remarks = [*([CLIPPED] if top < 1 else []), *cells_note(explanation, row)]
+    remarks = [*([CLIPPED] if top < 1 else []), *cells_note(explanation, row), *tiles_note(explanation)]
     return figure(
         picture,
         np.clip(level / top, -1, 1),
@@ -106,7 +106,7 @@ def levels_of(explanations: Sequence[Explanation], row: int, size: Size) -> list
 
 def brightest_of(explanation: Explanation, row: int) -> float:
     """Return the value of a heatmap with the strongest colour: 1, a little less for the grains of an input gradient."""
-    is_smooth = bool(explanation.layers) or explanation.recipe.method in INPUT_METHODS
+    is_smooth = bool(explanation.layers or explanation.frame.tiles) or explanation.recipe.method in INPUT_METHODS
     return 1.0 if is_smooth else brightest(explanation.heatmap[row], explanation.region(row))
 
 
@@ -135,6 +135,14 @@ def cells_note(explanation: Explanation, row: int, drawn: str = "drawn smoothly"
         return []
     grids = dict.fromkeys(" × ".join(map(str, layer.cam.shape[1:])) for layer in titles.layers_of_row(explanation, row))
     return [f"{' + '.join(grids)} cells, {drawn}"]
+
+
+def tiles_note(explanation: Explanation) -> list[str]:
+    """Return the note of the tiles that a map was joined from; none for a photo that was explained as a whole."""
+    tiles = explanation.frame.tiles
+    if tiles is None:
+        return []
+    return [f"{len(tiles.boxes)} tiles of {tiles.tiling.size} pixels, {tiles.tiling.overlap} of them shared"]
 
 
 def _detail_figure(explanation: Explanation, row: int, style: Style) -> Picture:

@@ -136,3 +136,20 @@ def test_words_of_a_model_and_of_a_list(place: Path) -> None:
     volume_model()
     with ogc.Explainer("model.onnx") as explainer, pytest.raises(ogc.InputError, match="no tokens"):
         ogc.with_words(explainer.explain(np.ones((1, 1, 2, 2, 2), np.float32)), ["a"])
+
+
+def test_tiles_on_the_command_line(place: Path, run: Any) -> None:
+    net = Net()
+    save(net, net.input("x", ["N", 1, 16, 16]), 2, "model.onnx")
+    slide = np.random.default_rng(0).integers(0, 256, (40, 72)).astype(np.uint8)
+    cv2.imwrite("slide.png", slide)
+    command = ("explain", "model.onnx", "slide.png", "--preprocess", "zero-one,stretch", "--target", "0", "-o", "out")
+    status, out, err = run(*command, "--tile", "16,8")
+    assert status == 0, err
+    assert "slide.gradcam.0.png" in out
+    np.testing.assert_allclose(np.load("out/slide.gradcam.0.npy"), slide / slide.max(), atol=1e-6)
+    (row,) = manifest()["results"][0]["rows"]
+    assert len(row["tiles"]) == 4 * 8
+    assert run("explain", "--from", "out/manifest.json")[0] == 0
+    status, _, err = run(*command, "--tile", "16,8", "--both", "--overwrite")
+    assert (status, "tiles have one map of one target" in err) == (2, True)

@@ -22,7 +22,7 @@ RUN = {
     "tutorials/detector.md": ("torch", "onnxscript"),
     "tutorials/keras.md": ("torch", "onnxscript", "keras"),
     "recipes/driving.md": ("av",),
-    "recipes/medical.md": ("nibabel",),
+    "recipes/medical.md": ("nibabel", "pydicom"),
     "recipes/signals.md": (),
 }
 FOLDERS = ("tutorials", "recipes")

@@ -21,10 +21,10 @@ NAMES = [
     "OnnxGradcamError", "Opening", "Options", "Output", "OutputError", "Pair", "Preprocess", "PreprocessError",
     "Probability", "Provenance", "ProviderError", "Recipe", "Rectifiers", "Region", "Report", "Requirement",
     "RequirementError", "Scan", "ScoreError", "Sheet", "Side", "SideBySide", "Similar", "Style", "TargetError",
-    "TargetObject", "Timing", "Tokens", "TopK", "UnknownOperator", "UnsupportedGradient", "UserFunction",
-    "VolumeSpace", "Words", "WorstPair", "attack", "both", "compare", "concepts", "contact_sheet", "contrast",
-    "evaluate", "evidence_share", "explain_caption", "explain_question", "explain_volume", "failures",
-    "gradient_model", "heads", "layers", "roads", "verify", "with_words",
+    "TargetObject", "Tiles", "Tiling", "Timing", "Tokens", "TopK", "UnknownOperator", "UnsupportedGradient",
+    "UserFunction", "VolumeSpace", "Words", "WorstPair", "attack", "both", "compare", "concepts", "contact_sheet",
+    "contrast", "evaluate", "evidence_share", "explain_caption", "explain_question", "explain_tiles", "explain_volume",
+    "failures", "gradient_model", "heads", "layers", "roads", "verify", "with_words",
 ]  # fmt: skip
 
 
