@@ -33,7 +33,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from onnx_gradcam.copies.scores import COPIES_AT_ONCE
-from onnx_gradcam.methods.perturbation.table import INPUT_METHODS
+from onnx_gradcam.methods.perturbation.table import INPUT_METHODS, TAIL_METHODS
 from onnx_gradcam.methods.table import NAMES
 
 WARM_UP = 3
@@ -46,7 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet50", "vgg16", "mobilenet_v2"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--methods", nargs="+", default=["gradcam", "saliency", "guided-backprop"], choices=NAMES)
+    parser.add_argument(
+        "--methods", nargs="+", default=["gradcam", "saliency", "guided-backprop", *TAIL_METHODS], choices=NAMES
+    )
     parser.add_argument("--copies", nargs="*", default=["occlusion", "rise"], choices=INPUT_METHODS)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 import onnx_gradcam as ogc
+from onnx_gradcam.engine.session import Session
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -88,6 +89,26 @@ class TestReciprocal:
         explained(classifier(), x, "reciprocam", ogc.TopK(5), progress=lambda done, total: told.append((done, total)))
         assert told[0] == (0, 2 * 12)
         assert told[-1] == (24, 24)
+
+
+class TestPrice:
+    @pytest.mark.parametrize(("method", "copies"), [("reciprocam", 12), ("ablationcam", 6)])
+    def test_is_one_forward_pass_and_one_batch_of_what_is_behind(
+        self, x: np.ndarray, monkeypatch: pytest.MonkeyPatch, method: str, copies: int
+    ) -> None:
+        sizes: list[dict[str, int]] = []
+        plain = Session.run
+
+        def counted(self: Session, names: Any, feeds: Any) -> Any:
+            sizes.append({name: len(array) for name, array in feeds.items()})
+            return plain(self, names, feeds)
+
+        with ogc.Explainer(classifier(), "a", providers=["cpu"], check_forward=False) as explainer:
+            explainer.explain(x[:1], 1, method)
+            monkeypatch.setattr(Session, "run", counted)
+            explainer.explain(x[:1], ogc.TopK(3), method)
+        assert sizes[0] == {"image": 1}
+        assert sizes[1:] == [{"a": copies}]
 
 
 class TestRefusals:
