@@ -29,13 +29,27 @@ def to_tensor(image: Photo | DeepPhoto, spec: Preprocess) -> tuple[NDArray[Any],
         (1, C, h, w) or (1, h, w, C) of ``spec.dtype``, and the geometry.
     """
     geometry = _find_geometry((image.shape[0], image.shape[1]), spec)
-    pixels = _select_channels(_draw(image, geometry, spec), spec.channels)
-    values = (pixels * spec.scale - np.array(spec.mean)) / np.array(spec.std)
+    planes = _select_channels(_draw(image, geometry, spec), spec.channels)
+    values = _normalise(planes, spec) if planes.dtype != np.uint8 else _look_up(planes, spec)
+    tensor = np.moveaxis(values, 0, -1) if spec.layout == "NHWC" else values
+    return np.ascontiguousarray(tensor[None]), geometry
+
+
+def _normalise(planes: NDArray[Any], spec: Preprocess) -> NDArray[Any]:
+    """Return the values of pixels, (C, h, w) of ``spec.dtype``."""
+    mean, std = (np.array(of_channels)[:, None, None] for of_channels in (spec.mean, spec.std))
+    values = (planes * spec.scale - mean) / std
     dtype = np.dtype(spec.dtype)
     if dtype.kind in "iu":
         values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
-    tensor = values if spec.layout == "NHWC" else values.transpose(2, 0, 1)
-    return np.ascontiguousarray(tensor[None], dtype), geometry
+    return np.asarray(values, dtype)
+
+
+def _look_up(planes: NDArray[np.uint8], spec: Preprocess) -> NDArray[Any]:
+    """Return the same of pixels of 8 bits, from a table of the values of all 256: several times faster."""
+    levels = np.broadcast_to(np.arange(256)[:, None], (len(planes), 256, 1))
+    table = _normalise(levels, spec)[:, :, 0]
+    return np.stack([of_channel[plane] for of_channel, plane in zip(table, planes, strict=True)])
 
 
 def _draw(image: Photo | DeepPhoto, geometry: Geometry, spec: Preprocess) -> NDArray[Any]:
@@ -46,17 +60,18 @@ def _draw(image: Photo | DeepPhoto, geometry: Geometry, spec: Preprocess) -> NDA
     (y1, y2), (x1, x2) = windows
     step = (1 / geometry.scale[0], 1 / geometry.scale[1])
     start = ((y1 - geometry.offset[0]) * step[0], (x1 - geometry.offset[1]) * step[1])
-    canvas = np.full((*geometry.model, 3), round(spec.pad), image.dtype)
+    canvas = np.moveaxis(np.full((3, *geometry.model), round(spec.pad), image.dtype), 0, -1)
     pixels = resample(image, (y2 - y1, x2 - x1), step, start, spec.interpolation)
     canvas[y1:y2, x1:x2] = (pixels if image.dtype.kind == "f" else np.rint(pixels)).clip(0, 255)
     return canvas
 
 
 def _select_channels(pixels: NDArray[Any], channels: str) -> NDArray[Any]:
+    """Return the channels of pixels (h, w, 3), (C, h, w)."""
     if channels == "L":
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[:, :, None]
-    opaque = np.full((*pixels.shape[:2], 1), 255, pixels.dtype)
-    return np.concatenate([pixels, opaque], axis=2)[:, :, ["RGBA".index(c) for c in channels]]
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY))[None]
+    opaque = np.full(pixels.shape[:2], 255, pixels.dtype)
+    return np.stack([opaque if channel == "A" else pixels[:, :, "RGB".index(channel)] for channel in channels])
 
 
 def _find_geometry(photo: tuple[int, int], spec: Preprocess) -> Geometry:
