@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scenes import two_objects
 
 import onnx_gradcam as ogc
 from onnx_gradcam.jobs.evaluate.pictures import picture_of
@@ -25,6 +26,7 @@ MODEL, PHOTO = MODELS / "shapes-resnet.onnx", MODELS / "images" / "star-and-hear
 CLASSES = ("star", "heart")
 SIDE = (320, 320)
 QUALITY, WIDEST = 76, 1100  # every picture stays below 60 kB
+TRIANGLES = 22, 5  # the seed of a scene with two triangles
 GREY = ogc.Style(photo="grey")  # the demo photos have loud colours: on grey every colour is evidence
 
 
@@ -95,6 +97,16 @@ def sheet() -> Picture:
     return ogc.contact_sheet(results, [photo.name for photo in photos])
 
 
+def scenes() -> Picture:
+    """Return a scene with two objects of one outline, and the maps of their classes."""
+    scene = two_objects(np.random.default_rng(TRIANGLES))
+    with ogc.Explainer(MODELS / "scenes-resnet.onnx", providers=["cpu"]) as explainer:
+        maps = [explainer.explain_image(scene.image, item.name, "gradcam") for item in scene.items]
+    captions = [f"Grad-CAM: {item.name}" for item in scene.items]
+    photo = picture_panel(scene.image, long_side=SIDE, caption=["a scene"])
+    return panels([photo, *map(_map, maps, captions)])
+
+
 def _explained(
     target: str, method: str = "gradcam", *, model: Path = MODEL, layer: str = "auto", signed: bool = False
 ) -> ogc.Explanation:
@@ -137,6 +149,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "guided": guided,
     "sheet": sheet,
     "evaluation-deletion": deletion,
+    "evaluation-scenes": scenes,
 }
 
 
