@@ -37,6 +37,20 @@ def class_scores(explainer: Explainer, feeds: Mapping[str, Array]) -> tuple[Arra
     return scores, scores if np.isnan(probabilities).any() else probabilities
 
 
+def feeds_of_images(explainer: Explainer, x: Array, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what is fed for images (N, …): the other inputs are repeated, but those without a batch axis.
+
+    Args:
+        explainer: the model.
+        x: (N, …), in the form of the model's input.
+        inputs: arrays for the model's other inputs, by name, for one image.
+    """
+    specs, image = explainer.inputs, explainer.image_input
+    shared = inputs_without_batch({image.name: x[:1], **inputs}, specs, image)
+    repeated = {name: array if name in shared else np.concatenate([array] * len(x)) for name, array in inputs.items()}
+    return {image.name: x, **repeated}
+
+
 @dataclass(frozen=True, eq=False)
 class ImageProbe:
     """A model, a method, and where an image lies in the model's input.
@@ -99,9 +113,4 @@ class ImageProbe:
 
     def _feeds(self, copies: Array) -> dict[str, Array]:
         """Return what is fed for copies of one image."""
-        explainer, count = self.explainer, len(copies)
-        specs, image = explainer.inputs, explainer.image_input
-        feeds = {image.name: self.form.as_fed(copies), **self.inputs}
-        shared = inputs_without_batch({**feeds, image.name: feeds[image.name][:1]}, specs, image)
-        repeated = {name: x if name in shared else np.concatenate([x] * count) for name, x in self.inputs.items()}
-        return {**feeds, **repeated}
+        return feeds_of_images(self.explainer, self.form.as_fed(copies), self.inputs)

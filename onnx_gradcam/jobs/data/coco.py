@@ -51,6 +51,13 @@ def read_coco(file: Path, cluster: str | None = None, group: str | None = None) 
             for image, label, one in objects
             if one["category_id"] not in of_regions
         ]
+        with_class = {image["id"] for image, _, one in objects if one["category_id"] not in of_regions}
+        read += [
+            Sample(_photo(file.parent, images[number]), cluster=c, group=g, regions=of_image)
+            for number, of_image in regions.items()
+            if number not in with_class
+            for c, g in [columns[number]]
+        ]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{str(file)!r} holds no annotations of objects: {cause}", hint=HINT, path=file) from None
@@ -73,11 +80,15 @@ def _sample(
     regions: Mapping[str, NamedRegion],
 ) -> Sample:
     place, (cluster, group) = _place(one), columns
-    path = folder / str(image["file_name"])
-    path = path if path.exists() else folder / "images" / str(image["file_name"])
+    path = _photo(folder, image)
     return Sample(
         path, label, boxes=place.boxes, polygons=place.polygons, cluster=cluster, group=group, regions=regions
     )
+
+
+def _photo(folder: Path, image: Mapping[str, Any]) -> Path:
+    path = folder / str(image["file_name"])
+    return path if path.exists() else folder / "images" / str(image["file_name"])
 
 
 def _place(one: Mapping[str, Any]) -> NamedRegion:

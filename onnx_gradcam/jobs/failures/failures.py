@@ -18,7 +18,7 @@ from onnx_gradcam.explain.default_method import resolved
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.opening import Opening, spelled_out
 from onnx_gradcam.explain.preprocessing import refuse_guesses
-from onnx_gradcam.explain.probing import class_scores
+from onnx_gradcam.explain.probing import class_scores, feeds_of_images
 from onnx_gradcam.explain.question import TOGETHER, attempt
 from onnx_gradcam.graph.load import ModelLike
 from onnx_gradcam.jobs.data.reading import read_data
@@ -256,8 +256,7 @@ def _judge_alike(
 
     def run(some: Sequence[tuple[Path, tuple[ReadySample, list[int]]]]) -> tuple[np.ndarray, np.ndarray]:
         x = np.concatenate([ready.x for _, (ready, _) in some])
-        inputs = {name: np.concatenate([array] * len(some)) for name, array in bench.inputs.items()}
-        return class_scores(explainer, beside_image(explainer.image_input.name, x, inputs))
+        return class_scores(explainer, feeds_of_images(explainer, x, bench.inputs))
 
     together = attempt(run, alike)
     for k, (path, (_, classes)) in enumerate(alike):

@@ -158,10 +158,13 @@ def test_a_category_of_coco_may_be_a_named_region(tmp_path: Path) -> None:
             {"image_id": 7, "category_id": 1, "bbox": [1, 1, 2, 2]},
             {"image_id": 7, "category_id": 2, "bbox": [4, 0, 1, 1], "segmentation": [[4, 0, 5, 0, 5, 1]]},
             {"image_id": 8, "category_id": 1, "bbox": [1, 1, 2, 2]},
+            {"image_id": 9, "category_id": 2, "bbox": [1, 1, 2, 2]},
         ],
     }
+    content["images"].append({"id": 9, "file_name": "c.png", "ward": 4})
     (tmp_path / "data.json").write_text(json.dumps(content), "utf-8")
-    first, second = read_data(tmp_path / "data.json", None, "ward")
+    first, second, third = read_data(tmp_path / "data.json", None, "ward")
+    assert (third.label, third.group, list(third.regions)) == (None, "4", ["cap"])  # no class: explained for the first
     assert (first.label, first.boxes, first.group) == ("star", ((1, 1, 3, 3),), "3")
     assert first.regions == {"cap": NamedRegion(((0, 0, 2, 1), (4, 0, 5, 1)))}
     assert second.regions == {}

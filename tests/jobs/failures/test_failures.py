@@ -128,6 +128,19 @@ def test_arrays_other_sizes_and_what_fails_alone(tmp_path: Path) -> None:
     assert [Path(image).name for image, _ in report.errors] == ["broken.png"]
 
 
+def test_other_inputs_with_and_without_a_batch_axis(folder: Path) -> None:
+    net = Net(seed=3)
+    image, gain, shift = net.input("image", ["N", 3, 16, 16]), net.input("gain", ["N", 1]), net.input("shift", [3])
+    x = net.op("Relu", net.conv(image, (3, 6)), out="last")
+    logits = net.op("Mul", net.head(x, 6, 3, out="z"), gain)
+    model = net.model({net.op("Add", logits, shift, out="logits"): ["N", 3]})
+    inputs = {"gain": np.array([[2.0]], np.float32), "shift": np.array([0.0, 9, 0], np.float32)}
+    report = ogc.failures(model, folder, inputs=inputs, **HOW)
+    assert {each.predicted for each in report.failures} == {1}
+    assert len(report) == sum(true != 1 for true in TRUE)
+    assert all(each.sides is not None for each in report.failures)
+
+
 def test_smoothed_maps_have_a_run_for_the_other_side(folder: Path) -> None:
     report = ogc.failures(MODEL, folder, limit=1, smooth="noise", options={"samples": 2}, **HOW)
     assert "noise" in report.method
