@@ -92,10 +92,14 @@ def moved(x: Array, change: Array, room: Room) -> Array:
     """Return images changed by so many grey levels, within what the input may hold, of the dtype of x.
 
     A value that lies outside of it already, as a photo may that was resized without rounding, is no end for itself.
+    Rounding to the dtype never makes a change larger.
     """
+    step = np.where(room.free, change, 0) * room.unit
+    rounded = (x + step).astype(x.dtype)
+    is_larger = np.abs(rounded.astype(np.float64) - x) > np.abs(step)
+    rounded = np.where(is_larger, np.nextafter(rounded, x), rounded)
     low, high = np.minimum(room.low.astype(x.dtype), x), np.maximum(room.high.astype(x.dtype), x)
-    new = np.clip((x + np.where(room.free, change, 0) * room.unit).astype(x.dtype), low, high)
-    return np.where(room.free, new, x)
+    return np.where(room.free, np.clip(rounded, low, high), x)
 
 
 def changed_by(x: Array, attacked: Array, room: Room) -> Array:

@@ -83,6 +83,18 @@ def test_what_lies_outside_the_pixels_already_may_stay_there_and_comes_back() ->
     np.testing.assert_array_equal(attacked, [[128.0, 126.0, -1.0]])
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rounding_never_makes_a_change_larger(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 2, (1, 500)).astype(dtype)
+    room = Room(np.full((1, 1), 1 / 57.0), np.zeros((1, 1)), np.full((1, 1), 9.0), FREE)
+    for norm in NORMS:
+        attacked = fgsm(x, lambda x: rng.standard_normal(x.shape), room, 4.0, norm)
+        assert attacked.dtype == dtype
+        assert length(changed_by(x, attacked, room), norm)[0] <= 4.0 * (1 + 1e-12)
+        assert length(changed_by(x, attacked, room), norm)[0] > (3.9 if norm == "linf" or dtype is np.float32 else 2)
+
+
 def test_what_is_not_free_stays_to_the_bit() -> None:
     room = Room(np.ones((1, 1)), np.zeros((1, 1)), np.full((1, 1), 0.5), np.array([[True, False]]))
     x = np.array([[0.4, 0.9]], np.float32)
