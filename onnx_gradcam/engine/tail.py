@@ -22,7 +22,9 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 MAX_VALUES = 2**22
-"""Of the largest value, in one run: where it leaves the caches, more copies are slower."""
+"""Of the largest value, in one run of a part of a network: where it leaves the caches, more copies are slower."""
+MAX_VALUES_OF_INPUT = 2**24
+"""The same for the whole network, which reads many more weights in each run: fewer copies would be slower."""
 TOLERANCE = 1e-3
 """Copies that are run together may differ from copies that are run alone by this share of the largest score."""
 
@@ -55,6 +57,7 @@ class Tail:
         self._score, self._kind, self._axis, self._options = score, kind, axis, options
         self._graph: Behind = behind(prepared, score, kind, name, image_input)
         self._size = batch or 1
+        self._most = MAX_VALUES_OF_INPUT if name == image_input else MAX_VALUES
         self._is_free = True if batch is None and not self.beside else None
 
     @property
@@ -105,7 +108,7 @@ class Tail:
             self._is_free = self._are_run_alike(copies.take([0, count - 1], axis=self._axis), beside, each)
         if not self._is_free:
             return self._run_alone(copies, beside, each)
-        at_once = max(1, MAX_VALUES // max(self._graph.widest, copies.size // count))
+        at_once = max(1, self._most // max(self._graph.widest, copies.size // count))
         pieces = np.split(copies, range(at_once, count, at_once), axis=self._axis)
         return np.concatenate([self._run_together(piece, beside, each) for piece in pieces])
 

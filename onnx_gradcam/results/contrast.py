@@ -153,7 +153,7 @@ def _require_plain(explanation: Explanation) -> None:
     if not explanation.layers or explanation.attribution is not None:
         raise MethodError(
             f"method {explanation.method!r} does not have two sides: it makes no cam of a layer",
-            hint="gradcam, or another method of a layer",
+            hint="gradcam, or another method of a layer; of most others --signed shows both sides in one map",
             method=explanation.method,
         )
 

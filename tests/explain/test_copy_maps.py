@@ -18,6 +18,8 @@ from onnx_gradcam.copies.baselines import mean_colour
 from onnx_gradcam.engine.session import Session
 from onnx_gradcam.methods.perturbation.rise import random_masks
 from onnx_gradcam.methods.perturbation.table import INPUT_METHODS, MASK_METHODS
+from onnx_gradcam.results.portrait import brightest_of
+from onnx_gradcam.results.titles import unit_of_map
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-5}
 SPACE = (8, 6)
@@ -290,3 +292,33 @@ def test_what_is_not_finite_is_no_map() -> None:
     model = net.model({logits: ["N", 2]})
     with pytest.raises(ogc.NotFinite, match="changed copy"):
         explained(model, np.ones((1, 1, 6, 6), np.float32), "occlusion", 0, window=6, baseline=0)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "lime"])
+def test_all_views_of_an_image_are_covered_at_one_place(method: str) -> None:
+    net = Net(seed=6)
+    views = net.op("Reshape", net.input("x", ["N", 3, 3, 6, 6]), net.ints(-1, 3, 6, 6))
+    relu = net.op("Relu", net.conv(views, (3, 4)), out="a")
+    features = net.op("Reshape", net.op("GlobalAveragePool", relu), net.ints(-1, 3, 4))
+    net.linear(net.op("ReduceMax", features, net.ints(1), keepdims=0), 4, 5, out="logits")
+    model = net.model({"logits": ["N", 5]})
+    x = np.random.default_rng(8).standard_normal((2, 3, 3, 6, 6)).astype(np.float32)
+    result = explained(model, x, method, 1, signed=True, **FEW[method])
+    assert result.view_index.tolist() == [0, 1, 2, 0, 1, 2]
+    for n in range(2):
+        flat = x[n].reshape(9, 6, 6)
+        score = scored(model, lambda copy: {"x": copy.reshape(1, 3, 3, 6, 6).astype(np.float32)}, [1])
+        expected = INPUT_METHODS[method].function(flat, score(flat[None])[0], score, **FEW[method]).maps[0]
+        for row in range(3 * n, 3 * n + 3):
+            np.testing.assert_allclose(result.attribution[row, 2, 1], expected, **CLOSE)
+            np.testing.assert_allclose(result.heatmap[row], expected / np.abs(expected).max(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_picture_shows_what_the_map_is_measured_in_and_clips_nothing() -> None:
+    assert [unit_of_map(m, "logit") for m in ("occlusion signed", "rise", "lime", "d-rise", "scorecam")] == [
+        "logit", "logit", "logit", "similarity", "activation",
+    ]  # fmt: skip
+    x = np.random.default_rng(1).standard_normal((1, 3, *SPACE)).astype(np.float32)
+    with ogc.Explainer(classifier(), providers=["cpu"]) as explainer:
+        assert brightest_of(explainer.explain(x, method="rise", samples=20), 0) == 1.0
+        assert brightest_of(explainer.explain(x, method="saliency"), 0) < 1.0
