@@ -2,7 +2,7 @@
 
 What stands between ``<!-- measured: NAME -->`` and ``<!-- /measured -->`` comes from a run that takes minutes, so it is
 not made again by ``make docs``: ``make evaluation`` runs the programs that ``PROGRAMS`` names, and each writes its own
-sections. Figures lie in ``build/evaluation`` until the program, the models or the question change, so a run that is
+sections. Figures lie in ``build/evaluation`` until the package, the models or the question change, so a run that is
 stopped goes on where it was.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnx_gradcam.metrics.interval import Mean
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "evaluation"
+PACKAGE = ROOT / "onnx_gradcam"
 SECTION = re.compile(r"<!-- measured: ([a-z-]+) -->\n((?:(?!<!-- measured).)*?)<!-- /measured -->", re.DOTALL)
 PROGRAMS: Mapping[str, str] = {
     "docs/evaluation.md": "tools/paper_table.py",
@@ -51,10 +53,11 @@ def kept(question: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> 
     """Return what was measured for a question before, or measure it now and keep it.
 
     Args:
-        question: all that the figures depend on, ready for JSON; of models and data their sha256 (``digest``).
+        question: all that the figures depend on but the package, ready for JSON; of models and data their sha256
+            (``digest``).
         measure: measures; what it returns is ready for JSON.
     """
-    text = json.dumps(question, sort_keys=True, allow_nan=False)
+    text = json.dumps({**question, "package": digest_of_package()}, sort_keys=True, allow_nan=False)
     path = KEPT / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if path.exists():
         figures: dict[str, Any] = json.loads(path.read_text("utf-8"))["figures"]
@@ -66,6 +69,12 @@ def kept(question: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> 
     aside.write_text(json.dumps(content, indent=1, allow_nan=False), "utf-8")
     aside.replace(path)
     return figures
+
+
+@cache
+def digest_of_package() -> str:
+    """Return 16 hex digits of the sha256 of the source of the package."""
+    return digest(*sorted(PACKAGE.rglob("*.py")))
 
 
 def digest(*files: Path) -> str:

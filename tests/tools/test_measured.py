@@ -39,6 +39,9 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: py
     for question in ({"n": 1}, {"n": 1}, {"n": 2}):
         assert kept(question, lambda q=question: measure(str(q["n"]))) == {"figure": str(question["n"])}
     assert asked == ["1", "2"]
+    monkeypatch.setattr(measured, "digest_of_package", lambda: "another state of the package")
+    kept({"n": 1}, lambda: measure("1"))
+    assert asked == ["1", "2", "1"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ Figures = Mapping[str, Any]
 def measure(piece: Piece) -> Figures:
     """Return the figures of a piece: metric → "map", "chance", "random_weights", "ceiling", and the accuracy."""
     path = MODELS / f"{piece.model}.onnx"
-    question = {**asdict(piece), "model": digest(path), "scenes_from": digest(*SOURCES), "version": ogc.__version__}
+    question = {**asdict(piece), "model": digest(path), "scenes_from": digest(*SOURCES)}
     question["epsilons"] = EPSILONS if piece.attacked else ()
     return kept(question, lambda: _measured(piece, path))
 
