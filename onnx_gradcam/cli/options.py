@@ -102,12 +102,13 @@ Method = Annotated[
         "--method",
         metavar="NAME",
         help="auto (hirescam for segmenters, detectors and sequences, gradcam for all others), gradcam, gradcam++, "
-        "smooth-gradcam++, shapleycam, xgradcam, hirescam, elementwise, layercam, cam, eigencam, eigengradcam; of"
-        " the input: saliency, input-x-gradient, integrated-gradients, gradient-shap, deeplift, lrp, smoothgrad, "
-        "squaregrad, vargrad, fullgrad, guided-backprop, deconvolution; of both: guided-gradcam, guided- and any "
-        "other of a layer; that run what is behind the layer many times: ablationcam, reciprocam; that run the "
-        "model many times: occlusion, rise, d-rise, lime, kernel-shap, scorecam, ss-cam, is-cam; all others: "
-        "docs/methods.md.",
+        "smooth-gradcam++, shapleycam, xgradcam, hirescam, elementwise, layercam, cam, eigencam, eigengradcam, "
+        "segeigencam; of the activation alone: fem, kpcacam, activationmap, randomcam, dff (its concepts); of "
+        "attention: legrad, gradient-rollout, attention-rollout; of the input: saliency, input-x-gradient, "
+        "integrated-gradients, gradient-shap, deeplift, lrp, smoothgrad, squaregrad, vargrad, fullgrad, "
+        "guided-backprop, deconvolution; of both: guided-gradcam, guided- and any other of a layer; that run what is "
+        "behind the layer many times: ablationcam, reciprocam; that run the model many times: occlusion, rise, d-rise, "
+        "lime, kernel-shap, scorecam, ss-cam, is-cam; all others: docs/methods.md.",
         autocompletion=_methods,
     ),
 ]

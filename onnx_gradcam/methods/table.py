@@ -163,6 +163,17 @@ def _check_options(recipe: Recipe) -> None:
         settings_of(**recipe.options)
 
 
+def require_target(recipe: Recipe) -> None:
+    """Raise ``MethodError`` for a method whose maps are of concepts, one for each, and not of what is explained."""
+    if recipe.method in CONCEPT_METHODS:
+        raise MethodError(
+            f"method {recipe.method!r} has a map for each concept, and none for a class: there is nothing to compare "
+            "or to measure",
+            hint="'gradcam'; or explain, which draws every concept",
+            method=recipe.method,
+        )
+
+
 def _check_value(name: str, value: object, default: object) -> None:
     """Raise ``MethodError`` for a word in the place of a number, and for an unknown word."""
     if name in CHOICES and isinstance(default, str) and value not in CHOICES[name]:

@@ -119,6 +119,16 @@ def test_photos_share_their_concepts() -> None:
     assert ogc.contact_sheet(found, [photo.name for photo in photos]).ndim == 3
 
 
+def test_concepts_are_not_measured_as_maps_of_classes() -> None:
+    model, photo = DEMO / "shapes-resnet.onnx", DEMO / "images" / "cross.png"
+    for ask in (
+        lambda: ogc.compare(model, model, [photo], method="dff"),
+        lambda: ogc.evaluate(model, [photo], method="dff"),
+    ):
+        with pytest.raises(ogc.MethodError, match="nothing to compare or to measure"):
+            ask()
+
+
 def test_no_photos() -> None:
     with (
         ogc.Explainer(DEMO / "shapes-resnet.onnx", providers=["cpu"]) as explainer,

@@ -102,6 +102,7 @@ def compare(
     """
     requirements = tuple(Requirement.parse(clause) for clause in require)
     recipe = methods.recipe_of(method, counterfactual, signed, fusion, smooth, options, levels)
+    methods.require_target(recipe)
     subjects = _listed(images)
     of_a, of_b = _openings(opening, score_a, only_a), _openings(opening, score_b, only_b)
     with open_side(a, layer_a, labels, of_a) as first, open_side(b, layer_b, labels, of_b) as second:

@@ -97,6 +97,7 @@ def evaluate(
         OnnxGradcamError: all else that ``Explainer`` and ``explain`` raise.
     """
     recipe = methods.recipe_of(method, False, False, fusion, smooth, options)
+    methods.require_target(recipe)
     samples = read_data(data, cluster, group)
     with ExitStack() as stack:
         explainer = stack.enter_context(Explainer(model, target_layer, labels=labels, **opening))

@@ -98,6 +98,7 @@ def failures(
     if limit < 1:
         raise MethodError(f"{limit} mistakes are to be explained", hint="at least 1")
     recipe = methods.recipe_of(method, False, False, fusion, smooth, options)
+    methods.require_target(recipe)
     if recipe.method in ONE_SIDED:
         raise MethodError(
             f"method {recipe.method!r} does not have two sides: it makes no cam of a layer",
