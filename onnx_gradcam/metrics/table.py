@@ -9,6 +9,7 @@ from functools import partial
 from typing import Literal
 
 from onnx_gradcam.errors import MetricError, nearest
+from onnx_gradcam.metrics.distances import boundary_distance, centroid_distance
 from onnx_gradcam.metrics.evidence import ELSEWHERE, share_in_region
 from onnx_gradcam.metrics.keeping import adcc, average_drop, confidence_increase
 from onnx_gradcam.metrics.occlusion import infidelity, occlusion_correlation
@@ -97,6 +98,8 @@ METRICS: Mapping[str, Metric] = {
         Metric("energy", energy_inside, "higher", "flat"),
         Metric("pointing", pointing_game, "higher", "flat"),
         Metric("iou", region_iou, "higher", "flat"),
+        Metric("centroid-distance", centroid_distance, "lower", "centre"),
+        Metric("boundary-distance", boundary_distance, "lower", "centre"),
         Metric("localisation-error", localisation_error, "lower", "centre"),
         Metric("localisation-error-30", localisation_error_30, "lower", "centre"),
         Metric("localisation-error-50", localisation_error_50, "lower", "centre"),

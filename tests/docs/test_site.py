@@ -22,6 +22,7 @@ RUN = {
     "tutorials/detector.md": ("torch", "onnxscript"),
     "tutorials/keras.md": ("torch", "onnxscript", "keras"),
     "recipes/driving.md": ("av",),
+    "recipes/inspection.md": (),
     "recipes/medical.md": ("nibabel", "pydicom"),
     "recipes/signals.md": (),
 }

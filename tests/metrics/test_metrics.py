@@ -65,6 +65,9 @@ HAND: Mapping[str, tuple[Mapping[str, Any], float]] = {
     "energy": ({"heatmap": np.array([[3.0, 1, -5, 0]]), "region": np.array([[True, False, True, False]])}, 0.75),
     "pointing": ({"heatmap": np.array([[3.0, 3, 1, 0]]), "region": np.array([[True, False, True, False]])}, 0.5),
     "iou": ({"heatmap": RAMP, "region": np.array([[True, False, True, False]])}, 1 / 3),
+    # H is the left half, R the right one: their middles lie 2 apart, their pixels 2, 1 and 1, 2 from the other.
+    "centroid-distance": ({"heatmap": RAMP, "region": RAMP < 2.5}, 2 / 17**0.5),
+    "boundary-distance": ({"heatmap": RAMP, "region": RAMP < 2.5}, 1.5 / 17**0.5),
     # A square of 2 × 2 in a box of 2 × 4: just half.
     "localisation-error": ({"heatmap": SQUARE, "boxes": np.array([[1.0, 0, 3, 4]])}, 0.0),
     # A ramp of 4, 3, 2, 1: its box at 30 % is 3 pixels wide, at 50 % as well; that at 15 % is all 4.

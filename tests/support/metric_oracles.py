@@ -103,6 +103,36 @@ def iou(heatmap: np.ndarray, region: np.ndarray) -> float:
     return len(highest & inside) / len(highest | inside)
 
 
+def _diagonal(shape: Sequence[int]) -> float:
+    return math.sqrt(sum(n * n for n in shape))
+
+
+def _two_sets(heatmap: np.ndarray, region: np.ndarray) -> list[set[Position]]:
+    inside = {at for at in np.ndindex(region.shape) if region[at]}
+    return [set(from_the_highest(heatmap)[: len(inside)]), inside]
+
+
+def centroid_distance(heatmap: np.ndarray, region: np.ndarray) -> float:
+    middles = [
+        [sum(at[axis] for at in places) / len(places) for axis in range(region.ndim)]
+        for places in _two_sets(heatmap, region)
+    ]
+    return math.dist(*middles) / _diagonal(region.shape)
+
+
+def boundary_distance(heatmap: np.ndarray, region: np.ndarray) -> float:
+    def border(places: set[Position]) -> list[Position]:
+        return [at for at in places if any(next_to not in places for next_to in neighbours(at))]
+
+    def neighbours(at: Position) -> list[Position]:
+        return [(*at[:k], at[k] + step, *at[k + 1 :]) for k in range(len(at)) for step in (-1, 1)]
+
+    one_border, other = (border(places) for places in _two_sets(heatmap, region))
+    nearest = [min(math.dist(a, b) for b in other) for a in one_border]
+    nearest += [min(math.dist(a, b) for b in one_border) for a in other]
+    return sum(nearest) / len(nearest) / _diagonal(region.shape)
+
+
 def discrimination(heatmap: np.ndarray, region: np.ndarray, maps_of_others: np.ndarray) -> float:
     own, points = energy(heatmap, region), []
     for other in maps_of_others:
@@ -247,6 +277,8 @@ ORACLES: Mapping[str, Callable[..., Any]] = {
     "energy": energy,
     "pointing": pointing,
     "iou": iou,
+    "centroid-distance": centroid_distance,
+    "boundary-distance": boundary_distance,
     "localisation-error": localisation_error,
     "localisation-error-30": lambda heatmap, boxes: localisation_error(heatmap, boxes, 0.3),
     "localisation-error-50": lambda heatmap, boxes: localisation_error(heatmap, boxes, 0.5),

@@ -153,6 +153,8 @@ PLACES = (
     "energy",
     "pointing",
     "iou",
+    "centroid-distance",
+    "boundary-distance",
     "localisation-error",
     "localisation-error-30",
     "localisation-error-50",
