@@ -27,12 +27,10 @@ import onnx_gradcam as ogc
 from onnx_gradcam.graph.load import load
 from onnx_gradcam.graph.randomised import weighted_layers, with_random_weights
 from onnx_gradcam.metrics.interval import Mean, bootstrap
-from onnx_gradcam.results.contact import sheet_of, thumbnails, title_of
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {"biased": ROOT / "models" / "shapes-biased.onnx", "debiased": ROOT / "models" / "shapes-debiased.onnx"}
 PAGE = ROOT / "docs" / "bias.md"
-PICTURES = ROOT / "docs" / "images"
 PHOTOS = ROOT / "models" / "images-bias"
 SCENES, TRAINING_LIKE_SEED, UNBIASED_SEED, WEIGHTS_SEED = 600, 31, 32, 33
 PHOTO_SEEDS = (5, 6)
@@ -199,29 +197,12 @@ def photo_of(number: int) -> tuple[str, NDArray[np.uint8]]:
     return f"{SIGNS[sign]}-with-{CAPS[cap]}-cap", scene.image
 
 
-def write_photos() -> list[Path]:
+def write_photos() -> None:
     """Write the four demo photos."""
     PHOTOS.mkdir(parents=True, exist_ok=True)
-    paths = []
     for number in range(4):
         name, image = photo_of(number)
-        paths.append(PHOTOS / f"{name}.png")
-        cv2.imwrite(str(paths[-1]), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    return paths
-
-
-def draw(paths: Sequence[Path]) -> None:
-    """Write the picture of the page: the four photos, explained by both models."""
-    pages = []
-    for model in MODELS.values():
-        with ogc.Explainer(model, providers=["cpu"]) as explainer:
-            results = [explainer.explain_image(path) for path in paths]
-        cells = [cell for path, result in zip(paths, results, strict=True) for cell in thumbnails(result, path.stem)]
-        pages.append(sheet_of(cells, title_of(results[0])[:2], columns=len(paths)))
-    width = max(page.shape[1] for page in pages)
-    pages = [np.pad(page, ((0, 0), (0, width - page.shape[1]), (0, 0)), constant_values=255) for page in pages]
-    picture = np.concatenate(pages, axis=0)
-    cv2.imwrite(str(PICTURES / "bias.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        cv2.imwrite(str(PHOTOS / f"{name}.png"), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def study(count: int) -> dict[str, Figures]:
@@ -254,7 +235,7 @@ def main() -> None:
     write_section(PAGE, "bias-accuracy", accuracy_table(found))
     write_section(PAGE, "bias-evidence", share_table(found))
     write_section(PAGE, "bias-parts", part_table(found))
-    draw(write_photos())
+    write_photos()
     for name, holds in verdicts(found).items():
         print(f"{'yes' if holds else 'NO '}  {name}")
 

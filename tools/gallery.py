@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from gallery_audits import attack_cross, bias, mistakes
 from scenes import two_objects
 
 import onnx_gradcam as ogc
@@ -150,6 +151,9 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "sheet": sheet,
     "evaluation-deletion": deletion,
     "evaluation-scenes": scenes,
+    "attack-cross": attack_cross,
+    "bias": bias,
+    "failures": mistakes,
 }
 
 
