@@ -16,6 +16,7 @@ from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
 from onnx_gradcam.methods.factorization import CONCEPT_METHODS, check_concepts, options_of_concepts
 from onnx_gradcam.methods.heatmap import FUSIONS
 from onnx_gradcam.methods.kernels import KERNELS
+from onnx_gradcam.methods.perturbation.ablation import DROPS
 from onnx_gradcam.methods.perturbation.reciprocal import WINDOWS
 from onnx_gradcam.methods.perturbation.table import PERTURBATIONS
 from onnx_gradcam.methods.perturbation.table import check_method as check_perturbation
@@ -57,6 +58,7 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "tokens": READINGS,
     "floor": FLOORS,
     "window": tuple(WINDOWS),
+    "drop": DROPS,
 }
 """The words that options take, where their default is a word."""
 CHECKS: Mapping[str, Callable[..., None]] = {

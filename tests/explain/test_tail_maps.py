@@ -74,6 +74,25 @@ class TestAblation:
         both = [explained(classifier(), x, "ablationcam", signed=True, counterfactual=c).cam for c in (False, True)]
         np.testing.assert_allclose(both[0], -both[1], **CLOSE)
 
+    def test_absolute_drops_are_in_units_of_the_score(self, x: np.ndarray) -> None:
+        maps = [explained(classifier(), x, "ablationcam", ogc.TopK(5), drop=d) for d in ("relative", "absolute")]
+        size = np.abs(maps[0].score)[:, None, None]
+        np.testing.assert_allclose(maps[0].cam * size, maps[1].cam, **CLOSE)
+        np.testing.assert_allclose(maps[0].heatmap, maps[1].heatmap, **CLOSE)
+
+    def test_absolute_drops_of_a_pooled_network_are_grad_cam(self, x: np.ndarray) -> None:
+        """Behind the layer all is linear: what is lost without a channel is the sum of G·A in it."""
+        net = nets.Net(seed=3)
+        net.op("Relu", net.conv(net.input("image", [nets.BATCH, 3, 6, 8]), (3, 6)), out="a")
+        net.head("a", 6)
+        model = net.model({"logits": [nets.BATCH, 5]})
+        ablation = explained(model, x, "ablationcam", signed=True, drop="absolute")
+        cam = explained(model, x, "gradcam", signed=True)
+        assert ablation.weights is not None
+        assert cam.weights is not None
+        lost = cam.weights * cam.activation.sum(axis=(2, 3), keepdims=True)
+        np.testing.assert_allclose(ablation.weights, lost, **CLOSE)
+
 
 class TestReciprocal:
     @pytest.mark.parametrize("window", ["gaussian", "point"])
@@ -118,6 +137,7 @@ class TestRefusals:
             ({"batch": 0}, "option 'batch' is 0"),
             ({"window": "round"}, "option 'window' is 'round'"),
             ({"signed": True}, "no signed variant"),
+            ({"counterfactual": True}, "no counterfactual variant"),
             ({"steps": 3}, "has no option"),
         ]:
             with pytest.raises(ogc.MethodError, match=words):

@@ -103,6 +103,15 @@ def test_other_methods(method: str, rng: np.random.Generator) -> None:
     np.testing.assert_allclose(together.cam, np.concatenate([e.cam for e in alone]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["ablationcam", "reciprocam"])
+def test_methods_that_change_the_activation_of_one_image(method: str, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((1, VIEWS, 3, SIDE, SIDE)).astype(np.float32)
+    explainer = ogc.Explainer(several_views(), providers=["cpu"])
+    with pytest.raises(ogc.MethodError, match="for each view of an image") as raised:
+        explainer.explain(x, 1, method)
+    assert "gradcam" in raised.value.hint
+
+
 @pytest.mark.parametrize("smooth", ["noise", "aug", "eigen"])
 def test_smoothing(smooth: str, rng: np.random.Generator) -> None:
     x = rng.standard_normal((2, VIEWS, 3, SIDE, SIDE)).astype(np.float32)

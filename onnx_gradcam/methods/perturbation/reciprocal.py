@@ -18,9 +18,9 @@ def recipro_cam(
 
     ``window``: "gaussian", m_p is 0 but in the 3 × 3 positions about p, where it falls off as a Gaussian; "point", it
     is 1 at p and 0 elsewhere, as in openvino_xai's form for CNNs. All targets share the runs. As in the paper the map
-    begins at the position that says least. y is the score itself, as in openvino_xai; the authors' code takes its
-    softmax. Tokens that stand for no position, such as a class token, stay as they are: ViT-ReciproCAM (Byun & Lee
-    2023, arXiv:2310.02588).
+    begins at the position that says least, so it shows no evidence against. y is the score itself, as in openvino_xai;
+    the authors' code takes its softmax. Tokens that stand for no position, such as a class token, stay as they are:
+    ViT-ReciproCAM (Byun & Lee 2023, arXiv:2310.02588).
 
     ``batch``: how many positions are run at once.
 

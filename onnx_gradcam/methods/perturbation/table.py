@@ -72,7 +72,7 @@ def each_position(shape: tuple[int, ...], **options: Any) -> int:
 
 TAIL_METHODS: Mapping[str, Perturbation] = {
     "ablationcam": Perturbation(ablation_cam, each_channel, unit="activation"),
-    "reciprocam": Perturbation(recipro_cam, each_position, frozenset((COUNTERFACTUAL,))),
+    "reciprocam": Perturbation(recipro_cam, each_position, frozenset()),
 }
 D_RISE = "d-rise"
 INPUT_METHODS: Mapping[str, Perturbation] = {
