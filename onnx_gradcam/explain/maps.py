@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
+from onnx_gradcam.autodiff.relevance.entrance import standardised
 from onnx_gradcam.autodiff.relevance.settings import Settings
 from onnx_gradcam.engine.checks import refusal
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult
@@ -23,6 +24,8 @@ from onnx_gradcam.explain.second_pass import evaluation_of_differences
 from onnx_gradcam.explain.smoothing import CamTask, Evaluate, compute_cams
 from onnx_gradcam.explain.tail_maps import tail_maps
 from onnx_gradcam.explain.token_maps import token_maps
+from onnx_gradcam.graph.flow import FirstFloat
+from onnx_gradcam.graph.names import values_by_name
 from onnx_gradcam.methods import attribution, cam
 from onnx_gradcam.methods import table as methods
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES
@@ -97,9 +100,9 @@ def layer_maps(task: MapTask, evaluate: Evaluate | None = None) -> Maps:
 def attribution_maps(task: MapTask) -> Maps:
     """Return the maps of a method that attributes the score to the input."""
     network, feeds, recipe, shared = task.network, task.feeds, task.recipe, task.shared
-    method, start = recipe.method, network.entrance
-    if start.note:
-        attribution.check_floats(method, start.note)
+    method, start = recipe.method, _entrance_of(network, recipe)
+    if network.entrance.note:
+        attribution.check_floats(method, network.entrance.note)
     biases = network.biases if method in attribution.BIAS_METHODS else ()
     moving = _moving_inputs(network, recipe, shared) if method in attribution.NEEDS_FLOATS else ()
     names = tuple(dict.fromkeys([start.name, *(bias.name for bias, _ in biases), *moving]))
@@ -136,6 +139,20 @@ def attribution_maps(task: MapTask) -> Maps:
         notes=tuple(filter(None, sentences)),
         cautions=attributions.cautions,
     )
+
+
+def _entrance_of(network: Network, recipe: Recipe) -> FirstFloat:
+    """Return the value that an attribution is of: the entrance of the network, for relevance behind its scaling."""
+    start = network.entrance
+    if recipe.method not in RELEVANCE_METHODS:
+        return start
+    value = values_by_name(network.scored_model.graph)[start.name]
+    scaled = standardised(value)
+    node = scaled.producer()
+    if scaled is value or node is None:
+        return start
+    name = scaled.name or ""
+    return FirstFloat(name, f"relevance is that of {name!r}, as which {node.op_type} scales the numbers of the input")
 
 
 def _evaluation_of(

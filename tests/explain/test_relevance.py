@@ -10,6 +10,7 @@ import pytest
 from layered_net import SIZE, TARGETS, X, chain, network
 from measures import close
 from nets import BATCH, Net
+from onnx import TensorProto, helper, numpy_helper
 
 import onnx_gradcam as ogc
 from onnx_gradcam.autodiff.relevance.linear import LAYER_RULES
@@ -86,6 +87,45 @@ def test_a_black_image_has_relevance_by_the_rules_of_the_first_layer(explainer: 
     black = explainer.explain(0 * X, TARGETS, "lrp", rule="epsilon-plus-flat").attribution
     assert np.abs(black).sum() > 0
     assert not explainer.explain(0 * X, TARGETS, "lrp").attribution.any()
+
+
+@pytest.mark.parametrize("rule", ["epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box"])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_network_that_standardises_its_input(explainer: Any, rule: str, is_last: bool) -> None:
+    """It is explained as the same network without: relevance of the mean colour would be that of a bias."""
+    model = network()
+    mean = np.array([0.5, 0.25, 0.125], np.float32).reshape([1, 1, 1, 3] if is_last else [1, 3, 1, 1])
+    names = ["raw", "shifted", "scaled", *(["turned"] if is_last else [])]
+    steps = [("Sub", ["raw", "colour"], {}), ("Div", ["shifted", "deviation"], {})]
+    steps += [("Transpose", ["scaled"], {"perm": [0, 3, 1, 2]})] if is_last else []
+    nodes = [
+        helper.make_node(op_type, inputs, [output], **attributes)
+        for (op_type, inputs, attributes), output in zip(steps, names[1:], strict=True)
+    ]
+    for name, array in (("colour", mean), ("deviation", np.array(0.25, np.float32))):
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    for node in model.graph.node:
+        node.input[:] = [names[-1] if name == "x" else name for name in node.input]
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+    dims = [BATCH, SIZE, SIZE, 3] if is_last else [BATCH, 3, SIZE, SIZE]
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("raw", TensorProto.FLOAT, dims))
+    raw = (X.transpose(0, 2, 3, 1) if is_last else X) * np.float32(0.25) + mean
+    with ogc.Explainer(model, providers=["cpu"]) as scaling:
+        found = scaling.explain(np.ascontiguousarray(raw), TARGETS, "lrp", rule=rule)
+    expected = explainer.explain(X, TARGETS, "lrp", rule=rule).attribution
+    near(found.attribution, expected.transpose(0, 2, 3, 1) if is_last else expected)
+    assert "relevance is that of 'scaled'" in " ".join(found.warnings)
+
+
+def test_a_first_layer_that_reads_more_than_the_input_has_no_rule_of_the_input() -> None:
+    net = Net()
+    net.input("x", [BATCH, 3, SIZE, SIZE])
+    net.head(net.op("Relu", net.conv(net.op("Tanh", "x"), (3, 4))), 4)
+    with ogc.Explainer(net.model({"logits": [BATCH, 5]}), providers=["cpu"]) as explainer:
+        assert explainer.explain(X, TARGETS, "lrp").attribution.any()
+        with pytest.raises(UnsupportedGradient, match="the rule 'flat' of the first layer"):
+            explainer.explain(X, TARGETS, "lrp", rule="epsilon-plus-flat")
 
 
 @pytest.mark.parametrize("rule", ["epsilon-plus", "epsilon-gamma-box", "epsilon-plus-flat"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnx_gradcam.autodiff.relevance.entrance import is_moved_only, standardised
 from onnx_gradcam.graph.builder import Value
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import CONVOLUTIONS, PRODUCTS
@@ -101,6 +102,13 @@ class Layers:
                 return False
             pending.extend(v for v in (() if node is None else node.inputs) if v is not None)
         return True
+
+    def is_of_input(self, x: Value) -> bool:
+        """Tell whether ``x`` holds the numbers of an input of the graph, standardised, moved and padded at most."""
+        begin = x
+        while (node := begin.producer()) is not None and begin not in self.behind and node.inputs[0] is not None:
+            begin = node.inputs[0]
+        return begin.is_graph_input() and is_moved_only(x, standardised(begin))
 
 
 def find_layers(nodes: Iterable[ir.Node]) -> Layers:

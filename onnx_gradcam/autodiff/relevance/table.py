@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnx_gradcam.autodiff.registry import PullBack, Rule, Rules
+from onnx_gradcam.autodiff.registry import PullBack, Refused, Rule, Rules
 from onnx_gradcam.autodiff.relevance.flows import flow_rules
 from onnx_gradcam.autodiff.relevance.layers import CONVOLUTION, KINDS, Layer, Layers, find_layers, layer_of
 from onnx_gradcam.autodiff.relevance.linear import LAYER_RULES, OF_INPUT, Step, divisor, widened
@@ -71,6 +71,10 @@ def _through_layer(
     name = settings.convolution if layer.kind == CONVOLUTION else settings.linear
     if settings.first and layers.is_first(x):
         name = settings.first
+        if name in OF_INPUT and not layers.is_of_input(x):
+            raise Refused(
+                f"the rule {name!r} of the first layer, which reads more than the numbers of the input, is not"
+            )
     step = Step(
         op,
         layer,
