@@ -33,7 +33,7 @@ UNITS: Mapping[str, str] = {
     "custom": "value",
 }
 """The form of a target → what its score is; others are made of the scores of classes."""
-IN_UNITS_OF_THE_SCORE = ("input-x-gradient", "integrated-gradients", "fullgrad")
+IN_UNITS_OF_THE_SCORE = ("input-x-gradient", "integrated-gradients", "gradient-shap", "deeplift", "lrp", "fullgrad")
 VARIANCES = ("squaregrad", "vargrad")
 LEAST_SHOWN = 0.001
 """A smaller probability has one digit that is not 0 instead of three decimals."""
