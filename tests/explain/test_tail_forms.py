@@ -9,6 +9,7 @@ import changed
 import nets
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 import onnx_gradcam as ogc
@@ -168,3 +169,55 @@ def test_a_node_without_a_rule_is_no_obstacle(rng: np.random.Generator) -> None:
     assert "reciprocam" in raised.value.hint
     run = changed.runner(model, "a", {"x": x}, "logits")
     check(model, x, 1, lambda a: float(run(a[None])[0, 1]), changed.value_of(model, "a", {"x": x})[0], score="logits")
+
+
+def test_several_layers_have_a_tail_each(rng: np.random.Generator) -> None:
+    net = nets.Net(seed=10)
+    net.op("Relu", net.conv(net.input("x", [nets.BATCH, 3, 8, 8]), (3, 4)), out="a")
+    net.op("Relu", net.conv("a", (4, 6), stride=2), out="b")
+    net.head(net.op("Relu", net.conv("b", (6, 6))), 6)
+    model = net.model({"logits": [nets.BATCH, 5]})
+    x = rng.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    told: list[tuple[int, int]] = []
+    with ogc.Explainer(model, ["a", "b"], providers=["cpu"]) as explainer:
+        found = explainer.explain(x, 1, "ablationcam", signed=True, progress=lambda *n: told.append(n))
+    for layer in found.layers:
+        run, a = changed.runner(model, layer.name, {"x": x}, "logits"), changed.value_of(model, layer.name, {"x": x})[0]
+        expected = changed.ablation_cam(a, lambda a, run=run: float(run(a[None])[0, 1]))[1]
+        np.testing.assert_allclose(layer.cam[0], expected, **CLOSE)
+    assert told[-1] == (4 + 6, 4 + 6)
+
+
+def test_sixteen_bits(rng: np.random.Generator) -> None:
+    net = nets.Net(seed=11)
+    half = onnx.TensorProto.FLOAT16
+    image = net.op("Cast", net.input("x", [nets.BATCH, 3, 5, 6]), to=half)
+    weight = net.array(rng.standard_normal((4, 3, 3, 3)).astype(np.float16))
+    net.op("Relu", net.op("Conv", image, weight, pads=[1] * 4), out="a")
+    net.head(net.op("Cast", "a", to=onnx.TensorProto.FLOAT), 4)
+    model = net.model({"logits": [nets.BATCH, 5]})
+    x = rng.standard_normal((1, 3, 5, 6)).astype(np.float32)
+    session = ort.InferenceSession(
+        changed.with_fed(model, "a", half).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    a = changed.value_of(model, "a", {"x": x})[0]
+
+    def score(a: np.ndarray) -> float:
+        return float(session.run(None, {"x": x, "a_fed": a[None].astype(np.float16)})[0][0, 1])
+
+    check(model, x, 1, score, a.astype(np.float32))
+
+
+def test_a_sequence_is_read_in_the_step_that_is_explained(rng: np.random.Generator) -> None:
+    net = nets.Net(seed=12)
+    net.op("Relu", net.conv(net.input("x", [nets.BATCH, 3, 4, 9]), (3, 4)), out="a")
+    steps = net.op("ReduceMean", net.op("Relu", net.conv("a", (4, 6))), net.ints(2), keepdims=0)
+    logits = net.op("MatMul", net.op("Transpose", steps, perm=[0, 2, 1]), net.random(6, 7), out="logits")
+    net.op("Softmax", logits, axis=2, out="y")
+    model = net.model({"y": [nets.BATCH, 9, 7]})
+    x = rng.standard_normal((1, 3, 4, 9)).astype(np.float32)
+    run = changed.runner(model, "a", {"x": x}, "logits")
+    with ogc.Explainer(model, "a", providers=["cpu"]) as explainer:
+        cell = explainer.explain(x, 2, "ablationcam").cell
+    assert cell is not None
+    check(model, x, 2, lambda a: float(run(a[None])[0, cell[0, 0], 2]), changed.value_of(model, "a", {"x": x})[0])
