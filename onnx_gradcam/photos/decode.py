@@ -26,6 +26,8 @@ DeepPhoto = NDArray[np.float32]
 MAX_PIXELS = 200_000_000
 """How many pixels a photo may have before it is decoded, unless the caller allows more."""
 ROWS = 256
+VOLUMES = (".nii", ".nii.gz")
+"""The suffixes of files that are volumes and no photos: ``photos.volume`` reads them."""
 
 
 def decode(source: object, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -110,6 +112,9 @@ def read(source: object, max_pixels: int = MAX_PIXELS) -> Stored:
     if isinstance(source, bytes | bytearray | memoryview):
         return _from_bytes(bytes(source), f"{len(bytes(source))} bytes", max_pixels)
     if isinstance(source, str | os.PathLike):
+        if Path(source).name.lower().endswith(VOLUMES):
+            hint = "explain MODEL SCAN, in Python explain_volume(explainer, scan); elsewhere an array as .npy"
+            raise InputError(f"'{os.fspath(source)}' is a volume, and a photo is needed here", hint=hint, path=source)
         return _from_bytes(_read(Path(source)), f"'{os.fspath(source)}'", max_pixels)
     kind = type(source).__name__
     hint = "a path, bytes, a PIL image or a uint8 array"

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from onnx_gradcam.errors import InputError
-from onnx_gradcam.photos.decode import decode
+from onnx_gradcam.photos.decode import VOLUMES, decode
 from onnx_gradcam.photos.dicom import DICOM
 from onnx_gradcam.photos.extras import is_installed
 from onnx_gradcam.photos.opencv import cv2
-from onnx_gradcam.photos.volume import VOLUMES
 
 ARRAYS = ".npy"
 GZIP = ".gz"

@@ -180,9 +180,11 @@ class VideoWriter:
             raise OutputError(f"cannot write '{self.path}': {error}", hint="free space, or -o DIR") from None
 
     def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._mux(None)
-        self._container.close()
+        try:
+            if self._stream is not None:
+                self._mux(None)
+        finally:
+            self._container.close()
         if self.count:
             self._part.replace(self.path)
         else:

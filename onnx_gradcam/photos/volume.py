@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.errors import InputError, one_line
-from onnx_gradcam.photos.decode import MAX_PIXELS, check_file
+from onnx_gradcam.photos.decode import MAX_PIXELS, VOLUMES, check_file
 from onnx_gradcam.photos.extras import need
 
-VOLUMES = (".nii", ".nii.gz")
 NIFTI_1 = 348  # bytes of a header of the first version
 SPACE = 3  # axes of a volume; a fourth holds channels
 

@@ -93,6 +93,19 @@ def test_a_folder_of_volumes(place: Path, run: Any) -> None:
 
 
 @extra("nifti", "nibabel")
+def test_both_sides_of_a_volume(place: Path, run: Any) -> None:
+    nibabel = importlib.import_module("nibabel")
+    volume_model()
+    write_volume()
+    status, _, err = run("explain", "model.onnx", "brain.nii.gz", "--target", "0", "--both", "-o", "out")
+    assert status == 0, err
+    for part in ("for", "against", "net"):
+        drawn = nibabel.load(f"out/brain.gradcam-both.0.{part}.nii.gz")
+        np.testing.assert_array_equal(np.asarray(drawn.dataobj), np.load(f"out/brain.gradcam-both.0.{part}.npy"))
+        np.testing.assert_array_equal(drawn.affine, AFFINE)
+
+
+@extra("nifti", "nibabel")
 def test_what_fits_no_volume(place: Path, run: Any) -> None:
     volume_model()
     write_volume()

@@ -12,6 +12,7 @@ from extras import extra
 
 from onnx_gradcam.errors import InputError
 from onnx_gradcam.photos import extras
+from onnx_gradcam.photos.decode import decode
 from onnx_gradcam.photos.volume import encode_volume, read_volume
 
 AFFINE = np.array([[-2, 0, 0, 90], [0, 0, 3, -126], [0, 1.5, 0, -72], [0, 0, 0, 1.0]])
@@ -79,6 +80,13 @@ def test_what_is_no_volume_is_refused(tmp_path: Path) -> None:
         read_volume(tmp_path / "a.nii.gz", 100)
     with pytest.raises(InputError, match="no such file"):
         read_volume(tmp_path / "missing.nii")
+
+
+def test_a_volume_is_no_photo(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"a volume")
+    with pytest.raises(InputError, match="is a volume, and a photo is needed here") as error:
+        decode(tmp_path / "a.nii.gz")
+    assert "explain_volume" in error.value.hint
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
