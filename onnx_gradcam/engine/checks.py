@@ -29,8 +29,8 @@ Arrays = Mapping[str, Array]
 IN_THE_MODEL = "check the weights and the preprocessing; a 16-bit model that overflows: the same model in float32"
 RULED_OUT = "another class: the model rules this one out"
 ON_THE_WAY_BACK = (
-    "a target layer nearer to the output (--layer NAME), a method without gradients (--method reciprocam), or a "
-    "16-bit model in float32"
+    "a target layer nearer to the output (--layer NAME), a method without gradients (--method eigencam, "
+    "reciprocam), or a 16-bit model in float32"
 )
 
 

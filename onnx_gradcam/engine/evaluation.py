@@ -19,7 +19,7 @@ from onnx_gradcam.engine.fidelity import differences, own_difference, rounding_d
 from onnx_gradcam.engine.gradients import Gradients, gradients_in, joined
 from onnx_gradcam.engine.passes import Backward, Passes
 from onnx_gradcam.engine.program import Cut, GradientGraph, forward_only, read
-from onnx_gradcam.engine.rows import Row, Rows, parameters_of, rows_of
+from onnx_gradcam.engine.rows import Row, Rows, known_ahead, parameters_of, rows_of, settled
 from onnx_gradcam.engine.scaling import run_scaled
 from onnx_gradcam.engine.scores import by_class
 from onnx_gradcam.engine.session import Options, Session
@@ -172,7 +172,7 @@ class Evaluation:
         """
         if self.apart is not None:
             targets = self._as_deployed(feeds, targets)
-        together = _known_ahead(targets) if needs_gradient else None
+        together = known_ahead(targets) if needs_gradient else None
         if together is None:
             run = self._in_two_runs(feeds, targets, needs_gradient)
         else:
@@ -189,8 +189,7 @@ class Evaluation:
         check_forward(self._subject, results, self._ranking(results), feeds)
         chosen = zip(targets, results[names.class_index], results[names.score], strict=True)
         rows = [
-            Row(image, _settled(target, int(index), float(score)))
-            for image, (target, index, score) in enumerate(chosen)
+            Row(image, settled(target, int(index), float(score))) for image, (target, index, score) in enumerate(chosen)
         ]
         gradients = gradients_in(results, names)
         check_rows(self._subject, self.passes, rows, gradients, results, feeds)
@@ -388,17 +387,3 @@ class Evaluation:
         else:
             found = results[dense.ranking.name or ""]
         return found
-
-
-def _known_ahead(targets: Targets) -> list[RowTarget] | None:
-    """Return what is explained of each image, where that is one thing of one kind, known before the run; else None."""
-    ahead = [target.ahead for several in targets for target in several]
-    known = [target for target in ahead if target is not None]
-    is_one_each = all(len(several) == 1 for several in targets) and len(known) == len(ahead)
-    return known if is_one_each and len({target.kind for target in known}) == 1 else None
-
-
-def _settled(target: RowTarget, class_index: int, score: float) -> RowTarget:
-    """Return the target with its score, and with the class that the graph chose where it is a class."""
-    index = class_index if target.kind.is_score_entry else target.class_index
-    return replace(target, class_index=index, score=score)

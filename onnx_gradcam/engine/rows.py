@@ -197,3 +197,17 @@ def parameters_of(targets: Sequence[RowTarget], inputs: Mapping[str, str]) -> di
     names = targets[0].parameters
     stacked = {inputs[name]: np.stack([target.parameters[name] for target in targets]) for name in names}
     return {inputs[TARGET_INDEX]: np.array([target.class_index for target in targets], np.int64), **stacked}
+
+
+def known_ahead(targets: Sequence[tuple[BoundTarget, ...]]) -> list[RowTarget] | None:
+    """Return what is explained of each image, where that is one thing of one kind, known before the run; else None."""
+    ahead = [target.ahead for several in targets for target in several]
+    known = [target for target in ahead if target is not None]
+    is_one_each = all(len(several) == 1 for several in targets) and len(known) == len(ahead)
+    return known if is_one_each and len({target.kind for target in known}) == 1 else None
+
+
+def settled(target: RowTarget, class_index: int, score: float) -> RowTarget:
+    """Return the target with its score, and with the class that the graph chose where it is a class."""
+    index = class_index if target.kind.is_score_entry else target.class_index
+    return replace(target, class_index=index, score=score)

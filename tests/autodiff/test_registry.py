@@ -161,6 +161,7 @@ def refused(table: dict[Key, Rule], made: ir.Node) -> UnsupportedGradient:
     assert (error.op_type, error.domain, error.node, error.input) == (made.op_type, made.domain, made.name, 0)
     assert f"node '/block/{made.op_type}', input 'x', output 'y0'" in str(error)
     assert "eigencam" in error.hint
+    assert "reciprocam" in error.hint
     return error
 
 

@@ -136,6 +136,7 @@ def test_a_gradient_that_is_infinite(target: Any) -> None:
     assert error.value == "relu"
     assert "goes back over node 'node_root' (Sqrt)" in error.where
     assert "eigencam" in error.hint
+    assert "reciprocam" in error.hint
     with ogc.Explainer(model, "relu", providers=["cpu"]) as explainer:
         assert np.isfinite(explainer.explain(x, target=target, method="eigencam").heatmap).all()
         assert np.isfinite(explainer.explain(x[:2], target=target).heatmap).all()
