@@ -60,6 +60,7 @@ evaluation: $(CHECK_ENV)/.ready
 	$(CHECK_ENV)/bin/python tools/paper_table.py
 	$(CHECK_ENV)/bin/python tools/bias_study.py
 	$(CHECK_ENV)/bin/python tools/attack_rates.py
+	$(CHECK_ENV)/bin/python tools/task_pointing.py
 
 # The same questions of a network with ImageNet weights, on the photos of the folder that ONNX_GRADCAM_ZOO names.
 evaluation-imagenet: $(IMAGENET_ENV)/.ready

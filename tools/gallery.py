@@ -137,6 +137,12 @@ def deletion() -> Picture:
     return picture_of(metric, [f"{MODEL.name}, gradcam"])
 
 
+def caption() -> Picture:
+    """Return what ``--caption`` writes for a drawn scene."""
+    with ogc.Explainer(MODELS / "shapes-caption.onnx", providers=["cpu"]) as explainer:
+        return ogc.explain_caption(explainer, MODELS / "images-tasks" / "red-star-left-of-blue-heart.png").figure()
+
+
 PICTURES: dict[str, Callable[[], Picture]] = {
     "star": lambda: figure("star"),
     "heart": lambda: figure("heart"),
@@ -154,6 +160,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "attack-cross": attack_cross,
     "bias": bias,
     "failures": mistakes,
+    "caption": caption,
 }
 
 

@@ -26,6 +26,7 @@ PROGRAMS: Mapping[str, str] = {
     "docs/evaluation.md": "tools/paper_table.py",
     "docs/bias.md": "tools/bias_study.py",
     "docs/attacks.md": "tools/attack_rates.py",
+    "docs/tasks.md": "tools/task_pointing.py",
 }
 """The pages with measured sections → the program that measures and writes them."""
 

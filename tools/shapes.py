@@ -214,7 +214,7 @@ def _central(size: Size) -> tuple[slice, slice]:
     return slice((height - 1) // 2, height // 2 + 1), slice((width - 1) // 2, width // 2 + 1)
 
 
-def _place(rng: np.random.Generator, label: int, forbidden: Mask, radius: tuple[float, float]) -> Mask:
+def place(rng: np.random.Generator, label: int, forbidden: Mask, radius: tuple[float, float]) -> Mask:
     """An object at a random place, angle and size, inside the image and off the ``forbidden`` pixels."""
     size = height, width = forbidden.shape[0], forbidden.shape[1]
     for _ in range(MAX_TRIES):
@@ -257,7 +257,7 @@ def draw_scene(
         forbidden[_central(size)] = True
     masks = np.zeros((len(labels), *size), bool)
     for mask, label in zip(masks, labels, strict=True):
-        mask[:] = _place(rng, label, forbidden, radius)
+        mask[:] = place(rng, label, forbidden, radius)
         behind = canvas[mask].mean(axis=0, dtype=np.float32)
         texture = paint(rng, size, *contrasting(rng, behind))
         canvas[mask] = texture[mask].astype(np.uint8)

@@ -8,7 +8,6 @@ Only image labels are learned from; the masks serve the measurement. Every numbe
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnx_files import save_onnx
 from shapes import CLASSES, Image, Scene, Size, draw_scene, single_object, two_objects
 from torch import nn
 
@@ -270,28 +269,8 @@ def export(
     network: Any, path: Path, labels: Sequence[str] = CLASSES, preprocess: Mapping[str, Any] = PREPROCESS
 ) -> None:
     """One ONNX file of opset 18, weights inside, labels and preprocessing in its metadata."""
-    height, width = preprocess["size"]
-    program = torch.onnx.export(
-        network,
-        (torch.zeros(2, 3, height, width),),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: "batch"},),
-        opset_version=18,
-        dynamo=True,
-        verbose=False,
-    )
-    model = program.model
-    for node in model.graph:  # the exporter's notes hold source paths
-        node.metadata_props.clear()
-    for value in ir.convenience.create_value_mapping(model.graph).values():
-        value.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.metadata_props.clear()
-    model.metadata_props["onnx_gradcam.labels"] = json.dumps(labels, allow_nan=False)
-    model.metadata_props["onnx_gradcam.preprocess"] = json.dumps(preprocess, allow_nan=False)
-    model.graph.name = path.stem
-    onnx.save(ir.to_proto(model), path)
+    inputs = {INPUT: torch.zeros(2, 3, *preprocess["size"])}
+    save_onnx(network, path, inputs, OUTPUT, {"labels": labels, "preprocess": preprocess})
 
 
 def difference(network: Any, path: Path, draw: Callable[[np.random.Generator], Image]) -> float:

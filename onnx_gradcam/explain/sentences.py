@@ -11,6 +11,7 @@ import numpy as np
 from onnx_gradcam.errors import InputError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.photo import prepare_photo
+from onnx_gradcam.methods.table import AUTO
 from onnx_gradcam.photos.decode import MAX_PIXELS, decode
 from onnx_gradcam.photos.function import PhotoFunction
 from onnx_gradcam.photos.inputs import beside_image, check_feeds
@@ -124,15 +125,16 @@ def explain_caption(
         explainer: a model that reads an image and a sentence so far, and gives scores for the word after each word.
         image: a photo as ``Explainer.explain_image`` takes it.
         caption: the sentence; None: what the model itself says, the most probable word after each word.
-        method: as in ``Explainer.explain``.
+        method: as in ``Explainer.explain``; "auto": gradcam, since a word is no cell of a grid over the image.
         vocabulary: the words of the model by token, a file of them, or None: those of its metadata.
         inputs: arrays for still other inputs, by name.
         preprocess, max_pixels: as in ``Explainer.explain_image``.
         **keywords: further ones of ``Explainer.explain_image``.
 
     Returns:
-        The maps. The score of a word is its log-probability after the words before it, that of the sentence their sum
-        (Selvaraju et al. 2017, section 7).
+        The maps. The score of a word is its logit after the words before it, that of the sentence the sum of these
+        (after Selvaraju et al. 2017, section 7.1). The probability of the sentence is the product of those of its
+        words.
 
     Raises:
         InputError: a word is unknown, there are too many, or the model takes no text.
@@ -146,20 +148,43 @@ def explain_caption(
         tokens = own_words(explainer, image, text, start, inputs or {}, preprocess, max_pixels)
     else:
         tokens = text.lexicon.tokens(caption)
-    target = Each([Tokens(tokens), *(Tokens([token], [step]) for step, token in enumerate(tokens))])
+    each = [Tokens([token], [step], logits=True) for step, token in enumerate(tokens)]
+    target = Each([Tokens(tokens, logits=True), *each])
     feeds = {**(inputs or {}), **text.feed((start, *tokens[:-1]))}
     explanation = explainer.explain_image(
-        image, target, method, inputs=feeds, preprocess=preprocess, max_pixels=max_pixels, **keywords
+        image, target, method_of_words(method), inputs=feeds, preprocess=preprocess, max_pixels=max_pixels, **keywords
     )
     words = tuple(text.lexicon.words[token] for token in tokens)
-    return Caption(_in_words(explanation, words), words, caption is None)
+    return Caption(
+        _in_words(explanation, words, _probabilities(explainer, explanation, tokens)), words, caption is None
+    )
 
 
-def _in_words(explanation: Explanation, words: Sequence[str]) -> Explanation:
+def method_of_words(method: str) -> str:
+    """Return the method for the words of a sentence: "auto" is gradcam.
+
+    A word is no cell of a grid over the image, so the mean of its gradient over space says as much as that of a class.
+    """
+    return "gradcam" if method == AUTO else method
+
+
+def _in_words(explanation: Explanation, words: Sequence[str], probabilities: np.ndarray) -> Explanation:
     """Return the rows of a sentence and of its words, called by these, with their probabilities."""
     titles = (" ".join(words), *words)
     named = tuple(replace(each, title=title) for each, title in zip(explanation.words, titles, strict=True))
-    return replace(explanation, words=named, probability=np.exp(explanation.score))
+    each = np.array([probabilities.prod(), *probabilities], np.float32)
+    return replace(explanation, words=named, probability=each)
+
+
+def _probabilities(explainer: Explainer, explanation: Explanation, tokens: Sequence[int]) -> np.ndarray:
+    """Return the probability of each word of an image after the words before it, float64 (n,)."""
+    scores = _by_step(explainer, explanation.outputs)[: len(tokens)]
+    if not explainer.score.activation:
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    elif explainer.score.activation == "LogSoftmax":
+        scores = np.exp(scores)
+    return np.asarray(scores[np.arange(len(tokens)), list(tokens)])
 
 
 def own_words(
@@ -181,8 +206,7 @@ def own_words(
     while len(said) <= (length if isinstance(length, int) else LONGEST):
         values = beside_image(explainer.image_input.name, x, {**inputs, **text.feed(said)})
         scores = _scores_after(explainer, check_feeds(values, explainer.inputs), len(said) - 1)
-        scores[never] = -np.inf
-        token = int(scores.argmax())
+        token = int(np.where(np.isin(np.arange(len(scores)), never), -np.inf, scores).argmax())
         if token == ending:
             break
         said.append(token)
@@ -193,10 +217,15 @@ def own_words(
 
 def _scores_after(explainer: Explainer, feeds: Mapping[str, np.ndarray], step: int) -> np.ndarray:
     """Return the scores (V,) of the word after a step, of one image."""
-    score = explainer.score
-    scores = explainer.network.untouched.run([score.output], feeds)[score.output]
-    axis = max(k for k, length in enumerate(scores.shape) if length == score.count)
-    return np.array(np.moveaxis(scores, axis, -1).reshape(-1, score.count)[step], np.float64)
+    name = explainer.score.output
+    return np.asarray(_by_step(explainer, explainer.network.untouched.run([name], feeds))[step])
+
+
+def _by_step(explainer: Explainer, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the scores or probabilities of one image, step by step: float64 (T, V)."""
+    scores: np.ndarray = np.asarray(outputs[explainer.score.output], np.float64)
+    axis = max(k for k, length in enumerate(scores.shape) if length == explainer.score.count)
+    return np.asarray(np.moveaxis(scores, axis, -1).reshape(-1, explainer.score.count))
 
 
 def _check_sequence(explainer: Explainer) -> None:

@@ -23,6 +23,7 @@ from onnx_gradcam.errors import (
 from onnx_gradcam.explain.default_method import named
 from onnx_gradcam.explain.drawn import Progress, tell_nobody
 from onnx_gradcam.explain.explainer import Explainer
+from onnx_gradcam.explain.sentences import method_of_words
 from onnx_gradcam.jobs.checks import check_request, files_read
 from onnx_gradcam.jobs.images import Partly, Whole, explain_files, rest_of
 from onnx_gradcam.jobs.pictures import Pages, Result, has_scale, scales_of_run
@@ -149,7 +150,8 @@ def run(request: Request, folder: Path | None = None, *, mode: Mode = "new", lis
     with open_explainer(request) as explainer:
         plan = settle(request, values, explainer, listing.images)
         plan = replace(plan, keywords={**plan.keywords, "progress": listener.runs})
-        request = replace(request, method=named(request.method, explainer.score))
+        method = request.method if request.sentence is None else method_of_words(request.method)
+        request = replace(request, method=named(method, explainer.score))
         folder = folder or default_folder(request)
         request = _with_earlier_images(request, folder, mode)
         with Store(

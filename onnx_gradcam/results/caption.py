@@ -27,7 +27,7 @@ class Caption:
     """The maps of a sentence: that of the whole, and that of each word.
 
     Attributes:
-        explanation: one row for the sentence, then one for each word, in order. The scores are log-probabilities.
+        explanation: one row for the sentence, then one for each word, in order. The scores are logits.
         words: the words.
         is_own: whether the model itself said the sentence.
     """
@@ -59,7 +59,7 @@ class Caption:
     def figure(self, style: Style = PLAIN) -> Picture:
         """Return the maps of the sentence and of its words in one picture, in reading order.
 
-        Each map has its own scale: the log-probability of a sure word has a small gradient, and its map small values.
+        Each map has its own scale: the sum of the logits of all words would make theirs look weak.
 
         Args:
             style: how photo and maps are drawn.

@@ -297,7 +297,7 @@ class Explanation:
         draws = figures.is_drawn(self)
         return [
             files.Sheet(
-                title=self.label(row) + self._view(row),
+                title=f"{self.question(row)} {self.label(row)}{self._view(row)}".lstrip(),
                 method=self.method.replace(" ", "-"),
                 target=files.slug(self.target(row)),
                 images=int(self.image_index.max(initial=0)) + 1,

@@ -25,6 +25,7 @@ UNITS: Mapping[str, str] = {
     "prob": "probability",
     "logprob": "log-probability",
     "tokens": "log-probability",
+    "logits": LOGIT,
     "similar": "cosine",
     "iou": "overlap",
     "objectness": SCORE,

@@ -29,7 +29,7 @@ FITTING = {
     "embedding": "similar:FILE.npy, output:K, -output:K",
     "map": f"{SEVERAL}, mask:CLASS@FILE, box:CLASS@X1,Y1,X2,Y2, argmax:CLASS",
     "detector": f"boxes, {SEVERAL}, cell:K, point:X,Y",
-    "sequence": f"{SEVERAL}, tokens:A,B,C",
+    "sequence": f"{SEVERAL}, tokens:A,B,C, logits:A,B,C",
 }
 THINGS = {"values": "the values of a regression or the pixels of an image", "embedding": "an embedding"}
 PLURALS = {

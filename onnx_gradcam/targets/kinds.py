@@ -157,6 +157,12 @@ def _tokens(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Va
     return scoring.weighted(op, inputs["tokens"], log_p), _none(op, inputs)
 
 
+def _token_logits(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
+    """Σ w_kt · y_kt over tokens k and steps t."""
+    assert score.dense is not None
+    return scoring.weighted(op, inputs["tokens"], score.dense.logits), _none(op, inputs)
+
+
 def _similarity(op: Builder, score: WrittenScore, inputs: Inputs) -> tuple[Value, Value]:
     """cos(e, q) = Σ e_k · q_k / ‖e‖, where ‖q‖ = 1.   A zero e is similar to nothing."""
     e = scoring.columns(op, score, inputs[TARGET_INDEX])
@@ -199,6 +205,7 @@ REGION = Kind("region", _region, (MASK,), ("logits", "sides"))
 CELL = Kind("cell", _region, (MASK,), DETECTION)
 OBJECTNESS = Kind("objectness", _objectness, (MASK,), DETECTION, branch="objectness")
 TOKENS = Kind("tokens", _tokens, (Parameter("tokens", ("classes", "steps")),), ("logits",))
+TOKEN_LOGITS = Kind("token-logits", _token_logits, TOKENS.parameters, TOKENS.reads)
 SIMILARITY = Kind("similarity", _similarity, (Parameter("embedding", ("features",)),))
 
 

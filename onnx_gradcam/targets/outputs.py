@@ -15,27 +15,31 @@ from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.photos.decode import load_tensor
 from onnx_gradcam.targets.base import TargetObject, reading
 from onnx_gradcam.targets.bound import BoundTarget, Context, ForwardPass, RowTarget, fixed_target, one_row
-from onnx_gradcam.targets.kinds import SIMILARITY, TOKENS, custom
+from onnx_gradcam.targets.kinds import SIMILARITY, TOKEN_LOGITS, TOKENS, custom
 
 
 @dataclass(frozen=True)
 class Tokens(TargetObject):
-    """The log-probability of some tokens of a sequence of scores: Σ log p.
+    """The log-probability of some tokens of a sequence of scores, Σ log p, or the sum of their logits, Σ y.
 
     Attributes:
         tokens: class indices or labels.
         steps: the step in time at which each token is read; None: the i-th token at step i.
+        logits: whether the scores before the softmax are summed. The gradient of log p nearly vanishes for a sure
+            token, so the map of a sum of log p shows the doubtful ones.
     """
 
     tokens: tuple[int | str, ...]
     steps: tuple[int, ...] | None = None
+    logits: bool = False
 
-    def __init__(self, tokens: Sequence[int | str], steps: Sequence[int] | None = None) -> None:
+    def __init__(self, tokens: Sequence[int | str], steps: Sequence[int] | None = None, logits: bool = False) -> None:
         object.__setattr__(self, "tokens", tuple(tokens))
+        object.__setattr__(self, "logits", logits)
         object.__setattr__(self, "steps", None if steps is None else tuple(steps))
 
     def bind(self, context: Context) -> BoundTarget:
-        """Return the target that explains Σ log p."""
+        """Return the target that explains Σ log p, or Σ y."""
         context.require(self, "sequence")
         indices = [context.class_index(t) for t in self.tokens]
         steps = range(len(indices)) if self.steps is None else self.steps
@@ -46,7 +50,8 @@ class Tokens(TargetObject):
                 target=self,
             )
         text = ",".join(f"{k}" if self.steps is None else f"{k}@{t}" for k, t in zip(indices, steps, strict=True))
-        title = f"log P({' '.join(context.label(k) for k in indices)})"
+        words = " ".join(context.label(k) for k in indices)
+        kind, form, title = (TOKEN_LOGITS, "logits", words) if self.logits else (TOKENS, "tokens", f"log P({words})")
 
         def row(forward: ForwardPass, image: int) -> RowTarget:
             shape = forward.dense["logits"].shape[1:]
@@ -55,9 +60,9 @@ class Tokens(TargetObject):
                 raise TargetError(what, hint=f"steps from 0 to {shape[1] - 1}", target=self)
             weights = np.zeros(shape, np.float32)
             weights[indices, list(steps)] = 1
-            return RowTarget(TOKENS, -1, {"tokens": weights}, f"tokens:{text}", title)
+            return RowTarget(kind, -1, {"tokens": weights}, f"{form}:{text}", title)
 
-        return one_row(TOKENS, row)
+        return one_row(kind, row)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -192,15 +192,15 @@ def _iou(reader: Reader, text: str) -> Box:
     return Box(point=(x, y), what="iou", box=box)
 
 
-def _tokens(reader: Reader, text: str) -> Tokens:
+def _tokens(reader: Reader, text: str, logits: bool = False) -> Tokens:
     parts = [part.partition("@") for part in text.split(",")]
     tokens = [reader.index(token) for token, _, _ in parts]
     steps = [step for _, _, step in parts]
     if not any(steps):
-        return Tokens(tokens)
+        return Tokens(tokens, logits=logits)
     if not all(step.isdecimal() for step in steps):
         raise TargetError(f"'tokens:{text}' has steps that are no numbers", hint="tokens:3@5,17@9", target=text)
-    return Tokens(tokens, [int(step) for step in steps])
+    return Tokens(tokens, [int(step) for step in steps], logits)
 
 
 def _number(text: str, form: str) -> int:
@@ -230,6 +230,7 @@ READERS: Mapping[str, TargetForm] = {
     "tokens": TargetForm(
         _tokens, "tokens:3,17,4", "log-probability of tokens, one per step, or at steps: tokens:3@5,17@9"
     ),
+    "logits": TargetForm(lambda r, t: _tokens(r, t, True), "logits:3,17,4", "the sum of their logits"),
     "similar": TargetForm(lambda r, t: Similar(t), "similar:emb.npy", "cosine of the embedding with another"),
     "output": TargetForm(lambda r, t: Output(_number(t, "output:0")), "output:0", "a number of a regression"),
     "-output": TargetForm(lambda r, t: Output(_number(t, "-output:0"), -1), "-output:0", "its negative"),

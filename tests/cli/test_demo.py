@@ -37,3 +37,23 @@ def test_an_unknown_task(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (status, out) == (2, "")
     assert err.splitlines()[0] == "error: unknown task 'clasify'"
     assert "'classify'" in err
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        ("vqa", {"red", "heart", "yes", "star"}),
+        ("caption", {"a red star left of a blue heart", "a yellow circle above a green arrow"}),
+        ("detect", {"star, box 85", "heart, box 80", "circle, box 30", "arrow, box 102"}),
+        ("segment", {"star", "heart", "circle", "arrow"}),
+    ],
+)
+def test_the_tasks_are_shown_on_drawn_scenes(task: str, labels: set[str], tmp_path: Path, run: Any) -> None:
+    status, out, _ = run("demo", "--task", task, "--json", "-o", str(tmp_path / "demo"))
+    assert status == 0
+    document = json.loads(out)
+    runs = document["runs"].values() if "runs" in document else [document]
+    rows = [row for each in runs for result in each["results"] for row in result["rows"]]
+    shown = {row["label"] for row in rows if row.get("part") in (None, "sentence")}
+    assert shown == labels
+    assert all((tmp_path / "demo").rglob(row["png"]) for row in rows)

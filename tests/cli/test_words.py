@@ -37,7 +37,9 @@ def test_a_question(words: Path, run: Any) -> None:
     command = ["explain", "vqa.onnx", "photo.png", "again.png", "--question", "How strong is green?", "-o", "out"]
     status, out, _ = run(*command)
     assert status == 0
-    assert [line.split("  ")[:2] for line in out.splitlines()] == [["photo.png", "green"], ["again.png", "green"]]
+    assert [line.split("  ")[:2] for line in out.splitlines()] == [
+        [name, "How strong is green? green"] for name in ("photo.png", "again.png")
+    ]
     status, out, _ = run(*command, "--json", "--overwrite")
     manifest = checked(out)
     assert manifest["request"]["question"] == "How strong is green?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from text_nets import CAPTION_WORDS, answering, log_probabilities, photo, telling
+from text_nets import CAPTION_WORDS, CLEAR, answering, log_probabilities, photo, telling
 
 import onnx_gradcam as ogc
 
@@ -38,8 +38,10 @@ def test_the_own_caption_and_its_words(length: int | str) -> None:
     assert caption.words == ("red", "green")
     assert caption.is_own
     expected = log_probabilities(caption.words)
-    np.testing.assert_allclose(caption.explanation.score, [expected.sum(), *expected], rtol=1e-5)
-    np.testing.assert_allclose(caption.explanation.probability[1:], np.exp(expected), rtol=1e-5)
+    np.testing.assert_allclose(caption.explanation.score, [2 * (CLEAR + 0.4), *[CLEAR + 0.4] * 2], rtol=1e-5)
+    np.testing.assert_allclose(caption.explanation.probability, np.exp([expected.sum(), *expected]), rtol=1e-5)
+    assert caption.explanation.method == "gradcam"
+    assert caption.explanation.unit(0) == "logit"
     assert [caption.explanation.label(row) for row in range(3)] == ["red green", "red", "green"]
     assert all(1 <= v <= 2 for v in peak(caption.word(0)))
     assert all(5 <= v <= 6 for v in peak(caption.word(1)))
@@ -53,7 +55,8 @@ def test_a_given_sentence() -> None:
     caption = ogc.explain_caption(ogc.Explainer(telling()), photo(), "Green, red.")
     assert caption.text == "green red"
     assert not caption.is_own
-    np.testing.assert_allclose(caption.explanation.score[1:], log_probabilities(caption.words), rtol=1e-5)
+    np.testing.assert_allclose(caption.explanation.score, [0.8, 0.4, 0.4], rtol=1e-5)
+    np.testing.assert_allclose(caption.explanation.probability[1:], np.exp(log_probabilities(caption.words)), rtol=1e-5)
     assert all(5 <= v <= 6 for v in peak(caption.word(0)))
 
 
@@ -64,7 +67,7 @@ def test_the_strip_and_the_files(tmp_path) -> None:
     assert figure.shape[1] > 3 * 240
     caption.save(tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    stem = "explanation.hirescam.caption-red-green"
+    stem = "explanation.gradcam.caption-red-green"
     assert names == [f"{stem}.1-red.npy", f"{stem}.2-green.npy", f"{stem}.png", f"{stem}.sentence.npy", "manifest.json"]
     np.testing.assert_array_equal(np.load(tmp_path / "out" / f"{stem}.2-green.npy"), caption.explanation.heatmap[2])
     assert caption.as_dict()["caption"] == "red green"
