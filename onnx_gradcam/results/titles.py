@@ -117,6 +117,7 @@ def layers_of_row(explanation: Explanation, row: int) -> Sequence[LayerResult]:
 
 def _place(explanation: Explanation, row: int) -> str:
     """Return the target layers and the input that was attributed, in one line."""
-    layers = " + ".join(layer.name for layer in layers_of_row(explanation, row))
+    names = [layer.name for layer in layers_of_row(explanation, row)]
+    layers = " + ".join(names or (explanation.provenance.layers if explanation.frame.tiles else ()))
     where = [f"layer {layers}" if layers else "", f"input {explanation.attributed}" if explanation.attributed else ""]
     return ", ".join(filter(None, where))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import weakref
 from pathlib import Path
@@ -118,7 +117,6 @@ def test_only_a_few_explanations_are_held(monkeypatch: pytest.MonkeyPatch) -> No
             yield result
 
     def count(self: Canvas, *arguments: Any) -> None:
-        gc.collect()
         alive.append(sum(one.heatmap.size > 1 for one in living))
         add(self, *arguments)
 
@@ -158,6 +156,7 @@ def test_the_picture_says_how_it_was_tiled(tmp_path: Path) -> None:
         joined = ogc.explain_tiles(explainer, slide(96, 160), 1, tile=64, preprocess=OWN_SIZE)
     assert joined.frame.tiles is not None
     assert joined.frame.tiles.tiling == Tiling(64, 16)
+    assert joined.title(0)[3] == "layer relu"
     np.testing.assert_array_equal(joined.overlay(), overlay(slide(96, 160), joined.heatmap[0]))
     content = json.loads(joined.save(tmp_path / "out").read_text("utf-8"))
     assert len(content["results"][0]["rows"][0]["tiles"]) == len(joined.frame.tiles.boxes)
