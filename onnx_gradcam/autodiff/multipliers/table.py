@@ -18,11 +18,15 @@ from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value
 from onnx_gradcam.graph.quantization import real_range
 
-EXACT = frozenset("Abs Clip LeakyRelu PRelu Relu ThresholdedRelu".split())
-SMOOTH = frozenset(
-    "Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish Log Mish Pow Reciprocal "
-    "Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Tan Tanh".split()
+# Functions of one number → the least |Δx| by which is divided. In float32 a quotient of differences loses what these
+# have in common with x; nearer than that the mean of the two derivatives is closer, but for straight pieces.
+STRAIGHT = dict.fromkeys("Abs Clip HardSigmoid LeakyRelu PRelu Relu ThresholdedRelu".split(), 1e-10)
+BENT = dict.fromkeys(
+    "Acos Acosh Asin Atanh Celu Cosh Elu Exp HardSwish Log Pow Reciprocal Selu Sinh Softsign Sqrt Tan".split(), 3e-4
 )
+ROUND = dict.fromkeys("Asinh Atan Cos Erf Gelu Mish Sigmoid Sin Softplus Tanh".split(), 1e-2)
+LEAST: Mapping[str, float] = {**STRAIGHT, **BENT, **ROUND}
+LEAST_OF_MAXIMA = 1e-10
 MAXIMA = frozenset("GlobalMaxPool MaxPool ReduceMax".split())
 PRODUCTS = frozenset("Conv ConvTranspose Gemm MatMul Mul".split())
 # They have no rule of their own: their bodies divide.
@@ -32,10 +36,6 @@ REFUSED = frozenset(
     "LpNormalization LpPool Max MaxRoiPool MaxUnpool Min Mod RNN Range ReduceL1 ReduceLogSum ReduceLogSumExp ReduceMin "
     "ReduceProd TopK Unique".split()
 )
-LEAST: Mapping[bool, float] = {True: 1e-10, False: 1e-4}
-"""The least |Δx| by which is divided, for functions of straight pieces and for others; nearer the derivative is
-taken, as rounding decides there."""
-
 LEAST_LOGARITHM = 1e-3  # below it the mean of two numbers is their logarithmic mean, but for 1e-7 of it
 
 
@@ -55,8 +55,8 @@ def _rule(key: Key, rule: Rule, twins: Twins) -> Rule:
     op_type, i = key
     if op_type in REFUSED:
         return replace(rule, function=_refusing)
-    if op_type in EXACT | SMOOTH and i == 0:
-        return _quotient(rule, twins, LEAST[op_type in EXACT])
+    if op_type in LEAST and i == 0:
+        return _quotient(rule, twins, LEAST[op_type], op_type in STRAIGHT)
     if op_type in MAXIMA:
         return _maximum(rule, twins)
     if op_type in PRODUCTS and i < 2:
@@ -95,10 +95,6 @@ def _original(y: Value, i: int) -> Value:
     return x
 
 
-def _difference(op: Builder, twins: Twins, x: Value) -> Value:
-    return op.Sub(_wide(op, x), _wide(op, twins.of(op, x)))
-
-
 def _mean(op: Builder, a: Value, b: Value) -> Value:
     return a if a is b else op.Mul(op.Add(a, b), op.const(0.5, like=a))
 
@@ -110,13 +106,17 @@ def _divided(op: Builder, numerator: Value, delta: Value, least: float, near: Va
     return op.Where(is_near, near, op.Div(numerator, safe))
 
 
-def _quotient(rule: Rule, twins: Twins, least: float) -> Rule:
-    """x̄ = g · Δy / Δx, and the gradient where Δx is near 0."""
+def _quotient(rule: Rule, twins: Twins, least: float, is_straight: bool) -> Rule:
+    """x̄ = g · Δy / Δx; where Δx is near 0 the gradient, or the mean of the gradients of both passes."""
 
     def function(op: Builder, g: Value, y: Value, x: Value, *others: Value | None, **attributes: Any) -> Value:
-        gradient = rule.function(op, g, y, x, *others, **attributes)
-        change = op.Mul(_wide(op, g), _difference(op, twins, y))
-        found = _divided(op, change, _difference(op, twins, _original(y, 0)), least, _wide(op, gradient))
+        own, y0 = _original(y, 0), twins.of(op, y)
+        x0 = twins.of(op, own)
+        near = _wide(op, rule.function(op, g, y, x, *others, **attributes))
+        if not is_straight:
+            near = _mean(op, near, _wide(op, rule.function(op, g, y0, x0, *others, **attributes)))
+        change = op.Mul(_wide(op, g), op.Sub(_wide(op, y), _wide(op, y0)))
+        found = _divided(op, change, op.Sub(_wide(op, own), _wide(op, x0)), least, near)
         return _like(op, found, x)
 
     return replace(rule, function=function)
@@ -135,7 +135,7 @@ def _maximum(rule: Rule, twins: Twins) -> Rule:
         of_x0 = rule.function(op, _like(op, below, g), y0, x0, *others, **attributes)
         delta = op.Sub(_wide(op, x), _wide(op, x0))
         shares = op.Add(_wide(op, of_x), _wide(op, of_x0))
-        return _like(op, _divided(op, shares, delta, LEAST[True], op.const(0, like=delta)), x)
+        return _like(op, _divided(op, shares, delta, LEAST_OF_MAXIMA, op.const(0, like=delta)), x)
 
     return replace(rule, function=function)
 
@@ -203,7 +203,7 @@ def _quantized(rule: Rule, twins: Twins) -> Rule:
         ends = [op.const(bound, like=own) for bound in bounds]
         x0 = twins.of(op, own)
         change = op.Sub(op.Clip(own, *ends), op.Clip(x0, *ends))
-        return _divided(op, op.Mul(_like(op, g, own), change), op.Sub(own, x0), LEAST[False], _like(op, g, own))
+        return _divided(op, op.Mul(_like(op, g, own), change), op.Sub(own, x0), LEAST["Clip"], _like(op, g, own))
 
     return replace(rule, function=function)
 
