@@ -37,6 +37,7 @@ from onnx_gradcam.methods.perturbation.table import INPUT_METHODS, TAIL_METHODS
 from onnx_gradcam.methods.table import NAMES
 
 WARM_UP = 3
+METHODS = ["gradcam", "saliency", "guided-backprop", "lrp", "deeplift", *TAIL_METHODS]
 COPIES = 64
 FEW: dict[str, dict[str, int]] = {"occlusion": {"window": 48, "stride": 24}}
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
@@ -46,9 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet50", "vgg16", "mobilenet_v2"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument(
-        "--methods", nargs="+", default=["gradcam", "saliency", "guided-backprop", *TAIL_METHODS], choices=NAMES
-    )
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=NAMES)
     parser.add_argument("--copies", nargs="*", default=["occlusion", "rise"], choices=INPUT_METHODS)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
