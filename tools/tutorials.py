@@ -25,14 +25,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
+from onnx_gradcam.photos.decode import decode
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_RUN = "<!-- not run -->"
 FENCE = re.compile(rf"^(?P<skip>{NOT_RUN}\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 PICTURE = re.compile(r"^<!-- picture: (?P<file>\S+) -->\n!\[[^\]]*\]\((?P<image>\S+)\)$", re.MULTILINE)
 LANGUAGES = ("python", "sh")
-WIDEST, QUALITY = 960, 85  # of the pictures of the documentation: pixels, and JPEG quality
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,10 @@ def _stripped(text: str) -> str:
 
 def draw_pictures(text: str, page: Path) -> None:
     """Write the pictures of a page that has been run in the current folder."""
+    from gallery import encode  # the gallery opens models, which no page needs that draws nothing
+
     for picture in PICTURE.finditer(text):
-        pixels = cv2.imread(picture["file"])
-        if pixels is None:
-            raise FileNotFoundError(f"{page.name} has not written {picture['file']}")
-        share = min(1.0, WIDEST / pixels.shape[1])
-        small = cv2.resize(pixels, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(page.parent / picture["image"]), small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        (page.parent / picture["image"]).write_bytes(encode(decode(picture["file"])))
 
 
 def main(page: Path, pictures: bool) -> int:

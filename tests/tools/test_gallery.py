@@ -9,25 +9,32 @@ import numpy as np
 import pytest
 from gallery import IMAGES, PICTURES, WIDEST, encode
 from repository import DOCS, ROOT
+from tutorials import PICTURE
 
 from onnx_gradcam.photos.decode import decode
 
 LIMIT = 60_000
+OF_RECIPES = [
+    picture["image"].rpartition("/")[2]
+    for page in sorted((DOCS / "recipes").glob("*.md"))
+    for picture in PICTURE.finditer(page.read_text("utf-8"))
+]
+"""The pictures that `tools/tutorials.py PAGE --pictures` draws."""
 
 
-def test_the_program_draws_what_is_there() -> None:
-    assert {path.name for path in IMAGES.iterdir()} == {f"{name}.jpg" for name in PICTURES}
+def test_the_programs_draw_what_is_there() -> None:
+    assert {path.name for path in IMAGES.iterdir()} == {f"{name}.jpg" for name in PICTURES} | set(OF_RECIPES)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [*(f"{name}.jpg" for name in PICTURES), *OF_RECIPES])
 def test_a_picture_is_small(name: str) -> None:
-    data = (IMAGES / f"{name}.jpg").read_bytes()
+    data = (IMAGES / name).read_bytes()
     assert len(data) < LIMIT
     assert decode(data).shape[1] <= WIDEST
 
 
 def test_every_picture_is_shown() -> None:
-    assert set(_shown()) == {f"{name}.jpg" for name in PICTURES}
+    assert set(_shown()) == {f"{name}.jpg" for name in PICTURES} | set(OF_RECIPES)
 
 
 def test_wide_pictures_are_made_narrower() -> None:

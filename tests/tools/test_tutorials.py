@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from gallery import WIDEST
 from repository import DOCS
-from tutorials import PICTURE, WIDEST, Step, differences, draw_pictures, steps
+from tutorials import PICTURE, Step, differences, draw_pictures, steps
 
 PAGE = """\
 # A page

@@ -19,7 +19,7 @@ BODY = (("S", "I"), ("P", "A"), ("L", "R"))
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutPlane:
     """How a slice is cut out of a volume whose axes grow to S, P, L.
 
     Attributes:
@@ -42,9 +42,9 @@ class Cut:
 
 
 CUTS = (
-    Cut("axial", 0, 1, 2, "R at the left, A at the top"),
-    Cut("coronal", 1, 0, 2, "R at the left, S at the top"),
-    Cut("sagittal", 2, 0, 1, "A at the left, S at the top"),
+    CutPlane("axial", 0, 1, 2, "R at the left, A at the top"),
+    CutPlane("coronal", 1, 0, 2, "R at the left, S at the top"),
+    CutPlane("sagittal", 2, 0, 1, "A at the left, S at the top"),
 )
 
 
