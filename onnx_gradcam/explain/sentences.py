@@ -82,6 +82,14 @@ def explain_question(
 ) -> Explanation:
     """Explain the answer of a model to a question about a photo.
 
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> explainer = ogc.Explainer(demo / "shapes-vqa.onnx")
+    >>> photo = demo / "images-tasks" / "red-star-left-of-blue-heart.png"
+    >>> ogc.explain_question(explainer, photo, "What is left of the heart?").label(0)
+    'star'
+
     Args:
         explainer: a model of two inputs: an image, and the tokens of a text.
         image: a photo as ``Explainer.explain_image`` takes it.
@@ -120,6 +128,16 @@ def explain_caption(
     **keywords: Any,
 ) -> Caption:
     """Explain a sentence about a photo: a map for the sentence as a whole, and one for each of its words.
+
+    >>> from importlib.resources import files
+    >>> import onnx_gradcam as ogc
+    >>> demo = files("onnx_gradcam.models")
+    >>> explainer = ogc.Explainer(demo / "shapes-caption.onnx")
+    >>> caption = ogc.explain_caption(explainer, demo / "images-tasks" / "red-star-left-of-blue-heart.png")
+    >>> caption.text
+    'a red star left of a blue heart'
+    >>> caption.word(2).label(0)
+    'star'
 
     Args:
         explainer: a model that reads an image and a sentence so far, and gives scores for the word after each word.

@@ -80,13 +80,19 @@ def check_feeds(x: Any, specs: Mapping[str, InputSpec]) -> dict[str, np.ndarray]
 def _missing(specs: Sequence[InputSpec]) -> InputError:
     """Return the error for inputs that nothing is fed to, with the options that feed them."""
     names = [spec.name for spec in specs]
+    asks = "; --question TEXT or --caption, where it takes words" if any(map(takes_tokens, specs)) else ""
     return InputError(
         f"no value for the model's {'input' if len(specs) == 1 else 'inputs'} {', '.join(map(str, specs))}",
         hint=f"{' '.join(f'--input {name}=FILE.npy' for name in names)}: an array of that shape and dtype for each; in "
-        f"Python: {{{', '.join(f'{name!r}: array' for name in names)}}} beside the image",
+        f"Python: {{{', '.join(f'{name!r}: array' for name in names)}}} beside the image{asks}",
         name=names[0],
         names=tuple(names),
     )
+
+
+def takes_tokens(spec: InputSpec) -> bool:
+    """Tell whether an input takes rows of tokens: whole numbers of shape (N, T)."""
+    return len(spec.shape) == 2 and np.dtype(spec.dtype).kind in "iu"
 
 
 def beside_image(name: str, x: Array, others: Mapping[str, Any]) -> dict[str, Any]:

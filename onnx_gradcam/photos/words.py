@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_gradcam.errors import InputError, nearest
-from onnx_gradcam.photos.inputs import as_array
+from onnx_gradcam.photos.inputs import as_array, takes_tokens
 from onnx_gradcam.photos.preprocess.choice import InputSpec
 from onnx_gradcam.photos.vocabulary import FORMS, VOCABULARY_KEY, Vocabulary, read_vocabulary, vocabulary_from
 
@@ -109,21 +109,17 @@ def text_input(specs: Mapping[str, InputSpec], image: str, fed: Sequence[str] = 
     Raises:
         InputError: there is none, or several.
     """
-    takes_tokens = [
-        spec
-        for name, spec in specs.items()
-        if name not in (image, *fed) and len(spec.shape) == 2 and np.dtype(spec.dtype).kind in "iu"
-    ]
-    if len(takes_tokens) != 1:
-        names = ", ".join(map(str, takes_tokens)) or ", ".join(map(str, specs.values()))
+    found = [spec for name, spec in specs.items() if name not in (image, *fed) and takes_tokens(spec)]
+    if len(found) != 1:
+        names = ", ".join(map(str, found)) or ", ".join(map(str, specs.values()))
         raise InputError(
-            f"the model has {len(takes_tokens) or 'no'} input{'s' * (len(takes_tokens) > 1)} for the words of a text "
+            f"the model has {len(found) or 'no'} input{'s' * (len(found) > 1)} for the words of a text "
             "(whole numbers, one row of tokens for each image)",
             where=f"inputs {names}",
-            hint="--input NAME=FILE.npy for all others" if takes_tokens else "a model that reads image and text",
-            names=tuple(spec.name for spec in takes_tokens),
+            hint="--input NAME=FILE.npy for all others" if found else "a model that reads image and text",
+            names=tuple(spec.name for spec in found),
         )
-    return takes_tokens[0]
+    return found[0]
 
 
 def token_row(tokens: Sequence[int], spec: InputSpec, lexicon: Lexicon) -> np.ndarray:

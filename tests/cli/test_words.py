@@ -95,6 +95,7 @@ def test_a_given_caption_can_be_repeated(words: Path, run: Any) -> None:
         (["caption.onnx", "photo.png", "--caption", "red", "--question", "red"], "--caption explains"),
         (["caption.onnx", "x.npy", "--caption", "red"], "a caption is of photos"),
         (["vqa.onnx", "photo.png"], "--input question=FILE.npy"),
+        (["vqa.onnx", "photo.png"], "--question TEXT"),
     ],
 )
 def test_what_is_refused(arguments: list[str], message: str, words: Path, run: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 from text_nets import CAPTION_WORDS, CLEAR, answering, log_probabilities, photo, telling
 
 import onnx_gradcam as ogc
+from onnx_gradcam.targets import parse
 
 
 def peak(explanation: ogc.Explanation, row: int = 0) -> tuple[int, int]:
@@ -117,3 +118,31 @@ def test_a_vocabulary_without_a_beginning() -> None:
     words = ["a", "b", "c", *CAPTION_WORDS[3:]]
     with pytest.raises(ogc.InputError, match="no token for the beginning"):
         ogc.explain_caption(ogc.Explainer(telling("T")), photo(), "red", vocabulary=words)
+
+
+@pytest.mark.parametrize(("text", "score"), [("logits:3@0,4@1", 2 * (CLEAR + 0.4)), ("logits:red", CLEAR + 0.4)])
+def test_logits_of_tokens_as_a_target(text: str, score: float) -> None:
+    explainer = ogc.Explainer(telling())
+    start = CAPTION_WORDS.index("<start>")
+    tokens = np.array([[start, CAPTION_WORDS.index("red"), 0, 0, 0]])
+    target = parse([text], explainer.score.count, explainer.labels)
+    explanation = explainer.explain_image(photo(), target, inputs={"caption": tokens})
+    assert explanation.score[0] == pytest.approx(score, rel=1e-5)
+    assert explanation.target(0).startswith("logits:")
+    assert explanation.unit(0) == "logit"
+
+
+def test_a_sure_word_keeps_its_share_of_the_map_of_a_sentence() -> None:
+    """Of log p the gradient is (1 − p) times as large: the map of a sentence would be that of its doubtful words."""
+    explainer = ogc.Explainer(telling())
+    start, red, green = (CAPTION_WORDS.index(word) for word in ("<start>", "red", "green"))
+    tokens = np.array([[start, red, 0, 0, 0]])
+    values = []
+    for logits in (True, False):
+        target = ogc.Tokens([red, green], [0, 1], logits)
+        cam = explainer.explain_image(photo(), target, "hirescam", inputs={"caption": tokens}).cam[0]
+        values.append(float(cam[1, 1]))
+    p = np.exp(log_probabilities(("red", "green")))
+    assert values[0] == pytest.approx(0.1, rel=1e-5)
+    of_others = np.exp(0.4) / (np.exp(0.4 + CLEAR) + np.exp(0.4) + 4)  # P(red) where green follows
+    assert values[1] == pytest.approx(0.1 * (1 - p[0] - of_others), rel=1e-4)
