@@ -20,6 +20,8 @@ from onnx_gradcam.graph.ranges import RANGE, Trust, range_of
 LOWEST_SCORE = -1e30  # below it are masks, such as the lowest number of a dtype
 REPLACED = "onnx_gradcam.replaced"  # key in ``meta`` of values that a Where may put something else in the place of
 
+REPAIRED = "onnx_gradcam.repaired"  # key in ``meta`` of repaired values, for the value as it is
+
 # Operators whose derivative is a factor for each element of the output.
 ELEMENTWISE = frozenset(
     "Abs Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Div Elu Erf Exp Gelu HardSigmoid HardSwish LeakyRelu Log Max "
@@ -107,7 +109,14 @@ def _may_break(x: Value) -> bool:
 
 def _as(x: Value, y: Value) -> Value:
     y.shape = x.shape
+    y.meta[REPAIRED] = x
     return y
+
+
+def maker(y: Value) -> ir.Node | None:
+    """Return the node that made an output as a rule reads it, repaired or not; None for an input of the graph."""
+    own: Value = y.meta.get(REPAIRED, y)
+    return own.producer()
 
 
 def _at_zero(position: int) -> Callable[[ir.Node], bool]:

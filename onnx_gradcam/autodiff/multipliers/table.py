@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.broadcast import sum_to
+from onnx_gradcam.autodiff.guard import maker
 from onnx_gradcam.autodiff.multipliers.twins import Twins
 from onnx_gradcam.autodiff.registry import Key, Refused, Rule, Rules, Unwritten
 from onnx_gradcam.autodiff.rules import RULES
@@ -88,7 +89,7 @@ def _like(op: Builder, g: Value, like: Value) -> Value:
 
 def _original(y: Value, i: int) -> Value:
     """Return the input of the node that made ``y``."""
-    node = y.producer()
+    node = maker(y)
     x = None if node is None else node.inputs[i]
     if x is None:
         raise Unwritten("a value that was written in the place of another")

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnx_gradcam.autodiff.guard import maker
 from onnx_gradcam.autodiff.rectifiers.composites import Composite
 from onnx_gradcam.autodiff.rectifiers.operators import is_hard_sigmoid
 from onnx_gradcam.autodiff.registry import COMPOSITE, EACH, Key, Refused, Rule, vjp
@@ -92,17 +93,12 @@ def _half_of_two(rule: Rule, i: int) -> Rule:
 
     def function(op: Builder, g: Value, y: Value, a: Value, b: Value) -> Value:
         other = (b, a)[i]
-        if constant(other) is not None or (y.producer() is not None and _is_gate(_node(y), 1 - i)):
+        node = maker(y)
+        if constant(other) is not None or (node is not None and _is_gate(node, 1 - i)):
             return rule.function(op, g, y, a, b)
         return _half(rule).function(op, g, y, a, b)
 
     return replace(rule, function=function)
-
-
-def _node(y: Value) -> ir.Node:
-    node = y.producer()
-    assert node is not None
-    return node
 
 
 def _is_gate(node: ir.Node, i: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnx_gradcam.autodiff.guard import maker
 from onnx_gradcam.autodiff.registry import PullBack, Refused, Rule, Rules
 from onnx_gradcam.autodiff.relevance.flows import flow_rules
 from onnx_gradcam.autodiff.relevance.layers import CONVOLUTION, KINDS, Layer, Layers, find_layers, layer_of
@@ -43,7 +44,7 @@ def _following(rule: Rule, layers: Layers) -> Rule:
     """x̄ = g for what was multiplied or added into the layer before it: its rule takes the cotangent of the whole."""
 
     def function(op: Builder, g: Value, y: Value, *inputs: Value | None, **attributes: Any) -> Value:
-        return g if y.producer() in layers.followers else rule.function(op, g, y, *inputs, **attributes)
+        return g if maker(y) in layers.followers else rule.function(op, g, y, *inputs, **attributes)
 
     return replace(rule, function=function, broadcasts=True)
 
@@ -52,7 +53,7 @@ def _of_layers(rule: Rule, layers: Layers, settings: Settings) -> Rule:
     """Return the rule of an operator that multiplies with weights: ``rule`` where these are not constant."""
 
     def function(op: Builder, g: Value, y: Value, *inputs: Value, pull_back: PullBack, **attributes: Any) -> Value:
-        node = y.producer()
+        node = maker(y)
         layer = None if node is None else layers.by_node.get(node) or layer_of(node)
         if layer is None:
             return rule.function(op, g, y, *inputs, **attributes)
