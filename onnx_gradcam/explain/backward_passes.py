@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from onnx_gradcam.autodiff.rectifiers.gating import GATES, deconvolution_rules, guided_rules
-from onnx_gradcam.autodiff.relevance.settings import Settings
+from onnx_gradcam.autodiff.relevance.settings import RelevanceSettings
 from onnx_gradcam.autodiff.relevance.table import relevance_of, relevance_rules
 from onnx_gradcam.engine.passes import Backward
 
@@ -25,7 +25,7 @@ BACKWARD_PASSES: Mapping[str, Backward] = {
 }
 
 
-def backward_pass(request: str | Settings) -> Backward:
+def backward_pass(request: str | RelevanceSettings) -> Backward:
     """Return one of ``BACKWARD_PASSES`` by its name, or that of the relevance rules that these settings choose."""
     if isinstance(request, str):
         return BACKWARD_PASSES[request]

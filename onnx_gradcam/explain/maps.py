@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from onnx_gradcam.autodiff.relevance.entrance import standardised
-from onnx_gradcam.autodiff.relevance.settings import Settings
+from onnx_gradcam.autodiff.relevance.settings import RelevanceSettings
 from onnx_gradcam.engine.checks import refusal
 from onnx_gradcam.engine.evaluation import Evaluation, RunResult
 from onnx_gradcam.engine.finite import broken_images
@@ -164,10 +164,10 @@ def _evaluation_of(
     return network.evaluation(names, _backward_of(recipe)), {}
 
 
-def _backward_of(recipe: Recipe) -> str | Settings:
+def _backward_of(recipe: Recipe) -> str | RelevanceSettings:
     """Return the backward pass that an attribution needs, as ``Network.evaluation`` takes it."""
     if recipe.method in RELEVANCE_METHODS:
-        return Settings(**settings_of(**recipe.options))
+        return RelevanceSettings(**settings_of(**recipe.options))
     return methods.backward_of(recipe)
 
 

@@ -24,7 +24,7 @@ from onnx_gradcam.anatomy.linear_head import has_linear_head, is_flattened
 from onnx_gradcam.anatomy.paths import upstream_of_any
 from onnx_gradcam.anatomy.score import Score, choose_head, find_heads, find_score
 from onnx_gradcam.anatomy.tokens import TokenGrid
-from onnx_gradcam.autodiff.relevance.settings import Settings
+from onnx_gradcam.autodiff.relevance.settings import RelevanceSettings
 from onnx_gradcam.engine.evaluation import Evaluation
 from onnx_gradcam.engine.passes import Backward
 from onnx_gradcam.engine.session import Options, Session, versions
@@ -132,7 +132,7 @@ class Network:
         self.branch = "logits"
         self.score_request, self.head_request = score, head
         self._branches: dict[str, Network] = {}
-        self._evaluations: dict[tuple[tuple[str, ...], str | Settings], Evaluation] = {}
+        self._evaluations: dict[tuple[tuple[str, ...], str | RelevanceSettings], Evaluation] = {}
         self._placed: list[Layer] = []
         self._sizes: dict[str, tuple[int, ...]] | None = None
         self._attention: tuple[dict[str, tuple[int, ...]], AttentionMaps] | None = None
@@ -236,11 +236,11 @@ class Network:
         other._sizes = None
         return other
 
-    def evaluation(self, names: tuple[str, ...], backward: str | Settings = "gradient") -> Evaluation:
+    def evaluation(self, names: tuple[str, ...], backward: str | RelevanceSettings = "gradient") -> Evaluation:
         """Return the evaluation of the values ``names``, with a ``backward_pass`` from the score to them."""
         return self.kept((names, backward), lambda: self.new_evaluation(names, backward_pass(backward)))
 
-    def kept(self, key: tuple[tuple[str, ...], str | Settings], make: Callable[[], Evaluation]) -> Evaluation:
+    def kept(self, key: tuple[tuple[str, ...], str | RelevanceSettings], make: Callable[[], Evaluation]) -> Evaluation:
         """Return the evaluation of this key; it is made when first asked for, and ``close`` frees its sessions."""
         if key not in self._evaluations:
             self._evaluations[key] = make()

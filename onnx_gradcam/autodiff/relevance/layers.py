@@ -29,7 +29,7 @@ WEIGHTED = CONVOLUTIONS | PRODUCTS
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class LinearLayer:
     """A linear layer y = W·x + b.
 
     Attributes:
@@ -71,7 +71,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Layers:
+class LinearLayers:
     """The linear layers of a graph.
 
     Attributes:
@@ -81,7 +81,7 @@ class Layers:
         values: all values of the graph.
     """
 
-    by_node: Mapping[ir.Node, Layer]
+    by_node: Mapping[ir.Node, LinearLayer]
     followers: frozenset[ir.Node]
     behind: frozenset[Value]
     values: frozenset[Value]
@@ -111,9 +111,9 @@ class Layers:
         return begin.is_graph_input() and is_moved_only(x, standardised(begin))
 
 
-def find_layers(nodes: Iterable[ir.Node]) -> Layers:
+def find_layers(nodes: Iterable[ir.Node]) -> LinearLayers:
     """Return the linear layers among nodes in topological order."""
-    by_node: dict[ir.Node, Layer] = {}
+    by_node: dict[ir.Node, LinearLayer] = {}
     followers: set[ir.Node] = set()
     behind, values = set[Value](), set[Value]()
     for node in nodes:
@@ -126,10 +126,10 @@ def find_layers(nodes: Iterable[ir.Node]) -> Layers:
             followers.update(added)
         if node.op_type in WEIGHTED or not behind.isdisjoint(inputs):
             behind.update(node.outputs)
-    return Layers(by_node, frozenset(followers), frozenset(behind), frozenset(values))
+    return LinearLayers(by_node, frozenset(followers), frozenset(behind), frozenset(values))
 
 
-def layer_of(node: ir.Node) -> Layer | None:
+def layer_of(node: ir.Node) -> LinearLayer | None:
     """Return the linear layer that one node is; None where its weights are not constant, or it is no such node."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in KINDS:
         return None
@@ -146,7 +146,7 @@ def layer_of(node: ir.Node) -> Layer | None:
     width = _width(node, array)
     alpha, beta = (node.attributes.get_float(name, 1.0) if is_gemm else 1.0 for name in ("alpha", "beta"))
     y = node.outputs[0]
-    layer = Layer(node, position, array, np.full(width, alpha), np.zeros(width), y, y)
+    layer = LinearLayer(node, position, array, np.full(width, alpha), np.zeros(width), y, y)
     if added is None:
         return layer
     bias = np.asarray(added, np.float64).reshape(-1) * beta
@@ -166,7 +166,7 @@ def _width(node: ir.Node, array: np.ndarray) -> int:
     return int(array.shape[-1]) if constant(node.inputs[1]) is not None else 1
 
 
-def _with_followers(layer: Layer) -> tuple[Layer, list[ir.Node]]:
+def _with_followers(layer: LinearLayer) -> tuple[LinearLayer, list[ir.Node]]:
     """Return a layer with the nodes behind it that scale and shift its channels, and these nodes."""
     followers: list[ir.Node] = []
     while (node := _only_reader(layer.y)) is not None:
@@ -201,13 +201,13 @@ def _outcome(y: Value) -> Value:
     return y if real is rounded else real
 
 
-def _line(node: ir.Node, layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
+def _line(node: ir.Node, layer: LinearLayer) -> tuple[np.ndarray, np.ndarray] | None:
     """Return scale and shift of each channel, (M,), by which ``node`` continues a layer; None where it does not."""
     rule = LINES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     return None if rule is None else rule(node, layer)
 
 
-def _of_batch_normalization(node: ir.Node, layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
+def _of_batch_normalization(node: ir.Node, layer: LinearLayer) -> tuple[np.ndarray, np.ndarray] | None:
     arrays = [constant(value) for value in node.inputs[1:5]]
     if layer.kind != CONVOLUTION or any(a is None for a in arrays) or _flag(node, "training_mode"):
         return None
@@ -216,7 +216,7 @@ def _of_batch_normalization(node: ir.Node, layer: Layer) -> tuple[np.ndarray, np
     return slope, shift - mean * slope
 
 
-def _of_arithmetic(node: ir.Node, layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
+def _of_arithmetic(node: ir.Node, layer: LinearLayer) -> tuple[np.ndarray, np.ndarray] | None:
     is_second = node.inputs[0] is not layer.y
     if is_second and node.op_type in ("Sub", "Div"):
         return None
@@ -231,7 +231,7 @@ def _of_arithmetic(node: ir.Node, layer: Layer) -> tuple[np.ndarray, np.ndarray]
     return (array if node.op_type == "Mul" else 1 / array), zero
 
 
-def _of_channels(array: np.ndarray | None, layer: Layer) -> np.ndarray | None:
+def _of_channels(array: np.ndarray | None, layer: LinearLayer) -> np.ndarray | None:
     """Return a constant as one number for each channel of a layer (M,); None where it is another for each place."""
     if array is None:
         return None
@@ -245,7 +245,7 @@ def _of_channels(array: np.ndarray | None, layer: Layer) -> np.ndarray | None:
     return wide.reshape(-1) if is_of_channels else None
 
 
-def _on_axis(layer: Layer, rank: int) -> np.ndarray:
+def _on_axis(layer: LinearLayer, rank: int) -> np.ndarray:
     """Return the scale of a layer in a shape that broadcasts to its weights."""
     if layer.node.op_type == "Conv":
         return layer.scale.reshape(-1, *[1] * (rank - 1))
@@ -255,7 +255,7 @@ def _on_axis(layer: Layer, rank: int) -> np.ndarray:
     return layer.scale
 
 
-LINES: Mapping[str, Callable[[ir.Node, Layer], tuple[np.ndarray, np.ndarray] | None]] = {
+LINES: Mapping[str, Callable[[ir.Node, LinearLayer], tuple[np.ndarray, np.ndarray] | None]] = {
     "BatchNormalization": _of_batch_normalization,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _of_arithmetic),
 }

@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from onnx_gradcam.autodiff import registry
 from onnx_gradcam.autodiff.registry import PullBack
-from onnx_gradcam.autodiff.relevance.layers import Layer
-from onnx_gradcam.autodiff.relevance.settings import STABILIZER, Settings
+from onnx_gradcam.autodiff.relevance.layers import LinearLayer
+from onnx_gradcam.autodiff.relevance.settings import STABILIZER, RelevanceSettings
 from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
 
@@ -41,12 +41,12 @@ class Step:
     """
 
     op: Builder
-    layer: Layer
+    layer: LinearLayer
     x: Value
     g: Value
     y: Value
     pull_back: PullBack
-    settings: Settings
+    settings: RelevanceSettings
     is_positive: bool
     is_rectified: bool
 

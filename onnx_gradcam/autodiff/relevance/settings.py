@@ -9,7 +9,7 @@ STABILIZER = 1e-6  # keeps divisors of all rules but ε away from 0
 
 
 @dataclass(frozen=True)
-class Settings:
+class RelevanceSettings:
     """The rules of layer-wise relevance propagation, by names of ``table.LAYER_RULES``, and their numbers.
 
     Attributes:

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.guard import maker
 from onnx_gradcam.autodiff.registry import PullBack, Refused, Rule, Rules
 from onnx_gradcam.autodiff.relevance.flows import flow_rules
-from onnx_gradcam.autodiff.relevance.layers import CONVOLUTION, KINDS, Layer, Layers, find_layers, layer_of
+from onnx_gradcam.autodiff.relevance.layers import CONVOLUTION, KINDS, LinearLayer, LinearLayers, find_layers, layer_of
 from onnx_gradcam.autodiff.relevance.linear import LAYER_RULES, OF_INPUT, Step, divisor, widened
-from onnx_gradcam.autodiff.relevance.settings import Settings
+from onnx_gradcam.autodiff.relevance.settings import RelevanceSettings
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.ranges import range_of
 
@@ -22,7 +22,7 @@ FOLLOWING = frozenset(("BatchNormalization", "Add", "Sub", "Mul", "Div"))
 """Operators that may have been multiplied or added into a layer."""
 
 
-def relevance_rules(settings: Settings) -> Callable[[Sequence[ir.Node]], Rules]:
+def relevance_rules(settings: RelevanceSettings) -> Callable[[Sequence[ir.Node]], Rules]:
     """Return what makes the table of relevance rules for the nodes of a graph."""
 
     def table_for(nodes: Sequence[ir.Node]) -> Rules:
@@ -33,14 +33,14 @@ def relevance_rules(settings: Settings) -> Callable[[Sequence[ir.Node]], Rules]:
     return table_for
 
 
-def relevance_of(op: Builder, g: Value, v: Value, settings: Settings) -> Value:
+def relevance_of(op: Builder, g: Value, v: Value, settings: RelevanceSettings) -> Value:
     """Write the relevance of the input ``v``, whose cotangent is ``g``."""
     wide = widened(op, v)
     relevance = op.Mul(widened(op, g), divisor(op, wide) if settings.first in OF_INPUT else wide)
     return relevance if relevance.dtype == g.dtype else op.Cast(relevance, to=g.dtype)
 
 
-def _following(rule: Rule, layers: Layers) -> Rule:
+def _following(rule: Rule, layers: LinearLayers) -> Rule:
     """x̄ = g for what was multiplied or added into the layer before it: its rule takes the cotangent of the whole."""
 
     def function(op: Builder, g: Value, y: Value, *inputs: Value | None, **attributes: Any) -> Value:
@@ -49,7 +49,7 @@ def _following(rule: Rule, layers: Layers) -> Rule:
     return replace(rule, function=function, broadcasts=True)
 
 
-def _of_layers(rule: Rule, layers: Layers, settings: Settings) -> Rule:
+def _of_layers(rule: Rule, layers: LinearLayers, settings: RelevanceSettings) -> Rule:
     """Return the rule of an operator that multiplies with weights: ``rule`` where these are not constant."""
 
     def function(op: Builder, g: Value, y: Value, *inputs: Value, pull_back: PullBack, **attributes: Any) -> Value:
@@ -64,7 +64,7 @@ def _of_layers(rule: Rule, layers: Layers, settings: Settings) -> Rule:
 
 
 def _through_layer(
-    op: Builder, g: Value, layer: Layer, layers: Layers, settings: Settings, pull_back: PullBack
+    op: Builder, g: Value, layer: LinearLayer, layers: LinearLayers, settings: RelevanceSettings, pull_back: PullBack
 ) -> Value:
     """Write the cotangent of what a layer reads, given that of what it hands on."""
     x = layer.node.inputs[layer.position]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from onnx_gradcam.autodiff.relevance.settings import Settings
+from onnx_gradcam.autodiff.relevance.settings import RelevanceSettings
 from onnx_gradcam.autodiff.relevance.table import relevance_rules
 from onnx_gradcam.autodiff.walk import pull_back
 from onnx_gradcam.errors import NoGradientPath
@@ -32,7 +32,7 @@ def shares(text: str, feeds: Mapping[str, np.ndarray], *wrt: str, r: np.ndarray 
     forward = ReferenceEvaluator(ir.to_proto(model))
     found = {**feeds, **dict(zip(forward.output_names, forward.run(None, dict(feeds)), strict=True))}
     graph.inputs.append(g)
-    rules = relevance_rules(Settings("", "epsilon", "epsilon", epsilon=0))(nodes)
+    rules = relevance_rules(RelevanceSettings("", "epsilon", "epsilon", epsilon=0))(nodes)
     cotangents = pull_back(Builder(graph), nodes, {values["y"]: g}, [values[name] for name in wrt], rules)
     graph.outputs[:] = cotangents
     y = found["y"]
