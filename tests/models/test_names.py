@@ -105,8 +105,7 @@ def test_a_segmenter(scheme: Scheme) -> None:
 @pytest.mark.parametrize("path", quick_first(DEMOS, 3), ids=lambda p: p.stem)
 def test_a_demo_model(path: Path) -> None:
     model = onnx.load(path)
-    _, *extents = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
-    x = {"image": np.random.default_rng(0).random((2, *extents), np.float32)}
+    x = {name: array if array.dtype == np.float32 else np.ones_like(array) for name, array in feeds(model).items()}
     check_explained(model, reserved, x, {}, {"target": ogc.TopK(2)}, {"method": "guided-gradcam"})
 
 
