@@ -213,7 +213,7 @@ def test_a_blank_map_says_what_to_do(folder: Path, run: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("explain --method grad", {"gradcam", "gradcam++"}),
+        ("explain --method gradc", {"gradcam", "gradcam++"}),
         ("compare --method x", {"xgradcam"}),
         ("explain --preprocess image", {"imagenet", "imagenet-caffe"}),
         ("explain --preprocess au", {"auto"}),

@@ -167,8 +167,11 @@ def run(
     return dict(zip(names, opened.run(names, {k: v for k, v in feeds.items() if k in inputs}), strict=True))
 
 
-def feeds(model: onnx.ModelProto, batch: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return random arrays for the inputs that are not initializers; named dimensions get the size ``batch``."""
+def feeds(model: onnx.ModelProto, batch: int = 2, seed: int = 0, below: int = 255) -> dict[str, np.ndarray]:
+    """Return random arrays for the inputs that are not initializers; named dimensions get the size ``batch``.
+
+    Integers are ``below`` a number: that of the words, where they stand for words.
+    """
     rng = np.random.default_rng(seed)
     weights = {t.name for t in model.graph.initializer}
     arrays = {}
@@ -177,6 +180,6 @@ def feeds(model: onnx.ModelProto, batch: int = 2, seed: int = 0) -> dict[str, np
             kind = info.type.tensor_type
             shape = [d.dim_value if d.dim_value > 0 else batch for d in kind.shape.dim]
             dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 255, shape)
+            array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, below, shape)
             arrays[info.name] = array.astype(dtype)
     return arrays
