@@ -14,9 +14,11 @@ import onnx_ir as ir
 from onnx_gradcam.autodiff.broadcast import sum_to
 from onnx_gradcam.autodiff.guard import maker
 from onnx_gradcam.autodiff.multipliers.twins import Twins
+from onnx_gradcam.autodiff.precision import narrowed, widened
 from onnx_gradcam.autodiff.registry import Key, Refused, Rule, Rules, Unwritten
 from onnx_gradcam.autodiff.rules import RULES
-from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value
+from onnx_gradcam.autodiff.rules.normalization import TAKEN_APART
+from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.quantization import real_range
 
 # Functions of one number → the least |Δx| by which is divided. In float32 a quotient of differences loses what these
@@ -30,8 +32,6 @@ LEAST: Mapping[str, float] = {**STRAIGHT, **BENT, **ROUND}
 LEAST_OF_MAXIMA = 1e-10
 MAXIMA = frozenset("GlobalMaxPool MaxPool ReduceMax".split())
 PRODUCTS = frozenset("Conv ConvTranspose Gemm MatMul Mul".split())
-# They have no rule of their own: their bodies divide.
-TAKEN_APART = frozenset("GroupNormalization LayerNormalization MeanVarianceNormalization".split())
 REFUSED = frozenset(
     "CumProd DeformConv Det Einsum GRU GlobalLpPool GridSample If InstanceNormalization LRN LSTM LogSoftmax "
     "LpNormalization LpPool Max MaxRoiPool MaxUnpool Min Mod RNN Range ReduceL1 ReduceLogSum ReduceLogSumExp ReduceMin "
@@ -79,14 +79,6 @@ def _refusing(op: Builder, *values: Any, **attributes: Any) -> Value:
     raise Refused("DeepLIFT has no rule")
 
 
-def _wide(op: Builder, x: Value) -> Value:
-    return op.Cast(x, to=ir.DataType.FLOAT) if x.dtype in HALF_PRECISION else x
-
-
-def _like(op: Builder, g: Value, like: Value) -> Value:
-    return g if g.dtype == like.dtype else op.Cast(g, to=like.dtype)
-
-
 def _original(y: Value, i: int) -> Value:
     """Return the input of the node that made ``y``."""
     node = maker(y)
@@ -113,12 +105,12 @@ def _quotient(rule: Rule, twins: Twins, least: float, is_straight: bool) -> Rule
     def function(op: Builder, g: Value, y: Value, x: Value, *others: Value | None, **attributes: Any) -> Value:
         own, y0 = _original(y, 0), twins.of(op, y)
         x0 = twins.of(op, own)
-        near = _wide(op, rule.function(op, g, y, x, *others, **attributes))
+        near = widened(op, rule.function(op, g, y, x, *others, **attributes))
         if not is_straight:
-            near = _mean(op, near, _wide(op, rule.function(op, g, y0, x0, *others, **attributes)))
-        change = op.Mul(_wide(op, g), op.Sub(_wide(op, y), _wide(op, y0)))
-        found = _divided(op, change, op.Sub(_wide(op, own), _wide(op, x0)), least, near)
-        return _like(op, found, x)
+            near = _mean(op, near, widened(op, rule.function(op, g, y0, x0, *others, **attributes)))
+        change = op.Mul(widened(op, g), op.Sub(widened(op, y), widened(op, y0)))
+        share = _divided(op, change, op.Sub(widened(op, own), widened(op, x0)), least, near)
+        return narrowed(op, share, x)
 
     return replace(rule, function=function)
 
@@ -128,15 +120,15 @@ def _maximum(rule: Rule, twins: Twins) -> Rule:
 
     def function(op: Builder, g: Value, y: Value, x: Value, *others: Value | None, **attributes: Any) -> Value:
         y0, x0 = twins.of(op, y), twins.of(op, x)
-        change = op.Mul(_wide(op, g), op.Sub(_wide(op, y), _wide(op, y0)))
+        change = op.Mul(widened(op, g), op.Sub(widened(op, y), widened(op, y0)))
         is_above = op.Less(y0, y)
         zero = op.const(0, like=change)
         above, below = op.Where(is_above, change, zero), op.Where(is_above, zero, change)
-        of_x = rule.function(op, _like(op, above, g), y, x, *others, **attributes)
-        of_x0 = rule.function(op, _like(op, below, g), y0, x0, *others, **attributes)
-        delta = op.Sub(_wide(op, x), _wide(op, x0))
-        shares = op.Add(_wide(op, of_x), _wide(op, of_x0))
-        return _like(op, _divided(op, shares, delta, LEAST_OF_MAXIMA, op.const(0, like=delta)), x)
+        of_x = rule.function(op, narrowed(op, above, g), y, x, *others, **attributes)
+        of_x0 = rule.function(op, narrowed(op, below, g), y0, x0, *others, **attributes)
+        delta = op.Sub(widened(op, x), widened(op, x0))
+        shares = op.Add(widened(op, of_x), widened(op, of_x0))
+        return narrowed(op, _divided(op, shares, delta, LEAST_OF_MAXIMA, op.const(0, like=delta)), x)
 
     return replace(rule, function=function)
 
@@ -181,14 +173,14 @@ def _softmax(rule: Rule, twins: Twins) -> Rule:
     """
 
     def function(op: Builder, g: Value, y: Value, input: Value, *, axis: int = -1) -> Value:
-        g = _wide(op, g)
-        logarithms = [op.LogSoftmax(_wide(op, x), axis=axis) for x in (input, twins.of(op, input))]
+        g = widened(op, g)
+        logarithms = [op.LogSoftmax(widened(op, x), axis=axis) for x in (input, twins.of(op, input))]
         shares = [op.Exp(each) for each in logarithms]
         m = _divided(op, op.Sub(*shares), op.Sub(*logarithms), LEAST_LOGARITHM, _mean(op, *shares))
         axes = op.ints(axis)
         weighted = op.ReduceSum(op.Mul(g, m), axes, keepdims=1)
         mean = op.Div(weighted, op.ReduceSum(m, axes, keepdims=1))
-        return _like(op, op.Mul(m, op.Sub(g, mean)), input)
+        return narrowed(op, op.Mul(m, op.Sub(g, mean)), input)
 
     return replace(rule, function=function)
 
@@ -204,7 +196,7 @@ def _quantized(rule: Rule, twins: Twins) -> Rule:
         ends = [op.const(bound, like=own) for bound in bounds]
         x0 = twins.of(op, own)
         change = op.Sub(op.Clip(own, *ends), op.Clip(x0, *ends))
-        return _divided(op, op.Mul(_like(op, g, own), change), op.Sub(own, x0), LEAST["Clip"], _like(op, g, own))
+        return _divided(op, op.Mul(narrowed(op, g, own), change), op.Sub(own, x0), LEAST["Clip"], narrowed(op, g, own))
 
     return replace(rule, function=function)
 

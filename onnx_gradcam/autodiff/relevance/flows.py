@@ -13,12 +13,14 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.guard import maker
+from onnx_gradcam.autodiff.precision import narrowed, widened
 from onnx_gradcam.autodiff.rectifiers.composites import Composite
 from onnx_gradcam.autodiff.rectifiers.operators import is_hard_sigmoid
 from onnx_gradcam.autodiff.registry import COMPOSITE, EACH, Key, Refused, Rule, vjp
-from onnx_gradcam.autodiff.relevance.linear import stabilized, widened
+from onnx_gradcam.autodiff.relevance.linear import stabilized
 from onnx_gradcam.autodiff.rules import RULES
 from onnx_gradcam.autodiff.rules.elementwise import indicator
+from onnx_gradcam.autodiff.rules.normalization import TAKEN_APART
 from onnx_gradcam.graph.builder import Builder, Value, rank
 from onnx_gradcam.graph.constants import constant
 from onnx_gradcam.graph.operators import MOVES, STORES
@@ -27,8 +29,6 @@ PASSING = frozenset(
     "Acos Acosh Asin Asinh Atan Atanh Celu Clip Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish LRN Log "
     "LpNormalization Mish Pow Reciprocal Selu Sigmoid Sin Sinh Softplus Softsign Sqrt Tan Tanh".split()
 )
-# They have no rule of their own: their bodies divide.
-TAKEN_APART = frozenset("GroupNormalization LayerNormalization MeanVarianceNormalization".split())
 REFUSED = frozenset("CumProd Det GRU LSTM Mod RNN Range ReduceProd".split())
 SQUARES = frozenset({"ReduceSumSquare"})
 GATES = frozenset("HardSigmoid Reciprocal Sigmoid Softmax".split())
@@ -63,16 +63,12 @@ def _passing(op: Builder, g: Value, y: Value, x: Value, *others: Value | None, *
     """R ↦ R:  x̄ = g · y / x."""
     wide = widened(op, x)
     relevance = op.Mul(widened(op, g), widened(op, y))
-    return _narrowed(op, op.Div(relevance, stabilized(op, wide)), x)
+    return narrowed(op, op.Div(relevance, stabilized(op, wide)), x)
 
 
 def _passing_divisor(op: Builder, g: Value, y: Value, a: Value, b: Value) -> Value:
     """y = a / b with a constant a, R ↦ R:  b̄ = g · y / b."""
     return _passing(op, g, y, op.fill(b, y))
-
-
-def _narrowed(op: Builder, g: Value, like: Value) -> Value:
-    return g if g.dtype == like.dtype else op.Cast(g, to=like.dtype)
 
 
 def _refusing(op: Builder, *values: Any, **attributes: Any) -> Value:
@@ -137,7 +133,7 @@ def _quantized(op: Builder, g: Value, y: Value, x: Value, *parameters: Value | N
     distance = op.Cast(y, to=kind)
     if zero_point is not None:
         distance = op.Sub(distance, op.Cast(zero_point, to=kind))
-    return op.Mul(_narrowed(op, g, x), indicator(op, op.Less(op.const(0, like=x), op.Abs(distance)), like=x))
+    return op.Mul(narrowed(op, g, x), indicator(op, op.Less(op.const(0, like=x), op.Abs(distance)), like=x))
 
 
 def _instance_normalization(
@@ -150,4 +146,4 @@ def _instance_normalization(
     by_channel = op.Unsqueeze(widened(op, scale), op.ints(*range(1, rank(input) - 1)))
     scaled = op.Mul(widened(op, g), by_channel)
     deviation = op.Sqrt(op.Add(variance, op.const(epsilon, like=x)))
-    return _narrowed(op, op.Div(op.Sub(scaled, op.ReduceMean(scaled, axes, keepdims=1)), deviation), input)
+    return narrowed(op, op.Div(op.Sub(scaled, op.ReduceMean(scaled, axes, keepdims=1)), deviation), input)

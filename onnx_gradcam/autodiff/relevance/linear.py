@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx_ir as ir
 
 from onnx_gradcam.autodiff import registry
 from onnx_gradcam.autodiff.registry import PullBack
 from onnx_gradcam.autodiff.relevance.layers import LinearLayer
 from onnx_gradcam.autodiff.relevance.settings import STABILIZER, RelevanceSettings
 from onnx_gradcam.autodiff.rules import RULES
-from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
+from onnx_gradcam.graph.builder import Builder, Value, rank
 
 Part = Callable[[np.ndarray], np.ndarray]
 LEAST_DIVISOR = 2.0**-10  # of a number of the input, by which a relevance is divided and multiplied again
@@ -87,11 +86,6 @@ def divisor(op: Builder, x: Value) -> Value:
     """Write x with 1 in the place of all that is near 0."""
     is_far = op.Less(op.const(LEAST_DIVISOR, like=x), op.Abs(x))
     return op.Where(is_far, x, op.const(1, like=x))
-
-
-def widened(op: Builder, x: Value) -> Value:
-    """Write x in float32 where it is a 16-bit float."""
-    return op.Cast(x, to=ir.DataType.FLOAT) if x.dtype in HALF_PRECISION else x
 
 
 def epsilon(step: Step) -> Value:
@@ -178,11 +172,11 @@ def _bounds(step: Step) -> list[Value]:
     op, x, settings = step.op, step.x, step.settings
     axes = op.ints(*range(2, rank(x))) if rank(x) > 2 else op.ints(-1)
     bounds = []
-    for given, reduce in ((settings.low, op.ReduceMin), (settings.high, op.ReduceMax)):
-        if given is None:
+    for named, reduce in ((settings.low, op.ReduceMin), (settings.high, op.ReduceMax)):
+        if named is None:
             bound = reduce(x, axes, keepdims=1)
         else:
-            array = np.asarray(given, np.float64)
+            array = np.asarray(named, np.float64)
             bound = op.const(array.reshape(-1, *[1] * (rank(x) - 2)) if array.ndim else array, like=x)
         bounds.append(op.fill(bound, x))
     return bounds

@@ -10,7 +10,7 @@ STABILIZER = 1e-6  # keeps divisors of all rules but ε away from 0
 
 @dataclass(frozen=True)
 class RelevanceSettings:
-    """The rules of layer-wise relevance propagation, by names of ``table.LAYER_RULES``, and their numbers.
+    """The rules of layer-wise relevance propagation, by names of ``linear.LAYER_RULES``, and their numbers.
 
     Attributes:
         first: the rule of the first layers, those that read the input; "" for the rule of their kind.

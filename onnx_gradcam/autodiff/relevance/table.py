@@ -10,10 +10,11 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_gradcam.autodiff.guard import maker
+from onnx_gradcam.autodiff.precision import narrowed, widened
 from onnx_gradcam.autodiff.registry import PullBack, Refused, Rule, Rules
 from onnx_gradcam.autodiff.relevance.flows import flow_rules
 from onnx_gradcam.autodiff.relevance.layers import CONVOLUTION, KINDS, LinearLayer, LinearLayers, find_layers, layer_of
-from onnx_gradcam.autodiff.relevance.linear import LAYER_RULES, OF_INPUT, Step, divisor, widened
+from onnx_gradcam.autodiff.relevance.linear import LAYER_RULES, OF_INPUT, Step, divisor
 from onnx_gradcam.autodiff.relevance.settings import RelevanceSettings
 from onnx_gradcam.graph.builder import Builder, Value
 from onnx_gradcam.graph.ranges import range_of
@@ -37,7 +38,7 @@ def relevance_of(op: Builder, g: Value, v: Value, settings: RelevanceSettings) -
     """Write the relevance of the input ``v``, whose cotangent is ``g``."""
     wide = widened(op, v)
     relevance = op.Mul(widened(op, g), divisor(op, wide) if settings.first in OF_INPUT else wide)
-    return relevance if relevance.dtype == g.dtype else op.Cast(relevance, to=g.dtype)
+    return narrowed(op, relevance, like=g)
 
 
 def _following(rule: Rule, layers: LinearLayers) -> Rule:
@@ -87,5 +88,4 @@ def _through_layer(
         range_of(x).low >= 0,
         layer.is_rectified,
     )
-    share = LAYER_RULES[name](step)
-    return share if share.dtype == x.dtype else op.Cast(share, to=x.dtype)
+    return narrowed(op, LAYER_RULES[name](step), like=x)

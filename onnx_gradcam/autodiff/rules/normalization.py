@@ -5,22 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import onnx_ir as ir
-
+from onnx_gradcam.autodiff.precision import narrowed, widened
 from onnx_gradcam.autodiff.registry import Refused, vjp
 from onnx_gradcam.autodiff.rules.axes import END, pad
 from onnx_gradcam.autodiff.rules.elementwise import nonzero, sign
-from onnx_gradcam.graph.builder import HALF_PRECISION, Builder, Value, rank
+from onnx_gradcam.graph.builder import Builder, Value, rank
 
-
-def _widen(op: Builder, x: Value) -> Value:
-    """Write x in float32 where it is a 16-bit float: squares and statistics overflow those."""
-    return op.Cast(x, to=ir.DataType.FLOAT) if x.dtype in HALF_PRECISION else x
-
-
-def _narrow(op: Builder, g: Value, like: Value) -> Value:
-    """Write ``g`` in the dtype of ``like``."""
-    return g if g.dtype == like.dtype else op.Cast(g, to=like.dtype)
+TAKEN_APART = frozenset("GroupNormalization LayerNormalization MeanVarianceNormalization".split())
+"""Normalisations that stay out of the tables of relevance and of multipliers: their bodies divide, and have rules."""
 
 
 def _per_channel(op: Builder, v: Value, x: Value) -> Value:
@@ -75,9 +67,9 @@ def batch_normalization(
 ) -> Value:
     """y = (x − μ) · s/√(v + ε) + b with constant μ, v:  x̄ = g · s/√(v + ε)."""
     _refuse_training(training_mode)
-    deviation = _deviation(op, _widen(op, input_var), epsilon)
-    factor = op.Div(_narrow(op, scale, like=deviation), deviation)
-    return op.Mul(g, _per_channel(op, _narrow(op, factor, like=x), x))
+    deviation = _deviation(op, widened(op, input_var), epsilon)
+    factor = op.Div(narrowed(op, scale, like=deviation), deviation)
+    return op.Mul(g, _per_channel(op, narrowed(op, factor, like=x), x))
 
 
 @vjp("BatchNormalization", wrt=1)
@@ -97,9 +89,9 @@ def batch_normalization_scale(
 ) -> Value:
     """s̄ = Σ g · (x − μ)/√(v + ε), summed over the batch and space."""
     _refuse_training(training_mode)
-    deviation = _deviation(op, _widen(op, input_var), epsilon)
+    deviation = _deviation(op, widened(op, input_var), epsilon)
     sums = _channel_sums(op, g, _centred_by(op, x, input_mean))
-    return _narrow(op, op.Div(sums, _narrow(op, deviation, like=sums)), like=scale)
+    return narrowed(op, op.Div(sums, narrowed(op, deviation, like=sums)), like=scale)
 
 
 @vjp("BatchNormalization", wrt=2)
@@ -119,7 +111,7 @@ def batch_normalization_bias(
 ) -> Value:
     """b̄ = Σ g, summed over the batch and space."""
     _refuse_training(training_mode)
-    return _narrow(op, _channel_sums(op, g), like=b)
+    return narrowed(op, _channel_sums(op, g), like=b)
 
 
 @vjp("BatchNormalization", wrt=3)
@@ -139,9 +131,9 @@ def batch_normalization_mean(
 ) -> Value:
     """μ̄ = −s/√(v + ε) · Σ g, summed over the batch and space."""
     _refuse_training(training_mode)
-    sums, deviation = _channel_sums(op, g), _deviation(op, _widen(op, input_var), epsilon)
-    factor = op.Div(_narrow(op, scale, like=sums), _narrow(op, deviation, like=sums))
-    return _narrow(op, op.Neg(op.Mul(sums, factor)), like=input_mean)
+    sums, deviation = _channel_sums(op, g), _deviation(op, widened(op, input_var), epsilon)
+    factor = op.Div(narrowed(op, scale, like=sums), narrowed(op, deviation, like=sums))
+    return narrowed(op, op.Neg(op.Mul(sums, factor)), like=input_mean)
 
 
 @vjp("BatchNormalization", wrt=4)
@@ -162,10 +154,10 @@ def batch_normalization_variance(
     """v̄ = −½ · s/√(v + ε)³ · Σ g · (x − μ), summed over the batch and space."""
     _refuse_training(training_mode)
     sums = _channel_sums(op, g, _centred_by(op, x, input_mean))
-    deviation = _narrow(op, _deviation(op, _widen(op, input_var), epsilon), like=sums)
+    deviation = narrowed(op, _deviation(op, widened(op, input_var), epsilon), like=sums)
     cube = op.Mul(op.Mul(deviation, deviation), deviation)
-    factor = op.Div(op.Mul(_narrow(op, scale, like=sums), op.const(-0.5, like=sums)), cube)
-    return _narrow(op, op.Mul(sums, factor), like=input_var)
+    factor = op.Div(op.Mul(narrowed(op, scale, like=sums), op.const(-0.5, like=sums)), cube)
+    return narrowed(op, op.Mul(sums, factor), like=input_var)
 
 
 def _refuse_training(training_mode: int) -> None:
@@ -175,13 +167,13 @@ def _refuse_training(training_mode: int) -> None:
 
 def _centred_by(op: Builder, x: Value, mean: Value) -> Value:
     """Write x − μ with one μ for each channel."""
-    wide = _widen(op, x)
-    return op.Sub(wide, _per_channel(op, _narrow(op, _widen(op, mean), like=wide), x))
+    wide = widened(op, x)
+    return op.Sub(wide, _per_channel(op, narrowed(op, widened(op, mean), like=wide), x))
 
 
 def _channel_sums(op: Builder, g: Value, factor: Value | None = None) -> Value:
     """Write Σ g · factor over all axes but that of the channels, (C,)."""
-    wide = _widen(op, g)
+    wide = widened(op, g)
     product = wide if factor is None else op.Mul(wide, factor)
     return op.ReduceSum(product, op.ints(*(k for k in range(rank(g)) if k != 1)), keepdims=0)
 
@@ -201,8 +193,8 @@ def layer_normalization(
 ) -> Value:
     """y = x̂ · s + b, x̂ = x standardized over the axes from ``axis`` on:  the cotangent of x̂ is g · s."""
     axes = range(axis % rank(x), rank(x))
-    scaled = op.Mul(_widen(op, g), _widen(op, scale))
-    return _narrow(op, _standardize_back(op, scaled, _widen(op, x), axes, epsilon), like=x)
+    scaled = op.Mul(widened(op, g), widened(op, scale))
+    return narrowed(op, _standardize_back(op, scaled, widened(op, x), axes, epsilon), like=x)
 
 
 @vjp("InstanceNormalization", wrt=0)
@@ -210,9 +202,9 @@ def instance_normalization(
     op: Builder, g: Value, y: Value, input: Value, scale: Value, b: Value, *, epsilon: float = 1e-5
 ) -> Value:
     """y = x̂ · s + b, x̂ = x standardized over space:  the cotangent of x̂ is g · s."""
-    scaled = op.Mul(_widen(op, g), _per_channel(op, _widen(op, scale), input))
+    scaled = op.Mul(widened(op, g), _per_channel(op, widened(op, scale), input))
     axes = range(2, rank(input))
-    return _narrow(op, _standardize_back(op, scaled, _widen(op, input), axes, epsilon), like=input)
+    return narrowed(op, _standardize_back(op, scaled, widened(op, input), axes, epsilon), like=input)
 
 
 @vjp("InstanceNormalization", wrt=1)
@@ -220,9 +212,9 @@ def instance_normalization_scale(
     op: Builder, g: Value, y: Value, input: Value, scale: Value, b: Value, *, epsilon: float = 1e-5
 ) -> Value:
     """s̄ = Σ g · x̂, summed over the batch and space."""
-    centred, variance = _centre(op, _widen(op, input), range(2, rank(input)))
+    centred, variance = _centre(op, widened(op, input), range(2, rank(input)))
     x_hat = op.Div(centred, _deviation(op, variance, epsilon))
-    return _narrow(op, _channel_sums(op, g, x_hat), like=scale)
+    return narrowed(op, _channel_sums(op, g, x_hat), like=scale)
 
 
 @vjp("InstanceNormalization", wrt=2)
@@ -230,7 +222,7 @@ def instance_normalization_bias(
     op: Builder, g: Value, y: Value, input: Value, scale: Value, b: Value, *, epsilon: float = 1e-5
 ) -> Value:
     """b̄ = Σ g, summed over the batch and space."""
-    return _narrow(op, _channel_sums(op, g), like=b)
+    return narrowed(op, _channel_sums(op, g), like=b)
 
 
 @vjp("GroupNormalization", wrt=0)
@@ -251,28 +243,28 @@ def group_normalization(
     s has one element for each group before opset 21, for each channel since.
     """
     grouped = op.ints(0, num_groups, -1)
-    g, scale = _widen(op, g), _widen(op, scale)
+    g, scale = widened(op, g), widened(op, scale)
     if op.opset < 21:
         scaled = op.Mul(op.Reshape(g, grouped), op.Unsqueeze(scale, op.ints(1)))
     else:
         scaled = op.Reshape(op.Mul(g, _per_channel(op, scale, x)), grouped)
-    pulled = _standardize_back(op, scaled, op.Reshape(_widen(op, x), grouped), [2], epsilon)
-    return _narrow(op, op.Reshape(pulled, op.shape_of(x)), like=x)
+    pulled = _standardize_back(op, scaled, op.Reshape(widened(op, x), grouped), [2], epsilon)
+    return narrowed(op, op.Reshape(pulled, op.shape_of(x)), like=x)
 
 
 @vjp("MeanVarianceNormalization", wrt=0)
 def mean_variance_normalization(op: Builder, g: Value, y: Value, x: Value, *, axes: Sequence[int] = (0, 2, 3)) -> Value:
     """y = (x − mean x) / (σ + 10⁻⁹):  as standardized by r = 1/(σ + 10⁻⁹), which is right to 10⁻⁹/σ."""
-    _, variance = _centre(op, _widen(op, x), axes)
+    _, variance = _centre(op, widened(op, x), axes)
     inverse = op.Reciprocal(op.Add(op.Sqrt(variance), op.const(1e-9, like=variance)))
-    return _narrow(op, _standardize_back_by(op, _widen(op, g), _widen(op, y), inverse, axes), like=x)
+    return narrowed(op, _standardize_back_by(op, widened(op, g), widened(op, y), inverse, axes), like=x)
 
 
 @vjp("LpNormalization", wrt=0)
 def lp_normalization(op: Builder, g: Value, y: Value, input: Value, *, axis: int = -1, p: int = 2) -> Value:
     """y = x/‖x‖:  x̄ = (g − d · Σ g·y) / ‖x‖ with d = y for p = 2, sign(x) for p = 1; 0 where ‖x‖ is 0."""
-    x, wide_y, axes = _widen(op, input), _widen(op, y), op.ints(axis)
-    g = _widen(op, g)
+    x, wide_y, axes = widened(op, input), widened(op, y), op.ints(axis)
+    g = widened(op, g)
     if p == 2:
         norm = op.Sqrt(op.ReduceSum(op.Mul(x, x), axes, keepdims=1))
         slope = wide_y
@@ -282,7 +274,7 @@ def lp_normalization(op: Builder, g: Value, y: Value, input: Value, *, axis: int
     divisor = nonzero(op, norm)
     inverse = op.Div(op.Div(norm, divisor), divisor)
     along = op.Mul(slope, op.ReduceSum(op.Mul(g, wide_y), axes, keepdims=1))
-    return _narrow(op, op.Mul(op.Sub(g, along), inverse), like=input)
+    return narrowed(op, op.Mul(op.Sub(g, along), inverse), like=input)
 
 
 @vjp("LRN", wrt=0)
@@ -303,14 +295,14 @@ def lrn(
     """
     before = (size - 1) // 2
     after = size - 1 - before
-    wide, g = _widen(op, x), _widen(op, g)
+    wide, g = widened(op, x), widened(op, g)
     energy = _channel_sum(op, op.Mul(wide, wide), before, after)
     base = op.Add(op.Mul(energy, op.const(alpha / size, like=wide)), op.const(bias, like=wide))
     base = base if bias else nonzero(op, base)
     direct = op.Mul(g, op.Pow(base, op.const(-beta, like=wide)))
     spread = _channel_sum(op, op.Div(op.Mul(direct, wide), base), after, before)
     indirect = op.Mul(op.Mul(wide, spread), op.const(2 * alpha * beta / size, like=wide))
-    return _narrow(op, op.Sub(direct, indirect), like=x)
+    return narrowed(op, op.Sub(direct, indirect), like=x)
 
 
 def _channel_sum(op: Builder, x: Value, before: int, after: int) -> Value:
