@@ -19,6 +19,7 @@ from onnx_gradcam.jobs.attack.ready import check_model, prepare_images
 from onnx_gradcam.jobs.attack.result import GREY_LEVELS, OWN_NUMBERS, AttackResult
 from onnx_gradcam.jobs.attack.room import pictures_of
 from onnx_gradcam.jobs.attack.steps import NORMS, Array, changed_by, fgsm, length, pgd
+from onnx_gradcam.methods.copies import is_whole
 from onnx_gradcam.photos.decode import MAX_PIXELS
 from onnx_gradcam.photos.labels import LabelsLike
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
@@ -63,8 +64,8 @@ def attack(
     >>> from importlib.resources import files
     >>> import onnx_gradcam as ogc
     >>> demo = files("onnx_gradcam.models")
-    >>> found = ogc.attack(demo / "shapes-resnet.onnx", demo / "images" / "cross.png", epsilon=8)
-    >>> found.label(int(found.before[0])), bool((found.used <= 8.001).all())
+    >>> attacked = ogc.attack(demo / "shapes-resnet.onnx", demo / "images" / "cross.png", epsilon=8)
+    >>> attacked.label(int(attacked.before[0])), bool((attacked.used <= 8.001).all())
     ('cross', True)
 
     Args:
@@ -101,7 +102,7 @@ def attack(
         TargetError: there is no such class.
         OnnxGradcamError: all else that ``Explainer`` and ``explain`` raise, such as ``NoGradientPath``.
     """
-    check_attack(method, norm, loss, epsilon, steps, step_size)
+    check_attack(method, norm, loss, epsilon, steps, step_size, seed)
     radius = NORMS[norm].epsilon if epsilon is None else float(epsilon)
     taken, size = 1, radius
     if method == "pgd":
@@ -157,7 +158,9 @@ def attack(
         )
 
 
-def check_attack(method: str, norm: str, loss: str, epsilon: float | None, steps: int, step_size: float | None) -> None:
+def check_attack(
+    method: str, norm: str, loss: str, epsilon: float | None, steps: int, step_size: float | None, seed: int
+) -> None:
     """Raise ``MethodError`` for an attack that there is not, and for a number that is out of range."""
     for what, name, known in (("attack", method, ATTACKS), ("norm", norm, NORMS), ("loss", loss, LOSSES)):
         if name not in known:
@@ -165,8 +168,10 @@ def check_attack(method: str, norm: str, loss: str, epsilon: float | None, steps
     for name, value in (("epsilon", epsilon), ("step_size", step_size)):
         if value is not None and not 0 < value < float("inf"):
             raise MethodError(f"{name} is {value}", hint="grey levels of 0 to 255, above 0: 8", method=method)
-    if steps < 1:
-        raise MethodError(f"{steps} steps", hint="at least 1", method=method)
+    if not is_whole(steps) or steps < 1:
+        raise MethodError(f"{steps} steps", hint="a whole number from 1", method=method)
+    if not is_whole(seed) or seed < 0:
+        raise MethodError(f"seed is {seed}", hint="a whole number from 0", method=method)
 
 
 def _open(model: ModelLike | Network, labels: LabelsLike, opening: Opening, stack: ExitStack) -> Explainer:

@@ -168,8 +168,16 @@ def attack_files(
         InputError: no image can be attacked.
         OnnxGradcamError: all else that ``attack``, ``Explainer`` and ``explain`` raise.
     """
-    numbers = {"norm": "linf", "loss": "cross-entropy", "epsilon": None, "steps": 1, "step_size": None, **how}
-    check_attack(attack_method, *(numbers[key] for key in ("norm", "loss", "epsilon", "steps", "step_size")))
+    numbers = {
+        "norm": "linf",
+        "loss": "cross-entropy",
+        "epsilon": None,
+        "steps": 1,
+        "step_size": None,
+        "seed": 0,
+        **how,
+    }
+    check_attack(attack_method, *(numbers[key] for key in ("norm", "loss", "epsilon", "steps", "step_size", "seed")))
     listing = find_images(images, holds_results).images
     stems = files.stems([image.name for image in listing], [image.path for image in listing], [])
     attacked: list[AttackedFile] = []

@@ -185,6 +185,8 @@ def test_a_margin_is_attacked_where_a_softmax_is_saturated() -> None:
     ({"epsilon": 0}, "epsilon is 0"),
     ({"epsilon": float("nan")}, "epsilon is nan"),
     ({"steps": 0, "method": "pgd"}, "0 steps"),
+    ({"steps": 2.5, "method": "pgd"}, "2.5 steps"),
+    ({"seed": -1, "method": "pgd"}, "seed is -1"),
 ])  # fmt: skip
 def test_attacks_that_there_are_not(keywords: dict[str, Any], text: str) -> None:
     with pytest.raises(ogc.MethodError) as caught:
