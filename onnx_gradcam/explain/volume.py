@@ -51,6 +51,10 @@ def explain_volume(
         max_pixels: how many voxels are read at most.
         **keywords: the other keywords of ``Explainer.explain``.
 
+    Returns:
+        One row for each target. Where the heatmaps have the voxels of the file, (R, X, Y, Z), ``frame.volume`` says
+        where these lie, and ``save`` writes a .nii.gz file for each row, too.
+
     Raises:
         InputError: the file is no volume that the model takes, or nibabel is not installed.
         PreprocessError: the preprocessing says something else of a volume.

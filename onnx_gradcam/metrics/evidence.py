@@ -82,6 +82,10 @@ def evidence_share(
         clusters: for each map what it belongs to, a patient or a video; None: each is one by itself.
         seed: equal seeds give equal intervals.
 
+    Returns:
+        For each class, group and both together, and first for all maps, one share for each region and for what lies in
+        none of them, ``elsewhere``: from 0 to 1, with its interval of 95 % and beside the share of the area.
+
     Raises:
         MetricError: regions, classes, groups or clusters are not as many as the maps, or have another size.
     """

@@ -19,6 +19,9 @@ def with_words(explanation: Explanation, vocabulary: Sequence[str]) -> Explanati
         explanation: of token ids (N, n).
         vocabulary: the word of each id.
 
+    Returns:
+        The same explanation with ``frame.words``, the words of each text.
+
     Raises:
         InputError: no token ids were explained.
     """
