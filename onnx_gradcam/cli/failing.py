@@ -42,7 +42,7 @@ def explain_failures(request: Request, out: Path | None, limit: int, overwrite: 
             folder = out or default_folder(request.model, method)
             check_document_folder(folder, FAILURES, overwrite)
 
-        found = failures(
+        mistakes = failures(
             request.model,
             request.images,
             limit=limit,
@@ -60,11 +60,11 @@ def explain_failures(request: Request, out: Path | None, limit: int, overwrite: 
             report=tick,
             **opening_of(request.model_options),
         )
-    for warning in found.warnings:
+    for warning in mistakes.warnings:
         log.warning("warning: %s", warning)
-    written = found.save(folder, overwrite, request.pictures.style)
-    show(renderer(as_json).failed(found, written))
-    for image, error in found.errors:
+    written = mistakes.save(folder, overwrite, request.pictures.style)
+    show(renderer(as_json).failed(mistakes, written))
+    for image, error in mistakes.errors:
         complain(f"{image}: {error}")
-    if found.errors:
+    if mistakes.errors:
         raise typer.Exit(BAD_INPUT)

@@ -70,9 +70,9 @@ def behind(prepared: ir.Model, score: WrittenScore, kind: Kind, name: str, image
         written = write_target(op, score, kind)
         output, parameters = written.score, written.inputs
         scoring = [node for node in graph if node not in own]
-    given = [v for v in graph.inputs if v.name in parameters.values()]
+    of_targets = [v for v in graph.inputs if v.name in parameters.values()]
     changed = _entrance(op, values[name])
-    nodes = _dependent(graph, [changed, *given], held, own)
+    nodes = _dependent(graph, [changed, *of_targets], held, own)
     edge = _edge(nodes, [output], held)
     if changed not in edge:
         raise NoGradientPath(
@@ -82,13 +82,13 @@ def behind(prepared: ir.Model, score: WrittenScore, kind: Kind, name: str, image
             value=name,
         )
     moving = varying(graph)
-    beside = [v for v in edge if v is not changed and v in moving and v not in given]
+    beside = [v for v in edge if v is not changed and v in moving and v not in of_targets]
     batch = next(v.shape for v in graph.inputs if v.name == image_input)
     by_image = frozenset(v.name or "" for v in beside if batch is not None and _has_rows(v, batch[0]))
     names = tuple(v.name or "" for v in beside)
     widest = max([1, _size(changed), *(_size(v) for node in nodes for v in node.outputs)])
     common = changed.name or "", names, by_image, output.name or "", parameters, widest
-    free = [changed, *beside, *given]
+    free = [changed, *beside, *of_targets]
     if not scoring:
         return Behind(_part(model, nodes, free, [output], held), None, *common)
     first = [node for node in nodes if node not in scoring]

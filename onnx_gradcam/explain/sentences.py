@@ -219,18 +219,18 @@ def own_words(
     Raises ``TargetError`` where its first token ends the sentence.
     """
     x, _, _ = prepare_photo(decode(image, max_pixels), preprocess, explainer.image_input, explainer.preprocessing)
-    length, ending, said = text.spec.shape[1], text.lexicon.special(ENDING), [start]
+    length, ending, spoken = text.spec.shape[1], text.lexicon.special(ENDING), [start]
     never = [token for token in map(text.lexicon.special, NEVER_SAID) if token is not None]
-    while len(said) <= (length if isinstance(length, int) else LONGEST):
-        values = beside_image(explainer.image_input.name, x, {**inputs, **text.feed(said)})
-        scores = _scores_after(explainer, check_feeds(values, explainer.inputs), len(said) - 1)
+    while len(spoken) <= (length if isinstance(length, int) else LONGEST):
+        values = beside_image(explainer.image_input.name, x, {**inputs, **text.feed(spoken)})
+        scores = _scores_after(explainer, check_feeds(values, explainer.inputs), len(spoken) - 1)
         token = int(np.where(np.isin(np.arange(len(scores)), never), -np.inf, scores).argmax())
         if token == ending:
             break
-        said.append(token)
-    if len(said) == 1:
+        spoken.append(token)
+    if len(spoken) == 1:
         raise TargetError("the model says nothing of this photo", hint="explain a sentence of yours: --caption TEXT")
-    return tuple(said[1:])
+    return tuple(spoken[1:])
 
 
 def _scores_after(explainer: Explainer, feeds: Mapping[str, np.ndarray], step: int) -> np.ndarray:

@@ -37,53 +37,53 @@ def token_maps(task: MapTask) -> Maps:
             hint="'hirescam', 'gradcam'",
             method=recipe.method,
         )
-    found = network.attention_at(task.feeds)
+    blocks = network.attention_at(task.feeds)
     method, count = TOKEN_METHODS[recipe.method], len(task.x)
-    evaluation = _forward(network, found)
+    evaluation = _forward(network, blocks)
     run = evaluation.evaluate(task.feeds, task.targets, False)
     images = np.array([row.image for row in run.rows])
-    attention = [_heads(name, run.results[name], count)[images] for name in found.maps]
-    available: dict[str, Any] = {"attention": attention, "read": found.read}
+    attention = [_heads(name, run.results[name], count)[images] for name in blocks.maps]
+    available: dict[str, Any] = {"attention": attention, "read": blocks.read}
     if "gradient" in method.needs:
-        available["gradient"] = _gradients(task, found, run)
+        available["gradient"] = _gradients(task, blocks, run)
     arrays = [available[name] for name in method.needs]
     relevance = np.asarray(method.function(*arrays, **recipe.options), np.float32)
-    grid = found.layout.token_grid
+    grid = blocks.layout.token_grid
     assert grid is not None
-    taken = np.einsum("t,nhts->nhs", found.read, attention[-1].astype(np.float32))
+    taken = np.einsum("t,nhts->nhs", blocks.read, attention[-1].astype(np.float32))
     cam = np.broadcast_to(relevance[:, grid], (len(images), *grid.shape))
-    layer = LayerResult(found.maps[-1], taken[:, :, grid], None, None, np.ascontiguousarray(cam))
+    layer = LayerResult(blocks.maps[-1], taken[:, :, grid], None, None, np.ascontiguousarray(cam))
     sentences = tuple(notes.high_floor(recipe.method, layer.cam))
     return draw_cams(task, evaluation, Cams(run.results, run.rows, [layer], sentences, ()))
 
 
-def _forward(network: Network, found: AttentionMaps) -> Evaluation:
+def _forward(network: Network, blocks: AttentionMaps) -> Evaluation:
     """Return what evaluates the model with its attention written out, and its gradients at the attention maps."""
-    key = found.maps, "attention"
-    return network.kept(key, lambda: network.new_evaluation(found.maps, Backward(), network.written_out))
+    key = blocks.maps, "attention"
+    return network.kept(key, lambda: network.new_evaluation(blocks.maps, Backward(), network.written_out))
 
 
-def _gradients(task: MapTask, found: AttentionMaps, run: RunResult) -> list[Array]:
+def _gradients(task: MapTask, blocks: AttentionMaps, run: RunResult) -> list[Array]:
     """Return the gradient at each attention map for each row, (R, heads, T, T)."""
     network, recipe = task.network, task.recipe
-    evaluation = _forward(network, found)
+    evaluation = _forward(network, blocks)
     if recipe.method == "legrad":
         tokens = {**TOKEN_METHODS["legrad"].options, **recipe.options}["tokens"]
-        score, axis = network.score.value.name or "", found.layout.axes[2]
+        score, axis = network.score.value.name or "", blocks.layout.axes[2]
         evaluation = network.kept(
-            (found.maps, f"legrad of {tokens} tokens"),
-            lambda: _behind_blocks(network, found, score, axis, tokens),
+            (blocks.maps, f"legrad of {tokens} tokens"),
+            lambda: _behind_blocks(network, blocks, score, axis, tokens),
         )
     held = hold_targets(run.rows, len(task.x))
     gradients = evaluation.evaluate(task.feeds, held, True).gradients
     assert gradients is not None
     sign = -1 if recipe.counterfactual else 1
-    return [sign * _heads(name, gradients.of[name], len(run.rows)) for name in found.maps]
+    return [sign * _heads(name, gradients.of[name], len(run.rows)) for name in blocks.maps]
 
 
-def _behind_blocks(network: Network, found: AttentionMaps, score: str, axis: int, tokens: str) -> Evaluation:
-    headed = with_heads(network.written_out, score, found.behind, axis, tokens == MEAN)
-    return network.new_evaluation(found.maps, Backward(through=headed.scores), headed.model)
+def _behind_blocks(network: Network, blocks: AttentionMaps, score: str, axis: int, tokens: str) -> Evaluation:
+    headed = with_heads(network.written_out, score, blocks.behind, axis, tokens == MEAN)
+    return network.new_evaluation(blocks.maps, Backward(through=headed.scores), headed.model)
 
 
 def _heads(name: str, maps: Array, count: int) -> Array:

@@ -123,13 +123,13 @@ def settle(request: Request, values: Values, explainer: Explainer, images: Seque
 
 def _tokens(request: Request, values: Values, explainer: Explainer, images: Sequence[Listed]) -> dict[str, np.ndarray]:
     """Return the tokens of the question, {} without one; a caption's words are checked, and fed for each photo."""
-    said = request.question if request.sentence in (None, OWN) else request.sentence
+    words = request.question if request.sentence in (None, OWN) else request.sentence
     if request.question is None and request.sentence is None:
         return {}
     if request.sentence is not None and not all(is_photo(image.path) for image in images):
         raise InputError("a caption is of photos, and another file is there", hint="photos, or --target tokens:A,B,C")
     text = text_of(explainer, values.vocabulary, values.inputs)
-    tokens = () if said is None else text.lexicon.tokens(said)
+    tokens = () if words is None else text.lexicon.tokens(words)
     return {} if request.question is None else text.feed(tokens)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Window = tuple[float, float]
 """The centre (level) and the width of a window, in stored values."""
 WHITE = 255.0
+"""The grey level of white, where black is 0."""
 
 
 def windowed(values: NDArray[Any], window: Window) -> NDArray[np.float32]:

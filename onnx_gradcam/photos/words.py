@@ -109,17 +109,17 @@ def text_input(specs: Mapping[str, InputSpec], image: str, fed: Sequence[str] = 
     Raises:
         InputError: there is none, or several.
     """
-    found = [spec for name, spec in specs.items() if name not in (image, *fed) and takes_tokens(spec)]
-    if len(found) != 1:
-        names = ", ".join(map(str, found)) or ", ".join(map(str, specs.values()))
+    fitting = [spec for name, spec in specs.items() if name not in (image, *fed) and takes_tokens(spec)]
+    if len(fitting) != 1:
+        names = ", ".join(map(str, fitting)) or ", ".join(map(str, specs.values()))
         raise InputError(
-            f"the model has {len(found) or 'no'} input{'s' * (len(found) > 1)} for the words of a text "
+            f"the model has {len(fitting) or 'no'} input{'s' * (len(fitting) > 1)} for the words of a text "
             "(whole numbers, one row of tokens for each image)",
             where=f"inputs {names}",
-            hint="--input NAME=FILE.npy for all others" if found else "a model that reads image and text",
-            names=tuple(spec.name for spec in found),
+            hint="--input NAME=FILE.npy for all others" if fitting else "a model that reads image and text",
+            names=tuple(spec.name for spec in fitting),
         )
-    return found[0]
+    return fitting[0]
 
 
 def token_row(tokens: Sequence[int], spec: InputSpec, lexicon: Lexicon) -> np.ndarray:

@@ -27,13 +27,13 @@ def scores_of_images(explainer: Explainer, prepared: Prepared, x: Array) -> tupl
     return scores, probabilities
 
 
-def _log_probability(wanted: int, scores: Array) -> TargetObject:
-    return LogProbability(wanted)
+def _log_probability(class_index: int, scores: Array) -> TargetObject:
+    return LogProbability(class_index)
 
 
-def _margin(wanted: int, scores: Array) -> TargetObject:
-    others = np.where(np.arange(len(scores)) == wanted, -np.inf, scores)
-    return Difference(wanted, int(others.argmax()))
+def _margin(class_index: int, scores: Array) -> TargetObject:
+    others = np.where(np.arange(len(scores)) == class_index, -np.inf, scores)
+    return Difference(class_index, int(others.argmax()))
 
 
 LOSSES: Mapping[str, Callable[[int, Array], TargetObject]] = {
@@ -47,14 +47,14 @@ def loss_gradient(
     explainer: Explainer, prepared: Prepared, true: Array, aims: Array, loss: str
 ) -> Callable[[Array], npt.NDArray[np.float64]]:
     """Return the gradient of the loss that the attack raises."""
-    wanted, sign = np.where(aims >= 0, aims, true), np.where(aims >= 0, 1.0, -1.0)
+    classes, sign = np.where(aims >= 0, aims, true), np.where(aims >= 0, 1.0, -1.0)
 
     def gradient(x: Array) -> npt.NDArray[np.float64]:
         parts = []
         for numbers in _pieces(len(x)):
             feeds = prepared.some(x, numbers)
             scores = class_scores(explainer, feeds)[0] if loss == "margin" else np.zeros((len(x[numbers]), 1))
-            targets = [LOSSES[loss](int(c), s) for c, s in zip(wanted[numbers], scores, strict=True)]
+            targets = [LOSSES[loss](int(c), s) for c, s in zip(classes[numbers], scores, strict=True)]
             explanation = explainer.explain(feeds, targets, "saliency", signed=True)
             assert explanation.attribution is not None
             parts.append(explanation.attribution.astype(np.float64))

@@ -13,9 +13,9 @@ from onnx_gradcam.jobs.attack.steps import Room
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import InputSpec, Preprocess
 from onnx_gradcam.photos.preprocess.presets import LAYOUTS
+from onnx_gradcam.photos.window import WHITE
 
 Array = npt.NDArray[Any]
-WHITE = 255
 OVERSHOOT = 25
 """By how many grey levels a photo that is resized without rounding may leave the pixels."""
 

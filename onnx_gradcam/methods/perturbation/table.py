@@ -92,9 +92,9 @@ PERTURBATIONS: Mapping[str, Perturbation] = {**TAIL_METHODS, **INPUT_METHODS, **
 
 def check_method(method: str, *, counterfactual: bool = False, signed: bool = False) -> None:
     """Raise ``MethodError`` unless a method of ``PERTURBATIONS`` has the requested variants."""
-    wanted = {COUNTERFACTUAL: counterfactual, SIGNED: signed}
-    for variant, is_wanted in wanted.items():
-        if is_wanted and variant not in PERTURBATIONS[method].variants:
+    variants = {COUNTERFACTUAL: counterfactual, SIGNED: signed}
+    for variant, is_requested in variants.items():
+        if is_requested and variant not in PERTURBATIONS[method].variants:
             others = [name for name, each in PERTURBATIONS.items() if variant in each.variants]
             raise MethodError(
                 f"method {method!r} has no {variant} variant",
