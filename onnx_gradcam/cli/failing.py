@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
@@ -15,8 +16,13 @@ from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.saving import check_document_folder
 from onnx_gradcam.results.journal import FAILURES
 
-LEAVE_OUT = ("targets", "both", "true", "counterfactual", "signed", "levels", "threshold")
-"""What mistakes settle themselves."""
+LEAVE_OUT: Mapping[str, str] = {
+    **{name: f"--{name}" for name in ("both", "true", "counterfactual", "signed", "levels", "threshold")},
+    **{name: f"--{name}" for name in ("question", "vocabulary", "tile", "every")},
+    "targets": "--target",
+    "sentence": "--caption",
+}
+"""Fields of a request → the options that set what mistakes settle themselves, or what is not for labelled photos."""
 
 
 def explain_failures(request: Request, out: Path | None, limit: int, overwrite: bool, as_json: bool) -> None:
@@ -30,10 +36,13 @@ def explain_failures(request: Request, out: Path | None, limit: int, overwrite: 
         as_json: whether one JSON document is printed.
     """
     plain = Request(request.model, request.images)
-    changed = [name for name in LEAVE_OUT if getattr(request, name) != getattr(plain, name)]
+    changed = [option for name, option in LEAVE_OUT.items() if getattr(request, name) != getattr(plain, name)]
     if changed:
-        option = f"--{changed[0].removesuffix('s') if changed[0] == 'targets' else changed[0]}"
-        raise typer.BadParameter(f"--failures explains the predicted and the true class: leave {option} out")
+        raise typer.BadParameter(f"--failures explains the predicted and the true class: leave {changed[0]} out")
+    if request.pictures.sheet or request.pictures.scale is not None:
+        raise typer.BadParameter(
+            "--failures draws one page, where each mistake has its scale: leave --sheet and --scale out"
+        )
     folder = out or Path()
     with progress("judging") as tick:
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam.errors import InputError, MethodError
+from onnx_gradcam.methods.table import ONE_FOR_EACH_AXIS
 from onnx_gradcam.photos.decode import load_tensor
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Read texts ``NAME=VALUE``, where a value is a whole number, a number, a word, or the array in a .npy file.
+    """Read texts ``NAME=VALUE``, where a value is a whole number, a number, a word, or the array in a .npy file;
+    of "window" and "stride" also numbers with commas between them, one for each axis.
 
     ``NAME.INPUT=VALUE`` is the value for one input of the model: the option is then {input: value}.
 
@@ -31,8 +33,15 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
         key = of_input if dot else name
         if not isinstance(within, dict) or key in within:
             raise MethodError(f"--option {name} is there twice", hint="one value, or one for each input", option=text)
-        within[key] = load_tensor(value) if value.endswith(".npy") else _number_or_word(value)
+        within[key] = load_tensor(value) if value.endswith(".npy") else _value(name, value)
     return options
+
+
+def _value(name: str, text: str) -> int | float | str | tuple[int | float | str, ...]:
+    """Return a number or a word; of an option that takes one number for each axis, such as "32,16", all of them."""
+    if name in ONE_FOR_EACH_AXIS and "," in text:
+        return tuple(_number_or_word(part) for part in text.split(","))
+    return _number_or_word(text)
 
 
 def _number_or_word(text: str) -> int | float | str:

@@ -16,7 +16,7 @@ from onnx_gradcam.jobs.model_options import opening_of
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.truth import TABLE, read_table
 from onnx_gradcam.methods.recipe import Recipe
-from onnx_gradcam.methods.table import recipe_of
+from onnx_gradcam.methods.table import recipe_of, require_target
 from onnx_gradcam.photos.labels import BUNDLED, read_label_file
 from onnx_gradcam.photos.listing import ARRAYS, is_readable, suffix_of
 from onnx_gradcam.photos.preprocess.form import read_request
@@ -50,7 +50,8 @@ def check_request(request: Request) -> Values:
 
     Raises:
         ModelError: model and images have changed places.
-        MethodError: the method, a variant, a fusion, an option or the scale is unknown.
+        MethodError: the method, a variant, a fusion, an option or the scale is unknown; or the prediction is to be
+            compared with the true class, and the method explains no class.
         OutputError: a colour map or another word about pictures is unknown.
         ProviderError: a provider is unknown, or the installed runtime does not have it.
         TargetError: the labels cannot be read.
@@ -64,6 +65,8 @@ def check_request(request: Request) -> Values:
     options = read_options(request.options)
     variants = request.counterfactual, request.signed, request.fusion, request.smooth
     recipe = recipe_of(request.method, *variants, options, request.levels)
+    if request.true is not None:
+        require_target(recipe)
     check_providers(opening_of(request.model_options).get("providers"))
     inputs = read_arrays(request.inputs)
     if request.labels is not None and request.labels not in BUNDLED:

@@ -113,7 +113,7 @@ def check_method(method: str, *, counterfactual: bool = False, signed: bool = Fa
         why = "the sign of a principal component is not evidence" if variant else "it is a principal component already"
         raise MethodError(
             f"method {method!r} has no {variant or combination} variant: {why}",
-            hint=", ".join(map(repr, WEIGHTS)),
+            hint=", ".join(repr(name) for name in WEIGHTS if name in NEEDS_GRADIENT or not counterfactual),
             method=method,
         )
     if counterfactual and method not in NEEDS_GRADIENT:

@@ -61,6 +61,8 @@ CHOICES: Mapping[str, Sequence[str]] = {
     "drop": DROPS,
 }
 """The words that options take, where their default is a word."""
+ONE_FOR_EACH_AXIS = ("window", "stride")
+"""Options that take one number, or one for each axis of space, where their default is a number."""
 CHECKS: Mapping[str, Callable[..., None]] = {
     **dict.fromkeys(attribution.ATTRIBUTIONS, attribution.check_method),
     **dict.fromkeys(TOKEN_METHODS, check_token_method),
@@ -272,6 +274,8 @@ def options_for_json(recipe: Recipe) -> dict[str, Any]:
 def _for_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _for_json(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
     if np.ndim(value):
         return f"array {tuple(np.shape(value))}"
     return value.item() if isinstance(value, np.generic | np.ndarray) else value

@@ -91,6 +91,7 @@ def test_an_array_a_broken_photo_and_earlier_results(photos: Path, run: Any) -> 
     (("--attack", "fgms"), "unknown attack 'fgms'"),
     (("--epsilon", "-1"), "epsilon is -1.0"),
     (("--target", "9"), "class 9 is out of range"),
+    (("--method", "dff"), "has a map for each concept, and none for a class"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_before_any_work(photos: Path, run: Any, options: Any, text: str) -> None:
     status, out, err = run(*ATTACK, *options)

@@ -60,6 +60,12 @@ def test_no_mistake(photos: Path, run: Any) -> None:
     (("--both",), "leave --both out"),
     (("--signed",), "leave --signed out"),
     (("--resume",), "leave --resume out"),
+    (("--question", "what?"), "leave --question out"),
+    (("--caption", "a moon"), "leave --caption out"),
+    (("--tile", "64"), "leave --tile out"),
+    (("--every", "2"), "leave --every out"),
+    (("--sheet",), "leave --sheet and --scale out"),
+    (("--scale", "shared"), "leave --sheet and --scale out"),
 ])  # fmt: skip
 def test_options_that_do_not_fit(photos: Path, run: Any, options: tuple[str, ...], text: str) -> None:
     status, out, err = run(*EXPLAIN, *options)

@@ -54,6 +54,12 @@ def test_both_prints_a_line_for_each_picture_and_is_repeated(folder: Path, run: 
     ]
 
 
+def test_concepts_are_of_no_class_that_could_be_the_true_one(folder: Path, run: Any) -> None:
+    status, out, err = run(*EXPLAIN, "--true", "1", "--method", "dff")
+    assert (status, out) == (2, "")
+    assert "has a map for each concept, and none for a class" in err
+
+
 def test_sides_of_a_smoothed_map_are_run_for(folder: Path, run: Any) -> None:
     """Class 1 is the negative of class 0, so that the sides of a class are the maps of the two."""
     status, _, _ = run(*EXPLAIN, "--both", "--smooth", "noise", "--option", "samples=3", "--target", "0")

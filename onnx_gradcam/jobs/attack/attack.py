@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from onnx_gradcam.errors import MethodError, nearest
+from onnx_gradcam.errors import InputError, MethodError, nearest
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.network import Network
 from onnx_gradcam.explain.opening import Opening, spelled_out
@@ -21,7 +21,7 @@ from onnx_gradcam.jobs.attack.room import pictures_of
 from onnx_gradcam.jobs.attack.steps import NORMS, Array, changed_by, fgsm, length, pgd
 from onnx_gradcam.methods.copies import is_whole
 from onnx_gradcam.photos.decode import MAX_PIXELS
-from onnx_gradcam.photos.labels import LabelsLike
+from onnx_gradcam.photos.labels import LabelsLike, label_of
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.targets import class_index, one_for_each
 
@@ -97,7 +97,8 @@ def attack(
 
     Raises:
         MethodError: the method, the norm, the loss or a number of the attack is unknown or out of range.
-        InputError: the input holds integers, or an array is no photo under the preprocessing.
+        InputError: the input holds integers, an array is no photo under the preprocessing, or an image is already of
+            the class that is aimed at.
         ScoreError: the model has no classes.
         TargetError: there is no such class.
         OnnxGradcamError: all else that ``Explainer`` and ``explain`` raise, such as ``NoGradientPath``.
@@ -115,6 +116,7 @@ def attack(
         scores, before = scores_of_images(explainer, prepared, images)
         named = _classes(true, explainer, len(images))
         classes, aims = np.where(named < 0, scores.argmax(axis=1), named), _classes(target, explainer, len(images))
+        _require_another_class(classes, aims, explainer.labels)
         gradient = loss_gradient(explainer, prepared, classes, aims, loss)
         if method == "fgsm":
             attacked = fgsm(images, gradient, room, radius, norm)
@@ -186,3 +188,15 @@ def _classes(named: ClassLike, explainer: Explainer, count: int) -> Array:
         for one in one_for_each(each, count)
     ]
     return np.array(classes, np.int64)
+
+
+def _require_another_class(classes: Array, aims: Array, labels: Sequence[str] | None) -> None:
+    """Raise ``InputError`` for an image whose class is the one that the attack aims at: nothing would change."""
+    same = np.flatnonzero(classes == aims)
+    if len(same):
+        number = int(classes[same[0]])
+        raise InputError(
+            f"the attack aims at {label_of(number, labels)!r}, which the image is already",
+            where=f"image {same[0]} of {len(classes)}",
+            hint="another target, or images of other classes",
+        )

@@ -25,6 +25,7 @@ from onnx_gradcam.jobs.plan import is_array
 from onnx_gradcam.jobs.requested import for_json
 from onnx_gradcam.jobs.saving import save_document
 from onnx_gradcam.jobs.truth import no_label, true_classes
+from onnx_gradcam.methods.table import recipe_of, require_target
 from onnx_gradcam.photos.decode import MAX_PIXELS, load_tensor
 from onnx_gradcam.photos.inputs import beside_image
 from onnx_gradcam.photos.labels import LabelsLike
@@ -166,6 +167,7 @@ def attack_files(
 
     Raises:
         InputError: no image can be attacked.
+        MethodError: the attack or the method of the maps is unknown, or explains no class.
         OnnxGradcamError: all else that ``attack``, ``Explainer`` and ``explain`` raise.
     """
     numbers = {
@@ -178,6 +180,7 @@ def attack_files(
         **how,
     }
     check_attack(attack_method, *(numbers[key] for key in ("norm", "loss", "epsilon", "steps", "step_size", "seed")))
+    require_target(recipe_of(method, options=options))
     listing = find_images(images, holds_results).images
     stems = files.stems([image.name for image in listing], [image.path for image in listing], [])
     attacked: list[AttackedFile] = []

@@ -29,10 +29,11 @@ def occlusion(
 ) -> PerturbedMaps:
     """mean over the windows P over a pixel of y(x) − y(x without P).   Zeiler & Fergus 2014, arXiv:1311.2901.
 
-    ``window``: the side of a window in pixels, or one for each axis; ``stride``: the distance of two windows. 0 for
-    both: 14 windows along the longest side, each twice as long as their distance; 0 for one of them: half the window,
-    or twice the stride. ``baseline``, what a covered pixel becomes: "mean", the mean colour of the image; "blur", the
-    image blurred so far that no object can be told; or a number, in the units of the model's input.
+    ``window``: the side of a window in pixels, or one for each axis (``--option window=32,16``); ``stride``: the
+    distance of two windows. 0 for both: 14 windows along the longest side, each twice as long as their distance; 0 for
+    one of them: half the window, or twice the stride. ``baseline``, what a covered pixel becomes: "mean", the mean
+    colour of the image; "blur", the image blurred so far that no object can be told; or a number, in the units of the
+    model's input.
 
     Args:
         x: (C, *space).
@@ -59,7 +60,7 @@ def places(space: Sequence[int], window: Side, stride: Side) -> list[Place]:
     """Return the windows of an image, each as one slice for each axis.
 
     Raises:
-        MethodError: a side or a distance is out of its range.
+        MethodError: a side or a distance is out of its range, or a window covers the whole image.
     """
     sides = [whole_number("window", side) for side in _each("window", window, space)]
     steps = [whole_number("stride", step) for step in _each("stride", stride, space)]
@@ -75,6 +76,12 @@ def places(space: Sequence[int], window: Side, stride: Side) -> list[Place]:
             f"windows of {sides} pixels at a distance of {steps} leave pixels between them",
             hint="a stride that is at most the window",
             option="stride",
+        )
+    if max(space) > 1 and all(side >= n for side, n in zip(sides, space, strict=True)):
+        raise MethodError(
+            f"a window of {sides} pixels covers all of an image of {tuple(space)}: its drop tells no place",
+            hint=f"a window below {max(space)}",
+            option="window",
         )
     return windows(space, [min(side, n) for side, n in zip(sides, space, strict=True)], steps)
 

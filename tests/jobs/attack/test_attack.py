@@ -178,6 +178,15 @@ def test_a_margin_is_attacked_where_a_softmax_is_saturated() -> None:
     np.testing.assert_allclose(margin.used, 2, rtol=1e-4)
 
 
+def test_an_image_is_not_driven_to_the_class_that_it_has() -> None:
+    own = int(ogc.attack(MODEL, tensor(1), **HOW).before[0])
+    for keywords in ({"true": None}, {"true": LABELS[own]}):
+        with pytest.raises(ogc.InputError, match=f"aims at '{LABELS[own]}', which the image is already"):
+            ogc.attack(MODEL, tensor(1), own, **HOW, **keywords)
+    mistaken = ogc.attack(MODEL, tensor(1), own, true=(own + 1) % 3, **HOW)
+    assert (mistaken.right.tolist(), mistaken.success_rate) == ([False], None)
+
+
 @pytest.mark.parametrize(("keywords", "text"), [
     ({"method": "fgms"}, "unknown attack 'fgms'\n  try    'fgsm'"),
     ({"norm": "l1"}, "unknown norm 'l1'"),

@@ -72,7 +72,7 @@ def test_occlusion_is_what_its_naive_version_says(space: str) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize(("window", "stride"), [(3, 2), (3, 3), (2, 1), (50, 7)])
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (3, 3), (2, 1)])
 def test_windows_and_strides_of_occlusion(space: str, window: int, stride: int) -> None:
     x, score = case(space)
     sides = [min(window, n) for n in x.shape[1:]]
@@ -278,6 +278,7 @@ def test_kept_parts() -> None:
 WRONG: Sequence[tuple[str, dict[str, Any]]] = [
     ("occlusion", {"window": -1}),
     ("occlusion", {"window": 2.5}),
+    ("occlusion", {"window": 50, "stride": 7}),
     ("occlusion", {"window": 2, "stride": 3}),
     ("occlusion", {"window": (2, 2, 2)}),
     ("occlusion", {"baseline": "grey"}),
