@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from onnx_gradcam.errors import MethodError, nearest
 from onnx_gradcam.methods import attribution, cam
+from onnx_gradcam.methods.cam import NO_OPTIONS
 from onnx_gradcam.methods.copies import SMOOTHING_COPIES, Noise
 from onnx_gradcam.methods.factorization import CONCEPT_METHODS, check_concepts, options_of_concepts
 from onnx_gradcam.methods.heatmap import FUSIONS
@@ -49,7 +49,6 @@ SPELLINGS: Mapping[str, str] = {
     "layerwiserelevancepropagation": "lrp",
 }
 """Names that other tools and papers use, without hyphens → ours."""
-NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 GATE_DEFAULTS = {"rectifiers": attribution.GATED[0]}
 CHOICES: Mapping[str, Sequence[str]] = {
     "rectifiers": attribution.GATED,
