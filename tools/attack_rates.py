@@ -26,7 +26,7 @@ SCENES, SEED = 100, 41
 
 
 def rates(model: Path, count: int) -> dict[str, Any]:
-    """Share of the scenes that were right before and are wrong after, by attack and ε."""
+    """Return the share of the scenes that were right before and are wrong after, by attack and ε."""
     rng = np.random.default_rng(SEED)
     scenes = [single_object(rng) for _ in range(count)]
     with ogc.Explainer(model, providers=["cpu"]) as explainer:
@@ -34,21 +34,21 @@ def rates(model: Path, count: int) -> dict[str, Any]:
         images = np.stack([scene.image for scene in scenes]).transpose(0, 3, 1, 2)
         mean, std = (np.reshape(values, (3, 1, 1)) for values in (spec.mean, spec.std))
         x, true = ((images * spec.scale - mean) / std).astype(np.float32), [scene.labels[0] for scene in scenes]
-        found = {}
+        shares = {}
         for method in ATTACKS:
             for epsilon in EPSILONS:
                 attacked = ogc.attack(explainer, x, true=true, method=method, epsilon=epsilon)
                 changed = attacked.success[attacked.right].astype(float).tolist()
-                found[f"{method} {epsilon}"] = asdict(bootstrap(changed))
-    return found
+                shares[f"{method} {epsilon}"] = asdict(bootstrap(changed))
+    return shares
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
+def table(of_models: dict[str, dict[str, Any]]) -> str:
     rows = [
         f"| attack | {' | '.join(f'ε = {epsilon}' for epsilon in EPSILONS)} |",
         "| --- |" + " --- |" * len(EPSILONS),
     ]
-    for name, figures in found.items():
+    for name, figures in of_models.items():
         for method in ATTACKS:
             cells = [with_interval(Mean(**figures[f"{method} {epsilon}"])) for epsilon in EPSILONS]
             rows.append(f"| {name}, {method} | {' | '.join(cells)} |")
@@ -60,15 +60,15 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=SCENES)
     count = parser.parse_args().scenes
     program = digest(Path(__file__), Path(__file__).with_name("shapes.py"))
-    found = {
+    of_models = {
         path.stem: kept(
             {"page": "attacks", "model": digest(path), "program": program, "scenes": count},
             lambda path=path: rates(path, count),  # type: ignore[misc]
         )
         for path in MODELS
     }
-    write_section(PAGE, "attack-rates", table(found))
-    print(table(found))
+    write_section(PAGE, "attack-rates", table(of_models))
+    print(table(of_models))
 
 
 if __name__ == "__main__":

@@ -42,18 +42,18 @@ Figures = dict[str, Any]
 
 
 def pairs(seed: int, count: int) -> list[tuple[Worker, Worker]]:
-    """Scenes in which the cap says nothing of the sign, each with its twin: the same with a cap of the other colour."""
+    """Draw scenes in which the cap says nothing of the sign, each with its twin: the same with the other cap."""
     rng = np.random.default_rng(seed)
-    found = []
+    scenes = []
     for number in range(count):
         sign, cap = number % len(SIGNS), int(rng.integers(len(CAPS)))
         own = [int(rng.integers(2**63))]
-        found.append(tuple(draw_worker(np.random.default_rng(own), sign, each) for each in (cap, 1 - cap)))
-    return [(a, b) for a, b in found]
+        scenes.append(tuple(draw_worker(np.random.default_rng(own), sign, each) for each in (cap, 1 - cap)))
+    return [(a, b) for a, b in scenes]
 
 
 def tensors(explainer: ogc.Explainer, scenes: Sequence[Worker]) -> NDArray[np.float32]:
-    """The scenes as the model takes them: they have its size."""
+    """Return the scenes as the model takes them: they have its size."""
     spec = explainer.preprocessing().preprocess
     images = np.stack([scene.image for scene in scenes]).transpose(0, 3, 1, 2)
     mean, std = (np.reshape(values, (3, 1, 1)) for values in (spec.mean, spec.std))
@@ -61,7 +61,7 @@ def tensors(explainer: ogc.Explainer, scenes: Sequence[Worker]) -> NDArray[np.fl
 
 
 def explained(explainer: ogc.Explainer, scenes: Sequence[Worker]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The maps of the class that the model puts first, (N, H, W), and these classes, (N,)."""
+    """Return the maps of the class that the model puts first, (N, H, W), and these classes, (N,)."""
     maps, classes = [], []
     for start in range(0, len(scenes), TOGETHER):
         explanation = explainer.explain(tensors(explainer, scenes[start : start + TOGETHER]), method="gradcam")
@@ -75,7 +75,7 @@ def regions_of(scenes: Sequence[Worker]) -> dict[str, NDArray[np.bool_]]:
 
 
 def measure(model: Path, count: int) -> Figures:
-    """Accuracy, evidence and flips of one model, ready for JSON."""
+    """Return accuracy, evidence and flips of one model, ready for JSON."""
     scenes = pairs(UNBIASED_SEED, count)
     first, twins = ([pair[k] for pair in scenes] for k in (0, 1))
     like_training = list(workers(TRAINING_LIKE_SEED, count, GOES_WITH))
@@ -110,7 +110,7 @@ def measure(model: Path, count: int) -> Figures:
 def share(
     figures: Figures, region: str, label: str | None = None, group: str | None = None, kind: str = "shares"
 ) -> Any:
-    """The entry of a region, of all maps or of some."""
+    """Return the entry of a region, of all maps or of some."""
     return next(
         each for each in figures[kind] if (each["region"], each["label"], each["group"]) == (region, label, group)
     )
@@ -120,40 +120,42 @@ def mean(entry: Mapping[str, Any]) -> Mean:
     return Mean(**entry)
 
 
-def verdicts(found: Mapping[str, Figures]) -> dict[str, bool]:
-    """Whether the study shows what it is made to show."""
-    biased, debiased = (share(found[name], CUE)["share"] for name in MODELS)
-    accuracy = {name: found[name]["accuracy"]["cap says nothing"] for name in MODELS}
+def verdicts(figures_of: Mapping[str, Figures]) -> dict[str, bool]:
+    """Return for each thing that the study is made to show whether it does."""
+    biased, debiased = (share(figures_of[name], CUE)["share"] for name in MODELS)
+    accuracy = {name: figures_of[name]["accuracy"]["cap says nothing"] for name in MODELS}
     return {
         "at least twice as much evidence on the cap": biased["value"] >= 2 * debiased["value"],
         "intervals apart": biased["low"] > debiased["high"],
         "at least 5 points less accurate": accuracy["debiased"]["value"] - accuracy["biased"]["value"] >= 0.05,
-        "the cap is the cause": found["biased"]["flips"]["low"] > found["debiased"]["flips"]["high"],
+        "the cap is the cause": figures_of["biased"]["flips"]["low"] > figures_of["debiased"]["flips"]["high"],
     }
 
 
-def accuracy_table(found: Mapping[str, Figures]) -> str:
+def accuracy_table(figures_of: Mapping[str, Figures]) -> str:
     rows = ["| scenes | biased | debiased |", "| --- | --- | --- |"]
-    for name in found["biased"]["accuracy"]:
-        rows.append(f"| {name} | {' | '.join(with_interval(mean(f['accuracy'][name]), 3) for f in found.values())} |")
+    for name in figures_of["biased"]["accuracy"]:
+        rows.append(
+            f"| {name} | {' | '.join(with_interval(mean(f['accuracy'][name]), 3) for f in figures_of.values())} |"
+        )
     rows.append(
         f"| share of answers that change with the colour of the cap alone | "
-        f"{' | '.join(with_interval(mean(f['flips']), 3) for f in found.values())} |"
+        f"{' | '.join(with_interval(mean(f['flips']), 3) for f in figures_of.values())} |"
     )
     return "\n".join(rows)
 
 
-def share_table(found: Mapping[str, Figures]) -> str:
+def share_table(figures_of: Mapping[str, Figures]) -> str:
     rows = ["| region | biased | debiased | biased, random weights | debiased, random weights | area |"]
     rows.append("| --- | --- | --- | --- | --- | --- |")
     for region in REGIONS:
-        cells = [with_interval(mean(share(f, region)["share"])) for f in found.values()]
-        cells += [with_interval(mean(share(f, region, kind="random")["share"])) for f in found.values()]
-        rows.append(f"| {region} | {' | '.join(cells)} | {share(found['biased'], region)['area']['value']:.2f} |")
+        cells = [with_interval(mean(share(f, region)["share"])) for f in figures_of.values()]
+        cells += [with_interval(mean(share(f, region, kind="random")["share"])) for f in figures_of.values()]
+        rows.append(f"| {region} | {' | '.join(cells)} | {share(figures_of['biased'], region)['area']['value']:.2f} |")
     return "\n".join(rows)
 
 
-def part_table(found: Mapping[str, Figures]) -> str:
+def part_table(figures_of: Mapping[str, Figures]) -> str:
     rows = ["| maps | biased: cap | biased: sign | debiased: cap | debiased: sign |", "| --- | --- | --- | --- | --- |"]
     parts: list[tuple[str | None, str | None]] = [
         *((label, None) for label in SIGNS),
@@ -167,7 +169,7 @@ def part_table(found: Mapping[str, Figures]) -> str:
                 (e["share"] for e in f["shares"] if (e["region"], e["label"], e["group"]) == (region, label, group)),
                 asdict(Mean(None, None, None, 0, 0)),
             )))
-            for f in found.values()
+            for f in figures_of.values()
             for region in (CUE, THING)
         ]  # fmt: skip
         rows.append(f"| {words} | {' | '.join(cells)} |")
@@ -191,7 +193,7 @@ def write_table(folder: Path, scenes: Sequence[Worker]) -> Path:
 
 
 def photo_of(number: int) -> tuple[str, NDArray[np.uint8]]:
-    """A demo photo with its name: one scene for each sign, with both caps, at three times the size."""
+    """Return a demo photo with its name: one scene for each sign, with both caps, at three times the size."""
     sign, cap = number // 2, number % 2
     scene = draw_worker(np.random.default_rng(PHOTO_SEEDS[sign]), sign, cap, (288, 288))
     return f"{SIGNS[sign]}-with-{CAPS[cap]}-cap", scene.image
@@ -206,7 +208,7 @@ def write_photos() -> None:
 
 
 def study(count: int) -> dict[str, Figures]:
-    """The figures of both models; those that were measured before are not measured again."""
+    """Return the figures of both models; those that were measured before are not measured again."""
     programs = digest(Path(__file__), Path(__file__).with_name("bias_scenes.py"), Path(__file__).with_name("shapes.py"))
     return {
         name: kept(
@@ -228,15 +230,15 @@ def main() -> None:
     if options.table is not None:
         print(write_table(options.table, [scene for scene, _ in pairs(UNBIASED_SEED, options.scenes)]))
         return
-    found = study(options.scenes)
+    figures_of = study(options.scenes)
     if options.json:
-        print(json.dumps({"figures": found, "verdicts": verdicts(found)}, indent=1, allow_nan=False))
+        print(json.dumps({"figures": figures_of, "verdicts": verdicts(figures_of)}, indent=1, allow_nan=False))
         return
-    write_section(PAGE, "bias-accuracy", accuracy_table(found))
-    write_section(PAGE, "bias-evidence", share_table(found))
-    write_section(PAGE, "bias-parts", part_table(found))
+    write_section(PAGE, "bias-accuracy", accuracy_table(figures_of))
+    write_section(PAGE, "bias-evidence", share_table(figures_of))
+    write_section(PAGE, "bias-parts", part_table(figures_of))
     write_photos()
-    for name, holds in verdicts(found).items():
+    for name, holds in verdicts(figures_of).items():
         print(f"{'yes' if holds else 'NO '}  {name}")
 
 
