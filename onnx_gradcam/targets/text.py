@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import groupby
 
 from onnx_gradcam.errors import TargetError
 from onnx_gradcam.targets.base import TargetObject
@@ -115,21 +115,24 @@ def _difference(reader: Reader, text: str) -> Difference:
 
 def _finer(reader: Reader, text: str) -> Finer:
     """Read ``A`` or ``A,B,C``; where labels have commas, cut into the fewest parts that are all classes."""
-    pieces = text.split(",")
-    reason: TargetError | None = None
-    for count in range(len(pieces)):
-        lists: list[tuple[int | None, ...]] = []
-        for cuts in combinations(range(1, len(pieces)), count):
-            first, *others = (",".join(pieces[a:b]) for a, b in pairwise((0, *cuts, len(pieces))))
+    pieces, reason = text.split(","), None
+    lists: list[set[tuple[int | None, ...]]] = [*(set() for _ in pieces), {()}]  # of the text behind each comma
+    for start in reversed(range(len(pieces))):
+        read = reader.index if start else reader.class_of
+        for end in range(start + 1, len(pieces) + 1):
             try:
-                lists.append((reader.class_of(first), *map(reader.index, others)))
+                part = read(",".join(pieces[start:end]))
             except TargetError as error:
-                reason = reason or error
-        if len(set(lists)) == 1:
-            return Finer(lists[0][0], against=tuple(c for c in lists[0][1:] if c is not None))
-    if reason is not None:
-        raise reason
-    raise TargetError(f"'finer:{text}' names no classes", hint="finer:A,B,C: finer:281,282,287", target=text)
+                reason = error
+            else:
+                lists[start] |= {(part, *others) for others in lists[end]}
+    by_length = groupby(sorted(lists[0], key=len), key=len)
+    for several in (list(group) for _, group in by_length):
+        if len(several) == 1:
+            first, *others = several[0]
+            return Finer(first, against=tuple(c for c in others if c is not None))
+    assert reason is not None  # the last part that was read is the whole text
+    raise reason
 
 
 def _class_and_place(text: str) -> tuple[str, str]:

@@ -34,6 +34,7 @@ X, Y, BOX = 320.0, 200.5, (10.0, 20.0, 110.5, 90.0)
         ("finer:tabby,tiger,diff", ogc.Finer(0, against=(1, 3))),
         ("finer:tabby, tabby cat,tiger, big cat", ogc.Finer(0, against=(1,))),
         ("finer:top1,3", ogc.Finer(None, against=(3,))),
+        ("finer:" + ",".join("01235" * 8), ogc.Finer(0, against=(1, 2, 3, 5, *(0, 1, 2, 3, 5) * 7))),
         ("cell:7", ogc.Box(7)),
         ("cell:tabby@7", ogc.Box(7, label=0)),
         ("point:320,200.5", ogc.Box(point=(X, Y))),
