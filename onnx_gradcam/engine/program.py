@@ -114,7 +114,7 @@ def differentiate(
     op = Builder(graph)
     written = write_target(op, score, kind)
     others = [replace(score, value=values[name]) for name in through]
-    explained = [kind.write(op, other, written.given, *kind.options)[0] for other in others] or [written.score]
+    explained = [kind.write(op, other, written.parameters, *kind.options)[0] for other in others] or [written.score]
     nodes = list(graph)
     begin, scale = _seed(op, written.score, any(_is_narrow(nodes, wrt, value) for value in explained))
     seen: dict[str, tuple[Activation, bool]] = {}
@@ -191,20 +191,20 @@ class WrittenTarget(NamedTuple):
 
     score: Value
     class_index: Value
-    given: dict[str, Value]
+    parameters: dict[str, Value]
 
     @property
     def inputs(self) -> dict[str, str]:
         """Return what the inputs that were added are called in the graph."""
-        return {name: v.name or "" for name, v in self.given.items()}
+        return {name: v.name or "" for name, v in self.parameters.items()}
 
 
 def write_target(op: Builder, score: WrittenScore, kind: Kind) -> WrittenTarget:
     """Write the score of a kind; its parameters become inputs of the graph."""
-    given = kinds.kind_inputs(op, kind, _batch(score))
-    value, class_index = kind.write(op, score, given, *kind.options)
-    op.graph.inputs.extend(given.values())
-    return WrittenTarget(value, class_index, given)
+    parameters = kinds.kind_inputs(op, kind, _batch(score))
+    value, class_index = kind.write(op, score, parameters, *kind.options)
+    op.graph.inputs.extend(parameters.values())
+    return WrittenTarget(value, class_index, parameters)
 
 
 def _curvatures(
