@@ -12,6 +12,8 @@ import numpy.typing as npt
 from onnx_gradcam.errors import MethodError, OnnxGradcamError, TargetError
 from onnx_gradcam.explain.explainer import Explainer
 from onnx_gradcam.explain.photo import decode_through, in_8_bits
+from onnx_gradcam.methods.recipe import Recipe
+from onnx_gradcam.methods.table import canonical, require_target
 from onnx_gradcam.photos.decode import MAX_PIXELS
 from onnx_gradcam.photos.geometry import Geometry
 from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
@@ -61,9 +63,10 @@ def explain_tiles(
     Raises:
         InputError: the photo cannot be decoded, or the tiles have an impossible size.
         TargetError: tiles would be explained for different targets, or for a place.
-        MethodError: the maps have no scale in the score's units.
+        MethodError: the maps have no scale in the score's units, or are of concepts, which each tile has of its own.
         OnnxGradcamError: what ``explain_image`` raises; ``where`` names the tile.
     """
+    require_target(Recipe(canonical(method)))
     tiling = _tiling(tile)
     choice = preprocess if isinstance(preprocess, Choice) else explainer.preprocessing(preprocess)
     window = choice.preprocess.window

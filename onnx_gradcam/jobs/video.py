@@ -19,6 +19,7 @@ from onnx_gradcam.jobs.pictures import Pictures, scales_of_run
 from onnx_gradcam.jobs.plan import Plan, open_explainer, settle
 from onnx_gradcam.jobs.request import Request
 from onnx_gradcam.jobs.saving import check_document_folder, save_document
+from onnx_gradcam.methods.table import require_target
 from onnx_gradcam.photos.listing import of_file
 from onnx_gradcam.photos.video import WRITTEN, Video, VideoFrame, VideoWriter, is_video
 from onnx_gradcam.results import files, portrait
@@ -100,11 +101,13 @@ def run_video(
 
     Raises:
         InputError: the video cannot be read, or none of its frames can be explained.
-        MethodError: each frame is to have its own scale, or there is no scale in the score's units.
+        MethodError: each frame is to have its own scale, or there is no scale in the score's units; or the method
+            explains no class: each frame would have concepts of its own.
         OutputError: the folder cannot be written, or holds a video already.
         OnnxGradcamError: what ``run`` raises for all images alike.
     """
     values = check_request(request)
+    require_target(values.recipe)
     pictures = _at_one_scale(request.pictures)
     video = Video(Path(request.images[0]), request.every, request.max_pixels)
     with open_explainer(request) as explainer:

@@ -170,8 +170,8 @@ def require_target(recipe: Recipe) -> None:
     """Raise ``MethodError`` for a method whose maps are of concepts, one for each, and not of what is explained."""
     if recipe.method in CONCEPT_METHODS:
         raise MethodError(
-            f"method {recipe.method!r} has a map for each concept, and none for a class: there is nothing to compare "
-            "or to measure",
+            f"method {recipe.method!r} has a map for each concept, and none for a class: there is nothing to "
+            "compare, to join or to measure",
             hint="'gradcam'; or explain, which draws every concept",
             method=recipe.method,
         )

@@ -11,6 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 from labelled import LABELS, SIDE, network, photo
+from nets import Net
 from repository import DOCS
 
 import onnx_gradcam as ogc
@@ -97,3 +98,15 @@ def test_what_cannot_be_done_is_said_before_any_work(photos: Path, run: Any, opt
     status, out, err = run(*ATTACK, *options)
     assert (status, out) == (2, "")
     assert text in err
+
+
+def test_an_input_without_pixels_names_the_way_in_python(photos: Path, run: Any) -> None:
+    net = Net()
+    x = net.op("Relu", net.op("Conv", net.input("x", ["N", 2, 16]), net.array(np.ones((4, 2, 3), np.float32))))
+    signal = net.model({net.head(x, 4, 3): ["N", 3]})
+    Path("signal.onnx").write_bytes(signal.SerializeToString())
+    np.save("signal.npy", np.ones((1, 2, 16), np.float32))
+    status, out, err = run("attack", "signal.onnx", "signal.npy", "--provider", "cpu")
+    assert (status, out) == (2, "")
+    assert "holds no pixels of a photo" in err
+    assert "attack(model, array, epsilon=0.1, preprocess=None)" in err

@@ -168,6 +168,7 @@ def test_a_file_that_is_cut_off_is_explained_as_far_as_it_goes(folder: Path, run
         (("photos",), "a video is explained by itself"),
         (("--both",), "one map a frame"),
         (("--resume",), "one map a frame"),
+        (("--method", "dff"), "has a map for each concept, and none for a class"),
     ],
 )
 def test_what_is_not_for_videos(more: tuple[str, ...], message: str, folder: Path, run: Any) -> None:

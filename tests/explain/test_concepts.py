@@ -125,7 +125,7 @@ def test_concepts_are_not_measured_as_maps_of_classes() -> None:
         lambda: ogc.compare(model, model, [photo], method="dff"),
         lambda: ogc.evaluate(model, [photo], method="dff"),
     ):
-        with pytest.raises(ogc.MethodError, match="nothing to compare or to measure"):
+        with pytest.raises(ogc.MethodError, match="nothing to compare, to join or to measure"):
             ask()
 
 

@@ -140,6 +140,8 @@ def test_what_tiles_cannot_share() -> None:
         with pytest.raises(ogc.TargetError, match="the targets of one tile are 1, those of another are 0"):
             ogc.explain_tiles(explainer, photo, tile=32, preprocess=OWN_SIZE)
         assert ogc.explain_tiles(explainer, photo, 0, tile=32, preprocess=OWN_SIZE).heatmap[0, :, 40:].min() == 1
+        with pytest.raises(ogc.MethodError, match="has a map for each concept, and none for a class"):
+            ogc.explain_tiles(explainer, photo, 0, method="dff", tile=32, preprocess=OWN_SIZE)
         for tile in ((32, 17), (0, 0), (8, -1)):
             with pytest.raises(ogc.InputError, match="cannot share"):
                 ogc.explain_tiles(explainer, photo, 0, tile=tile, preprocess=OWN_SIZE)

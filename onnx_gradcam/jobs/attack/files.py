@@ -30,7 +30,7 @@ from onnx_gradcam.photos.decode import MAX_PIXELS, load_tensor
 from onnx_gradcam.photos.inputs import beside_image
 from onnx_gradcam.photos.labels import LabelsLike
 from onnx_gradcam.photos.listing import find_images
-from onnx_gradcam.photos.preprocess.choice import PreprocessLike
+from onnx_gradcam.photos.preprocess.choice import Choice, PreprocessLike
 from onnx_gradcam.results import files
 from onnx_gradcam.results.journal import ATTACK, holds_results, sha256
 from onnx_gradcam.results.picture.overlay import Picture, encode_png
@@ -187,7 +187,7 @@ def attack_files(
     errors: list[tuple[str, str]] = []
     with Explainer(model, target_layer, labels=labels, **opening) as explainer:
         check_model(explainer)
-        choice = explainer.preprocessing(preprocess)
+        choice = _preprocessing(explainer, preprocess)
         if strict:
             refuse_guesses(choice, explainer.image_input)
         classes = None if true is None else true_classes(true, listing, explainer)
@@ -247,3 +247,15 @@ def default_folder(model: str | os.PathLike[str], attack_method: str) -> Path:
 def _array(path: Path, rank: int) -> np.ndarray:
     x = load_tensor(path)
     return x[None] if x.ndim == rank - 1 else x
+
+
+def _preprocessing(explainer: Explainer, preprocess: PreprocessLike) -> Choice:
+    """Return how photos become tensors: it tells how much of an array is a grey level."""
+    try:
+        return explainer.preprocessing(preprocess)
+    except InputError as error:
+        raise InputError(
+            f"input {explainer.image_input} holds no pixels of a photo, so that changes have no grey levels",
+            hint="in Python attack(model, array, epsilon=0.1, preprocess=None), in the input's own numbers",
+            name=explainer.image_input.name,
+        ) from error

@@ -89,6 +89,8 @@ _NUMBERS: Mapping[str, Callable[[list[float]], Any]] = {
     "multiple": lambda values: as_pixels(int(_only(values))),
     "window": as_window,
 }
+_HINTS: Mapping[str, str] = {"window": "centre and width in stored values, the width above 0: window=40:400"}
+"""What is said of a setting whose value does not fit, where it is not plain numbers."""
 _SETTINGS = "NAME=VALUE for " + ", ".join(_NUMBERS)
 
 
@@ -116,7 +118,7 @@ def _number(word: str) -> Iterator[tuple[str, Any]]:
     try:
         yield name, _NUMBERS[name]([_fraction(part) for part in text.split(":")])
     except (TypeError, ValueError, ZeroDivisionError):
-        hint = f"a number (1/255 is one), or several with colons between them: {name}=0.5:0.4:0.3"
+        hint = _HINTS.get(name, f"a number (1/255 is one), or several with colons between them: {name}=0.5:0.4:0.3")
         raise PreprocessError(f"wrong value {text!r} for {name!r}", hint=hint, key=name, value=text) from None
 
 

@@ -73,6 +73,7 @@ def test_without_a_preset_the_rest_is_what_the_model_declares_or_a_guess() -> No
         ("raw,mean=a", "wrong value 'a' for 'mean'", "colons"),
         ("raw,std=0", "wrong value '0' for 'std'", "std=0.5"),
         ("raw,scale=1/0", "wrong value '1/0' for 'scale'", "1/255"),
+        ("raw,window=40:0", "wrong value '40:0' for 'window'", "window=40:400"),
         ("raw,pad=1:2", "wrong value '1:2' for 'pad'", "pad="),
         ("raw,gamma=2", "unknown word 'gamma=2'", "scale, mean, std, pad, shorter"),
         ("raw,0x48", "unknown word '0x48'", "48xfree"),
