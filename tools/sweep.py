@@ -27,6 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 
+import onnx
 from examine import Row, Subject
 from expected import EXPECTATIONS, Expectation, expectations
 
@@ -140,8 +141,14 @@ def expecting(subjects: Sequence[Subject], expected: Mapping[str, Expectation]) 
 
 
 def demos() -> list[Subject]:
-    """The bundled models and a bundled photo."""
-    return of_folder(ROOT / "models", str(ROOT / "models" / "images" / "cross.png"))
+    """The bundled models that read nothing but a photo, each with a bundled photo of what it knows."""
+    photos = ROOT / "models"
+    subjects = of_folder(photos, str(photos / "images" / "cross.png"))
+    alone = [subject for subject in subjects if len(onnx.load(subject.path).graph.input) == 1]
+    scene = str(photos / "images-tasks" / "red-star-left-of-blue-heart.png")
+    return [
+        replace(each, photo=scene) if each.model in ("shapes-detector", "shapes-segmenter") else each for each in alone
+    ]
 
 
 def zoo() -> list[Subject]:
