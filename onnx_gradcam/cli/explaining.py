@@ -193,6 +193,7 @@ def explain(
             raise typer.BadParameter("--failures writes one page: leave --resume out")
         explain_failures(request, out, limit, overwrite, as_json)
         return
+    _check_counts(request, limit)
     mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
     if names_video(request):
         _explain_video(request, out, mode, as_json)
@@ -200,6 +201,14 @@ def explain(
         _explain_heads(request, out, mode, as_json)
     else:
         _explain(request, out, mode, as_json)
+
+
+def _check_counts(request: Request, limit: int) -> None:
+    """Raise ``BadParameter`` for a number that is of mistakes or of frames, where neither are explained."""
+    if limit != LIMIT:
+        raise typer.BadParameter("--limit is of --failures: leave it out, or add --failures")
+    if request.every != 1 and not names_video(request):
+        raise typer.BadParameter("--every is of a video, and the images are none: leave it out")
 
 
 def _explain_heads(request: Request, out: Path | None, mode: Mode, as_json: bool) -> None:

@@ -71,3 +71,11 @@ def test_options_that_do_not_fit(photos: Path, run: Any, options: tuple[str, ...
     status, out, err = run(*EXPLAIN, *options)
     assert (status, out) == (2, "")
     assert text in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("option", ["--limit", "--every"])
+def test_options_of_something_else(photos: Path, run: Any, option: str) -> None:
+    status, out, err = run("explain", "model.onnx", "photos", *HOW, option, "3")
+    assert (status, out) == (2, "")
+    assert f"{option} is of " in " ".join(err.replace("│", " ").split())
+    assert not Path("onnx-gradcam-out").exists()

@@ -30,7 +30,7 @@ def read_data(
         group: the column or the field by which figures are told apart.
 
     Raises:
-        InputError: the data cannot be read, or name no photo.
+        InputError: the data cannot be read, or name no photo; or a column is named, and they are no table.
     """
     names = [data] if isinstance(data, str | os.PathLike) else list(data)
     tables = [name for name in names if Path(name).suffix.lower() in DATA_READERS]
@@ -42,4 +42,10 @@ def read_data(
     suffix = Path(names[0]).suffix.lower() if len(names) == 1 else ""
     if suffix in DATA_READERS:
         return DATA_READERS[suffix](Path(names[0]), cluster, group)
+    for what, column in (("cluster", cluster), ("group", group)):
+        if column is not None:
+            raise InputError(
+                f"the {what} {column!r} is a column of a table, and the data are photos",
+                hint=f"a table with the columns path,label,{column}, or COCO annotations",
+            )
     return tuple(Sample(image.path, folders=image.folders) for image in find_images(names, holds_results).images)

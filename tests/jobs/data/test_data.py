@@ -129,6 +129,16 @@ def test_a_table_stands_alone(tmp_path: Path) -> None:
         read_data([table(tmp_path, "path\na.png"), tmp_path])
 
 
+@pytest.mark.parametrize(("cluster", "group", "message"), [
+    ("patient", None, "the cluster 'patient' is a column of a table"),
+    (None, "ward", "the group 'ward' is a column of a table"),
+])  # fmt: skip
+def test_photos_have_no_columns(tmp_path: Path, cluster: str | None, group: str | None, message: str) -> None:
+    photo(tmp_path / "a.png")
+    with pytest.raises(InputError, match=message):
+        read_data(tmp_path, cluster, group)
+
+
 def test_named_regions_of_a_table(tmp_path: Path) -> None:
     lines = [
         "path,label,region:cap,region:sign,ward",
