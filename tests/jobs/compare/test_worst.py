@@ -202,7 +202,7 @@ def test_the_command_line(tmp_path: Path, capsys: Any, monkeypatch: pytest.Monke
 
 
 def test_compare_has_every_option_of_explain() -> None:
-    """All that changes a map; not where it goes, and what needs a single model."""
+    """All that changes a map of a photo; not where it goes, and what needs a single model or another kind of file."""
     import typer.main
 
     from onnx_gradcam.cli import app
@@ -211,8 +211,9 @@ def test_compare_has_every_option_of_explain() -> None:
     explain, compare = (
         {o for p in commands[c].params for o in p.opts if o[:2] == "--"} for c in ("explain", "compare")
     )
-    of_one_model = {"--both", "--true", "--from", "--resume", "--scale", "--sheet"}
-    assert explain - compare == of_one_model
+    of_one_model = {"--both", "--true", "--from", "--resume", "--scale", "--sheet", "--failures", "--limit"}
+    of_other_files = {"--question", "--caption", "--vocabulary", "--tile", "--every"}
+    assert explain - compare == of_one_model | of_other_files
 
 
 def test_a_style_reaches_the_pictures(comparison: Any) -> None:
