@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def main() -> None:
     of_models = {
         path.stem: kept(
             {"page": "attacks", "model": digest(path), "program": program, "scenes": count},
-            lambda path=path: rates(path, count),  # type: ignore[misc]
+            partial(rates, path, count),
         )
         for path in MODELS
     }

@@ -13,6 +13,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,7 @@ def study(count: int) -> dict[str, Figures]:
     return {
         name: kept(
             {"page": "bias", "model": digest(path), "program": programs, "scenes": count},
-            lambda path=path: measure(path, count),  # type: ignore[misc]
+            partial(measure, path, count),
         )
         for name, path in MODELS.items()
     }

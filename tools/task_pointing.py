@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def main() -> None:
     for name in options.only or TASKS:
         files = digest(MODELS / f"{name}.onnx", *sorted(Path(__file__).parent.glob("task_*.py")))
         question = {"what": "pointing of tasks", "model": name, "scenes": options.scenes, "sha256": files}
-        figures[name] = kept(question, lambda name=name: measure(name, options.scenes))  # type: ignore[misc]
+        figures[name] = kept(question, partial(measure, name, options.scenes))
     if options.print:
         print(table(figures), qualities(figures), sep="\n\n")
         return

@@ -1,4 +1,4 @@
-"""What the tokens of every block look at, and which of them are read in the end."""
+"""Find what the tokens of every block look at, and which of them are read in the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a method is that runs the model many times, and how long all of it will take."""
+"""Tell how far a method is that runs the model many times, and how long all of it will take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a covered pixel becomes."""
+"""Make what covered pixels become."""
 
 from __future__ import annotations
 

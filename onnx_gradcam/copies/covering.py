@@ -1,4 +1,4 @@
-"""Which parts of an image are covered one after the other, and what that does to its score."""
+"""Cover the parts of an image one after the other, and tell what that does to its score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OVERLAP = 2  # patches cover each pixel so many times along each axis, but at th
 
 @dataclass(frozen=True, eq=False)
 class Occluded:
-    """What covering each patch of an image does to a score; it serves every map of that score.
+    """The change of a score when each patch of an image is covered; it serves every map of that score.
 
     Attributes:
         places: the patches, each as one slice for each axis.

@@ -1,4 +1,4 @@
-"""What a scoring function is asked: changed copies of an image, some at a time."""
+"""Ask a scoring function for changed copies of an image, some at a time."""
 
 from __future__ import annotations
 

@@ -22,9 +22,10 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 MAX_VALUES = 2**22
-"""Of the largest value, in one run of a part of a network: where it leaves the caches, more copies are slower."""
+"""A part of a network runs so many copies at once that its largest value has no more numbers: beyond the caches, more
+copies are slower."""
 MAX_VALUES_OF_INPUT = 2**24
-"""The same for the whole network, which reads many more weights in each run: fewer copies would be slower."""
+"""The whole network has a higher limit: it reads many more weights in each run, and fewer copies would be slower."""
 TOLERANCE = 1e-3
 """Copies that are run together may differ from copies that are run alone by this share of the largest score."""
 

@@ -1,4 +1,4 @@
-"""What makes maps is given, and what it returns: the maps of R rows, drawn in a frame."""
+"""Hold what makers of maps get and what they return: the maps of R rows, drawn in a frame."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tell_nobody(done: int, total: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class MapTask:
-    """What maps are made of.
+    """The network, images, targets and recipe of which maps are made.
 
     Attributes:
         network: the model.
@@ -66,7 +66,7 @@ class MapTask:
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """What a method gave for R rows, one for each (image, target).
+    """The maps of a method for R rows, one for each (image, target).
 
     Attributes:
         evaluation: what was run.

@@ -1,4 +1,4 @@
-"""How images lie in the model's input, and the same with channels first."""
+"""Turn images from the form of the model's input to channels first, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class ImageForm:
-    """How images lie in the model's input.
+    """The form in which images lie in the model's input.
 
     Attributes:
         spec: the input.

@@ -79,7 +79,10 @@ def test_a_fixed_batch(rng: np.random.Generator, batch: int, flatten: bool) -> N
     x = rng.standard_normal((1, 3, 5, 6)).astype(np.float32)
     full = x.repeat(batch, axis=0)
     run = changed.runner(model, "a", {"x": full}, "logits")
-    score = lambda a: float(run(a[None].repeat(batch, axis=0))[0, 3])  # noqa: E731 (a helper of one line)
+
+    def score(activation: np.ndarray) -> float:
+        return float(run(activation[None].repeat(batch, axis=0))[0, 3])
+
     check(model, x, 3, score, changed.value_of(model, "a", {"x": full})[0])
 
 

@@ -8,13 +8,13 @@ from repository import MODELS
 
 torch = pytest.importorskip("torch", reason="torch: not installed")
 
-import scene_networks  # noqa: E402  (torch first)
-import train_scenes  # noqa: E402
-from scenes import CLASSES  # noqa: E402
-from shapes import single_object  # noqa: E402
-from train_models import to_input  # noqa: E402
+import scene_networks  # noqa: E402 (these import torch: the skip comes first)
+import train_scenes  # noqa: E402 (behind the skip)
+from scenes import CLASSES  # noqa: E402 (behind the skip)
+from shapes import single_object  # noqa: E402 (behind the skip)
+from train_models import to_input  # noqa: E402 (behind the skip)
 
-import onnx_gradcam as ogc  # noqa: E402
+import onnx_gradcam as ogc  # noqa: E402 (behind the skip)
 
 NAME = "scenes-inception"  # the smallest
 

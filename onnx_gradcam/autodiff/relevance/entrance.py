@@ -1,4 +1,4 @@
-"""Where relevance ends: at the numbers that the first layer reads."""
+"""End the walk of relevance at the numbers that the first layer reads."""
 
 from __future__ import annotations
 

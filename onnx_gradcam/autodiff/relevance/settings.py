@@ -1,4 +1,4 @@
-"""What a relevance rule is chosen by, and with which numbers it computes."""
+"""Say by what a relevance rule is chosen, and with which numbers it computes."""
 
 from __future__ import annotations
 

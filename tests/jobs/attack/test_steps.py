@@ -49,8 +49,7 @@ def test_pgd_walks_to_the_edge_of_the_ball_and_along_it() -> None:
         return np.array([[1.0, 0.0]]) - x * [[0.0, 1.0]]  # on along the first axis, back to 0 along the second
 
     x = np.array([[0.0, 0.5]])
-    how = {"steps": 3, "step_size": 0.4, "random_start": False}
-    attacked = pgd(x, towards, ENDLESS, 1.0, **how)  # type: ignore[arg-type]
+    attacked = pgd(x, towards, ENDLESS, 1.0, steps=3, step_size=0.4, random_start=False)
     # first axis: 0.4, 0.8, 1.2 → 1.0; second: 0.5 → 0.1 → −0.3 → 0.1
     np.testing.assert_allclose(attacked, [[1.0, 0.1]], atol=1e-12)
 
