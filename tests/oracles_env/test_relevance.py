@@ -27,9 +27,15 @@ LEAST = 1e-12  # of zennit's Norm; ours divides sums and pools without
 
 
 def sequence(*layers: Any) -> Any:
-    """The layers in float64, with weights and statistics that are not those of a fresh network."""
+    """The layers in float64, with weights and statistics that are not those of a fresh network.
+
+    All are numbers of float32, which the exported model has, too. The layers come with weights that no seed decided.
+    """
     torch.manual_seed(0)
     module = torch.nn.Sequential(*layers).double().eval()
+    for layer in module:
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
     with torch.no_grad():
         for p in module.parameters():
             p.add_(torch.randn_like(p) * 0.2)
@@ -37,7 +43,7 @@ def sequence(*layers: Any) -> Any:
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.running_mean.uniform_(-0.5, 0.5)
                 layer.running_var.uniform_(0.5, 2)
-    return module
+    return module.float().double()
 
 
 @pytest.fixture(scope="module")
